@@ -1,0 +1,46 @@
+# Two commands: `make repro` runs the pipeline, `make test` checks this project. Both make their own environment.
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# dvc starts `python`: nothing of an outer environment may shine through.
+unexport PYTHONHOME
+unexport PYTHONPATH
+
+.DELETE_ON_ERROR:
+.PHONY: help repro test lint lock clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+repro: $(VENV)/.run ## run the pipeline: export, quantize, parity, bench, and the gate that decides
+	dvc repro
+
+test: lint ## lint, type-check and test
+	python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	ruff check .
+	ruff format --check .
+	mypy
+
+lock: ## compile pyproject.toml into the hash-pinned requirements
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-find-links pyproject.toml -o requirements.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-find-links --group dev pyproject.toml \
+	    -c requirements.txt -o requirements-dev.txt
+
+clean: ## remove the environment and the caches of the tools; models and metrics stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Error: $(PYTHON) is older than Python 3.11. Install a newer one, or name it: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp for each set of pins: a changed pin is installed again, an unchanged one costs nothing.
+$(VENV)/.run: requirements.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

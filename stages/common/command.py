@@ -1,0 +1,82 @@
+"""How every `python -m stages.NAME` starts and ends: help, one-line errors, signals, exit codes."""
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from stages.common.errors import StageError
+
+Main = Callable[[argparse.Namespace], int | None]
+AddArguments = Callable[[argparse.ArgumentParser], None]
+
+
+class TerminatedError(BaseException):
+    """SIGTERM, raised so that every `with` and `finally` on the way out cleans up as it does for Ctrl-C."""
+
+
+def run(name: str, description: str | None, main: Main, add_arguments: AddArguments | None = None) -> NoReturn:
+    """Run one stage as a command and leave the process with its exit code.
+
+    Exit codes: what `main` returns (None is 0), 1 for a `StageError`, 2 for wrong usage or params, 130 for Ctrl-C,
+    143 for SIGTERM. An error is one line on stderr; with `--debug` the traceback stands above it.
+
+    Args:
+        name: of the stage, as in `python -m stages.<name>`.
+        description: shown by `--help`: what the stage reads, writes, and which params it takes.
+        main: does the work.
+        add_arguments: adds the stage's own options to the parser.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m stages.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Exit codes: 0 done, whatever the verdict; 1 could not, one line on stderr says why; 2 usage or params.",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    if add_arguments is not None:
+        add_arguments(parser)
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_guarded(main, arguments))
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise TerminatedError
+
+
+def _guarded(main: Main, arguments: argparse.Namespace) -> int:
+    try:
+        code = main(arguments) or 0
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): the files are written, so there is nothing left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (StageError, OSError, MemoryError, KeyboardInterrupt, TerminatedError) as error:
+        if arguments.debug:
+            traceback.print_exc()
+        sentence, code = _explained(error)
+        print(" ".join(sentence.split()), file=sys.stderr)
+    return code
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
+    match error:
+        case StageError():
+            return f"Error: {error}", error.exit_code
+        case KeyboardInterrupt():
+            return "Interrupted: nothing half-written is left behind.", 130
+        case TerminatedError():
+            return "Terminated: nothing half-written is left behind.", 143
+        case MemoryError():
+            return "Error: Out of memory. Lower serving.batch_size, or run on a machine with more RAM.", 1
+        case OSError(filename=str() as place):
+            return f"Error: {place}: {error.strerror}. Mend that and run again.", 1
+        case _:
+            return f"Error: The system refused: {error}. Mend that and run again.", 1

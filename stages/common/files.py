@@ -1,0 +1,83 @@
+"""Writing outputs so that a name never holds half a file: a temporary name in the same folder, then `os.replace`."""
+
+import csv
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`, a file's or a folder's; put it in place if the block ends well.
+
+    If the block raises (Ctrl-C and SIGTERM raise too), the temporary is removed and `path` keeps what it held.
+    Temporaries of processes that were killed outright are removed on the way.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        if temporary.is_dir() and path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write `tree` as indented JSON, in place at once.
+
+    Raises:
+        ValueError: a NaN or an infinity is in it: JSON has none, so the caller must write null and a reason.
+    """
+    text = json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file with one header line and Unix line ends, in place at once."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def rounded(value: float | None, digits: int = 4) -> float | None:
+    """`value` to `digits` significant digits; None for None, NaN and infinities (say why beside it)."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{float(value):.{digits}g}")
+
+
+def _sweep(path: Path) -> None:
+    for candidate in path.parent.glob(f".{path.name}.*.tmp"):
+        match = _TEMPORARY.fullmatch(candidate.name)
+        if match and match["name"] == path.name and not _alive(int(match["pid"])):
+            _remove(candidate)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

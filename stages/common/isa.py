@@ -1,0 +1,45 @@
+"""The instruction set that INT8 runs on, from the flags of the CPU."""
+
+import platform
+import re
+from functools import cache
+from pathlib import Path
+
+# From the best to the least: the first whose flags are all there is what ONNX Runtime's INT8 kernels use.
+# Names of flags: /proc/cpuinfo of Linux on x86-64 and on AArch64.
+_LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
+    ("amx", frozenset({"amx_tile", "amx_int8"})),
+    ("avx512_vnni", frozenset({"avx512_vnni"})),
+    ("avx_vnni", frozenset({"avx_vnni"})),
+    ("avx512", frozenset({"avx512f", "avx512bw"})),
+    ("avx2", frozenset({"avx2"})),
+    ("sse", frozenset({"sse2"})),
+    ("i8mm", frozenset({"i8mm"})),
+    ("dotprod", frozenset({"asimddp"})),
+    ("neon", frozenset({"asimd"})),
+)
+
+SATURATING = frozenset({"sse", "avx2", "avx512"})
+"""Where U8S8 products are added in 16 bits and may saturate: x86 without VNNI or AMX."""
+
+
+def best(flags: frozenset[str]) -> str | None:
+    """The best instruction set that these CPU flags offer INT8, or None where none is known."""
+    return next((name for name, needed in _LEVELS if needed <= flags), None)
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The flags of this CPU; empty where the system does not tell."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
+        return frozenset(found[1].split()) if found else frozenset()
+    if platform.machine() == "arm64":  # every Apple CPU that ONNX Runtime supports
+        return frozenset({"asimd", "asimddp"})
+    return frozenset()
+
+
+def here() -> str:
+    """The instruction set of this machine: sse, avx2, avx512, avx_vnni, avx512_vnni, amx, neon, dotprod, i8mm; or unknown."""
+    return best(cpu_flags()) or "unknown"

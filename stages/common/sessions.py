@@ -1,0 +1,76 @@
+"""ONNX Runtime sessions: the same options everywhere, and its errors in one line."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from stages.common.errors import StageError
+
+Feed = Mapping[str, np.ndarray]
+
+_FATAL_ONLY = 4
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """Options for a CPU session with `threads` intra-op threads, its messages silenced below fatal.
+
+    With two threads or more, spinning stops between runs: a spinning pool of one model slows whatever runs next.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    if threads > 1:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def open_session(
+    model: Path | bytes, threads: int = 1, *, name: str = "", options: ort.SessionOptions | None = None
+) -> ort.InferenceSession:
+    """Load a model on the CPU.
+
+    Args:
+        model: a path, or a serialized ModelProto.
+        threads: intra-op threads.
+        name: what to call the model in an error; its path by default.
+        options: in place of `session_options(threads)`.
+
+    Raises:
+        StageError: ONNX Runtime refuses the model; the sentence ends with its own words.
+    """
+    called = name or (model.as_posix() if isinstance(model, Path) else "the model")
+    try:
+        return ort.InferenceSession(
+            model if isinstance(model, bytes) else str(model),
+            options or session_options(threads),
+            providers=["CPUExecutionProvider"],
+        )
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
+        raise StageError(
+            f"ONNX Runtime {ort.__version__} cannot load {called}: {ort_words(error)}. Export it again for this version."
+        ) from error
+
+
+def run(session: ort.InferenceSession, feed: Feed, outputs: Sequence[str] | None = None, *, name: str) -> list[Any]:
+    """Run `session` once.
+
+    Raises:
+        StageError: the run fails; the sentence names the model and ends with ONNX Runtime's words.
+    """
+    try:
+        return list(session.run(outputs, dict(feed)))
+    except Exception as error:  # see open_session
+        raise StageError(f"{name} does not run on the evaluation data: {ort_words(error)}.") from error
+
+
+def ort_words(error: Exception) -> str:
+    """ONNX Runtime's message in one line, without its prefixes, source locations and trailing stop."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"/\S+?\.(?:cc|h):\d+ \S+(?: \S+)*?\) ", "", text)
+    return text.strip().rstrip(".")[:400]
