@@ -58,7 +58,7 @@ def _guarded(main: Main, arguments: argparse.Namespace) -> int:
         # The reader of our output went away (`| head`): the files are written, so there is nothing left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (StageError, OSError, MemoryError, KeyboardInterrupt, TerminatedError) as error:
+    except (Exception, KeyboardInterrupt, TerminatedError) as error:
         if arguments.debug:
             traceback.print_exc()
         sentence, code = _explained(error)
@@ -78,5 +78,7 @@ def _explained(error: BaseException) -> tuple[str, int]:
             return "Error: Out of memory. Lower serving.batch_size, or run on a machine with more RAM.", 1
         case OSError(filename=str() as place):
             return f"Error: {place}: {error.strerror}. Mend that and run again.", 1
-        case _:
+        case OSError():
             return f"Error: The system refused: {error}. Mend that and run again.", 1
+        case _:
+            return f"Error: Unexpected {type(error).__name__}: {error}. Please report it with what --debug prints.", 1

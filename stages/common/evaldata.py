@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,10 +97,8 @@ class EvalData:
         `feeds` each sample is a whole feed already, and is given alone and as it is.
         """
         step = 1 if self.layout == "feeds" else size
-        bytes_each = max(
-            1, sum(np.dtype(i.dtype).itemsize * int(np.prod(i.shape, dtype=np.int64)) for i in self.inputs)
-        )
-        chunk = max(1, CHUNK_BYTES // (bytes_each * step)) * step
+        bytes_each = sum(np.dtype(each.dtype).itemsize * math.prod(each.shape) for each in self.inputs)
+        chunk = max(1, CHUNK_BYTES // max(1, bytes_each * step)) * step
         for start in range(0, len(indices), chunk):
             arrays = self.read(indices[start : start + chunk])
             for at in range(start, min(start + chunk, len(indices)), step):

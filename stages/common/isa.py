@@ -41,5 +41,5 @@ def cpu_flags() -> frozenset[str]:
 
 
 def here() -> str:
-    """The instruction set of this machine: sse, avx2, avx512, avx_vnni, avx512_vnni, amx, neon, dotprod, i8mm; or unknown."""
+    """The instruction set of this machine, one of the names above; unknown where the system does not tell."""
     return best(cpu_flags()) or "unknown"

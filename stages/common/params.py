@@ -52,12 +52,7 @@ class Allowed:
 
 
 def _key(default: Any, *choices: str, **bounds: float) -> Any:
-    allowed = Allowed(choices=choices, **bounds)
-    if isinstance(default, type) and dataclasses.is_dataclass(default):
-        return field(default_factory=default)
-    if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default))
-    return field(default=default, metadata={"allowed": allowed})
+    return field(default=default, metadata={"allowed": Allowed(choices=choices, **bounds)})
 
 
 @dataclass(frozen=True)
@@ -107,8 +102,8 @@ class Quantize:
     reduce_range: bool = False
     op_types: tuple[str, ...] | None = None
     exclude_nodes: tuple[str, ...] = ()
-    calibration: Calibration = _key(Calibration)
-    weight_only: WeightOnly = _key(WeightOnly)
+    calibration: Calibration = field(default_factory=Calibration)
+    weight_only: WeightOnly = field(default_factory=WeightOnly)
 
 
 @dataclass(frozen=True)
@@ -131,7 +126,7 @@ class Parity:
     min_cosine: float | None = _key(None, at_least=-1, at_most=1)
     max_flip_rate: float | None = _key(None, above=0, below=1)
     max_task_drop: float | None = _key(None, at_least=0)
-    outputs: dict[str, OutputTolerance] = _key({})
+    outputs: dict[str, OutputTolerance] = field(default_factory=dict)
     threshold: float | None = None
 
 
@@ -159,12 +154,12 @@ class Gate:
 class Params:
     """The whole of `params.yaml`, one section a stage, plus `serving`."""
 
-    serving: Serving = _key(Serving)
-    export: Export = _key(Export)
-    quantize: Quantize = _key(Quantize)
-    parity: Parity = _key(Parity)
-    bench: Bench = _key(Bench)
-    gate: Gate = _key(Gate)
+    serving: Serving = field(default_factory=Serving)
+    export: Export = field(default_factory=Export)
+    quantize: Quantize = field(default_factory=Quantize)
+    parity: Parity = field(default_factory=Parity)
+    bench: Bench = field(default_factory=Bench)
+    gate: Gate = field(default_factory=Gate)
 
 
 def load(path: Path = PARAMS) -> Params:
@@ -230,7 +225,7 @@ def _value(hint: Any, value: Any, allowed: Allowed, key: str, file: str) -> Any:
     return _scalar(hint, value, allowed, key, file)
 
 
-def _scalar(hint: type, value: Any, allowed: Allowed, key: str, file: str) -> Any:
+def _scalar(hint: Any, value: Any, allowed: Allowed, key: str, file: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[hint]

@@ -1,4 +1,4 @@
-"""Where everything stands, relative to the repository root. `dvc.yaml` names the same paths; a test holds the two together."""
+"""Where everything stands, relative to the repository root. `dvc.yaml` names the same paths; a test compares them."""
 
 from pathlib import Path
 

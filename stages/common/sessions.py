@@ -52,7 +52,8 @@ def open_session(
         )
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         raise StageError(
-            f"ONNX Runtime {ort.__version__} cannot load {called}: {ort_words(error)}. Export it again for this version."
+            f"ONNX Runtime {ort.__version__} cannot load {called}: {ort_words(error)}. "
+            "Export the model for this version."
         ) from error
 
 
