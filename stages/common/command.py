@@ -76,9 +76,8 @@ def _explained(error: BaseException) -> tuple[str, int]:
             return "Terminated: nothing half-written is left behind.", 143
         case MemoryError():
             return "Error: Out of memory. Lower serving.batch_size, or run on a machine with more RAM.", 1
-        case OSError(filename=str() as place):
-            return f"Error: {place}: {error.strerror}. Mend that and run again.", 1
         case OSError():
-            return f"Error: The system refused: {error}. Mend that and run again.", 1
+            place = f"{error.filename}: " if error.filename else ""
+            return f"Error: {place}{error.strerror or error}. Mend that and run again.", 1
         case _:
             return f"Error: Unexpected {type(error).__name__}: {error}. Please report it with what --debug prints.", 1
