@@ -44,7 +44,14 @@ def convert(model: Any, inputs: dict[str, np.ndarray], opset: int) -> onnx.Model
     types = [(name, kinds[array.dtype.kind]([None, array.shape[1]])) for name, array in inputs.items()]
     options = {id(model): {"zipmap": False}} if is_classifier(model) else None
     try:
-        return to_onnx(model, initial_types=types, target_opset={"": opset, "ai.onnx.ml": 3}, options=options)
+        # Unnamed, the graph is called by a random number, and no two exports have the same bytes.
+        return to_onnx(
+            model,
+            initial_types=types,
+            target_opset={"": opset, "ai.onnx.ml": 3},
+            options=options,
+            name=type(model).__name__,
+        )
     except Exception as error:  # its converters raise anything
         first = str(error).strip().split("\n")[0]
         raise StageError(

@@ -67,7 +67,7 @@ def _import(source: str) -> Callable[..., Any]:
         ) from error
     except Exception as error:  # importing runs the user's code
         raise StageError(f"export.source {source}: importing it raised {type(error).__name__}: {error}.") from error
-    function = getattr(module, name, None)
+    function: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(function):
         known = [each for each, value in vars(module).items() if inspect.isfunction(value) and not each.startswith("_")]
         raise StageError(
