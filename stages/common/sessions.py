@@ -15,6 +15,14 @@ Feed = Mapping[str, np.ndarray]
 
 _FATAL_ONLY = 4
 
+# What a message of ONNX Runtime gives away of its cause -> what to do about it.
+_REMEDIES = {
+    "is not a registered function/op": "Export it with ONNX Runtime's own operators: no custom ones are loaded here.",
+    "locale": "Install that locale on this machine.",
+    "Could not find an implementation": "Export it with types that the CPU has kernels for, such as float32.",
+    "under development": "Export it with an older opset.",
+}
+
 
 def session_options(threads: int) -> ort.SessionOptions:
     """Options for a CPU session with `threads` intra-op threads, its messages silenced below fatal.
@@ -58,10 +66,8 @@ def open_session(
             options.add_external_initializers_from_files_in_memory([sidecar.name], [weights], [weights.size])
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
-        raise StageError(
-            f"ONNX Runtime {ort.__version__} cannot load {called}: {ort_words(error)}. "
-            "Export the model for this version."
-        ) from error
+        words = ort_words(error)
+        raise StageError(f"ONNX Runtime {ort.__version__} cannot load {called}: {words}. {_remedy(words)}") from error
 
 
 def _is_linked(sidecar: Path) -> bool:
@@ -81,8 +87,14 @@ def run(session: ort.InferenceSession, feed: Feed, outputs: Sequence[str] | None
 
 
 def ort_words(error: Exception) -> str:
-    """ONNX Runtime's message in one line, without its prefixes, source locations and trailing stop."""
+    """ONNX Runtime's message in one line, without its codes, source locations, temporary names and trailing stop."""
     text = " ".join(str(error).split())
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
-    text = re.sub(r"/\S+?\.(?:cc|h):\d+ \S+(?: \S+)*?\) ", "", text)
+    text = re.sub(r"(?:Load model from \S+ failed|Exception during initialization): ?", "", text)
+    text = re.sub(r"\S+\.(?:cc|h):\d+ .*?[)>] (?=[A-Z])", "", text)
     return text.strip().rstrip(".")[:400]
+
+
+def _remedy(words: str) -> str:
+    """What to do about a model that does not load."""
+    return next((remedy for sign, remedy in _REMEDIES.items() if sign in words), "Mend the model, or export it again.")
