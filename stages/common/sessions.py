@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from stages.common import model_file
 from stages.common.errors import StageError
 
 Feed = Mapping[str, np.ndarray]
@@ -34,6 +35,9 @@ def open_session(
 ) -> ort.InferenceSession:
     """Load a model on the CPU.
 
+    ONNX Runtime refuses a sidecar that is a symbolic link out of the model's folder, as DVC's cache may make it: the
+    weights are then handed over from memory, which takes a copy of them while the session lives.
+
     Args:
         model: a path, or a serialized ModelProto.
         threads: intra-op threads.
@@ -44,17 +48,24 @@ def open_session(
         StageError: ONNX Runtime refuses the model; the sentence ends with its own words.
     """
     called = name or (model.as_posix() if isinstance(model, Path) else "the model")
+    options = options or session_options(threads)
+    source = str(model) if isinstance(model, Path) else model
     try:
-        return ort.InferenceSession(
-            model if isinstance(model, bytes) else str(model),
-            options or session_options(threads),
-            providers=["CPUExecutionProvider"],
-        )
+        if isinstance(model, Path) and _is_linked(sidecar := model_file.external_data(model)):
+            source = model.read_bytes()
+            # Must live until the session does: ONNX Runtime copies the weights no earlier.
+            weights = np.memmap(sidecar, np.uint8, mode="r")
+            options.add_external_initializers_from_files_in_memory([sidecar.name], [weights], [weights.size])
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
         raise StageError(
             f"ONNX Runtime {ort.__version__} cannot load {called}: {ort_words(error)}. "
             "Export the model for this version."
         ) from error
+
+
+def _is_linked(sidecar: Path) -> bool:
+    return sidecar.is_symlink() and sidecar.stat().st_size > 0
 
 
 def run(session: ort.InferenceSession, feed: Feed, outputs: Sequence[str] | None = None, *, name: str) -> list[Any]:
