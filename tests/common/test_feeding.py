@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper
 from stages.common import evaldata, feeding, sessions
 from stages.common.errors import StageError
 
-Shape = Sequence[int | str | None]
+Shape = Sequence[Any]
 
 
 def session_of(*inputs: tuple[str, int, Shape]) -> ort.InferenceSession:
