@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stages.common.errors import StageError
 from stages.common.params import Gate
-from stages.gate.rules import Evidence, Outcome, judge
+from stages.common.rules import Evidence, Outcome, judge
 
 ROOT = Path(__file__).resolve().parents[2]
 
