@@ -29,4 +29,5 @@ def main(arguments: argparse.Namespace) -> int:
     return stage.run()
 
 
-command.run("parity", __doc__, main, add_arguments)
+if __name__ == "__main__":
+    command.run("parity", __doc__, main, add_arguments)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.common.evaldata import EvalData
-from stages.parity.serve import Model, served
+from stages.parity.serve import Model
 
 SAMPLES = 512
 LARGE = 128
@@ -77,7 +77,7 @@ def batch_effect(
 
 
 def _floats(model: Model, data: EvalData, indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for batch in served(data, indices, size, whole=False):
+    for batch in data.batches(indices, size):
         answer = model.answer(batch)
         rows = [array.reshape(len(batch.indices), -1) for array in answer.values() if array.dtype.kind == "f"]
         yield from np.concatenate(rows, axis=1).astype(np.float64)

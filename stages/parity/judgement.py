@@ -8,12 +8,14 @@ from tqdm import tqdm
 
 from stages.common import paths
 from stages.common.compare import Comparison, Decider, MismatchError, Outputs, choose, compare
-from stages.common.errors import MissingInputError, StageError
+from stages.common.errors import StageError
 from stages.common.evaldata import Batch, EvalData
+from stages.common.feeding import check_fit, fixed_batch
+from stages.common.model_file import read_graph
 from stages.common.params import Params, Parity
 from stages.common.sessions import open_session
 from stages.parity.batch_effect import BatchEffect, batch_effect
-from stages.parity.serve import Model, fixed_batch, paired, served
+from stages.parity.serve import Model, paired
 from stages.parity.verdict import Rule, judge
 
 
@@ -39,8 +41,7 @@ def judgement(params: Params) -> Judgement:
         StageError: a model is missing or does not run, there are no samples, or the models are not a pair.
     """
     for path, stage in ((paths.FP32_MODEL, "export"), (paths.INT8_MODEL, "quantize")):
-        if not path.exists():
-            raise MissingInputError(path, stage)
+        read_graph(path, stage)
     data = EvalData()
     fp32, int8 = (
         Model(open_session(path, params.serving.threads), path.as_posix())
@@ -49,14 +50,16 @@ def judgement(params: Params) -> Judgement:
     indices = data.indices("judge")
     if not len(indices):
         raise StageError("artifacts/eval has no sample to judge. Give export evaluation data.")
-    fixed = fixed_batch(fp32.session, data)
+    check_fit(fp32.session, data.inputs, data.layout)
+    fixed = fixed_batch(fp32.session, data.layout)
     batch = fixed or (params.serving.batch_size if data.layout == "samples" else 1)
     if fixed and len(indices) < fixed:
         raise StageError(
             f"The model takes batches of {fixed}, and artifacts/eval has {len(indices)} samples to judge. "
             "Give export more evaluation data."
         )
-    batches = served(data, indices, batch, whole=fixed is not None)
+    # A fixed batch is fed whole: the tail that does not fill one is left out.
+    batches = data.batches(indices[: len(indices) // batch * batch] if fixed else indices, batch)
     with tqdm(batches, total=len(indices) // batch, unit="batch", desc="parity", disable=None, leave=False) as progress:
         comparison = _compared(fp32, int8, progress, data, params.parity)
     free = fixed is None and data.layout == "samples"

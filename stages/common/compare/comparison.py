@@ -112,9 +112,9 @@ class Comparison:
     def _update_numbers(self, indices: np.ndarray, reference: Outputs, candidate: Outputs, labels: np.ndarray) -> None:
         if labels.dtype.kind not in "iufb" or not len(labels):
             return
-        binary = self._binary_scores(reference, candidate, labels)
-        if binary is not None:
-            self.auc.update(indices, labels.reshape(-1) > 0, *binary)
+        if self.decider.binary is not None:
+            sides = (as_scores(each[self.decider.binary])[:, -1].astype(np.float64) for each in (reference, candidate))
+            self.auc.update(indices, labels.reshape(-1) > 0, *sides)
         elif not self.decider.decides:
             columns = labels.reshape(len(labels), -1).astype(np.float64)
             for name, array in reference.items():
@@ -122,19 +122,6 @@ class Comparison:
                     sides = (each[name].reshape(columns.shape).astype(np.float64) for each in (reference, candidate))
                     self.regression.update(indices, columns, *sides)
                     return
-
-    def _binary_scores(
-        self, reference: Outputs, candidate: Outputs, labels: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        name = self.decider.scores or next(
-            (each.name for each in self.floats if each.width == 1 and each.probabilities), None
-        )
-        if name is None or labels.size != len(labels) or not np.isin(labels, (0, 1)).all():
-            return None
-        scores = as_scores(reference[name]), as_scores(candidate[name])
-        if scores[0].shape[1] > 2:
-            return None
-        return scores[0][:, -1].astype(np.float64), scores[1][:, -1].astype(np.float64)
 
 
 def matches(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray | None:

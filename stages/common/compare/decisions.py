@@ -1,7 +1,7 @@
 """What a model decides for each sample: which output says it, how clear it was, and how often it flips."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -27,12 +27,14 @@ class Decider:
         scores: the output of class scores, or None: nothing is known about margins.
         kind: what the scores are.
         threshold: decides on the probability of class 1, and goes before label and argmax.
+        binary: the output whose last column scores class 1 of two, or None: it gives the AUC.
     """
 
     label: str | None = None
     scores: str | None = None
     kind: ScoreKind = "scores"
     threshold: float | None = None
+    binary: str | None = None
 
     @property
     def decides(self) -> bool:
@@ -90,7 +92,7 @@ def choose(
     threshold: float | None = None,
     classifier: bool = False,
 ) -> Decider:
-    """Find the decision among the outputs of some samples of the reference model.
+    """Find the decision, and the scores behind it, among the outputs of some samples of the reference model.
 
     A label output is text, whole numbers or truth values, one a sample. Class scores are two or more floats a sample
     that are probabilities or their logarithms; or, if nothing tells it better, any that the labels index, that are
@@ -102,6 +104,18 @@ def choose(
         threshold: on the probability of class 1.
         classifier: the user said that the model decides: take any floats as scores.
     """
+    found = _decider(outputs, labels, threshold, classifier=classifier)
+    return replace(found, binary=_binary(outputs, labels, found.scores))
+
+
+def as_scores(array: np.ndarray) -> np.ndarray:
+    """Samples [n, ...] as rows [n, k]."""
+    return array.reshape(len(array), -1)
+
+
+def _decider(
+    outputs: Mapping[str, np.ndarray], labels: np.ndarray | None, threshold: float | None, *, classifier: bool
+) -> Decider:
     singles = [name for name, array in outputs.items() if array.dtype.kind in "iuUOSb" and array.size == len(array)]
     label = next((name for name in singles if "label" in name.lower()), next(iter(singles), None))
     wide = {name: as_scores(array) for name, array in outputs.items() if _scored(array)}
@@ -125,9 +139,13 @@ def choose(
     return Decider(label)
 
 
-def as_scores(array: np.ndarray) -> np.ndarray:
-    """Samples [n, ...] as rows [n, k]."""
-    return array.reshape(len(array), -1)
+def _binary(outputs: Mapping[str, np.ndarray], labels: np.ndarray | None, scores: str | None) -> str | None:
+    if not _indexes(labels, 2):
+        return None
+    if scores is not None:
+        return scores if as_scores(outputs[scores]).shape[1] <= 2 else None
+    single = (name for name, array in outputs.items() if _scored(array) and array.size == len(array))
+    return next((name for name in single if _probabilities(as_scores(outputs[name]))), None)
 
 
 def _scored(array: np.ndarray) -> bool:
@@ -212,9 +230,9 @@ def upper_bound(hits: int, count: int) -> float | None:
         return None
     if hits == count:
         return 1.0
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
-    return float(beta.ppf(0.95, hits + 1, count - hits))
+    return float(betaincinv(hits + 1, count - hits, 0.95))
 
 
 def needed(rate: float) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 from stages.common.compare.absolute import AbsoluteError
 from stages.common.compare.cosine import CosineSimilarity
 from stages.common.compare.finite import Finiteness
+from stages.common.compare.ranks import ranks
 from stages.common.compare.sample import BottomK
 from stages.common.compare.signal import SignalNoise
 from stages.common.compare.worst import Worst
@@ -64,9 +65,7 @@ class OutputComparison:
         """Spearman's rho between the sampled values of an output with one value a sample; None for other outputs."""
         if self.width != 1 or not self.is_float or self.pairs.values is None or len(self.pairs.values) < 3:
             return None
-        from scipy.stats import rankdata
-
-        reference, candidate = (rankdata(column) for column in self.pairs.values.T)
+        reference, candidate = (ranks(column) for column in self.pairs.values.T)
         if np.ptp(reference) == 0 or np.ptp(candidate) == 0:
             return None
         return float(np.corrcoef(reference, candidate)[0, 1])

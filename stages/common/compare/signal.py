@@ -19,8 +19,9 @@ class SignalNoise:
         """Add finite values, float64 of one shape."""
         if not reference.size:
             return
-        self.signal += float(np.dot(reference.ravel(), reference.ravel()))
-        self.noise += float(np.dot(difference.ravel(), difference.ravel()))
+        # Not np.dot: BLAS starts threads for it, and its sum depends on how many.
+        self.signal += float(np.square(reference).sum())
+        self.noise += float(np.square(difference).sum())
         self.low = min(self.low, float(reference.min()))
         self.high = max(self.high, float(reference.max()))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from stages.common.compare.ranks import ranks
 from stages.common.compare.sample import BottomK
 
 RESAMPLES = 1000
@@ -53,9 +54,9 @@ class Accuracy:
             return None
         if not changed:
             return 1.0
-        from scipy.stats import binomtest
+        from scipy.special import bdtr
 
-        return float(binomtest(self.only_reference, changed, 0.5).pvalue)
+        return min(1.0, 2 * float(bdtr(min(self.only_reference, self.only_candidate), changed, 0.5)))
 
 
 @dataclass
@@ -179,13 +180,11 @@ class Auc:
 
 
 def _area(positive: np.ndarray, scores: np.ndarray) -> float:
-    from scipy.stats import rankdata
-
     ones = positive.sum()
     zeros = len(positive) - ones
     if not ones or not zeros:
         return math.nan
-    return float((rankdata(scores)[positive > 0].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+    return float((ranks(scores)[positive > 0].sum() - ones * (ones + 1) / 2) / (ones * zeros))
 
 
 def _resampled(count: int) -> np.ndarray:
