@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from stages.common import paths
+from stages.common import model_file, paths
 from stages.common.compare import Comparison, Decider, MismatchError, Outputs, choose, compare
 from stages.common.errors import StageError
 from stages.common.evaldata import Batch, EvalData
 from stages.common.feeding import check_fit, fixed_batch
-from stages.common.model_file import read_graph
 from stages.common.params import Params, Parity
 from stages.common.sessions import open_session
 from stages.parity.batch_effect import BatchEffect, batch_effect
@@ -41,7 +40,7 @@ def judgement(params: Params) -> Judgement:
         StageError: a model is missing or does not run, there are no samples, or the models are not a pair.
     """
     for path, stage in ((paths.FP32_MODEL, "export"), (paths.INT8_MODEL, "quantize")):
-        read_graph(path, stage)
+        model_file.read(path, stage)
     data = EvalData()
     fp32, int8 = (
         Model(open_session(path, params.serving.threads), path.as_posix())
