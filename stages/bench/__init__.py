@@ -1,0 +1,1 @@
+"""Is it smaller and faster, here? Launches in fresh processes, intervals over launches, and what to deploy."""

@@ -1,0 +1,93 @@
+"""A measuring process: a fresh interpreter that reads one job as JSON, does it, and answers in JSON.
+
+Memory layout differs from process to process and stays within one, so one process is one observation. The measuring
+modules import little (numpy, ONNX Runtime), and nothing that the stage itself needs is in their memory.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.common.errors import StageError
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PR_SET_PDEATHSIG = 1
+
+
+def ask(module: str, job: Mapping[str, Any], keep: Sequence[int] = ()) -> Any:
+    """Do `job` in a fresh process and return its answer.
+
+    Args:
+        module: of this room, started as `python -m stages.bench.<module>`; it calls `serve`.
+        job: what JSON can hold. Paths must be absolute.
+        keep: file descriptors that the process holds for as long as it lives: that of the lock.
+
+    Raises:
+        StageError: the process said so, or died.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"stages.bench.{module}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=_ROOT,
+        pass_fds=keep,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    try:
+        answer, complaint = process.communicate(json.dumps(job))
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    if process.returncode != 0:
+        raise StageError(_epitaph(process.returncode, complaint))
+    tree = json.loads(answer)
+    if "error" in tree:
+        raise StageError(tree["error"])
+    return tree["answer"]
+
+
+def serve(work: Callable[[Any], Any]) -> None:
+    """The other side of `ask`: read the job, `work`, answer. Dies with the process that asked."""
+    _die_with_parent()
+    # Whatever a library prints must not get between us and who asked.
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    try:
+        tree = {"answer": work(json.load(sys.stdin))}
+    except StageError as error:
+        tree = {"error": str(error)}
+    json.dump(tree, out)
+    out.close()
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        asker = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != asker:  # it died before we could say so
+            os._exit(1)
+
+
+def _epitaph(code: int, complaint: str) -> str:
+    if code == -signal.SIGKILL:
+        return (
+            "A measuring process was killed (SIGKILL), as Linux does when memory runs out. "
+            "Lower serving.batch_size and bench.batch_sizes, or run on a machine with more RAM."
+        )
+    if code < 0:
+        return (
+            f"A measuring process died of {signal.Signals(-code).name}, inside ONNX Runtime most likely. "
+            "Run parity to see whether both models run."
+        )
+    last = complaint.strip().splitlines()[-1:] or ["it said nothing"]
+    return f"A measuring process failed: {last[0].rstrip('.')}. Please report it."

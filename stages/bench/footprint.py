@@ -1,0 +1,65 @@
+"""What each model takes: memory and load time, each model alone in fresh processes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.bench import child
+from stages.bench.latency import Settings
+
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Medians over fresh processes; memory in MB (1e6 bytes) above a process that has run a one-node model."""
+
+    load_ms: float
+    first_ms: float
+    resident_mb: float
+    peak_load_mb: float | None
+    peak_run_mb: float | None
+    method: str
+
+
+def measure(
+    model: Path,
+    feed: Mapping[str, Any],
+    one_node: tuple[Path, Mapping[str, Any]],
+    settings: Settings,
+    *,
+    repeats: int = REPEATS,
+    launched: Callable[[], object] = lambda: None,
+) -> Footprint:
+    """Load and run `model` in `repeats` fresh processes, one after the other.
+
+    Raises:
+        StageError: the model does not load or run.
+    """
+    job = {
+        "model": str(model.resolve()),
+        "threads": settings.threads,
+        "feed": feed,
+        "one_node": str(one_node[0]),
+        "one_node_feed": one_node[1],
+    }
+    answers = []
+    for _ in range(repeats):
+        answers.append(child.ask("probe", job, (settings.lock,)))
+        launched()
+
+    def median(key: str) -> Any:
+        values = [answer[key] for answer in answers]
+        return None if None in values else float(np.median(values))
+
+    return Footprint(
+        median("load_ms"),
+        median("first_ms"),
+        median("resident_mb"),
+        median("peak_load_mb"),
+        median("peak_run_mb"),
+        answers[0]["method"],
+    )

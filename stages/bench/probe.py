@@ -1,0 +1,98 @@
+"""Memory and load time of one model, alone in a fresh process. Started by `footprint`, see `child`."""
+
+import ctypes
+import gc
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from stages.bench import child
+from stages.bench.feeds import load
+from stages.common.sessions import open_session, run
+
+_RUNS = 10
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+def work(job: Any) -> dict[str, Any]:
+    """Load one model and run it ten times.
+
+    What ONNX Runtime and the feed need themselves is in memory before the model comes: a session of one node has run.
+
+    Args:
+        job: `model`, its path; `threads`; `feed` of the model; `one_node` and `one_node_feed`, the smallest model
+            there is.
+
+    Returns:
+        `load_ms`, session creation; `first_ms`, the first run; `resident_mb`, memory that the model keeps after ten
+        runs, trimmed; `peak_load_mb` and `peak_run_mb`, the most it took meanwhile (null where the system cannot
+        tell); `method` of the memory figures.
+    """
+    feed, threads = load(job["feed"]), job["threads"]
+    Path(job["model"]).read_bytes()  # a warm file cache: the disk is not what is compared here
+    run(open_session(Path(job["one_node"]), threads), load(job["one_node_feed"]), name="the one-node model")
+    _trim()
+    base = _resident_mb()
+    _reset_peak()
+
+    start = time.perf_counter()
+    session = open_session(Path(job["model"]), threads)
+    loaded = time.perf_counter()
+    peak_load = _peak_mb()
+    _reset_peak()
+    first = time.perf_counter()
+    run(session, feed, name=job["model"])
+    first_end = time.perf_counter()
+    for _ in range(_RUNS - 1):
+        session.run(None, feed)
+    peak_run = _peak_mb()
+    _trim()
+    return {
+        "load_ms": (loaded - start) * 1e3,
+        "first_ms": (first_end - first) * 1e3,
+        "resident_mb": _resident_mb() - base,
+        "peak_load_mb": None if peak_load is None else peak_load - base,
+        "peak_run_mb": None if peak_run is None else peak_run - base,
+        "method": "proc" if _STATUS.exists() else "psutil",
+    }
+
+
+def _trim() -> None:
+    """Give back what is free, so that what stays is what is used. glibc keeps it otherwise; others lack the call."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def _resident_mb() -> float:
+    """Resident memory of this process in MB (1e6 bytes)."""
+    if _STATUS.exists():
+        return _status_mb("VmRSS")
+    import psutil
+
+    return float(psutil.Process().memory_info().rss) / 1e6
+
+
+def _peak_mb() -> float | None:
+    return _status_mb("VmHWM") if _STATUS.exists() else None
+
+
+def _reset_peak() -> None:
+    # ru_maxrss knows no reset, and a child inherits that of its parent.
+    if _CLEAR_REFS.exists():
+        _CLEAR_REFS.write_text("5", encoding="ascii")
+
+
+def _status_mb(key: str) -> float:
+    for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024 / 1e6
+    return float("nan")
+
+
+if __name__ == "__main__":
+    child.serve(work)
