@@ -119,11 +119,12 @@ def test_versions_of_the_future_are_named(ir: int, opset: int, words: str, tmp_p
         model_file.read(tmp_path / "model.onnx", "export")
 
 
-def test_a_small_model_is_one_file_and_an_empty_sidecar(tmp_path: Path) -> None:
+def test_a_small_model_is_one_file_and_a_sidecar_that_says_so(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     model_file.write(linear(), path)
     assert model_file.external_data(path).read_bytes() == b""
     assert model_file.size_mb(path) == path.stat().st_size / 1e6
+    assert b"No external data" in model_file.external_data(path).read_bytes()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
 
 
