@@ -51,7 +51,7 @@ def judge(comparison: Comparison, params: Parity) -> list[Rule]:
     for output in comparison.outputs.values():
         rules += _hard(output)
     for output in comparison.floats:
-        rules += _distances(output, _tolerance(output, params))
+        rules += _distances(output, tolerance_of(output.name, params))
     rules += _exact(comparison, params)
     if params.max_flip_rate is not None:
         rules.append(_flip_rate(comparison, params.max_flip_rate))
@@ -68,8 +68,9 @@ def _known(comparison: Comparison, params: Parity) -> None:
             raise ParamsError(f"params.yaml: parity.outputs.{name} is no output of the model; {hint}")
 
 
-def _tolerance(output: OutputComparison, params: Parity) -> OutputTolerance:
-    own = params.outputs.get(output.name)
+def tolerance_of(output: str, params: Parity) -> OutputTolerance:
+    """The tolerances of one output: its own, all of them, or those for all outputs."""
+    own = params.outputs.get(output)
     return own or OutputTolerance(params.abs_tol, params.mean_tol, params.min_sqnr_db, params.min_cosine)
 
 
@@ -148,4 +149,4 @@ def _task_drop(comparison: Comparison, limit: float) -> Rule:
     if found.fp32 is None or found.int8 is None:
         return Rule("max_task_drop", "", None, limit, False, f"{found.reason}: give labels or drop it")
     drop = found.fp32 - found.int8
-    return Rule("max_task_drop", found.metric, drop, limit, drop <= limit, found.beyond_chance)
+    return Rule("max_task_drop", found.metric, drop, limit, drop <= limit, found.words)
