@@ -33,8 +33,8 @@ def _batch(found: Judgement, params: Parity) -> Iterator[str]:
         else:
             yield (
                 f"in batches of {effect.large_batch} {output.name} of the same samples moves by up to {large:.2g}, "
-                f"and is {effect.large_error[output.name]:.2g} from fp32, beyond abs_tol {limit:g}: this verdict holds for "
-                f"batches of {found.setting.batch} only (try -S serving.batch_size={effect.large_batch})"
+                f"and is {effect.large_error[output.name]:.2g} from fp32, beyond abs_tol {limit:g}: this verdict "
+                f"holds for batches of {found.setting.batch} only (try -S serving.batch_size={effect.large_batch})"
             )
 
 

@@ -67,14 +67,16 @@ def opened(serving: Serving) -> Setting:
 
 
 def _check_pair(fp32: Model, int8: Model) -> None:
-    for kind, listed in (
-        ("input", lambda model: model.session.get_inputs()),
-        ("output", lambda model: model.session.get_outputs()),
-    ):
-        before, after = ({each.name: each.type for each in listed(model)} for model in (fp32, int8))
-        if before != after:
-            name = next(iter(dict(before.items() ^ after.items())))
-            raise StageError(
-                f"The {kind} '{name}' is {before.get(name, 'missing')} in {fp32.name} and {after.get(name, 'missing')} "
-                f"in {int8.name}: they are no pair. Run quantize again."
-            )
+    for kind in ("input", "output"):
+        before, after = (_types(model, kind) for model in (fp32, int8))
+        for name in dict.fromkeys([*before, *after]):
+            if before.get(name) != after.get(name):
+                raise StageError(
+                    f"The {kind} '{name}' is {before.get(name, 'missing')} in {fp32.name} and "
+                    f"{after.get(name, 'missing')} in {int8.name}: they are no pair. Run quantize again."
+                )
+
+
+def _types(model: Model, kind: str) -> dict[str, str]:
+    listed = model.session.get_inputs() if kind == "input" else model.session.get_outputs()
+    return {each.name: each.type for each in listed}
