@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stages.common import isa
-from stages.common.params import Params, Quantize
+from stages.common.params import Params, Parity, Quantize
+from stages.parity.caveats import FAIR_SQNR_DB, unbounded
 from stages.parity.judgement import Judgement
 from stages.parity.suspects import Diagnosis
 from stages.parity.verdict import Rule
@@ -28,9 +29,20 @@ def attempts(found: Judgement, diagnosis: Diagnosis, params: Params) -> list[Att
     """From the surest to the last resort. A NaN, or a changed shape, has no knob but the nodes."""
     hard = any(rule.name in ("shape", "nonfinite") for rule in found.missed)
     listed = [*_nodes(diagnosis, params.quantize)]
-    if not hard:
-        listed += [*_format(found, params), *_tolerances(found)]
-    return listed
+    if hard:
+        return listed
+    return [*_relative(found, params.parity), *listed, *_format(found, params), *_tolerances(found)]
+
+
+def _relative(found: Judgement, params: Parity) -> Iterator[Attempt]:
+    """Where only the default absolute tolerances fail on outputs that are no probabilities: another measure."""
+    outputs = [found.comparison.outputs[rule.output] for rule in found.missed if rule.name in ("abs_tol", "mean_tol")]
+    if len(outputs) < len(found.missed) or not all(unbounded(output, params) for output in outputs):
+        return
+    sqnr = min(output.signal.sqnr_db or 0.0 for output in outputs)
+    if sqnr >= FAIR_SQNR_DB:
+        words = f"judges {outputs[0].name} by its noise, {sqnr:.0f} dB below the signal, as absolute tolerances cannot"
+        yield Attempt(("parity.abs_tol=null", "parity.mean_tol=null", f"parity.min_sqnr_db={FAIR_SQNR_DB:g}"), words)
 
 
 def _nodes(diagnosis: Diagnosis, quantize: Quantize) -> Iterator[Attempt]:

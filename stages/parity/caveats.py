@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 
+from stages.common.compare import OutputComparison
 from stages.common.params import Parity
 from stages.parity.judgement import Judgement
 from stages.parity.verdict import tolerance_of
 
 BOUNDED = 10.0
 """An absolute tolerance made for probabilities says little of values larger than this."""
+
+FAIR_SQNR_DB = 20.0
+"""The noise is a tenth of the signal: what is proposed where nothing is known of the output."""
 
 CALIBRATION_SHIFT = 0.02
 """A change of the expected calibration error that is worth a word."""
@@ -49,16 +53,21 @@ def _decisions(found: Judgement) -> Iterator[str]:
 
 def _unbounded(found: Judgement, params: Parity) -> Iterator[str]:
     for output in found.comparison.floats:
-        largest_value = max(abs(output.signal.low), abs(output.signal.high)) if output.error.count else 0.0
-        if largest_value <= BOUNDED or output.name in params.outputs or params.abs_tol is None:
+        if not unbounded(output, params):
             continue
-        if params.abs_tol != Parity().abs_tol:
-            continue
+        reached = max(abs(output.signal.low), abs(output.signal.high))
         yield (
-            f"{output.name} reaches {largest_value:.4g}, where the default abs_tol {params.abs_tol:g}, made for "
+            f"{output.name} reaches {reached:.4g}, where the default abs_tol {params.abs_tol:g}, made for "
             f"probabilities, says little: set parity.outputs.{output.name}, or "
-            "-S parity.abs_tol=null -S parity.mean_tol=null -S parity.min_sqnr_db=20"
+            f"-S parity.abs_tol=null -S parity.mean_tol=null -S parity.min_sqnr_db={FAIR_SQNR_DB:g}"
         )
+
+
+def unbounded(output: OutputComparison, params: Parity) -> bool:
+    """Whether an output is judged by the default absolute tolerance, though its values are no probabilities."""
+    if params.abs_tol != Parity().abs_tol or output.name in params.outputs or not output.error.count:
+        return False
+    return max(abs(output.signal.low), abs(output.signal.high)) > BOUNDED
 
 
 def _exact(found: Judgement) -> Iterator[str]:

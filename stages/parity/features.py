@@ -11,6 +11,9 @@ REFERENCE_BYTES = 32 << 20
 FAR = 10.0
 """The robust z-score from which on a value is called an outlier."""
 
+MINIMUM = 20
+"""Fewer samples do not say what is usual."""
+
 SHOWN = 5
 
 
@@ -58,7 +61,7 @@ def outliers(data: EvalData, suspicious: np.ndarray, judged: np.ndarray) -> list
         judged: indices of the samples that say what is usual.
     """
     each = sum(array.nbytes for array in data.read(judged[:1]).values())
-    count = min(len(judged), REFERENCE, max(2, REFERENCE_BYTES // max(1, each)))
+    count = min(len(judged), REFERENCE, max(MINIMUM, REFERENCE_BYTES // max(1, each)))
     usual = data.read(judged[np.linspace(0, len(judged) - 1, count).astype(np.int64)])
     found = []
     for name, array in data.read(suspicious[:count]).items():
@@ -66,7 +69,7 @@ def outliers(data: EvalData, suspicious: np.ndarray, judged: np.ndarray) -> list
             continue
         values, reference = (each.reshape(len(each), -1).astype(np.float64) for each in (array, usual[name]))
         reference = reference[np.isfinite(reference).all(axis=1)]
-        if len(reference) < 2:
+        if len(reference) < MINIMUM:
             continue
         z = robust_z(np.nan_to_num(values), reference)
         rows = z.argmax(axis=0)

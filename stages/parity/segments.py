@@ -13,6 +13,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 
 _FED = "fed/"
 _KEPT = "fp32/"
+_DROPPED = "int8/"
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def cut(model: ModelProto, pieces: Sequence[Segment], samples: Mapping[str, np.n
     graph = model.graph
     places = sorted({place for piece in pieces for place in piece.nodes})
     reads = {name for piece in pieces for name in piece.inputs}
-    nodes = [_renamed(graph.node[place], inputs={name: fed(name) for name in reads}) for place in places]
+    nodes = [_renamed(graph.node[place], {name: fed(name) for name in reads}) for place in places]
     used = {name for node in nodes for name in node.input}
     return helper.make_model(
         helper.make_graph(
@@ -139,9 +140,9 @@ def grafted(int8: ModelProto, fp32: ModelProto, pieces: Iterable[Segment]) -> Mo
         added |= constants
         place = next(place for place, node in enumerate(graph.node) if piece.output in node.output)
         old = graph.node[place]
-        old.output[list(old.output).index(piece.output)] = f"int8/{piece.output}"
+        old.output[list(old.output).index(piece.output)] = _DROPPED + piece.output
         for offset, node in enumerate(nodes, start=1):
-            graph.node.insert(place + offset, _renamed(node, inputs=names, outputs=names, prefix=_KEPT))
+            graph.node.insert(place + offset, _renamed(node, names, names, prefix=f"{_KEPT}{piece.output}/"))
     return copy
 
 

@@ -6,7 +6,7 @@ then put back to float in the INT8 model, one at a time and together, and the re
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from onnx import ModelProto
@@ -38,14 +38,14 @@ class Suspect:
     Attributes:
         nodes: the names to give to `quantize.exclude_nodes`.
         op_type: of the first of them.
-        output: the tensor that it makes.
-        sqnr_db: signal to noise of that tensor, run in INT8 on the activations of fp32.
+        outputs: the tensors that it makes.
+        sqnr_db: signal to noise of the worst of them, run in INT8 on the activations of fp32.
         left: the largest absolute error of the model's outputs with this piece alone kept float; None if not tried.
     """
 
     nodes: tuple[str, ...]
     op_type: str
-    output: str
+    outputs: tuple[str, ...]
     sqnr_db: float
     left: float | None = None
 
@@ -111,16 +111,16 @@ class _Trials:
         pieces = [piece for name, piece in quantized.items() if name in floats]
         if not pieces:
             return Diagnosis(reason="the two graphs share no tensor around a quantized node")
-        noise = self._noise(pieces)
-        noisiest = sorted(noise, key=lambda name: (noise[name], name))
-        suspects = [self._suspect(floats[name], noise[name]) for name in noisiest]
-        suspects = [each for each in suspects if each.nodes]
+        suspects = self._suspects(floats, self._noise(pieces))
+        if not suspects:
+            return Diagnosis(reason="none of the quantized nodes has a name, so that none can be excluded")
         answers = [self.setting.fp32.answer(batch) for batch in self.batches]
-        tried = [self._alone(each, floats, answers) for each in suspects[:TRIED]]
+        # With the last quantized node float nothing would be quantized.
+        tried = [self._alone(each, floats, answers) for each in suspects[:TRIED]] if len(suspects) > 1 else []
         tried.sort(key=lambda each: (math.inf if each.left is None else each.left, each.sqnr_db))
         return Diagnosis(
-            tried + suspects[TRIED:],
-            self._repair(tried, floats, answers),
+            [*tried, *suspects[len(tried) :]],
+            self._repair(tried[: len(suspects) - 1], floats, answers),
             sum(len(batch.indices) for batch in self.batches),
         )
 
@@ -142,17 +142,23 @@ class _Trials:
                 _add(sums[name], values[name], array)
         return {name: each.sqnr_db for name, each in sums.items() if each.sqnr_db is not None}
 
-    def _suspect(self, piece: Segment, sqnr_db: float) -> Suspect:
-        nodes = list(segments.weighted_nodes(self.fp32, piece))
-        names = tuple(node.name for node in nodes if node.name)
-        return Suspect(names, nodes[0].op_type if nodes else "", piece.output, sqnr_db)
+    def _suspects(self, floats: Mapping[str, Segment], noise: Mapping[str, float]) -> list[Suspect]:
+        """The noisiest first; tensors that the same nodes make (an LSTM has three outputs) are one suspect."""
+        found: dict[tuple[str, ...], Suspect] = {}
+        for output in sorted(noise, key=lambda name: (noise[name], name)):
+            nodes = [node for node in segments.weighted_nodes(self.fp32, floats[output]) if node.name]
+            names = tuple(node.name for node in nodes)
+            if names in found:
+                found[names] = replace(found[names], outputs=(*found[names].outputs, output))
+            elif names:
+                found[names] = Suspect(names, nodes[0].op_type, (output,), noise[output])
+        return list(found.values())
 
     def _alone(
         self, suspect: Suspect, floats: Mapping[str, Segment], answers: Sequence[dict[str, np.ndarray]]
     ) -> Suspect:
         found = self._compared([suspect], floats, answers)
-        left = found.max_abs if found is not None else None
-        return Suspect(suspect.nodes, suspect.op_type, suspect.output, suspect.sqnr_db, left)
+        return replace(suspect, left=found.max_abs if found is not None else None)
 
     def _repair(
         self, tried: Sequence[Suspect], floats: Mapping[str, Segment], answers: Sequence[dict[str, np.ndarray]]
@@ -163,7 +169,7 @@ class _Trials:
             found = self._compared(tried[:count], floats, answers)
             if found is None or found.max_abs is None:
                 continue
-            nodes = tuple(name for each in tried[:count] for name in each.nodes)
+            nodes = tuple(dict.fromkeys(name for each in tried[:count] for name in each.nodes))
             repair = Repair(nodes, found.max_abs, self._holds(found))
             if repair.passed:
                 return repair
@@ -181,7 +187,8 @@ class _Trials:
     ) -> Comparison | None:
         """The INT8 model with these pieces float against fp32; None where the graphs do not fit into one model."""
         try:
-            model = self._open(segments.grafted(self.int8, self.fp32, [floats[each.output] for each in suspects]))
+            kept = [floats[output] for each in suspects for output in each.outputs]
+            model = self._open(segments.grafted(self.int8, self.fp32, kept))
             found = Comparison(self.decider)
             for batch, answer in zip(self.batches, answers, strict=True):
                 found.update(batch.indices, answer, model.answer(batch))

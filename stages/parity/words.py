@@ -13,6 +13,7 @@ from stages.parity.task import task
 from stages.parity.verdict import Rule
 
 SHOWN = 5
+MANY = 8
 
 
 def report(found: Judgement, caveats: list[str], why: Explanation | None) -> str:
@@ -25,7 +26,11 @@ def report(found: Judgement, caveats: list[str], why: Explanation | None) -> str
 
 
 def _outputs(found: Judgement) -> str:
-    rows = [_output(each) for each in found.comparison.outputs.values()]
+    """The outputs, or of many those that moved most."""
+    listed = list(found.comparison.outputs.values())
+    shown = sorted(listed, key=lambda each: -(each.relative_max or 0.0))[:MANY] if len(listed) > MANY else listed
+    more = [(f"and {len(listed) - MANY} outputs that moved less",)] if len(listed) > MANY else []
+    rows = [*map(_output, shown), *more]
     header = ("output", "kind", "max", "p99.9", "p99", "mean", "max/range", "SQNR dB", "min cosine", "equal")
     return _table(rows, header)
 
@@ -56,7 +61,7 @@ def _kind(output: OutputComparison) -> str:
 
 def _lines(found: Judgement) -> Iterator[str]:
     comparison, flips = found.comparison, found.comparison.flips
-    yield f"{comparison.samples} samples in batches of {found.setting.batch}, on {isa.here()}."
+    yield f"{_samples(comparison.samples)} in batches of {found.setting.batch}, on {isa.here()}."
     if flips.count and flips.rate_high95 is not None:
         apart = f" ({flips.confident} confident, {flips.ties} ties apart)" if flips.margins_known else ""
         yield (
@@ -70,7 +75,14 @@ def _lines(found: Judgement) -> Iterator[str]:
 
 
 def _rules(found: Judgement) -> str:
-    rows = [
+    """The rules, or of many those that are missed and of each other kind the one with the least margin."""
+    shown = found.rules
+    if len(shown) > 2 * MANY:
+        closest: dict[str, Rule] = {}
+        for rule in sorted(shown, key=lambda each: each.passed * (each.margin or 0.0)):
+            closest.setdefault(rule.name, rule)
+        shown = [rule for rule in shown if not rule.passed or rule in closest.values()]
+    rows: list[tuple[str, ...]] = [
         (
             rule.name,
             rule.output,
@@ -81,9 +93,11 @@ def _rules(found: Judgement) -> str:
             "ok" if rule.passed else "MISS",
             rule.words,
         )
-        for rule in found.rules
+        for rule in shown
     ]
-    return _table(rows, ("rule", "of", "value", "limit", "margin", "sample", "", "")) if rows else ""
+    if len(shown) < len(found.rules):
+        rows.append((f"and {len(found.rules) - len(shown)} rules that hold",))
+    return _table(rows, ("rule", "of", "value", "limit", "margin", "sample", "", ""))
 
 
 def _explained(found: Judgement, why: Explanation) -> Iterator[str]:
@@ -106,7 +120,7 @@ def _explained(found: Judgement, why: Explanation) -> Iterator[str]:
             (" ".join(each.nodes), each.op_type, _number(each.sqnr_db), _number(each.left))
             for each in why.diagnosis.suspects[:SHOWN]
         ]
-        yield f"Nodes at fault (tried on {why.diagnosis.samples} samples):\n" + _table(
+        yield f"Nodes at fault (tried on {_samples(why.diagnosis.samples)}):\n" + _table(
             nodes, ("node", "op", "its own SQNR dB", "max error left with it float")
         )
     elif why.diagnosis.reason:
@@ -118,10 +132,9 @@ def _explained(found: Judgement, why: Explanation) -> Iterator[str]:
 
 
 def _sentence(found: Judgement) -> str:
-    where = f"{found.comparison.samples} samples in batches of {found.setting.batch}"
+    where = f"{_samples(found.comparison.samples)} in batches of {found.setting.batch}"
     if found.passed:
-        rules = ", ".join(dict.fromkeys(rule.name for rule in found.rules))
-        return f"Parity holds on {where} ({rules})." if rules else f"Nothing was judged on {where}: every rule is off."
+        return f"Parity holds on {where} ({', '.join(dict.fromkeys(rule.name for rule in found.rules))})."
     return f"Parity is missed on {where}: " + "; ".join(map(_miss, found.missed)) + "."
 
 
@@ -131,6 +144,10 @@ def _miss(rule: Rule) -> str:
     of = f" of {rule.output}" if rule.output else ""
     words = f" ({rule.words})" if rule.words else ""
     return f"{rule.name}{of} is {_number(rule.value) or 'unknown'}, the limit {_number(rule.limit)}{words}"
+
+
+def _samples(count: int) -> str:
+    return f"{count} sample{'s' * (count != 1)}"
 
 
 def _table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...]) -> str:
