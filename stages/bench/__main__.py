@@ -7,14 +7,27 @@ metrics/operators.csv. Params: bench, serving, gate.max_size_ratio.
 
 import argparse
 
-from stages.bench import stage
+from stages.bench.selfcheck import self_check
+from stages.bench.stage import bench
 from stages.common import command, params
 
 
-def main(_arguments: argparse.Namespace) -> int:
-    """Run the stage."""
-    return stage.bench(params.load())
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--self-check",
+        action="store_true",
+        help="compare the fp32 model with itself 20 times, write nothing, and exit 1 if the 95 %% interval of the "
+        "speed-up covers 1 in fewer than 18 of them",
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the stage, or the self-check."""
+    if arguments.self_check:
+        return self_check(params.load())
+    bench(params.load())
+    return 0
 
 
 if __name__ == "__main__":
-    command.run("bench", __doc__, main)
+    command.run("bench", __doc__, main, _add_arguments)

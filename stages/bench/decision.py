@@ -1,5 +1,6 @@
 """What to deploy, and why, in a sentence that ends with what to do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,24 +15,26 @@ class Evidence:
 
     Attributes:
         quantized: whether quantize changed anything.
-        tree_like: whether the model consists of operators of ai.onnx.ml, which have no INT8 form.
+        without_int8: operator types of the model that have no INT8 form: trees and the like.
         parity_passed: the verdict of parity.
         speedup: at the serving batch.
         size_ratio: size of the INT8 model over that of fp32.
         max_size_ratio: what the gate allows, None where it does not ask.
         place: the machine, threads and batch that the speed-up holds for.
-        operators: what the profile says about the INT8 model's time, in a sentence without a stop, or nothing.
-        remedy: what to do about a slower model.
+        overhead: that the call itself takes much of the time, in a sentence without its stop, or nothing.
+        operators: what the profile says about the INT8 model's time, in a sentence without its stop, or nothing.
+        remedy: what to do about a slower model, in a sentence without its stop.
         noise: what disturbed the measurement, in words, or nothing.
     """
 
     quantized: bool
-    tree_like: bool
+    without_int8: Sequence[str]
     parity_passed: bool
     speedup: Interval
     size_ratio: float
     max_size_ratio: float | None
     place: str
+    overhead: str
     operators: str
     remedy: str
     noise: str
@@ -65,25 +68,32 @@ def decide(evidence: Evidence) -> Decision:
             reason = f"Parity passed, and INT8 is as fast as fp32 (speed-up {speed}). {_size(evidence)}."
         case "equivalent":
             deploy = "fp32"
-            reason = f"INT8 is no faster than fp32 (speed-up {speed}), nor smaller. {_size(evidence)}. Ship fp32."
+            reason = f"INT8 is as fast as fp32 (speed-up {speed}), and not small enough. {_size(evidence)}. Ship fp32."
         case "slower":
-            profile = f" {evidence.operators}." if evidence.operators else ""
-            deploy, reason = "fp32", f"INT8 is slower than fp32: speed-up {speed}.{profile} {evidence.remedy}."
-        case "inconclusive":
-            noise = f" {evidence.noise}." if evidence.noise else ""
             deploy = "fp32"
-            reason = (
-                f"Inconclusive: the speed-up {speed} cannot be told from 1.{noise} Bench again on a quieter machine, "
-                "or raise bench.max_seconds."
+            reason = _sentences(
+                f"INT8 is slower than fp32: speed-up {speed}", evidence.operators, evidence.overhead, evidence.remedy
+            )
+        case "inconclusive":
+            deploy = "fp32"
+            reason = _sentences(
+                f"The speed-up {speed} is too uncertain to tell it from 1, so fp32 stays",
+                f"While it was timed {evidence.noise}" if evidence.noise else "",
+                evidence.overhead,
+                "Bench again on a quieter machine, or raise bench.max_seconds",
             )
     return Decision(deploy, reason)
 
 
+def _sentences(*parts: str) -> str:
+    return " ".join(f"{part}." for part in parts if part)
+
+
 def _nothing_quantized(evidence: Evidence) -> str:
-    if evidence.tree_like:
+    if evidence.without_int8:
         return (
-            "Nothing was quantized: tree ensembles and other ai.onnx.ml operators have no INT8 form and gain nothing. "
-            "Skip quantization and ship fp32."
+            f"Nothing was quantized: {', '.join(evidence.without_int8)} has no INT8 form; trees and linear models of "
+            "ai.onnx.ml gain nothing. Skip quantization and ship fp32."
         )
     return (
         "Nothing was quantized, so both files are the same model (metrics/nodes.csv says why). "

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from stages.bench.latency import Pair
 from stages.common import feeding, model_file, paths
 from stages.common.errors import MissingInputError, StageError
 from stages.common.evaldata import EvalData
 from stages.common.params import Params
 from stages.common.sessions import open_session
+
+_NO_INT8 = ("TreeEnsemble", "LinearClassifier", "LinearRegressor", "SVM")
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,12 @@ def findings() -> Findings:
         )
     except (KeyError, TypeError) as error:
         raise StageError(f"metrics/ lacks the key {error}. Run dvc repro to write all metrics anew.") from error
+
+
+def without_int8(model: Path) -> list[str]:
+    """The trees and linear models of ai.onnx.ml in `model`, by operator type: they have no INT8 form."""
+    nodes = onnx.load(model, load_external_data=False).graph.node
+    return sorted({node.op_type for node in nodes if node.op_type.startswith(_NO_INT8)})
 
 
 def size_ratio(models: Pair) -> float:

@@ -39,8 +39,12 @@ class Interval:
             return "slower"
         return "inconclusive"
 
+    def covers(self, ratio: float) -> bool:
+        """Whether `ratio` lies within the interval."""
+        return self.low <= ratio <= self.high
+
     def __str__(self) -> str:
-        return f"{self.ratio:.3g} ({self.low:.3g} to {self.high:.3g})"
+        return f"{self.ratio:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 def over_launches(log_ratios: Sequence[float]) -> Interval:

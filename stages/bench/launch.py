@@ -22,7 +22,8 @@ WARM_NS = 60_000_000
 WARM_CALLS = 3
 
 SLOW_NS = 100_000_000
-"""From here on, two calls warm a model up and two rounds are enough: caches matter little to such a call."""
+SLOW_WARM_CALLS = 2
+"""From SLOW_NS on, two calls warm a model up and half the rounds are enough: caches matter little to such a call."""
 
 Call = Callable[[], object]
 
@@ -36,13 +37,20 @@ def work(job: Any) -> list[dict[str, Any]]:
 
     Returns:
         For each feed: `log_ratio`, the median over the rounds of log(time of the first model / time of the second);
-        `ns`, of both models every timed call in nanoseconds; `cpu_share`, CPU time over wall time of the rounds.
+        `ns`, of both models every timed call in nanoseconds; `cpu_share`, CPU time of this thread over wall time.
     """
     paths = job["models"]
     sessions = [None, None]
     for which in (0, 1) if job["turn"] // 2 % 2 else (1, 0):
         sessions[which] = open_session(paths[which], job["threads"])
     return [_compare(sessions, paths, load(feed), job["seconds"], job["turn"]) for feed in job["feeds"]]
+
+
+def fewest_calls(call_ns: float) -> int:
+    """How many calls of both models together a launch makes at least on each feed, if one takes `call_ns`."""
+    if call_ns > SLOW_NS:
+        return 2 * (SLOW_WARM_CALLS + MIN_ROUNDS // 2 * (MIN_CALLS + 1))
+    return 2 * (WARM_CALLS + MIN_ROUNDS * (MIN_CALLS + 1))
 
 
 def _compare(
@@ -87,7 +95,7 @@ def _warm_up(call: Call) -> float:
     while spent < WARM_NS or len(durations) < WARM_CALLS:
         durations += _timed(call, 1)
         spent += durations[-1]
-        if durations[-1] > SLOW_NS and len(durations) > 1:
+        if durations[-1] > SLOW_NS and len(durations) >= SLOW_WARM_CALLS:
             break
     return statistics.median(durations[len(durations) // 2 :])
 

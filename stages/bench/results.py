@@ -1,64 +1,173 @@
-"""What bench found, as files and on screen."""
+"""What bench found, as metrics, as data for plots, and on screen."""
+
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
 from stages.bench.decision import Decision
-from stages.bench.footprint import Footprint
+from stages.bench.interval import Interval
 from stages.bench.latency import Comparison
-from stages.bench.quantiles import quantile_ms
+from stages.bench.measure import Measured
+from stages.bench.quantiles import calls_for, quantile_ms
 from stages.common import paths
 from stages.common.files import rounded, write_csv, write_json
 
+_QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+_CURVE = [*np.linspace(0.01, 0.98, 98).round(2), *np.linspace(0.99, 0.999, 10).round(3)]
+_OPERATORS_SHOWN = 5
 
-def write(serving: Comparison, fp32: Footprint, int8: Footprint, decision: Decision) -> None:
-    """Write the metrics."""
-    interval = serving.interval
-    levels = [float(each) for each in np.round(np.arange(0.05, 1, 0.05), 2)]
-    write_csv(
-        paths.BENCH_LATENCY,
-        ("quantile", "fp32_ms", "int8_ms"),
-        (
-            (level, rounded(quantile_ms(serving.fp32_ns, level)), rounded(quantile_ms(serving.int8_ns, level)))
-            for level in levels
-        ),
-    )
+
+def write(measured: Measured, machine_id: str, threads: int, decision: Decision) -> None:
+    """Write the data of the plots, then the metrics."""
+    write_csv(paths.BENCH_LATENCY, ("quantile", "fp32_ms", "int8_ms"), _curve(measured.serving))
     write_csv(
         paths.BENCH_SPEEDUP,
-        ("batch", "low95", "speedup", "high95"),
-        [(serving.samples, rounded(interval.low), rounded(interval.ratio), rounded(interval.high))],
+        ("batch", "speedup", "low95", "high95"),
+        ((each.samples, *_interval(each.interval).values()) for each in measured.by_batch()),
     )
-    write_csv(paths.OPERATORS, ("operator", "fp32_ms", "int8_ms", "fp32_share", "int8_share"), [])
-    write_json(
-        paths.BENCH,
-        {
-            "latency": {
-                "fp32_p50_ms": rounded(quantile_ms(serving.fp32_ns, 0.5)),
-                "int8_p50_ms": rounded(quantile_ms(serving.int8_ns, 0.5)),
-                "fp32_p99_ms": rounded(quantile_ms(serving.fp32_ns, 0.99)),
-                "int8_p99_ms": rounded(quantile_ms(serving.int8_ns, 0.99)),
-            },
-            "speedup": {
-                "ratio": rounded(interval.ratio),
-                "low95": rounded(interval.low),
-                "high95": rounded(interval.high),
-                "verdict": interval.verdict,
-            },
-            "memory": {"fp32_mb": rounded(fp32.resident_mb), "int8_mb": rounded(int8.resident_mb)},
-            "load": {"fp32_ms": rounded(fp32.load_ms), "int8_ms": rounded(int8.load_ms)},
-            "deploy": decision.deploy,
-            "reason": decision.reason,
+    write_csv(
+        paths.OPERATORS,
+        ("operator", "fp32_ms", "int8_ms", "fp32_share", "int8_share"),
+        ((operator, *map(rounded, figures)) for operator, *figures in measured.profile.rows()),
+    )
+    write_json(paths.BENCH, metrics(measured, machine_id, threads, decision))
+
+
+def metrics(measured: Measured, machine_id: str, threads: int, decision: Decision) -> dict[str, Any]:
+    """The tree of metrics/bench.json; what is unknown is null, with the reason under `bench_notes`."""
+    notes: dict[str, str] = {}
+    serving, noise = measured.serving, measured.noise
+    tree: dict[str, Any] = {
+        "latency": _latency(serving, notes),
+        "speedup": {**_interval(serving.interval), "verdict": serving.interval.verdict},
+        "throughput": _throughput(serving),
+        **_footprints(measured, notes),
+        **{f"batch_{each.samples}": _at_batch(each) for each in measured.by_batch()},
+        **{f"batch_{size}": dict.fromkeys(_at_batch(serving)) for size in measured.left_out},
+        "call": {"floor_ms": rounded(measured.floor_ms), "overhead_bound": measured.overhead_bound},
+        "control": _interval(measured.control),
+        "noise": {
+            "cpu_share": rounded(noise.cpu_share),
+            "others_share": rounded(noise.others_share),
+            "stolen_share": rounded(noise.stolen_share),
+            "waiting_share": rounded(noise.waiting_share),
+            "throttled_s": rounded(noise.throttled_s),
+            "load": rounded(noise.load),
+            "found": str(noise) or "nothing",
         },
-    )
+        "measured": {
+            "machine_id": machine_id,
+            "threads": threads,
+            "batch": serving.samples,
+            "launches": serving.launches,
+            "stopped_by": serving.stopped_by,
+        },
+        "deploy": decision.deploy,
+        "reason": decision.reason,
+    }
+    notes |= {f"batch_{size}": f"not measured: {reason}" for size, reason in measured.left_out.items()}
+    if noise.cpu_share is None:
+        notes["cpu_share"] = "known with one thread only: several wait for each other"
+    for key in ("others_share", "stolen_share", "waiting_share", "throttled_s"):
+        if tree["noise"][key] is None:
+            notes[key] = "this system does not count it"
+    return tree | {"bench_notes": notes} if notes else tree
 
 
-def tell(serving: Comparison, fp32: Footprint, int8: Footprint, size_ratio: float, decision: Decision) -> None:
-    """Print a table and the conclusion."""
+def tell(measured: Measured, size_ratio: float, decision: Decision) -> None:
+    """Print tables of what was found, and the conclusion."""
     rows = [
-        ("latency p50, ms", quantile_ms(serving.fp32_ns, 0.5), quantile_ms(serving.int8_ns, 0.5)),
-        ("memory, MB", fp32.resident_mb, int8.resident_mb),
-        ("load, ms", fp32.load_ms, int8.load_ms),
+        (
+            each.samples,
+            quantile_ms(each.fp32_ns, 0.5),
+            quantile_ms(each.int8_ns, 0.5),
+            *_throughput(each).values(),
+            str(each.interval),
+            each.interval.verdict,
+        )
+        for each in measured.by_batch()
     ]
-    print(tabulate(rows, headers=("", "fp32", "INT8"), tablefmt="simple", floatfmt=".3g"))
+    headers = ("batch", "fp32 ms", "INT8 ms", "fp32 /s", "INT8 /s", "speed-up (95 % interval)", "verdict")
+    print(tabulate(rows, headers, tablefmt="simple", floatfmt=".3g"))
+    for size, reason in measured.left_out.items():
+        print(f"Batch {size} was not measured: {reason}.")
     print()
+    if measured.footprints:
+        fp32, int8 = measured.footprints
+        beside = [
+            ("memory, MB", fp32.resident_mb, int8.resident_mb),
+            ("load, ms", fp32.load_ms, int8.load_ms),
+            ("first run, ms", fp32.first_ms, int8.first_ms),
+        ]
+        print(tabulate(beside, ("alone in a process", "fp32", "INT8"), tablefmt="simple", floatfmt=".3g"))
+        print()
+    operators = [
+        (operator, fp32, int8, f"{fp32_share:.0%}", f"{int8_share:.0%}")
+        for operator, fp32, int8, fp32_share, int8_share in measured.profile.rows()[:_OPERATORS_SHOWN]
+    ]
+    print(tabulate(operators, ("operator", "fp32 ms", "INT8 ms", "fp32", "INT8"), tablefmt="simple", floatfmt=".3g"))
+    print()
+    control, serving = measured.control, measured.serving
+    print(
+        f"{serving.launches} launches, ended by the {serving.stopped_by}. "
+        f"The fp32 model against itself on this machine: {control}. Noise: {str(measured.noise) or 'nothing found'}."
+    )
     print(f"Deploy {decision.deploy}. {decision.reason}")
+
+
+def _latency(found: Comparison, notes: dict[str, str]) -> dict[str, float | None]:
+    latency = {}
+    for label, share in _QUANTILES.items():
+        for model, ns in (("fp32", found.fp32_ns), ("int8", found.int8_ns)):
+            key = f"{model}_{label}_ms"
+            latency[key] = rounded(quantile_ms(ns, share))
+            if latency[key] is None:
+                notes[key] = f"{label} takes {calls_for(share)} calls, {len(ns)} were timed"
+    return latency
+
+
+def _interval(interval: Interval) -> dict[str, float | None]:
+    return {"ratio": rounded(interval.ratio), "low95": rounded(interval.low), "high95": rounded(interval.high)}
+
+
+def _throughput(found: Comparison) -> dict[str, float | None]:
+    """Samples a second of one session that is always busy."""
+    return {
+        f"{model}_per_s": rounded(found.samples / (float(np.median(ns)) / 1e9))
+        for model, ns in (("fp32", found.fp32_ns), ("int8", found.int8_ns))
+    }
+
+
+def _at_batch(found: Comparison) -> dict[str, Any]:
+    return {
+        "fp32_p50_ms": rounded(quantile_ms(found.fp32_ns, 0.5)),
+        "int8_p50_ms": rounded(quantile_ms(found.int8_ns, 0.5)),
+        **_throughput(found),
+        "speedup": rounded(found.interval.ratio),
+        "low95": rounded(found.interval.low),
+        "high95": rounded(found.interval.high),
+        "verdict": found.interval.verdict,
+    }
+
+
+def _footprints(measured: Measured, notes: dict[str, str]) -> dict[str, dict[str, float | None]]:
+    memory: dict[str, float | None] = {}
+    load: dict[str, float | None] = {}
+    for model, found in zip(("fp32", "int8"), measured.footprints or (None, None), strict=True):
+        memory[f"{model}_mb"] = rounded(found.resident_mb) if found else None
+        memory[f"{model}_peak_load_mb"] = rounded(found.peak_load_mb) if found else None
+        memory[f"{model}_peak_run_mb"] = rounded(found.peak_run_mb) if found else None
+        load[f"{model}_ms"] = rounded(found.load_ms) if found else None
+        load[f"{model}_first_ms"] = rounded(found.first_ms) if found else None
+    reason = "this system does not tell a process its peak" if measured.footprints else "bench.memory is false"
+    notes |= {key: reason for key, value in (memory | load).items() if value is None}
+    return {"memory": memory, "load": load}
+
+
+def _curve(found: Comparison) -> Iterable[tuple[float | None, ...]]:
+    for share in map(float, _CURVE):
+        row = [quantile_ms(ns, share) for ns in (found.fp32_ns, found.int8_ns)]
+        if None not in row:
+            yield (share, *map(rounded, row))

@@ -1,51 +1,38 @@
 """The order of things: look at the inputs, measure alone on the machine, decide, write, tell."""
 
-import tempfile
-from pathlib import Path
-
-from stages.bench import feeds, footprint, inputs, latency, one_node, results
+from stages.bench import inputs, results
 from stages.bench.decision import Evidence, decide
-from stages.bench.latency import Settings
 from stages.bench.lock import alone
+from stages.bench.measure import measure
 from stages.common.params import Params
 
 
-def bench(params: Params) -> int:
-    """Run the stage; 0 whatever the verdict.
+def bench(params: Params) -> None:
+    """Run the stage.
 
     Raises:
         StageError: an input is missing, or a model cannot be measured.
     """
-    subject = inputs.subject(params)
     findings = inputs.findings()
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, alone() as lock:
-        folder = Path(name)
-        settings = Settings(params.serving.threads, params.bench.seed, lock)
-        serving = feeds.write(subject.data, subject.batch, params.bench.seed, folder)
-        (at_serving,) = latency.compare(
-            subject.models,
-            [serving],
-            settings,
-            budget=params.bench.max_seconds,
-            target=params.bench.target_halfwidth,
-        )
-        one = one_node.write(folder)
-        fp32, int8 = (footprint.measure(model, serving[0], (one[0], one[1][0]), settings) for model in subject.models)
-    ratio = inputs.size_ratio(subject.models)
+    subject = inputs.subject(params)
+    with alone() as lock:
+        measured = measure(subject, findings, params, lock)
+    size_ratio = inputs.size_ratio(subject.models)
+    threads = params.serving.threads
     decision = decide(
         Evidence(
             quantized=findings.quantized,
-            tree_like=False,
+            without_int8=inputs.without_int8(subject.models[0]),
             parity_passed=findings.parity_passed,
-            speedup=at_serving.interval,
-            size_ratio=ratio,
+            speedup=measured.serving.interval,
+            size_ratio=size_ratio,
             max_size_ratio=params.gate.max_size_ratio,
-            place=f"on {findings.machine}, threads {params.serving.threads}, batch {subject.batch}",
-            operators="",
-            remedy="Ship fp32",
-            noise="",
+            place=f"on {findings.machine}, {threads} thread{'s' * (threads > 1)}, batch {subject.batch}",
+            overhead=measured.overhead(),
+            operators=measured.profile.finding(),
+            remedy=measured.profile.remedy(),
+            noise=str(measured.noise),
         )
     )
-    results.write(at_serving, fp32, int8, decision)
-    results.tell(at_serving, fp32, int8, ratio, decision)
-    return 0
+    results.write(measured, findings.machine_id, threads, decision)
+    results.tell(measured, size_ratio, decision)

@@ -54,7 +54,9 @@ def damage(path: Path) -> str:
             length = _varint(file)
             if wire == 2:
                 end = file.tell() + length
-                if end > size and fields > 1:
+                if end > size and fields == 1:
+                    break
+                if end > size:
                     return (
                         f"was cut short: it has {size} bytes, and its field at byte {at} ends at {end}. "
                         "Copy or export it again."

@@ -135,7 +135,7 @@ class Bench:
     """How long, and where, speed is measured."""
 
     batch_sizes: tuple[int, ...] = _key((1, 8, 32), at_least=1)
-    max_seconds: float = _key(20.0, above=0)
+    max_seconds: float = _key(15.0, above=0)
     target_halfwidth: float = _key(0.02, above=0, below=1)
     memory: bool = True
     seed: int = _key(0, at_least=0)

@@ -1,13 +1,16 @@
 """Drift: how far the fp32 ONNX model moves the answers of the framework that it was exported from."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from tqdm import tqdm
 
 from stages.common import evaldata, feeding, files, outputs, sessions
+from stages.common.compare import Pair, compare
 from stages.common.errors import StageError
 from stages.export import sklearn_model
 
@@ -47,26 +50,36 @@ def measure(
     Raises:
         StageError: the model does not run, or an output is NaN or infinite for a sample.
     """
-    names = [each.name for each in session.get_outputs()]
-    batch = feeding.feed_batch(session, data.layout, BATCH)
-    largest, flips, decided = 0.0, 0, False
-    for each in data.batches(np.arange(data.samples), batch):
-        if data.layout == "samples" and len(each.indices) < batch != BATCH:
-            break  # a model with a fixed batch cannot be fed what remains
-        found = outputs.as_arrays(names, sessions.run(session, each.feed, name=origin))
-        _check_finite(found, each.indices, origin)
-        if fitted is None:
-            continue
-        for name, expected in fitted.answers(each.indices, names).items():
-            if expected.dtype.kind == "f":
-                largest = max(largest, float(np.abs(expected - found[name].reshape(expected.shape)).max()))
-            else:
-                decided = True
-                flips += int((expected != found[name].reshape(expected.shape)).sum())
+    pairs = _pairs(session, data, fitted, origin)
     if fitted is None:
+        for _ in pairs:
+            pass
         why = "the source is ONNX already"
         return Drift(None, None, {"max_abs": why, "flips": why})
-    return Drift(largest, flips if decided else None, {} if decided else {"flips": "the model decides nothing"})
+    found = compare(pairs)
+    why_null = {} if found.decider.decides else {"flips": "the model decides nothing"}
+    return Drift(found.max_abs, found.flips.flips if found.decider.decides else None, why_null)
+
+
+def _pairs(
+    session: ort.InferenceSession, data: evaldata.EvalData, fitted: sklearn_model.Fitted | None, origin: str
+) -> Iterator[Pair]:
+    """The answers of the framework beside those of the fp32 model, for the outputs that the framework has, too."""
+    names = [each.name for each in session.get_outputs()]
+    batch = feeding.feed_batch(session, data.layout, BATCH)
+    whole = feeding.fixed_batch(session, data.layout) is not None
+    steps = math.ceil(data.samples / batch)
+    for each in tqdm(data.batches(np.arange(data.samples), batch), "fp32", steps, leave=False, disable=None):
+        if whole and len(each.indices) < batch:
+            return  # a model with a fixed batch cannot be fed what remains
+        found = outputs.as_arrays(names, sessions.run(session, each.feed, name=origin))
+        _check_finite(found, each.indices, origin)
+        expected = {} if fitted is None else fitted.answers(each.indices, names)
+        yield Pair(
+            each.indices,
+            {name: array.reshape(found[name].shape) for name, array in expected.items()},
+            {name: found[name] for name in expected},
+        )
 
 
 def _check_finite(found: Mapping[str, np.ndarray], indices: np.ndarray, origin: str) -> None:

@@ -1,4 +1,7 @@
-"""Evaluation data that a user keeps in files: an `.npz`, or a folder of `.npy` files, keyed by input name."""
+"""Evaluation data that a user keeps in files: an `.npz`, or a folder of `.npy` files, keyed by input name.
+
+In a folder the name may be percent-encoded, as in `artifacts/eval/inputs`: `serving%2Fx%3A0.npy`.
+"""
 
 import shutil
 import zipfile
@@ -6,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -40,7 +44,7 @@ def opened(
 
 def _npy_files(path: Path, unpacked: Path) -> dict[str, Path]:
     if path.is_dir():
-        return {file.stem: file for file in path.glob("*.npy")}
+        return {unquote(file.stem): file for file in path.glob("*.npy")}
     if not path.exists():
         raise StageError(
             f"export.eval_data is {path}, which is not there. Name an .npz file or a folder of .npy files."

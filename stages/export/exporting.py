@@ -135,10 +135,13 @@ def _check_counts(exported: Exported) -> None:
 
 
 def _warn_of_untracked(params: Export) -> None:
-    named = [params.source.split(":")[0].replace(".", "/")] if source.is_callable(params.source) else [params.source]
-    named += [params.eval_data] if params.eval_data else []
-    for each in named:
-        if not Path(each).resolve().is_relative_to(MODELS.resolve()):
+    named = {params.source: params.source}
+    if source.is_callable(params.source):
+        named = {params.source: params.source.split(":")[0].replace(".", "/")}
+    if params.eval_data:
+        named[params.eval_data] = params.eval_data
+    for each, path in named.items():
+        if not Path(path).resolve().is_relative_to(MODELS.resolve()):
             print(
                 f"Note: {each} is outside of {MODELS}/, so DVC does not see when it changes. "
                 "Move it there, or add it to the deps of export in dvc.yaml.",

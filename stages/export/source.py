@@ -45,7 +45,8 @@ def build(source: str, seed: int) -> Built:
         returned = function(seed=seed) if takes_seed else function()
     except Exception as error:  # the user's code may raise anything
         raise StageError(
-            f"export.source {source} raised {type(error).__name__}: {error}. Mend it, or see where with --debug."
+            f"export.source {source} raised {type(error).__name__}: {str(error).rstrip('.')}. "
+            "Mend it, or see where with --debug."
         ) from error
     if not isinstance(returned, tuple) or len(returned) not in (2, 3):
         raise StageError(
@@ -66,7 +67,7 @@ def _import(source: str) -> Callable[..., Any]:
             "Put it under models/ and run from the repository root, or install it."
         ) from error
     except Exception as error:  # importing runs the user's code
-        raise StageError(f"export.source {source}: importing it raised {type(error).__name__}: {error}.") from error
+        raise StageError(f"export.source {source}: importing it raised {type(error).__name__}: {error}") from error
     function: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(function):
         known = [each for each, value in vars(module).items() if inspect.isfunction(value) and not each.startswith("_")]

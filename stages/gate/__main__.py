@@ -12,7 +12,7 @@ import os
 
 from stages.common import command, files, params, paths
 from stages.common.errors import StageError
-from stages.gate.rules import Evidence, Outcome, judge, table
+from stages.common.rules import Evidence, Outcome, judge, table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.common import paths
+from stages.common import model_file, paths
 from stages.common.errors import StageError
 from stages.common.evaldata import EvalData
 from stages.common.feeding import check_fit, fixed_batch
-from stages.common.model_file import read_graph
 from stages.common.params import Serving
 from stages.common.sessions import open_session
 from stages.parity.serve import Model
@@ -43,7 +42,7 @@ def opened(serving: Serving) -> Setting:
         StageError: a model is missing or does not load, or the evaluation data do not fit it, or are too few.
     """
     for path, stage in ((paths.FP32_MODEL, "export"), (paths.INT8_MODEL, "quantize")):
-        read_graph(path, stage)
+        model_file.read(path, stage)
     data = EvalData()
     fp32, int8 = (
         Model(open_session(path, serving.threads), path.as_posix()) for path in (paths.FP32_MODEL, paths.INT8_MODEL)

@@ -1,6 +1,6 @@
 """The rules: each holds one figure of the metrics against one limit of the params."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -35,9 +35,9 @@ class Verdict:
 class Evidence:
     """The metrics of three stages, as their files hold them."""
 
-    quantize: dict[str, Any]
-    parity: dict[str, Any]
-    bench: dict[str, Any]
+    quantize: Mapping[str, Any]
+    parity: Mapping[str, Any]
+    bench: Mapping[str, Any]
 
     @property
     def quantized(self) -> bool:
@@ -132,10 +132,10 @@ def _speed(evidence: Evidence, limits: Gate) -> Verdict:
     )
 
 
-def _at(tree: dict[str, Any], stage: str, *keys: str) -> Any:
+def _at(tree: Mapping[str, Any], stage: str, *keys: str) -> Any:
     node: Any = tree
     for key in keys:
-        if not isinstance(node, dict) or key not in node:
+        if not isinstance(node, Mapping) or key not in node:
             raise StageError(f"metrics/{stage}.json has no {'.'.join(keys)}. Run {stage} again.")
         node = node[key]
     return node

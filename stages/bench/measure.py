@@ -1,0 +1,166 @@
+"""All measurements of one bench, what decides first."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from stages.bench import child, control, feeds, footprint, latency, noise, one_node
+from stages.bench.feeds import Feeds
+from stages.bench.footprint import Footprint
+from stages.bench.inputs import Findings, Subject
+from stages.bench.interval import Interval
+from stages.bench.latency import Comparison, Settings
+from stages.bench.launch import fewest_calls
+from stages.bench.noise import Noise
+from stages.bench.operators import Profile
+from stages.common.params import Params
+
+SECONDS_BESIDE = 0.2
+"""Timed in one launch at each batch size beside that of serving, and on the one-node model."""
+
+OVERHEAD_BOUND = 5
+"""A model within this many times of an empty call is bound by the overhead of calls."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the measurements found.
+
+    Attributes:
+        serving: at the serving batch.
+        beside: at other batch sizes.
+        left_out: batch sizes that were not measured, and why.
+        footprints: of fp32 and INT8; None where params do not ask for them.
+        floor_ms: what a call costs that computes nothing.
+        control: the fp32 model against itself.
+        noise: during the launches at the serving batch.
+        profile: time by operator type.
+    """
+
+    serving: Comparison
+    beside: tuple[Comparison, ...]
+    left_out: dict[int, str]
+    footprints: tuple[Footprint, Footprint] | None
+    floor_ms: float
+    control: Interval
+    noise: Noise
+    profile: Profile
+
+    def by_batch(self) -> list[Comparison]:
+        """All comparisons, by rising batch size."""
+        return sorted((self.serving, *self.beside), key=lambda each: each.samples)
+
+    @property
+    def overhead_bound(self) -> bool:
+        """Whether the call itself takes a fifth of the INT8 model's time or more."""
+        return self._int8_ms() < OVERHEAD_BOUND * self.floor_ms
+
+    def overhead(self) -> str:
+        """That in words: a sentence without its stop, or nothing."""
+        if not self.overhead_bound:
+            return ""
+        return (
+            f"A call that computes nothing takes {self.floor_ms * 1e3:.2g} us here, one of the INT8 model "
+            f"{self._int8_ms() * 1e3:.2g} us: what INT8 can gain is small beside the call"
+        )
+
+    def _int8_ms(self) -> float:
+        return float(np.median(self.serving.int8_ns)) / 1e6
+
+
+def measure(subject: Subject, findings: Findings, params: Params, lock: int) -> Measured:
+    """Measure both models, alone on the machine.
+
+    Where nothing was quantized both files hold one model: it is measured once, and its speed-up over itself is 1.
+
+    Args:
+        subject: the models and their data.
+        findings: of host and quantize.
+        params: the sections bench and serving.
+        lock: descriptor of the lock.
+
+    Raises:
+        StageError: a model does not load or run.
+    """
+    settings = Settings(params.serving.threads, params.bench.seed, lock)
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as name,
+        tqdm(bar_format="bench, {desc}{n} launches, {elapsed}", disable=None) as bar,
+    ):
+        folder = Path(name)
+        one_node_model, one_node_feeds = one_node.write(folder)
+
+        def prepared(size: int) -> Feeds:
+            return feeds.write(subject.data, size, params.bench.seed, folder)
+
+        def compared(at: Sequence[Feeds], seconds: float) -> list[Comparison]:
+            budget = params.bench.max_seconds if findings.quantized else 0
+            target = params.bench.target_halfwidth
+            return latency.compare(
+                subject.models, at, settings, budget=budget, target=target, seconds=seconds, launched=bar.update
+            )
+
+        bar.set_description("latency")
+        serving_feeds = prepared(subject.batch)
+        before = noise.snapshot()
+        (serving,) = compared([serving_feeds], latency.SECONDS)
+        disturbance = noise.between(before, noise.snapshot(), serving.cpu_share if settings.threads == 1 else None)
+
+        bar.set_description("latency at other batch sizes")
+        sizes, left_out = _sizes(subject, serving, params)
+        beside = compared([prepared(size) for size in sizes], SECONDS_BESIDE) if sizes else []
+
+        footprints = None
+        if params.bench.memory:
+            bar.set_description("memory and load")
+            fp32, int8 = (
+                footprint.measure(
+                    model, serving_feeds[0], (one_node_model, one_node_feeds[0]), settings, launched=bar.update
+                )
+                for model in subject.models
+            )
+            footprints = (fp32, int8) if findings.quantized else (fp32, fp32)
+
+        bar.set_description("control")
+        itself = serving.interval
+        if findings.quantized:
+            itself = control.once(subject.models[0], serving_feeds, settings, findings.machine_id, bar.update)
+        floor_ms = latency.median_ms(one_node_model, one_node_feeds, settings, SECONDS_BESIDE)
+
+        bar.set_description("profile")
+        job = {
+            "models": [str(path.resolve()) for path in subject.models],
+            "threads": settings.threads,
+            "feed": serving_feeds[0],
+            "one_node": str(one_node_model),
+            "one_node_feed": one_node_feeds[0],
+            "folder": name,
+        }
+        profile = Profile(**child.ask("profiler", job, (lock,)))
+    if not findings.quantized:
+        serving, beside = serving.of_one_model(), [each.of_one_model() for each in beside]
+    return Measured(serving, tuple(beside), left_out, footprints, floor_ms, itself, disturbance, profile)
+
+
+def _sizes(subject: Subject, serving: Comparison, params: Params) -> tuple[list[int], dict[int, str]]:
+    """The batch sizes to measure beside that of serving, and those to leave out, with the reason."""
+    wanted = sorted(set(params.bench.batch_sizes) - {subject.batch})
+    if subject.fixed:
+        return [], dict.fromkeys(wanted, subject.fixed)
+    sizes: list[int] = []
+    left_out: dict[int, str] = {}
+    spent = 0.0
+    for size in wanted:
+        # At worst: time grows with the batch, and launches do no more than they must.
+        call_ns = float(serving.fp32_ns.mean() + serving.int8_ns.mean()) / 2 * size / subject.batch
+        seconds = latency.MIN_LAUNCHES * fewest_calls(call_ns) * call_ns / 1e9
+        if spent + seconds > 2 * params.bench.max_seconds:
+            left_out[size] = f"it would take about {seconds:.0f} s: raise bench.max_seconds to measure it"
+            continue
+        spent += seconds
+        sizes.append(size)
+    return sizes, left_out
