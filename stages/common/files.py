@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stages.common.errors import MissingInputError, StageError
+
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp")
 
 
@@ -42,6 +44,28 @@ def write_json(path: Path, tree: Mapping[str, Any]) -> None:
     text = json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, made_by: str) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Args:
+        path: of the file.
+        made_by: the stage that writes it, named if it is missing.
+
+    Raises:
+        MissingInputError: there is no such file.
+        StageError: it holds no JSON object.
+    """
+    if not path.exists():
+        raise MissingInputError(path, made_by)
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StageError(f"{path.as_posix()} is no valid JSON ({error}). Run {made_by} again.") from error
+    if not isinstance(tree, dict):
+        raise StageError(f"{path.as_posix()} holds no JSON object. Run {made_by} again.")
+    return tree
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

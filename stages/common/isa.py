@@ -19,6 +19,9 @@ _LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
     ("neon", frozenset({"asimd"})),
 )
 
+KNOWN = frozenset().union(*(needed for _, needed in _LEVELS)) | {"fma", "avx512vl", "avx512_bf16", "sve", "bf16"}
+"""Flags that select a kernel in ONNX Runtime; the others of a CPU do not move its speed."""
+
 SATURATING = frozenset({"sse", "avx2", "avx512"})
 """Where U8S8 products are added in 16 bits and may saturate: x86 without VNNI or AMX."""
 

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stages.common.errors import ParamsError
 from stages.common.paths import PARAMS
@@ -69,7 +69,7 @@ class Export:
 
     source: str = "models.digits:build"
     eval_data: str | None = None
-    eval_layout: str = _key("samples", "samples", "feeds")
+    eval_layout: Literal["samples", "feeds"] = _key("samples", "samples", "feeds")
     opset: int = _key(17, at_least=13, at_most=25)
     seed: int = _key(0, at_least=0)
 
@@ -210,6 +210,8 @@ def _value(hint: Any, value: Any, allowed: Allowed, key: str, file: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _section(typing.cast(type, hint), value, f"{key}.", file)
     origin = typing.get_origin(hint)
+    if origin is Literal:
+        hint = str
     if origin is tuple:
         if not isinstance(value, list):
             raise _refused(key, value, "a list", file)

@@ -7,12 +7,22 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from onnx import ModelProto
 
+from stages.common import model_file
 from stages.common.errors import StageError
 
 Feed = Mapping[str, np.ndarray]
 
 _FATAL_ONLY = 4
+
+# What a message of ONNX Runtime gives away of its cause -> what to do about it.
+_REMEDIES = {
+    "is not a registered function/op": "Export it with ONNX Runtime's own operators: no custom ones are loaded here.",
+    "locale": "Install that locale on this machine.",
+    "Could not find an implementation": "Export it with types that the CPU has kernels for, such as float32.",
+    "under development": "Export it with an older opset.",
+}
 
 
 def session_options(threads: int) -> ort.SessionOptions:
@@ -30,12 +40,15 @@ def session_options(threads: int) -> ort.SessionOptions:
 
 
 def open_session(
-    model: Path | bytes, threads: int = 1, *, name: str = "", options: ort.SessionOptions | None = None
+    model: Path | bytes | ModelProto, threads: int = 1, *, name: str = "", options: ort.SessionOptions | None = None
 ) -> ort.InferenceSession:
     """Load a model on the CPU.
 
+    ONNX Runtime refuses a sidecar that is a symbolic link out of the model's folder, as DVC's cache may make it: the
+    weights are then handed over from memory, which takes a copy of them while the session lives.
+
     Args:
-        model: a path, or a serialized ModelProto.
+        model: a path, a serialized ModelProto, or one that `model_file.read` gave, of any size.
         threads: intra-op threads.
         name: what to call the model in an error; its path by default.
         options: in place of `session_options(threads)`.
@@ -44,17 +57,23 @@ def open_session(
         StageError: ONNX Runtime refuses the model; the sentence ends with its own words.
     """
     called = name or (model.as_posix() if isinstance(model, Path) else "the model")
+    options = options or session_options(threads)
+    if isinstance(model, Path) and model_file.external_data(model).is_symlink():
+        model = model_file.read(model, called)
     try:
-        return ort.InferenceSession(
-            model if isinstance(model, bytes) else str(model),
-            options or session_options(threads),
-            providers=["CPUExecutionProvider"],
-        )
+        # Must live until the session does: ONNX Runtime copies the weights no earlier.
+        weights: list[np.ndarray] = []
+        if isinstance(model, ModelProto):
+            files = model_file.external_files(model)
+            weights += [np.memmap(file, np.uint8, mode="r") for file in files]
+            sizes = [each.size for each in weights]
+            options.add_external_initializers_from_files_in_memory([str(file) for file in files], weights, sizes)
+            model = model.SerializeToString()
+        source = str(model) if isinstance(model, Path) else model
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
-        raise StageError(
-            f"ONNX Runtime {ort.__version__} cannot load {called}: {ort_words(error)}. "
-            "Export the model for this version."
-        ) from error
+        words = ort_words(error)
+        raise StageError(f"ONNX Runtime {ort.__version__} cannot load {called}: {words}. {_remedy(words)}") from error
 
 
 def run(session: ort.InferenceSession, feed: Feed, outputs: Sequence[str] | None = None, *, name: str) -> list[Any]:
@@ -70,8 +89,14 @@ def run(session: ort.InferenceSession, feed: Feed, outputs: Sequence[str] | None
 
 
 def ort_words(error: Exception) -> str:
-    """ONNX Runtime's message in one line, without its prefixes, source locations and trailing stop."""
+    """ONNX Runtime's message in one line, without its codes, source locations, temporary names and trailing stop."""
     text = " ".join(str(error).split())
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
-    text = re.sub(r"/\S+?\.(?:cc|h):\d+ \S+(?: \S+)*?\) ", "", text)
+    text = re.sub(r"(?:Load model from \S+ failed|Exception during initialization): ?", "", text)
+    text = re.sub(r"\S+\.(?:cc|h):\d+ .*?[)>] (?=[A-Z])", "", text)
     return text.strip().rstrip(".")[:400]
+
+
+def _remedy(words: str) -> str:
+    """What to do about a model that does not load."""
+    return next((remedy for sign, remedy in _REMEDIES.items() if sign in words), "Mend the model, or export it again.")

@@ -1,0 +1,62 @@
+"""The samples that moved most: a bounded list of the worst."""
+
+import heapq
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+KEPT = 20
+
+
+@dataclass(frozen=True)
+class WorstSample:
+    """The value of one sample that moved most. `position` counts along the flattened output of the sample."""
+
+    error: float
+    sample: int
+    position: int
+    reference: Any
+    candidate: Any
+
+
+@dataclass
+class Worst:
+    """The `KEPT` samples with the largest error, each by its worst value; equal errors by the lower index."""
+
+    samples: list[WorstSample] = field(default_factory=list)
+
+    def update(self, indices: np.ndarray, error: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
+        """Add rows [n, k]; `error` is zero or more, infinite where no tolerance may help."""
+        if not error.size:
+            return
+        positions = error.argmax(axis=1)
+        largest = error[np.arange(len(error)), positions]
+        rows = np.flatnonzero(largest >= self._floor())
+        if len(rows) > KEPT:
+            rows = rows[np.lexsort((indices[rows], -largest[rows]))[:KEPT]]
+        found = [
+            WorstSample(
+                float(largest[row]),
+                int(indices[row]),
+                int(positions[row]),
+                _plain(reference[row, positions[row]]),
+                _plain(candidate[row, positions[row]]),
+            )
+            for row in rows.tolist()
+            if largest[row] > 0
+        ]
+        self._keep(found)
+
+    def merge(self, other: "Worst") -> None:
+        self._keep(other.samples)
+
+    def _floor(self) -> float:
+        return self.samples[-1].error if len(self.samples) == KEPT else 0.0
+
+    def _keep(self, found: list[WorstSample]) -> None:
+        self.samples = heapq.nsmallest(KEPT, [*self.samples, *found], key=lambda each: (-each.error, each.sample))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

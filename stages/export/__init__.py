@@ -1,0 +1,1 @@
+"""Your model -> ONNX, and the evaluation data."""

@@ -1,0 +1,20 @@
+"""Export your model to ONNX, with the evaluation data that the later stages judge it on.
+
+Reads   what export.source names (and export.eval_data).
+Writes  artifacts/model.onnx, artifacts/model.onnx.data, artifacts/eval/, metrics/export.json.
+Params  export.
+"""
+
+import argparse
+
+from stages.common import command, params
+from stages.export.exporting import export
+
+
+def main(_arguments: argparse.Namespace) -> None:
+    """Export, and print what was made."""
+    print(export(params.load().export))
+
+
+if __name__ == "__main__":
+    command.run("export", __doc__, main)

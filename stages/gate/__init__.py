@@ -1,0 +1,1 @@
+"""The rules that decide, as an exit code."""

@@ -1,0 +1,1 @@
+"""Does the INT8 model still give the same answers?"""

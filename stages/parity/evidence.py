@@ -1,0 +1,60 @@
+"""The evidence as CSV files: the histogram of errors, sampled pairs of values, and the samples that moved most."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from stages.common import paths
+from stages.common.compare import Comparison, OutputComparison
+from stages.common.compare.worst import KEPT, WorstSample
+from stages.common.files import rounded, write_csv
+
+BINS_PER_DECADE = 4
+PLOTTED_OUTPUTS = 6
+PLOTTED_PAIRS = 500
+
+
+def write(comparison: Comparison) -> None:
+    """Write `metrics/parity_errors.csv`, `parity_scatter.csv` and `parity_worst.csv`."""
+    plotted = comparison.floats[:PLOTTED_OUTPUTS]
+    write_csv(paths.PARITY_ERRORS, ("output", "low", "high", "values", "share"), _histogram(plotted))
+    write_csv(paths.PARITY_SCATTER, ("output", "sample", "fp32", "int8"), _pairs(plotted))
+    header = ("sample", "output", "position", "fp32", "int8", "abs_error", "share_of_range")
+    write_csv(paths.PARITY_WORST, header, _worst(comparison))
+
+
+def worst(comparison: Comparison) -> list[tuple[float, OutputComparison, WorstSample]]:
+    """The samples that moved most over all outputs, each with its error as a share of the output's range."""
+    ranked = [
+        (each.error / (output.signal.span or 1.0) if output.is_float else 1.0, output, each)
+        for output in comparison.outputs.values()
+        for each in output.worst.samples
+    ]
+    return sorted(ranked, key=lambda row: (-row[0], row[2].sample, row[1].name))[:KEPT]
+
+
+def _histogram(outputs: list[OutputComparison]) -> Iterator[tuple[Any, ...]]:
+    for output in outputs:
+        for low, high, count in output.error.sketch.histogram(BINS_PER_DECADE):
+            yield output.name, rounded(low), rounded(high), count, rounded(count / output.error.count)
+
+
+def _pairs(outputs: list[OutputComparison]) -> Iterator[tuple[Any, ...]]:
+    for output in outputs:
+        if output.pairs.values is not None:
+            kept = zip(output.pairs.samples.tolist(), output.pairs.values.tolist(), strict=True)
+            for sample, (fp32, int8) in sorted(kept)[:PLOTTED_PAIRS]:
+                yield output.name, sample, rounded(fp32, 6), rounded(int8, 6)
+
+
+def _worst(comparison: Comparison) -> Iterator[tuple[Any, ...]]:
+    for share, output, each in worst(comparison):
+        values = (_shown(each.reference), _shown(each.candidate))
+        error = (rounded(each.error), rounded(share)) if output.is_float else ("", "")
+        yield each.sample, output.name, each.position, *values, *error
+
+
+def _shown(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return rounded(value, 6) if math.isfinite(value) else str(value)

@@ -1,0 +1,1 @@
+"""fp32 ONNX -> INT8 ONNX."""

@@ -1,0 +1,117 @@
+"""Is a model still what the source is? It loads, keeps the interface, runs, and its outputs agree."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+from onnx import ModelProto
+
+from stages.common import outputs, sessions
+from stages.common.errors import StageError
+from stages.common.sessions import Feed
+
+Outputs = dict[str, np.ndarray]
+
+SANITY_COSINE = 0.98
+"""Below this an output is no longer an approximation of the float one; parity judges finer."""
+
+SAME = 1e-4
+"""How far a rewrite of the float model may move an output, as a share of its largest value: float rounding only."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the float model does: its interface, and its outputs on a few feeds."""
+
+    interface: tuple[tuple[str, str, str], ...]
+    feeds: Sequence[Feed]
+    outputs: Sequence[Outputs]
+
+
+def open_model(model: ModelProto, name: str) -> ort.InferenceSession:
+    """A session of a model in memory."""
+    return sessions.open_session(model.SerializeToString(), name=name)
+
+
+def reference(model: ModelProto, feeds: Sequence[Feed], name: str) -> Reference:
+    """Load and run the float model.
+
+    Raises:
+        StageError: it does not load or run; the sentence ends with ONNX Runtime's words.
+    """
+    session = open_model(model, name)
+    return Reference(_interface(session), feeds, [_run(session, feed, name) for feed in feeds])
+
+
+def difference(model: ModelProto, expected: Reference, name: str) -> str:
+    """Why a rewritten float model is not the same as the source; empty if it is."""
+    return _problem(model, expected, name, _moved)
+
+
+def fault(model: ModelProto, expected: Reference, name: str) -> str:
+    """Why a quantized model must not be published; empty if it may."""
+    return _problem(model, expected, name, _insane)
+
+
+def _problem(
+    model: ModelProto, expected: Reference, name: str, judged: Callable[[str, list[np.ndarray], list[np.ndarray]], str]
+) -> str:
+    try:
+        session = open_model(model, name)
+        interface = _interface(session)
+        if interface != expected.interface:
+            changed = sorted(set(interface) ^ set(expected.interface))[0]
+            return f"its interface changed at {changed[0]}"
+        got = [_run(session, feed, name) for feed in expected.feeds]
+    except StageError as error:
+        return str(error)
+    for output in expected.outputs[0] if expected.outputs else ():
+        problem = judged(output, [each[output] for each in expected.outputs], [each[output] for each in got])
+        if problem:
+            return problem
+    return ""
+
+
+def _moved(output: str, floats: list[np.ndarray], others: list[np.ndarray]) -> str:
+    for a, b in zip(floats, others, strict=True):
+        if a.shape != b.shape:
+            return f"output {output!r} has shape {b.shape} instead of {a.shape}"
+        if a.dtype.kind != "f":
+            if not np.array_equal(a, b):
+                return f"output {output!r} changed"
+            continue
+        limit = SAME * max(1e-6, float(np.max(np.abs(a), initial=0, where=np.isfinite(a))))
+        if not np.allclose(a, b, rtol=0, atol=limit, equal_nan=True):
+            return f"output {output!r} moved by {np.nanmax(np.abs(a - b)):.2g}"
+    return ""
+
+
+def _insane(output: str, floats: list[np.ndarray], others: list[np.ndarray]) -> str:
+    product = squares_a = squares_b = 0.0
+    for a, b in zip(floats, others, strict=True):
+        if a.shape != b.shape:
+            return f"output {output!r} has shape {b.shape} instead of {a.shape}"
+        if a.dtype.kind != "f":
+            continue
+        finite = np.isfinite(a)
+        if not np.all(np.isfinite(b[finite])):
+            return f"output {output!r} is not finite where that of the float model is"
+        x, y = a[finite].astype(np.float64), b[finite].astype(np.float64)
+        product += float(x @ y)
+        squares_a += float(x @ x)
+        squares_b += float(y @ y)
+    if squares_a and (cosine := product / max(math.sqrt(squares_a * squares_b), 1e-300)) < SANITY_COSINE:
+        return f"output {output!r} has cosine {cosine:.2f} to that of the float model, below {SANITY_COSINE}"
+    return ""
+
+
+def _interface(session: ort.InferenceSession) -> tuple[tuple[str, str, str], ...]:
+    """Name, type and shape of every input and output, in order."""
+    return tuple((each.name, each.type, str(each.shape)) for each in (*session.get_inputs(), *session.get_outputs()))
+
+
+def _run(session: ort.InferenceSession, feed: Feed, name: str) -> Outputs:
+    names = [each.name for each in session.get_outputs()]
+    return outputs.as_arrays(names, sessions.run(session, feed, name=name))

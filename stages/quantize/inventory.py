@@ -1,0 +1,100 @@
+"""Which nodes of a model have a weight: a constant tensor of floats that a quantizer could make smaller."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from stages.quantize.graphs import Scope, scopes
+
+WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
+    "Attention": (1,),
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "EmbedLayerNormalization": (2, 3, 4),
+    "FusedConv": (1,),
+    "FusedGemm": (1,),
+    "FusedMatMul": (0, 1),
+    "GRU": (1, 2),
+    "Gather": (0,),
+    "Gemm": (0, 1),
+    "LSTM": (1, 2),
+    "MatMul": (0, 1),
+    "RNN": (1, 2),
+}
+"""Where the operators that quantizers know have their weights: indices of inputs."""
+
+_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant input of a node: `index` among its inputs, `name` of the tensor, NumPy's name of the dtype."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class WeightedNode:
+    """A node with one weight or more.
+
+    Attributes:
+        name: of the node, unique in the model once it is normalised.
+        op_type: of the node.
+        domain: of the operator; empty for ONNX's own.
+        graph: where the node stands: empty for the main graph, else the path of the subgraph.
+        weights: its constant float inputs that count as weights.
+    """
+
+    name: str
+    op_type: str
+    domain: str
+    graph: str
+    weights: tuple[Weight, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its weights."""
+        return sum(weight.nbytes for weight in self.weights)
+
+
+def weighted_nodes(model: ModelProto) -> list[WeightedNode]:
+    """Every node with a weight, in subgraphs too, in the order of the graphs.
+
+    A weight is a float initializer at a weight's place of an operator of `WEIGHT_INPUTS`; of any other operator, a
+    float initializer with at least two dimensions above 1 (so that a bias is none).
+    """
+    found = []
+    for scope in scopes(model):
+        for node in scope.graph.node:
+            weights = tuple(weight for index in range(len(node.input)) if (weight := _weight(scope, node, index)))
+            if weights:
+                domain = "" if node.domain == "ai.onnx" else node.domain
+                found.append(WeightedNode(node.name, node.op_type, domain, scope.path, weights))
+    return found
+
+
+def array(tensor: TensorProto) -> np.ndarray:
+    """The values of an initializer."""
+    values: np.ndarray = numpy_helper.to_array(tensor)
+    return values
+
+
+def _weight(scope: Scope, node: NodeProto, index: int) -> Weight | None:
+    places = WEIGHT_INPUTS.get(node.op_type)
+    if not node.input[index] or (places is not None and index not in places):
+        return None
+    found = scope.constant(node.input[index])
+    if found is None or found[1].data_type not in _FLOATS:
+        return None
+    tensor = found[1]
+    shape = tuple(tensor.dims)
+    if places is None and sum(size > 1 for size in shape) < 2:
+        return None
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return Weight(index, tensor.name, shape, str(dtype), math.prod(shape) * dtype.itemsize)

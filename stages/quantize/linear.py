@@ -1,0 +1,74 @@
+"""Linear quantization of a weight: values = (quantized - zero point) * scale. Pure NumPy.
+
+The same scales as ONNX Runtime's quantizer: signed weights are symmetric (zero point 0, range +-127), unsigned ones
+cover [min(values, 0), max(values, 0)].
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A weight in 8 bits.
+
+    Attributes:
+        values: int8 or uint8, the shape of the weight.
+        scale: float32; of the shape of the weight with 1 in place of every reduced axis, so that it broadcasts.
+        zero_point: of the dtype of `values` and the shape of `scale`; all zero where the weight is signed.
+    """
+
+    values: np.ndarray
+    scale: np.ndarray
+    zero_point: np.ndarray
+
+    def dequantized(self) -> np.ndarray:
+        """The float32 values that the quantized ones stand for."""
+        shifted = self.values.astype(np.float32) - self.zero_point.astype(np.float32)
+        product: np.ndarray = shifted * self.scale
+        return product
+
+
+def quantize(weight: np.ndarray, weight_type: str, channel_axes: tuple[int, ...], reduce_range: bool) -> Quantized:
+    """Quantize to the nearest of 8 bits, ties to even.
+
+    Args:
+        weight: float32, finite, not empty.
+        weight_type: QInt8 or QUInt8.
+        channel_axes: one scale for each index along these axes; empty for one scale in all.
+        reduce_range: use 7 of the 8 bits.
+    """
+    signed = weight_type == "QInt8"
+    reduced = tuple(axis for axis in range(weight.ndim) if axis not in channel_axes)
+    lowest, highest = _range(signed, reduce_range)
+    low = np.minimum(weight.min(axis=reduced, keepdims=True), 0).astype(np.float64)
+    high = np.maximum(weight.max(axis=reduced, keepdims=True), 0).astype(np.float64)
+    if signed:
+        high = np.maximum(-low, high)
+        low = -high
+    scale = ((high - low) / (highest - lowest)).astype(np.float32)
+    # All zero, or so small that the scale underflows: any scale will do.
+    scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
+    dtype = np.int8 if signed else np.uint8
+    zero_point = np.zeros_like(scale) if signed else np.rint(lowest - low / scale).clip(lowest, highest)
+    values = np.rint(weight / scale)
+    values += zero_point
+    np.clip(values, lowest, highest, out=values)
+    return Quantized(values.astype(dtype), scale, zero_point.astype(dtype))
+
+
+def sqnr_db(weight: np.ndarray, approximation: np.ndarray) -> float:
+    """Signal-to-quantization-noise ratio, 10 log10(sum w^2 / sum (w - w')^2), in dB; infinite where they are equal."""
+    signal = float(np.sum(np.square(weight, dtype=np.float64)))
+    noise = float(np.sum(np.square(weight.astype(np.float64) - approximation)))
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def _range(signed: bool, reduce_range: bool) -> tuple[int, int]:
+    if signed:
+        return (-64, 64) if reduce_range else (-127, 127)
+    return (0, 127) if reduce_range else (0, 255)

@@ -1,0 +1,58 @@
+"""Rewriting the float model, without changing what it computes, so that its weights can be reached and named."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from onnx import ModelProto
+
+from stages.quantize import check
+from stages.quantize.check import Reference
+from stages.quantize.normalise import inputs, names, opset
+
+Pass = Callable[[ModelProto], tuple[ModelProto, bool]]
+"""Gives a rewritten copy and True, or the model itself and False. What it raises undoes it."""
+
+PASSES: tuple[tuple[str, Pass], ...] = (
+    ("opset imports put right", opset.repair_imports),
+    ("initializers taken off the inputs", inputs.drop_listed_initializers),
+    ("nodes named", names.name_nodes),
+)
+"""In this order: each may rely on those before it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A pass that had something to do: its name, and why it was undone (empty: it holds)."""
+
+    name: str
+    undone: str = ""
+
+
+def normalise(model: ModelProto, expected: Reference) -> tuple[ModelProto, list[Step]]:
+    """Apply every pass; one that fails, or after which the model is not the same, is undone.
+
+    Args:
+        model: the float model; not changed.
+        expected: what it does.
+    """
+    everything, steps = _apply(model, expected, checked=False)
+    if not any(step.undone for step in steps) and (not steps or not check.difference(everything, expected, "it")):
+        return everything, steps
+    return _apply(model, expected, checked=True)
+
+
+def _apply(model: ModelProto, expected: Reference, checked: bool) -> tuple[ModelProto, list[Step]]:
+    steps = []
+    for name, apply in PASSES:
+        try:
+            candidate, modified = apply(model)
+        except Exception as error:  # onnx raises what it likes; a pass that fails is one that is not applied
+            steps.append(Step(name, " ".join(str(error).split())[:200] or type(error).__name__))
+            continue
+        if not modified:
+            continue
+        problem = check.difference(candidate, expected, "it") if checked else ""
+        steps.append(Step(name, problem))
+        if not problem:
+            model = candidate
+    return model, steps

@@ -1,0 +1,145 @@
+"""Which weights would saturate on x86 CPUs without VNNI.
+
+There ONNX Runtime multiplies unsigned activations with signed weights by VPMADDUBSW, which adds each product to its
+neighbour's in 16 bits: with activations up to 255, a pair of neighbouring weights whose sum leaves -128 to 128 can
+overflow, and the sum is cut off (ONNX Runtime issues 5849 and 6004). The same file then answers differently there.
+Neighbours are weights 2k and 2k + 1 along the axis that is summed over, as the kernels pack it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+LARGEST_SAFE_SUM = 128
+"""255 * 128 = 32640 fits into a signed 16-bit number, 255 * 129 = 32895 does not; nor does 255 * -129."""
+
+SHARE_THAT_MATTERS = 0.001
+"""From this share of pairs on, the answers moved visibly where it was tried: see docs/quantize-methods.md."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Neighbouring weights that are multiplied at once, and how many of them can overflow."""
+
+    counted: int = 0
+    at_risk: int = 0
+
+    def __add__(self, other: "Pairs") -> "Pairs":
+        return Pairs(self.counted + other.counted, self.at_risk + other.at_risk)
+
+    @property
+    def share(self) -> float:
+        """Of the pairs, 0 to 1; 0 where there are none."""
+        return self.at_risk / self.counted if self.counted else 0.0
+
+
+def pairs(weight: np.ndarray) -> Pairs:
+    """The pairs of a weight in the order in which it is summed.
+
+    Args:
+        weight: int8, shape [..., K, N], summed over K.
+    """
+    even = weight[..., 0 : weight.shape[-2] - 1 : 2, :].astype(np.int16)
+    sums = even + weight[..., 1::2, :]
+    return Pairs(sums.size, int(np.count_nonzero(np.abs(sums) > LARGEST_SAFE_SUM)))
+
+
+def of_model(model: onnx.ModelProto) -> dict[str, Pairs]:
+    """The pairs of each node of a quantized model that multiplies unsigned activations with a signed constant weight.
+
+    Returns:
+        By name of the node, subgraphs included.
+    """
+    return dict(_of_graph(model.graph, {}, {}))
+
+
+def warning(found: Mapping[str, Pairs]) -> str | None:
+    """What to say about a model with these pairs, and what to do; None where their share does not matter."""
+    total = sum(found.values(), Pairs())
+    if total.share < SHARE_THAT_MATTERS:
+        return None
+    worst = max(found, key=lambda name: found[name].share)
+    return (
+        f"{total.share:.2%} of the pairs of INT8 weights (worst: {worst}, {found[worst].share:.2%}) can saturate on "
+        "x86 CPUs without VNNI: answers there differ from those judged on a CPU with it. If it may run there, set "
+        "quantize.reduce_range: true or quantize.weight_type: QUInt8."
+    )
+
+
+# For each operator on quantized tensors: which input is the activation, which are weights.
+_WEIGHTS: dict[str, tuple[int, tuple[int, ...]]] = {
+    "MatMulInteger": (0, (1,)),
+    "QAttention": (0, (1,)),
+    "DynamicQuantizeLSTM": (0, (1, 2)),
+}
+# The same between DequantizeLinear and QuantizeLinear.
+_BETWEEN = {"MatMul": (0, (1,)), "Gemm": (0, (1,)), "Conv": (0, (1,))}
+
+_Constants = Mapping[str, onnx.TensorProto]
+_Producers = Mapping[str, onnx.NodeProto]
+
+
+def _of_graph(
+    graph: onnx.GraphProto, outer_constants: _Constants, outer_producers: _Producers
+) -> Iterator[tuple[str, Pairs]]:
+    constants = {**outer_constants, **{tensor.name: tensor for tensor in graph.initializer}}
+    producers = {**outer_producers, **{output: node for node in graph.node for output in node.output}}
+    for node in graph.node:
+        found = _of_node(node, constants, producers)
+        if found is not None:
+            yield node.name or node.output[0], found
+        for attribute in node.attribute:
+            for subgraph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _of_graph(subgraph, constants, producers)
+
+
+def _of_node(node: onnx.NodeProto, constants: _Constants, producers: _Producers) -> Pairs | None:
+    activation, weights = (_WEIGHTS | _BETWEEN).get(node.op_type, (0, ()))
+    names = [node.input[at] for at in weights if at < len(node.input)]
+    if node.op_type in _BETWEEN and names:
+        if _dequantized_type(node.input[activation], constants, producers) != onnx.TensorProto.UINT8:
+            return None
+        names = [_dequantized(name, producers) for name in names]
+    signed = [constants[name] for name in names if name in constants]
+    signed = [tensor for tensor in signed if tensor.data_type == onnx.TensorProto.INT8]
+    if not signed:
+        return None
+    return sum((pairs(_as_summed(node, numpy_helper.to_array(tensor))) for tensor in signed), Pairs())
+
+
+def _dequantized(name: str, producers: _Producers) -> str:
+    producer = producers.get(name)
+    return producer.input[0] if producer is not None and producer.op_type == "DequantizeLinear" else ""
+
+
+def _dequantized_type(name: str, constants: _Constants, producers: _Producers) -> int | None:
+    """The quantized type of an activation: that of the zero point of the DequantizeLinear that makes it."""
+    producer = producers.get(name)
+    if producer is None or producer.op_type != "DequantizeLinear" or len(producer.input) < 3:
+        return None
+    zero_point = constants.get(producer.input[2])
+    return zero_point.data_type if zero_point is not None else None
+
+
+def _as_summed(node: onnx.NodeProto, weight: np.ndarray) -> np.ndarray:
+    """A weight as [..., K, N], K in the order in which the node's kernel sums.
+
+    A convolution sums over the channels of one kernel position after the other. A depthwise one has a kernel of its
+    own, which sums in 32 bits: no pairs.
+    """
+    if node.op_type == "Conv":
+        filters, channels = weight.shape[:2]
+        if channels == 1 and _attribute(node, "group", 1) > 1:
+            return np.empty((0, filters), np.int8)
+        flat = weight.reshape(filters, channels, -1).transpose(2, 1, 0)
+        return flat.reshape(-1, filters)
+    if weight.ndim == 1:
+        return weight[:, None]
+    return np.swapaxes(weight, -1, -2) if _attribute(node, "transB", 0) else weight
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), default)

@@ -1,0 +1,69 @@
+"""Which of the nodes with a weight are to be quantized: op_types and exclude_nodes of the params."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from stages.common.errors import StageError
+from stages.common.params import Quantize
+from stages.quantize.decision import Decision, kept
+from stages.quantize.inventory import WeightedNode
+from stages.quantize.methods import Method
+
+
+def select(
+    nodes: Sequence[WeightedNode], method: Method, params: Quantize
+) -> tuple[list[WeightedNode], dict[str, Decision]]:
+    """Split `nodes` into those to quantize, and decisions for the rest by name.
+
+    Raises:
+        StageError: a type of operator that the method does not know, or a pattern that matches no node.
+    """
+    _check_op_types(params.op_types or (), method.OP_TYPES, params.method)
+    _check_patterns(params.exclude_nodes, [node.name for node in nodes])
+    selected, decisions = [], {}
+    for node in nodes:
+        reason = _reason(node, method, params)
+        if reason:
+            decisions[node.name] = kept(reason)
+        else:
+            selected.append(node)
+    return selected, decisions
+
+
+def _reason(node: WeightedNode, method: Method, params: Quantize) -> str:
+    if node.op_type not in method.OP_TYPES:
+        return f"the method {params.method} has no INT8 form of {node.op_type}"
+    if params.op_types is not None and node.op_type not in params.op_types:
+        return "not in quantize.op_types"
+    if params.op_types is None and node.op_type not in method.BY_DEFAULT:
+        return method.WHY_NOT[node.op_type]
+    pattern = next((each for each in params.exclude_nodes if fnmatchcase(node.name, each)), None)
+    return f"matches {pattern!r} of quantize.exclude_nodes" if pattern else ""
+
+
+def _check_op_types(op_types: Iterable[str], known: frozenset[str], method: str) -> None:
+    for op_type in op_types:
+        if op_type not in known:
+            raise StageError(
+                f"quantize.op_types names {op_type!r}, which quantize.method {method} does not quantize. "
+                f"{_near(op_type, known, 'It quantizes')}"
+            )
+
+
+def _check_patterns(patterns: Iterable[str], names: Sequence[str]) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise StageError(
+                f"quantize.exclude_nodes names {pattern!r}, which matches no node with a weight. "
+                f"{_near(pattern, names, 'Such nodes are')}"
+            )
+
+
+def _near(wrong: str, known: Iterable[str], introduction: str) -> str:
+    ordered = list(dict.fromkeys(sorted(known)))
+    near = difflib.get_close_matches(wrong, ordered, n=3, cutoff=0.5)
+    if near:
+        return f"Did you mean {' or '.join(repr(name) for name in near)}?"
+    shown = ", ".join(repr(name) for name in ordered[:8])
+    return f"{introduction} {shown}{' and more (metrics/nodes.csv lists all)' if len(ordered) > 8 else ''}."

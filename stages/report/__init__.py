@@ -1,0 +1,1 @@
+"""The evidence as Markdown, for a pull request."""

@@ -1,0 +1,111 @@
+"""How a stage starts and ends, as a process."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("host", "export", "quantize", "parity", "bench", "gate", "report")
+
+PROGRAM = """
+import sys, time, pathlib
+from stages.common import command, files
+from stages.common.errors import ParamsError, StageError
+
+def main(arguments):
+    {body}
+
+command.run("trial", "Tries.", main)
+"""
+
+
+def start(tmp_path: Path, body: str, *arguments: str) -> "subprocess.Popen[str]":
+    program = PROGRAM.format(body=body)
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "line"),
+    [
+        ("return None", 0, ""),
+        ("return 3", 3, ""),
+        ("raise StageError('Too\\n   bad.')", 1, "Error: Too bad.\n"),
+        ("raise ParamsError('No such key.')", 2, "Error: No such key.\n"),
+        ("open('nowhere/x')", 1, "Error: nowhere/x: No such file or directory. Mend that and run again.\n"),
+        (
+            "raise MemoryError",
+            1,
+            "Error: Out of memory. Lower serving.batch_size, or run on a machine with more RAM.\n",
+        ),
+        ("raise KeyboardInterrupt", 130, "Interrupted: nothing half-written is left behind.\n"),
+        (
+            "1 / 0",
+            1,
+            "Error: Unexpected ZeroDivisionError: division by zero. Please report it with what --debug prints.\n",
+        ),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(tmp_path: Path, body: str, code: int, line: str) -> None:
+    process = start(tmp_path, body)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (code, line)
+
+
+def test_debug_shows_where(tmp_path: Path) -> None:
+    _, stderr = start(tmp_path, "raise StageError('Too bad.')", "--debug").communicate(timeout=60)
+    assert "Traceback" in stderr
+    assert stderr.endswith("Error: Too bad.\n")
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    process = start(tmp_path, "[print('x' * 1000) for _ in range(1000)]")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_cleans_up(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    body = """
+    with files.replacing(pathlib.Path('out')) as temporary:
+        temporary.write_text('half')
+        print('ready', flush=True)
+        time.sleep(60)
+"""
+    process = start(tmp_path, body)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(sent)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "nothing half-written" in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_says_what_a_stage_reads_and_writes(stage: str) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert {"Reads", "Writes", "Params"} <= {line.split()[0] for line in shown.stdout.splitlines() if line.strip()}
+    assert "--debug" in shown.stdout
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_wrong_usage_exits_2(stage: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}", "--no-such"], cwd=ROOT, capture_output=True, check=False
+    )
+    assert run.returncode == 2

@@ -1,0 +1,87 @@
+"""Outputs appear whole or not at all."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.common import files
+from stages.common.errors import MissingInputError, StageError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
+class Stop(BaseException):
+    """What Ctrl-C and SIGTERM are: no Exception."""
+
+
+def test_a_block_that_is_stopped_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "metrics" / "x.json"
+    files.write_json(path, {"a": 1})
+    with pytest.raises(Stop), files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise Stop
+    assert files.read_json(path, "x") == {"a": 1}
+    assert names(path.parent) == ["x.json"]
+
+
+def test_folders_are_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "eval"
+    for name in ("first", "second"):
+        with files.replacing(path) as temporary:
+            temporary.mkdir()
+            (temporary / name).touch()
+    assert names(path) == ["second"]
+    assert names(tmp_path) == ["eval"]
+
+
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left, ours, other = (
+        tmp_path / name for name in (f".x.csv.{dead.pid}.tmp", f".x.csv.{os.getppid()}.tmp", f".y.csv.{dead.pid}.tmp")
+    )
+    for each in (left, ours, other):
+        each.touch()
+    files.write_csv(tmp_path / "x.csv", ["a"], [[1]])
+    assert not left.exists()
+    assert ours.exists()
+    assert other.exists()
+    assert (tmp_path / "x.csv").read_bytes() == b"a\n1\n"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_json_holds_no_nan(tmp_path: Path, value: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "x.json", {"a": {"b": value}})
+    assert names(tmp_path) == []
+
+
+def test_missing_and_broken_metrics_name_the_stage(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match=r"Missing .*x\.json\. Run bench first\."):
+        files.read_json(tmp_path / "x.json", "bench")
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(StageError, match=r"no valid JSON .* Run bench again\."):
+        files.read_json(tmp_path / "x.json", "bench")
+    (tmp_path / "x.json").write_text("[]")
+    with pytest.raises(StageError, match="no JSON object"):
+        files.read_json(tmp_path / "x.json", "bench")
+
+
+@given(st.floats(min_value=1e-300, max_value=1e300), st.sampled_from([1, -1]), st.integers(1, 12))
+def test_rounding_keeps_so_many_significant_digits(size: float, sign: int, digits: int) -> None:
+    result = files.rounded(sign * size, digits)
+    assert result is not None
+    assert abs(result - sign * size) <= size * 10.0 ** (1 - digits)
+    assert files.rounded(result, digits) == result
+
+
+def test_no_number_is_null() -> None:
+    assert [files.rounded(each) for each in (None, math.nan, math.inf, -math.inf)] == [None] * 4

@@ -1,0 +1,37 @@
+"""ONNX Runtime's words, made readable."""
+
+import pytest
+from onnx import TensorProto, helper
+
+from stages.common import sessions
+from stages.common.errors import StageError
+
+
+def test_a_custom_operator_is_named_with_the_remedy() -> None:
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Mine", [], ["y"], domain="my.ops")], "g", [], [out])
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("my.ops", 1)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=10)
+    with pytest.raises(StageError, match=r"cannot load mine\.onnx: .*my\.ops:Mine.* no custom ones are loaded"):
+        sessions.open_session(model.SerializeToString(), name="mine.onnx")
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ("[ONNXRuntimeError] : 1 : FAIL : Load model from /tmp/x.onnx failed:No graph.", "No graph"),
+        (
+            "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Exception during initialization: /src/a/b.cc:235 "
+            "onnx::Locale(const std::string&)::<lambda()> Failed to construct locale",
+            "Failed to construct locale",
+        ),
+        ("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got\n invalid dimensions", "Got invalid dimensions"),
+    ],
+)
+def test_codes_places_and_line_breaks_are_left_out(raw: str, words: str) -> None:
+    assert sessions.ort_words(RuntimeError(raw)) == words
+
+
+def test_two_threads_stop_spinning_between_runs() -> None:
+    assert sessions.session_options(2).get_session_config_entry("session.force_spinning_stop") == "1"
+    assert sessions.session_options(2).intra_op_num_threads == 2

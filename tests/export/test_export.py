@@ -1,0 +1,191 @@
+"""Export end to end: what it writes, from every kind of source."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from stages.common import paths
+from stages.common.errors import StageError
+from stages.common.evaldata import EvalData
+from tests import sources
+from tests.export.conftest import Run
+from tests.zoo import ZOO, needs_zoo
+
+
+@pytest.mark.parametrize(
+    ("source", "flips", "labels"),
+    [
+        ("tests.sources:small_mlp", 0, True),
+        ("tests.sources:forest", 0, True),
+        ("tests.sources:text_labels", 0, True),
+        ("tests.sources:regressor", None, True),
+        ("tests.sources:scaler", None, False),
+    ],
+)
+def test_scikit_learn_models_export_with_their_drift(run: Run, source: str, flips: int | None, labels: bool) -> None:
+    metrics = run(source)
+    assert 0 <= metrics["drift"]["max_abs"] < (0.01 if source.endswith("regressor") else 1e-5)
+    assert metrics["drift"]["flips"] == flips
+    assert ("export_notes" in metrics) == (flips is None)
+    data = EvalData()
+    assert metrics["eval"]["samples"] == data.samples
+    assert metrics["eval"]["search"] + metrics["eval"]["judge"] == data.samples
+    assert (data.labels(np.array([0])) is not None) == labels
+    session = ort.InferenceSession(paths.FP32_MODEL)
+    assert all("seq" not in each.type for each in session.get_outputs())
+
+
+def test_drift_is_measured_not_assumed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scikit-learn model that answers something else than its export: the drift says by how much."""
+    from sklearn.pipeline import Pipeline
+
+    plain = Pipeline.predict_proba
+
+    def moved(self: Pipeline, x: np.ndarray) -> np.ndarray:
+        shifted: np.ndarray = plain(self, x)
+        shifted[3] = np.roll(shifted[3], 1)
+        return shifted
+
+    monkeypatch.setattr(Pipeline, "predict_proba", moved)
+    assert run("tests.sources:small_mlp")["drift"]["max_abs"] > 0.1
+
+
+def test_a_data_frame_becomes_one_input_a_column(run: Run) -> None:
+    metrics = run("tests.sources:data_frame")
+    assert metrics["drift"]["max_abs"] < 1e-5
+    assert metrics["drift"]["flips"] == 0
+    feed = EvalData().read(np.arange(2))
+    assert {name: array.shape for name, array in feed.items()} == {"age": (2, 1), "city": (2, 1), "rooms": (2, 1)}
+    assert [feed[name].dtype for name in ("age", "city", "rooms")] == [np.float32, object, np.int64]
+
+
+def test_an_onnx_model_of_a_callable(run: Run) -> None:
+    metrics = run("tests.sources:onnx_model")
+    assert metrics["drift"] == {"max_abs": None, "flips": None}
+    assert set(metrics["export_notes"]) == {"max_abs", "flips"}
+    assert onnx.load(paths.FP32_MODEL) == sources.linear()
+    assert run("tests.sources:bare_array")["eval"]["samples"] == 8
+
+
+def test_two_exports_have_the_same_bytes(run: Run, tmp_path: Path) -> None:
+    def contents() -> dict[str, bytes]:
+        return {str(each): each.read_bytes() for each in Path().rglob("*") if each.is_file()}
+
+    run("tests.sources:small_mlp")
+    first = contents()
+    run("tests.sources:small_mlp")
+    assert contents() == first
+    assert {"artifacts/model.onnx", "artifacts/model.onnx.data", "metrics/export.json"} <= set(first)
+    run("tests.sources:small_mlp", seed=1)
+    assert contents()["artifacts/model.onnx"] != first["artifacts/model.onnx"]
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+def test_a_path_with_its_data_in_files(run: Run, tmp_path: Path, kind: str) -> None:
+    onnx.save(sources.linear(), tmp_path / "mine.onnx")
+    arrays: dict[str, Any] = {
+        "x": np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32),
+        "labels": np.arange(20),
+    }
+    if kind == "npz":
+        np.savez(tmp_path / "data.npz", **arrays)
+    else:
+        (tmp_path / "data").mkdir()
+        for name, array in arrays.items():
+            np.save(tmp_path / "data" / f"{name}.npy", array)
+    metrics = run("mine.onnx", eval_data="data.npz" if kind == "npz" else "data")
+    assert metrics["eval"]["samples"] == 20
+    data = EvalData()
+    np.testing.assert_array_equal(data.read(np.arange(20))["x"], arrays["x"])
+    np.testing.assert_array_equal(data.labels(np.arange(20)), arrays["labels"])
+    assert [each.name for each in Path("artifacts").iterdir() if each.name.startswith(".")] == []
+
+
+def test_input_names_that_no_file_can_have(run: Run, tmp_path: Path) -> None:
+    model = sources.linear()
+    model.graph.input[0].name = model.graph.node[0].input[0] = "serving/x:0"
+    onnx.save(model, tmp_path / "mine.onnx")
+    named: dict[str, Any] = {"serving/x:0": np.ones((4, 4), np.float32)}
+    np.savez(tmp_path / "data.npz", **named)
+    run("mine.onnx", eval_data="data.npz")
+    again = run("mine.onnx", eval_data="artifacts/eval/inputs")
+    assert again["eval"]["samples"] == 4
+
+
+def save(arrays: dict[str, Any]) -> str:
+    np.savez("data.npz", **arrays)
+    return "data.npz"
+
+
+ONES = np.ones((4, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"x": ONES[:0]}, "'x' holds no samples"),
+        ({"x": ONES[:, :3]}, r"'x' expects the shape \[n, 4\], the data have \[n, 3\]"),
+        ({"x": ONES.astype(np.float64)}, "'x' expects float32, the data are float64"),
+        ({"z": ONES}, "no array for the model input 'x'; they hold 'z'"),
+        ({"x": ONES, "z": ONES}, "hold 'z', which is no input"),
+        ({"x": np.float32(1)}, "'x' is a single number"),
+        ({"x": ONES, "labels": np.arange(3)}, r"'x' 4, 'labels' 3\. Give one row for each"),
+        ({"x": np.array([[None]])}, "'x' holds Python objects"),
+        ({}, "holds no array of inputs"),
+    ],
+)
+def test_evaluation_data_that_do_not_fit(run: Run, tmp_path: Path, arrays: dict[str, np.ndarray], words: str) -> None:
+    onnx.save(sources.linear(), tmp_path / "mine.onnx")
+    with pytest.raises(StageError, match=words):
+        run("mine.onnx", eval_data=save(arrays))
+    assert not Path("artifacts/model.onnx").exists()
+    assert [each.name for each in Path("artifacts").rglob("*")] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "keys", "words"),
+    [
+        ("models.nowhere:build", {}, r"there is no module models\.nowhere\. Put it under models/"),
+        ("tests.sources:forrest", {}, "tests.sources has no function forrest; it has .*forest"),
+        ("tests.sources:nothing", {}, "returned NoneType. Return .model, inputs. or .model, inputs, labels."),
+        ("tests.sources:raises", {}, "raised RuntimeError: the data base is down"),
+        ("tests.sources:other_framework", {}, "a model of type function. Return a fitted scikit-learn estimator"),
+        ("tests.sources:infinite", {}, "output 'y' .* is NaN or infinite in fp32 for evaluation sample 5"),
+        ("tests.sources:onnx_model", {"eval_data": "x.npz"}, "returns the evaluation data itself"),
+        ("nowhere.onnx", {"eval_data": "x.npz"}, "nowhere.onnx, which is no file here"),
+        ("mine.onnx", {}, "eval_data is null: .* arrays for x"),
+        ("mine.onnx", {"eval_data": "x.npz"}, "eval_data is x.npz, which is not there"),
+        ("mine.onnx", {"eval_data": "mine.onnx"}, "mine.onnx is no .npz file"),
+        ("garbage.onnx", {"eval_data": "x.npz"}, "garbage.onnx is no ONNX model"),
+        ("empty.onnx", {"eval_data": "x.npz"}, "empty.onnx is empty"),
+    ],
+)
+def test_sources_that_are_none(run: Run, tmp_path: Path, source: str, keys: dict[str, str], words: str) -> None:
+    onnx.save(sources.linear(), tmp_path / "mine.onnx")
+    (tmp_path / "garbage.onnx").write_bytes(b"\x00garbage" * 40)
+    (tmp_path / "empty.onnx").touch()
+    with pytest.raises(StageError, match=words):
+        run(source, **keys)
+    assert not Path("metrics").exists()
+
+
+def test_a_model_with_a_fixed_batch_is_fed_in_it(run: Run, tmp_path: Path) -> None:
+    model = sources.linear()
+    for info in (model.graph.input[0], model.graph.output[0]):
+        info.type.tensor_type.shape.dim[0].dim_value = 3
+    onnx.save(model, tmp_path / "mine.onnx")
+    assert run("mine.onnx", eval_data=save({"x": np.ones((10, 4), np.float32)}))["eval"]["samples"] == 10
+
+
+@needs_zoo
+def test_recurrent_state_and_scalars_come_as_whole_feeds(run: Run) -> None:
+    assert ZOO is not None
+    folder = ZOO / "silero_vad_op15"
+    metrics = run(str(folder / "model.onnx"), eval_data=str(folder / "samples.npz"), eval_layout="feeds")
+    assert metrics["eval"] == {"samples": 64, "search": 16, "judge": 48}
+    assert json.loads((paths.EVAL / "manifest.json").read_text())["layout"] == "feeds"

@@ -1,0 +1,106 @@
+"""A clone of this project in a git repository of its own, with a small model and short measurements."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A repository to run commands in."""
+
+    root: Path
+    env: dict[str, str]
+
+    def run(self, *command: str, check: bool = True, **env: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command in the repository; fail the test with all that it printed if `check` and it fails."""
+        done = subprocess.run(command, cwd=self.root, env=self.env | env, capture_output=True, text=True, check=False)
+        assert not check or done.returncode == 0, f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def start(self, *command: str) -> "subprocess.Popen[str]":
+        """Start a command in the repository."""
+        return subprocess.Popen(
+            command, cwd=self.root, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def set(self, **sections: dict[str, Any]) -> None:
+        """Change keys of params.yaml."""
+        yaml = YAML()
+        file = self.root / "params.yaml"
+        tree = yaml.load(file.read_text())
+        for section, keys in sections.items():
+            tree[section].update(keys)
+        with file.open("w") as stream:
+            yaml.dump(tree, stream)
+
+    def metrics(self, stage: str) -> dict[str, Any]:
+        """A metrics file."""
+        tree: dict[str, Any] = json.loads((self.root / "metrics" / f"{stage}.json").read_text())
+        return tree
+
+    def commit(self, message: str) -> None:
+        """Commit all changes."""
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "--allow-empty", "-m", message)
+
+    def changed(self) -> str:
+        """What git sees as changed."""
+        return self.run("git", "status", "--porcelain").stdout
+
+
+def clone(target: Path) -> Project:
+    """Copy what git would track of this checkout, as it stands, into a new repository."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    identity = {
+        f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
+    env = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(target.parent),
+        "DVC_SITE_CACHE_DIR": str(target.parent / "site"),
+        "DVC_NO_ANALYTICS": "1",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        **identity,
+    }
+    project = Project(target, env)
+    project.run("git", "init", "-q", "-b", "main")
+    project.set(
+        export={"source": "tests.sources:small_mlp"},
+        bench={"batch_sizes": [1], "max_seconds": 2, "memory": False},
+        gate={"min_speedup": None},
+    )
+    project.commit("The project")
+    return project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A new clone: nothing has run in it."""
+    return clone(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone in which the pipeline ran once, and its results are committed; shared by the tests of a module."""
+    project = clone(tmp_path_factory.mktemp("ran") / "project")
+    project.run("dvc", "repro")
+    project.commit("Run")
+    return project

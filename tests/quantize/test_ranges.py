@@ -1,0 +1,120 @@
+"""Ranges of activations, held against the whole of what the model computes."""
+
+import tracemalloc
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from stages.quantize import ranges
+
+ROWS = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+WEIGHT = np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)
+
+
+def model() -> onnx.ModelProto:
+    """x @ W = h, relu(h) = y, and the index of the largest h."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "W"], ["h"]),
+            helper.make_node("Relu", ["h"], ["y"]),
+            helper.make_node("ArgMax", ["h"], ["index"], axis=1),
+            helper.make_node("Squeeze", ["index"], ["answer"]),
+        ],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 6])],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5]),
+            helper.make_tensor_value_info("answer", TensorProto.INT64, ["N"]),
+        ],
+        [numpy_helper.from_array(WEIGHT, "W")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def feeds() -> Iterator[dict[str, np.ndarray]]:
+    return ({"x": ROWS[at : at + 8]} for at in range(0, len(ROWS), 8))
+
+
+HIDDEN = ROWS @ WEIGHT
+
+
+def test_minmax_is_the_whole_range_and_the_model_is_left_as_it_was() -> None:
+    given = model()
+    found = ranges.collect(given, ["x", "h", "y", "index"], feeds, "minmax")
+    assert given == model()
+    assert set(found) == {"x", "h", "y"}  # an index is no float
+    np.testing.assert_allclose(found["h"], (HIDDEN.min(), HIDDEN.max()), rtol=1e-5)
+    np.testing.assert_allclose(found["y"], (0, HIDDEN.max()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy"])
+def test_the_other_methods_stay_inside_and_know_no_order(method: str) -> None:
+    found = ranges.collect(model(), ["h", "y"], feeds, method)
+    low, high = found["h"]
+    assert HIDDEN.min() - 1e-5 <= low < 0 < high <= HIDDEN.max() + 1e-5
+    assert found["y"][0] == 0
+    assert found == ranges.collect(model(), ["y", "h"], lambda: reversed(list(feeds())), method)
+
+
+def test_what_is_not_finite_is_left_out_of_account() -> None:
+    spoiled = ROWS.copy()
+    spoiled[3, 2], spoiled[9, 1] = np.nan, np.inf
+    low, high = ranges.collect(model(), ["x"], lambda: [{"x": spoiled}], "minmax")["x"]
+    assert (low, high) == (ROWS.min(), ROWS.max())
+    assert ranges.collect(model(), ["x"], lambda: [{"x": np.full((1, 6), np.nan, np.float32)}], "entropy") == {}
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+def test_a_constant_activation_has_a_range(method: str) -> None:
+    low, high = ranges.collect(model(), ["x"], lambda: [{"x": np.full((2, 6), 3.0, np.float32)}], method)["x"]
+    assert low <= 3 <= high + 1e-5
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+def test_memory_does_not_grow_with_the_samples(method: str) -> None:
+    sample = np.random.default_rng(0).normal(size=(20_000, 6)).astype(np.float32)
+
+    def peak(samples: int) -> int:
+        tracemalloc.start()
+        ranges.collect(model(), ["x", "h", "y"], lambda: ({"x": sample} for _ in range(samples)), method)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(1)
+    assert peak(12) < 1.5 * peak(3)
+
+
+@given(st.integers(0, 999), st.floats(50, 99.9))
+def test_a_percentile_range_holds_the_share_it_is_named_for(seed: int, percent: float) -> None:
+    values = np.random.default_rng(seed).normal(size=5000)
+    span = float(values.min()), float(values.max())
+    counts = ranges.histogram(values, span)
+    low, high = ranges.percentile_range(counts, span, percent)
+    tail = (1 - percent / 100) / 2
+    assert np.mean(values < low) <= tail + 1e-9
+    assert np.mean(values > high) <= tail + 1e-9
+    assert np.mean((values >= low) & (values <= high)) <= percent / 100 + 0.02
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.booleans())
+def test_a_histogram_counts_every_value_once(values: list[float], constant: bool) -> None:
+    array = np.array(values[:1] * len(values) if constant else values, np.float32)
+    counts = ranges.histogram(array, (float(array.min()), float(array.max())))
+    assert counts.shape == (ranges.BINS,)
+    assert counts.sum() == len(values)
+
+
+def test_entropy_clips_outliers_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    body = np.abs(rng.normal(size=1_000_000))
+    counts = ranges.histogram(np.append(body, 40.0), (0, 40))
+    assert 2 < 40 * ranges.entropy_threshold(counts) < 10
+    even = np.full(ranges.BINS, 100)
+    assert ranges.entropy_threshold(even) > 0.9
+    assert ranges.entropy_threshold(np.eye(1, ranges.BINS, ranges.BINS - 1, dtype=np.int64)[0]) == 1.0

@@ -1,0 +1,116 @@
+"""Small models for the tests, as `export.source` names them: tests.sources:forest."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
+
+Built = tuple[Any, Any, Any]
+
+
+def forest(seed: int) -> Built:
+    """Trees: nothing in them can be quantized."""
+    x, y = load_breast_cancer(return_X_y=True)
+    return RandomForestClassifier(20, random_state=seed).fit(x[:300], y[:300]), x[300:].astype(np.float32), y[300:]
+
+
+def small_mlp(seed: int) -> Built:
+    """An MLP that trains in a blink: 64-64-10."""
+    x, y = load_digits(return_X_y=True)
+    model = make_pipeline(MinMaxScaler(), MLPClassifier((64,), tol=1e-2, n_iter_no_change=2, random_state=seed))
+    return model.fit(x[:1000], y[:1000]), x[1000:].astype(np.float32), y[1000:]
+
+
+def regressor() -> Built:
+    """An MLP whose one output is an unbounded number."""
+    x, y = load_diabetes(return_X_y=True)
+    model = make_pipeline(
+        StandardScaler(),
+        MLPRegressor(hidden_layer_sizes=(64,), max_iter=400, tol=10.0, n_iter_no_change=3, random_state=0),
+    )
+    return model.fit(x[:300], y[:300]), x[300:].astype(np.float32), y[300:]
+
+
+def text_labels() -> Built:
+    """A classifier whose decisions are words."""
+    x, y = load_breast_cancer(return_X_y=True)
+    words = np.array(["malignant", "benign"])[y]
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(x[:300], words[:300])
+    return model, x[300:].astype(np.float32), words[300:]
+
+
+def data_frame() -> tuple[Any, Any, Any]:
+    """A pipeline on a data frame: a number, a word and a whole number."""
+    import pandas as pd
+
+    random = np.random.default_rng(0)
+    columns = {
+        "age": random.normal(40, 9, 200),
+        "city": random.choice(["Bern", "Ulm"], 200),
+        "rooms": random.integers(1, 6, 200),
+    }
+    frame = pd.DataFrame(columns)
+    price = (frame["age"] + 9 * (frame["city"] == "Ulm") + frame["rooms"] > 45).to_numpy().astype(int)
+    prepare = ColumnTransformer(
+        [("number", StandardScaler(), ["age", "rooms"]), ("word", OneHotEncoder(sparse_output=False), ["city"])]
+    )
+    return make_pipeline(prepare, LogisticRegression()).fit(frame, price), frame, price
+
+
+def scaler() -> tuple[Any, Any]:
+    """A transformer: no decision, no labels."""
+    x, _ = load_diabetes(return_X_y=True)
+    return StandardScaler().fit(x), x.astype(np.float32)
+
+
+def linear(width: int = 4, rows: int = 3) -> onnx.ModelProto:
+    """y = x W + b, with a free batch."""
+    weight = np.random.default_rng(0).normal(size=(width, rows)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "W", "b"], ["y"], "dense")],
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", rows])],
+        [numpy_helper.from_array(weight, "W"), numpy_helper.from_array(np.zeros(rows, np.float32), "b")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+def onnx_model() -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """An ONNX model with its inputs by name."""
+    return linear(), {"x": np.random.default_rng(1).normal(size=(40, 4)).astype(np.float32)}
+
+
+def bare_array() -> tuple[onnx.ModelProto, np.ndarray]:
+    """An ONNX model with its only input's data."""
+    return linear(), np.ones((8, 4), np.float32)
+
+
+def nothing() -> None:
+    """No model at all."""
+
+
+def raises() -> Built:
+    """A callable with a defect."""
+    raise RuntimeError("the data base is down")
+
+
+def other_framework() -> tuple[Callable[[], None], np.ndarray]:
+    """A model of a framework that export does not know."""
+    return nothing, np.ones((8, 4), np.float32)
+
+
+def infinite() -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """A model that runs out of the range of float32 on sample 5."""
+    model, inputs = linear(), np.ones((8, 4), np.float32)
+    inputs[5] = 3e38
+    return model, {"x": inputs}
