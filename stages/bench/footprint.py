@@ -1,6 +1,6 @@
 """What each model takes: memory and load time, each model alone in fresh processes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stages.bench import child
+from stages.bench.feeds import StoredFeed
 from stages.bench.latency import Settings
 
 REPEATS = 5
@@ -27,8 +28,8 @@ class Footprint:
 
 def measure(
     model: Path,
-    feed: Mapping[str, Any],
-    one_node: tuple[Path, Mapping[str, Any]],
+    feed: StoredFeed,
+    one_node: tuple[Path, StoredFeed],
     settings: Settings,
     *,
     repeats: int = REPEATS,
@@ -40,11 +41,11 @@ def measure(
         StageError: the model does not load or run.
     """
     job = {
-        "model": str(model.resolve()),
+        "model": str(model.absolute()),
         "threads": settings.threads,
-        "feed": feed,
+        "feed": feed.job(),
         "one_node": str(one_node[0]),
-        "one_node_feed": one_node[1],
+        "one_node_feed": one_node[1].job(),
     }
     answers = []
     for _ in range(repeats):

@@ -1,7 +1,7 @@
 """ONNX files on disk: reading one, or saying in a sentence what the file is instead; writing one; size on disk.
 
-A model is two files, `<model>` and `<model>.data`, because DVC demands that every declared out exists. The second is
-empty while the first can hold the weights, and holds the large ones beyond `LARGE_BYTES`.
+A model is two files, `<model>` and `<model>.data`, because DVC demands that every declared out exists. The second
+holds the large weights beyond `LARGE_BYTES`; below, it says in a line that it holds none.
 """
 
 import math
@@ -23,6 +23,9 @@ from stages.common.files import replacing
 
 LARGE_BYTES = 1_000_000_000
 """Weights above this go into the sidecar. One protobuf message ends at 2 GiB, and work on a model needs room in it."""
+
+NO_DATA = b"No external data: the weights are in the model file itself.\n"
+"""The sidecar of a model that needs none. Not empty, as DVC warns of each empty out in every command."""
 
 INLINE_BYTES = 1024
 """Smaller tensors stay in the model file: shape inference reads shapes and axes there."""
@@ -105,7 +108,7 @@ def staged(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
     sidecar = external_data(path)
     with replacing(path) as temporary, replacing(sidecar) as data:
         if weight_bytes(model) <= LARGE_BYTES:
-            data.touch()
+            data.write_bytes(NO_DATA)
             _serialize(_self_contained(model), temporary)
             yield temporary
         else:
@@ -119,9 +122,9 @@ def staged(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
 
 def size_mb(path: Path) -> float:
     """Size on disk in MB (1e6 bytes), external data included."""
-    total = path.stat().st_size
     data = external_data(path)
-    return (total + (data.stat().st_size if data.exists() else 0)) / 1e6
+    sidecar = data.stat().st_size if data.exists() else 0
+    return (path.stat().st_size + (0 if sidecar == len(NO_DATA) else sidecar)) / 1e6
 
 
 def external_data(path: Path) -> Path:

@@ -24,13 +24,20 @@ def write(comparison: Comparison) -> None:
 
 
 def worst(comparison: Comparison) -> list[tuple[float, OutputComparison, WorstSample]]:
-    """The samples that moved most over all outputs, each with its error as a share of the output's range."""
+    """The samples that moved most, each with its error as a share of the output's range.
+
+    The worst `KEPT` of all float outputs come first, then as many of the others, whose values are equal or not.
+    """
     ranked = [
-        (each.error / (output.signal.span or 1.0) if output.is_float else 1.0, output, each)
+        (each.error / (output.signal.span or 1.0), output, each)
         for output in comparison.outputs.values()
         for each in output.worst.samples
     ]
-    return sorted(ranked, key=lambda row: (-row[0], row[2].sample, row[1].name))[:KEPT]
+    ranked.sort(key=lambda row: (-row[0], row[2].sample, row[1].name))
+    return [
+        *[row for row in ranked if row[1].is_float][:KEPT],
+        *[row for row in ranked if not row[1].is_float][:KEPT],
+    ]
 
 
 def _histogram(outputs: list[OutputComparison]) -> Iterator[tuple[Any, ...]]:

@@ -6,9 +6,6 @@ Params: the section quantize.
 """
 
 import argparse
-import shutil
-
-import onnx
 
 from stages.common import command, files, model_file, params, paths
 from stages.common.evaldata import EvalData
@@ -20,13 +17,7 @@ def main(_arguments: argparse.Namespace) -> None:
     knobs = params.load().quantize
     fp32 = model_file.read(paths.FP32_MODEL, made_by="export")
     result = pipeline.quantize(fp32, EvalData(), knobs, paths.FP32_MODEL.as_posix())
-    with files.replacing(paths.INT8_MODEL) as temporary:
-        if result.model is None:
-            shutil.copyfile(paths.FP32_MODEL, temporary)
-        else:
-            onnx.save(result.model, temporary)
-    with files.replacing(model_file.external_data(paths.INT8_MODEL)) as temporary:
-        temporary.touch()
+    model_file.write(result.model or fp32, paths.INT8_MODEL)
     fp32_mb, int8_mb = model_file.size_mb(paths.FP32_MODEL), model_file.size_mb(paths.INT8_MODEL)
     files.write_csv(paths.NODES, report.NODES_HEADER, report.node_rows(result))
     files.write_json(paths.QUANTIZE, report.metrics(result, fp32_mb, int8_mb))

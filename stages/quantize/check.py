@@ -30,18 +30,12 @@ class Reference:
     outputs: Sequence[Outputs]
 
 
-def open_model(model: ModelProto, name: str) -> ort.InferenceSession:
-    """A session of a model in memory."""
-    return sessions.open_session(model.SerializeToString(), name=name)
-
-
-def reference(model: ModelProto, feeds: Sequence[Feed], name: str) -> Reference:
-    """Load and run the float model.
+def reference(session: ort.InferenceSession, feeds: Sequence[Feed], name: str) -> Reference:
+    """Run the float model.
 
     Raises:
-        StageError: it does not load or run; the sentence ends with ONNX Runtime's words.
+        StageError: it does not run, or gives NaN; the sentence ends with what to do.
     """
-    session = open_model(model, name)
     return Reference(_interface(session), feeds, [_run(session, feed, name) for feed in feeds])
 
 
@@ -59,7 +53,7 @@ def _problem(
     model: ModelProto, expected: Reference, name: str, judged: Callable[[str, list[np.ndarray], list[np.ndarray]], str]
 ) -> str:
     try:
-        session = open_model(model, name)
+        session = sessions.open_session(model, name=name)
         interface = _interface(session)
         if interface != expected.interface:
             changed = sorted(set(interface) ^ set(expected.interface))[0]

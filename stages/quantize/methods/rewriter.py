@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from stages.common import model_file
 from stages.common.params import Quantize
 from stages.quantize import graphs, linear
 from stages.quantize.decision import Decision, kept
 from stages.quantize.graphs import Names, Scope
-from stages.quantize.inventory import array
 from stages.quantize.linear import Quantized
 
 MICROSOFT = "com.microsoft"
@@ -65,13 +65,12 @@ class Rewriter:
             rebuilt = []
             for node in scope.graph.node:
                 if node.name not in rules:
-                    rebuilt.append(_copied(node))
+                    rebuilt.append(node)
                     continue
                 site = Site(self, scope, node)
                 decisions[node.name] = site.decide(rules[node.name])
-                rebuilt.extend(site.nodes if decisions[node.name].quantized else [_copied(node)])
-            del scope.graph.node[:]
-            scope.graph.node.extend(rebuilt)
+                rebuilt.extend(site.nodes if decisions[node.name].quantized else [node])
+            graphs.replace_nodes(scope.graph, rebuilt)
         graphs.remove_unused_initializers(self.model, self.replaced)
         for domain in sorted(self.domains):
             if graphs.opset(self.model, domain) is None:
@@ -110,7 +109,7 @@ class Site:
     def constant(self, index: int) -> Constant | None:
         """The constant at an input, or None where there is none."""
         found = self._scope.constant(self.input(index)) if self.input(index) else None
-        return Constant(found[0], found[1].name, array(found[1])) if found else None
+        return Constant(found[0], found[1].name, model_file.array(found[1])) if found else None
 
     def weight(self, index: int) -> Constant:
         """The weight at an input.
@@ -191,9 +190,3 @@ class Site:
             stored[key] = self._rewriter.names.fresh(f"{weight.name}_{suffix}")
             weight.scope.graph.initializer.append(numpy_helper.from_array(values, stored[key]))
         return stored[key]
-
-
-def _copied(node: NodeProto) -> NodeProto:
-    duplicate = NodeProto()
-    duplicate.CopyFrom(node)
-    return duplicate
