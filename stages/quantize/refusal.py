@@ -26,7 +26,7 @@ def refuse(model: ModelProto, name: str) -> None:
         StageError: it must not be quantized.
     """
     for node in all_nodes(model):
-        place = f"{node.op_type} node {node.name!r}" if node.name else f"a {node.op_type} node"
+        place = _place(node.op_type, node.name)
         if _is_quantized(node.op_type, node.domain):
             raise StageError(
                 f"{name} is quantized already: it has {place}. Give the float model it was made from as export.source."
@@ -55,9 +55,13 @@ def refuse_non_finite_weights(model: ModelProto, name: str) -> None:
             if bad:
                 what = "NaN" if np.isnan(values).any() else "infinity"
                 raise StageError(
-                    f"{name}: the weight {weight.name!r} of {node.op_type} node {node.name!r} has {what} in {bad} of "
+                    f"{name}: the weight {weight.name!r} of {_place(node.op_type, node.name)} has {what} in {bad} of "
                     f"{values.size} values. The training diverged or the export is damaged: mend the model."
                 )
+
+
+def _place(op_type: str, name: str) -> str:
+    return f"the {op_type} node {name!r}" if name else f"an unnamed {op_type} node"
 
 
 def _is_quantized(op_type: str, domain: str) -> bool:
