@@ -6,12 +6,13 @@ from onnx import ModelProto
 from stages.common import model_file
 from stages.common.errors import StageError
 from stages.quantize.graphs import all_nodes, scopes
-from stages.quantize.inventory import weighted_nodes
+from stages.quantize.inventory import WEIGHT_INPUTS, weighted_nodes
 
 _QUANTIZED = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
 _QUANTIZED_MICROSOFT = frozenset(
     {"DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "GatherBlockQuantized", "MatMulNBits", "MatMulBnb4", "QAttention"}
 )
+_TRAINED = WEIGHT_INPUTS.keys() - {"Gather"}
 _DECODERS = frozenset({"BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"})
 
 
@@ -39,13 +40,17 @@ def refuse(model: ModelProto, name: str) -> None:
 
 
 def refuse_non_finite_weights(model: ModelProto, name: str) -> None:
-    """Refuse a model with NaN or infinity in a weight.
+    """Refuse a model with NaN or infinity in a weight of a trained operator.
+
+    Tables that Gather reads and constants of other operators may hold infinity on purpose: attention masks do.
 
     Raises:
         StageError: naming the tensor and the node.
     """
     by_path = {scope.path: scope for scope in scopes(model)}
     for node in weighted_nodes(model):
+        if node.op_type not in _TRAINED:
+            continue
         for weight in node.weights:
             found = by_path[node.graph].constant(weight.name)
             if found is None:

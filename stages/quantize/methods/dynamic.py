@@ -154,9 +154,6 @@ def _gather(site: Site) -> str:
 
 def _lstm(site: Site) -> str:
     """W [directions, 4 hidden, inputs] and R likewise; the INT8 kernel takes them transposed, and signed."""
-    node = site.node
-    if attribute(node, "layout", 0):
-        raise KeepFloatError("it has layout 1; the INT8 kernel takes layout 0")
     weights = [site.weight(1), site.weight(2)]
     channels = (0, 1) if site.params.per_channel else (0,)
     values, scales = [], []

@@ -126,6 +126,8 @@ class Site:
             raise KeepFloatError(f"its weight is {found.values.dtype}; ONNX Runtime's INT8 kernels take float32 only")
         if found.values.size == 0:
             raise KeepFloatError("its weight is empty: INT8 kernels return uninitialised memory for it")
+        if not np.isfinite(found.values).all():
+            raise KeepFloatError("its weight has NaN or infinity in it, which has no INT8 form")
         return found
 
     def emit(self, op_type: str, inputs: Iterable[str], stem: str, **attributes: object) -> str:
