@@ -16,6 +16,8 @@ from stages.quantize.linear import Quantized
 
 MICROSOFT = "com.microsoft"
 
+_WORKERS = frozenset({"ConvInteger", "MatMulInteger"})
+
 
 class KeepFloatError(Exception):
     """The node stays as it is; `str()` is the reason."""
@@ -126,24 +128,26 @@ class Site:
             raise KeepFloatError("its weight is empty: INT8 kernels return uninitialised memory for it")
         return found
 
-    def emit(self, op_type: str, inputs: Iterable[str], stem: str, domain: str = "", **attributes: object) -> str:
+    def emit(self, op_type: str, inputs: Iterable[str], stem: str, **attributes: object) -> str:
         """Emit a node of one output; returns the name of the output."""
         output = self._rewriter.names.fresh(stem)
-        self.emit_last(op_type, inputs, [output], domain, **attributes)
+        self.emit_last(op_type, inputs, [output], "", **attributes)
         return output
 
     def emit_last(
         self, op_type: str, inputs: Iterable[str], outputs: Iterable[str], domain: str = "", **attributes: object
     ) -> None:
         """Emit a node with the outputs given, e.g. those of the node that is replaced."""
-        name = self._rewriter.names.fresh(f"{self.node.name}_{op_type}")
+        # The node that does the work of the one that is replaced keeps its name: profiles and reports speak of it.
+        works = domain == MICROSOFT or op_type in _WORKERS
+        name = self.node.name if works else self._rewriter.names.fresh(f"{self.node.name}_{op_type}")
         self.nodes.append(helper.make_node(op_type, list(inputs), list(outputs), name, domain=domain, **attributes))
         if domain:
             self._rewriter.domains.add(domain)
 
-    def emit_like(self, op_type: str, inputs: Iterable[str], stem: str, domain: str = "") -> str:
+    def emit_like(self, op_type: str, inputs: Iterable[str], stem: str) -> str:
         """As `emit`, with the attributes of the node that is replaced."""
-        output = self.emit(op_type, inputs, stem, domain)
+        output = self.emit(op_type, inputs, stem)
         self.nodes[-1].attribute.extend(self.node.attribute)
         return output
 
