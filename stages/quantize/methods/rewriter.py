@@ -177,9 +177,13 @@ class Site:
         """`weight` in 8 bits; its float values leave the model once nothing uses them."""
         reduce = self.params.reduce_range if reduce_range is None else reduce_range
         result = linear.quantize(weight.values, weight_type, channel_axes, reduce)
-        self._sqnr.append(linear.sqnr_db(weight.values, result.dequantized()))
-        self._rewriter.replaced.add(weight.name)
+        self.replace_weight(weight, result.dequantized())
         return result
+
+    def replace_weight(self, weight: Constant, approximation: np.ndarray) -> None:
+        """Take note that `approximation` stands for `weight` now: its float values leave once nothing uses them."""
+        self._sqnr.append(linear.sqnr_db(weight.values, approximation))
+        self._rewriter.replaced.add(weight.name)
 
     def store(self, weight: Constant, suffix: str, values: np.ndarray) -> str:
         """Store a constant derived from `weight` beside it; equal ones (a tied weight) are stored once."""
