@@ -173,7 +173,7 @@ def _lstm(site: Site) -> str:
 
 
 def _attention(site: Site) -> str:
-    known = {"do_rotary", "mask_filter_value", "num_heads", "past_present_share_buffer", "unidirectional"}
+    known = {"do_rotary", "mask_filter_value", "num_heads", "past_present_share_buffer", "scale", "unidirectional"}
     unknown = sorted({each.name for each in site.node.attribute} - known)
     if unknown:
         raise KeepFloatError(f"the INT8 kernel has no attribute {unknown[0]}")

@@ -55,7 +55,7 @@ class Rewriter:
         self.replaced: set[str] = set()
         self.domains: set[str] = set()
         self.activations: dict[tuple[str, str], Activation] = {}
-        self.stored: dict[tuple[str, ...], str] = {}
+        self.stored: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def rewrite(self, rules: dict[str, Rule]) -> dict[str, Decision]:
         """Apply the rule of each node named in `rules`, in every graph."""
@@ -186,11 +186,10 @@ class Site:
         self._rewriter.replaced.add(weight.name)
 
     def store(self, weight: Constant, suffix: str, values: np.ndarray) -> str:
-        """Store a constant derived from `weight` beside it; equal ones (a tied weight) are stored once."""
-        digest = hashlib.sha256(values.tobytes()).hexdigest()
-        key = (weight.scope.path, weight.name, suffix, str(values.dtype), str(values.shape), digest)
-        stored = self._rewriter.stored
-        if key not in stored:
-            stored[key] = self._rewriter.names.fresh(f"{weight.name}_{suffix}")
-            weight.scope.graph.initializer.append(numpy_helper.from_array(values, stored[key]))
-        return stored[key]
+        """Store a constant made of `weight` in the main graph, which every graph sees; equal ones are stored once."""
+        rewriter = self._rewriter
+        key = (str(values.dtype), values.shape, hashlib.sha256(values.tobytes()).digest())
+        if key not in rewriter.stored:
+            rewriter.stored[key] = rewriter.names.fresh(f"{weight.name}_{suffix}")
+            rewriter.model.graph.initializer.append(numpy_helper.from_array(values, rewriter.stored[key]))
+        return rewriter.stored[key]
