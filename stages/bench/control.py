@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from stages.bench.feeds import Feeds
+from stages.bench.feeds import StoredFeed
 from stages.bench.interval import Interval
 from stages.bench.latency import Settings, compare
 from stages.common import files
 
 
-def once(model: Path, feeds: Feeds, settings: Settings, machine_id: str, launched: Callable[[], object]) -> Interval:
+def once(
+    model: Path, feed: StoredFeed, settings: Settings, machine_id: str, launched: Callable[[], object]
+) -> Interval:
     """The speed-up of `model` over itself: measured once on each machine and number of threads, then remembered.
 
     An interval that misses 1 is not remembered: one in twenty does by chance, and the next run tells.
@@ -24,7 +26,7 @@ def once(model: Path, feeds: Feeds, settings: Settings, machine_id: str, launche
     known = _recall(memory)
     if known is not None:
         return known
-    (found,) = compare((model, model), [feeds], settings, budget=0, target=0, launched=launched)
+    (found,) = compare((model, model), [feed], settings, budget=0, target=0, launched=launched)
     if found.interval.covers(1):
         _remember(memory, found.interval)
     return found.interval

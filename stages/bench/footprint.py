@@ -1,6 +1,6 @@
 """What each model takes: memory and load time, each model alone in fresh processes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from stages.bench import child
+from stages.bench.feeds import StoredFeed
 from stages.bench.latency import Settings
+from stages.common.model_file import external_data
 
 REPEATS = 5
 
@@ -27,8 +29,8 @@ class Footprint:
 
 def measure(
     model: Path,
-    feed: Mapping[str, Any],
-    one_node: tuple[Path, Mapping[str, Any]],
+    feed: StoredFeed,
+    one_node: tuple[Path, StoredFeed],
     settings: Settings,
     *,
     repeats: int = REPEATS,
@@ -40,12 +42,14 @@ def measure(
         StageError: the model does not load or run.
     """
     job = {
-        "model": str(model.resolve()),
+        "model": str(model.absolute()),
         "threads": settings.threads,
-        "feed": feed,
+        "feed": feed.job(),
         "one_node": str(one_node[0]),
-        "one_node_feed": one_node[1],
+        "one_node_feed": one_node[1].job(),
     }
+    _read_through(model)
+    _read_through(external_data(model))
     answers = []
     for _ in range(repeats):
         answers.append(child.ask("probe", job, (settings.lock,)))
@@ -63,3 +67,11 @@ def measure(
         median("peak_run_mb"),
         answers[0]["method"],
     )
+
+
+def _read_through(path: Path) -> None:
+    """Bring a file into the system's cache: it is loading that is compared, not the disk."""
+    if path.exists():
+        with path.open("rb", buffering=0) as file:
+            while file.read(1 << 20):
+                pass

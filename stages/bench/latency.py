@@ -2,18 +2,14 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
 from stages.bench import child
-from stages.bench.feeds import Feeds
-from stages.bench.interval import Interval, over_launches
-
-MIN_LAUNCHES = 8
-"""Fewer make the interval too narrow once measuring stops by its width."""
+from stages.bench.comparison import MIN_LAUNCHES, Comparison, Launch, summed_up
+from stages.bench.feeds import StoredFeed
 
 SECONDS = 0.4
 """Timed in one launch: about where more seconds and more launches narrow the interval by as much."""
@@ -30,37 +26,9 @@ class Settings:
     lock: int
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What the launches found at one batch size.
-
-    Attributes:
-        interval: of the speed-up.
-        fp32_ns: every timed call of the fp32 model in nanoseconds, shape [calls].
-        int8_ns: the same of the INT8 model.
-        cpu_share: CPU time over wall time of the timed rounds, the median launch.
-        launches: how many.
-        samples: in one call.
-        stopped_by: what ended it, the target half-width or the budget.
-    """
-
-    interval: Interval
-    fp32_ns: np.ndarray
-    int8_ns: np.ndarray
-    cpu_share: float
-    launches: int
-    samples: int
-    stopped_by: Literal["target", "budget"]
-
-    def of_one_model(self) -> "Comparison":
-        """The same where both files hold one model: the speed-up is 1, and every call is a call of both."""
-        ns = np.concatenate([self.fp32_ns, self.int8_ns])
-        return replace(self, interval=Interval(1.0, 1.0, 1.0), fp32_ns=ns, int8_ns=ns)
-
-
 def compare(
     models: Pair,
-    feeds: Sequence[Feeds],
+    feeds: Sequence[StoredFeed],
     settings: Settings,
     *,
     budget: float,
@@ -75,7 +43,7 @@ def compare(
 
     Args:
         models: fp32 and INT8.
-        feeds: of one batch size each; every launch measures all of them.
+        feeds: every launch measures all of them.
         settings: how to launch.
         budget: in seconds, for all launches together.
         target: half-width as a share of the speed-up.
@@ -89,52 +57,37 @@ def compare(
         StageError: a model does not load or run.
     """
     end = time.monotonic() + budget
-    answers: list[list[dict[str, Any]]] = []
+    launches: list[list[Launch]] = []
     while True:
-        answers.append(_launch(models, feeds, settings, seconds, len(answers)))
+        launches.append(_launch(models, feeds, settings, seconds, len(launches)))
         launched()
-        if len(answers) < MIN_LAUNCHES:
+        if len(launches) < MIN_LAUNCHES:
             continue
-        columns = list(zip(*answers, strict=True))
-        intervals = [over_launches([answer["log_ratio"] for answer in column]) for column in columns]
-        narrow = all(each.halfwidth <= target for each in intervals)
-        if narrow or time.monotonic() >= end:
-            break
-    return [
-        Comparison(
-            interval,
-            fp32_ns=np.concatenate([answer["ns"][0] for answer in column]),
-            int8_ns=np.concatenate([answer["ns"][1] for answer in column]),
-            cpu_share=float(np.median([answer["cpu_share"] for answer in column])),
-            launches=len(column),
-            samples=each.samples,
-            stopped_by="target" if narrow else "budget",
-        )
-        for interval, column, each in zip(intervals, columns, feeds, strict=True)
-    ]
+        by_feed = zip(feeds, zip(*launches, strict=True), strict=True)
+        found = [summed_up(each, feed.samples, target) for feed, each in by_feed]
+        if all(each.stopped_by == "target" for each in found) or time.monotonic() >= end:
+            return found
 
 
-def median_ms(model: Path, feeds: Feeds, settings: Settings, seconds: float) -> float:
+def median_ms(model: Path, feed: StoredFeed, settings: Settings, seconds: float) -> float:
     """The median time of one call of `model` in one launch, in milliseconds.
 
     Raises:
         StageError: the model does not load or run.
     """
-    (answer,) = _launch((model, model), [feeds], settings, seconds, 0)
-    return float(np.median(np.concatenate(answer["ns"]))) / 1e6
+    (launch,) = _launch((model, model), [feed], settings, seconds, 0)
+    return float(np.median(launch.medians())) / 1e6
 
 
-def _launch(
-    models: Pair, feeds: Sequence[Feeds], settings: Settings, seconds: float, number: int
-) -> list[dict[str, Any]]:
+def _launch(models: Pair, feeds: Sequence[StoredFeed], settings: Settings, seconds: float, number: int) -> list[Launch]:
     job = {
-        "models": [str(path.resolve()) for path in models],
+        "models": [str(path.absolute()) for path in models],
         "threads": settings.threads,
-        "feeds": [each[number] for each in feeds],
+        "feeds": [each.job() for each in feeds],
         "seconds": seconds,
         "turn": number + settings.seed,
     }
-    answers: list[dict[str, Any]] = child.ask("launch", job, (settings.lock,))
-    for answer in answers:
-        answer["ns"] = [np.array(durations) for durations in answer["ns"]]
-    return answers
+    return [
+        Launch([(np.array(fp32), np.array(int8)) for fp32, int8 in each["rounds"]], each["cpu_share"])
+        for each in child.ask("launch", job, (settings.lock,))
+    ]

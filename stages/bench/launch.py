@@ -36,8 +36,8 @@ def work(job: Any) -> list[dict[str, Any]]:
             `turn`, a number that decides which model is loaded first and which is timed first.
 
     Returns:
-        For each feed: `log_ratio`, the median over the rounds of log(time of the first model / time of the second);
-        `ns`, of both models every timed call in nanoseconds; `cpu_share`, CPU time of this thread over wall time.
+        For each feed: `rounds`, in each of them of both models the time of every call that counts, in nanoseconds;
+        `cpu_share`, CPU time of this thread over wall time.
     """
     paths = job["models"]
     sessions = [None, None]
@@ -63,24 +63,21 @@ def _compare(
         calls.append(partial(session.run, [output.name for output in session.get_outputs()], feed))
     steady = [_warm_up(call) for call in calls]
     lengths = [max(MIN_CALLS, math.ceil(ROUND_NS / each)) + 1 for each in steady]
-    rounds = MIN_ROUNDS // 2 if max(steady) > SLOW_NS else MIN_ROUNDS
+    fewest = MIN_ROUNDS // 2 if max(steady) > SLOW_NS else MIN_ROUNDS
 
-    timed: list[list[int]] = [[], []]
-    log_ratios: list[float] = []
+    rounds: list[list[list[int]]] = []
     gc.collect()
     gc.disable()
     wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
     end = wall + int(seconds * 1e9)
-    while len(log_ratios) < rounds or time.perf_counter_ns() < end:
-        medians = [0.0, 0.0]
-        for which in _order(len(log_ratios), turn):
-            durations = _round(calls[which], lengths[which])
-            medians[which] = statistics.median(durations)
-            timed[which] += durations
-        log_ratios.append(math.log(medians[0] / medians[1]))
+    while len(rounds) < fewest or time.perf_counter_ns() < end:
+        calls_ns: list[list[int]] = [[], []]
+        for which in _order(len(rounds), turn):
+            calls_ns[which] = _round(calls[which], lengths[which])
+        rounds.append(calls_ns)
     wall, cpu = time.perf_counter_ns() - wall, time.thread_time_ns() - cpu
     gc.enable()
-    return {"log_ratio": statistics.median(log_ratios), "ns": timed, "cpu_share": cpu / wall}
+    return {"rounds": rounds, "cpu_share": cpu / wall}
 
 
 def _order(number: int, turn: int) -> tuple[int, int]:

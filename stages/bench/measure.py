@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from stages.bench import child, control, feeds, footprint, latency, noise, one_node
-from stages.bench.feeds import Feeds
+from stages.bench.comparison import MIN_LAUNCHES, Comparison
+from stages.bench.feeds import StoredFeed
 from stages.bench.footprint import Footprint
 from stages.bench.inputs import Findings, Subject
 from stages.bench.interval import Interval
-from stages.bench.latency import Comparison, Settings
+from stages.bench.latency import Settings
 from stages.bench.launch import fewest_calls
 from stages.bench.noise import Noise
 from stages.bench.operators import Profile
@@ -57,7 +57,7 @@ class Measured:
     @property
     def overhead_bound(self) -> bool:
         """Whether the call itself takes a fifth of the INT8 model's time or more."""
-        return self._int8_ms() < OVERHEAD_BOUND * self.floor_ms
+        return self.serving.int8.p50_ms < OVERHEAD_BOUND * self.floor_ms
 
     def overhead(self) -> str:
         """That in words: a sentence without its stop, or nothing."""
@@ -65,11 +65,8 @@ class Measured:
             return ""
         return (
             f"A call that computes nothing takes {self.floor_ms * 1e3:.2g} us here, one of the INT8 model "
-            f"{self._int8_ms() * 1e3:.2g} us: what INT8 can gain is small beside the call"
+            f"{self.serving.int8.p50_ms * 1e3:.2g} us: what INT8 can gain is small beside the call"
         )
-
-    def _int8_ms(self) -> float:
-        return float(np.median(self.serving.int8_ns)) / 1e6
 
 
 def measure(subject: Subject, findings: Findings, params: Params, lock: int) -> Measured:
@@ -92,12 +89,12 @@ def measure(subject: Subject, findings: Findings, params: Params, lock: int) -> 
         tqdm(bar_format="bench, {desc}{n} launches, {elapsed}", disable=None) as bar,
     ):
         folder = Path(name)
-        one_node_model, one_node_feeds = one_node.write(folder)
+        one_node_model, one_node_feed = one_node.write(folder)
 
-        def prepared(size: int) -> Feeds:
-            return feeds.write(subject.data, size, params.bench.seed, folder)
+        def prepared(size: int) -> StoredFeed:
+            return feeds.draw(subject.data, size, params.bench.seed, folder)
 
-        def compared(at: Sequence[Feeds], seconds: float) -> list[Comparison]:
+        def compared(at: Sequence[StoredFeed], seconds: float) -> list[Comparison]:
             budget = params.bench.max_seconds if findings.quantized else 0
             target = params.bench.target_halfwidth
             return latency.compare(
@@ -105,10 +102,12 @@ def measure(subject: Subject, findings: Findings, params: Params, lock: int) -> 
             )
 
         bar.set_description("latency")
-        serving_feeds = prepared(subject.batch)
+        serving_feed = prepared(subject.batch)
         before = noise.snapshot()
-        (serving,) = compared([serving_feeds], latency.SECONDS)
-        disturbance = noise.between(before, noise.snapshot(), serving.cpu_share if settings.threads == 1 else None)
+        (serving,) = compared([serving_feed], latency.SECONDS)
+        disturbance = noise.between(
+            before, noise.snapshot(), serving.quiet_share, serving.cpu_share if settings.threads == 1 else None
+        )
 
         bar.set_description("latency at other batch sizes")
         sizes, left_out = _sizes(subject, serving, params)
@@ -118,9 +117,7 @@ def measure(subject: Subject, findings: Findings, params: Params, lock: int) -> 
         if params.bench.memory:
             bar.set_description("memory and load")
             fp32, int8 = (
-                footprint.measure(
-                    model, serving_feeds[0], (one_node_model, one_node_feeds[0]), settings, launched=bar.update
-                )
+                footprint.measure(model, serving_feed, (one_node_model, one_node_feed), settings, launched=bar.update)
                 for model in subject.models
             )
             footprints = (fp32, int8) if findings.quantized else (fp32, fp32)
@@ -128,16 +125,16 @@ def measure(subject: Subject, findings: Findings, params: Params, lock: int) -> 
         bar.set_description("control")
         itself = serving.interval
         if findings.quantized:
-            itself = control.once(subject.models[0], serving_feeds, settings, findings.machine_id, bar.update)
-        floor_ms = latency.median_ms(one_node_model, one_node_feeds, settings, SECONDS_BESIDE)
+            itself = control.once(subject.models[0], serving_feed, settings, findings.machine_id, launched=bar.update)
+        floor_ms = latency.median_ms(one_node_model, one_node_feed, settings, SECONDS_BESIDE)
 
         bar.set_description("profile")
         job = {
-            "models": [str(path.resolve()) for path in subject.models],
+            "models": [str(path.absolute()) for path in subject.models],
             "threads": settings.threads,
-            "feed": serving_feeds[0],
+            "feed": serving_feed.job(),
             "one_node": str(one_node_model),
-            "one_node_feed": one_node_feeds[0],
+            "one_node_feed": one_node_feed.job(),
             "folder": name,
         }
         profile = Profile(**child.ask("profiler", job, (lock,)))
@@ -156,8 +153,8 @@ def _sizes(subject: Subject, serving: Comparison, params: Params) -> tuple[list[
     spent = 0.0
     for size in wanted:
         # At worst: time grows with the batch, and launches do no more than they must.
-        call_ns = float(serving.fp32_ns.mean() + serving.int8_ns.mean()) / 2 * size / subject.batch
-        seconds = latency.MIN_LAUNCHES * fewest_calls(call_ns) * call_ns / 1e9
+        call_ns = (serving.fp32.p50_ms + serving.int8.p50_ms) / 2 * 1e6 * size / subject.batch
+        seconds = MIN_LAUNCHES * fewest_calls(call_ns) * call_ns / 1e9
         if spent + seconds > 2 * params.bench.max_seconds:
             left_out[size] = f"it would take about {seconds:.0f} s: raise bench.max_seconds to measure it"
             continue

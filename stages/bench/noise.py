@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+_QUIET = 0.9
 _STARVED = 0.95
 _BUSY = 0.1
 _CROWDED = 0.1
@@ -40,6 +41,7 @@ class Noise:
     """What disturbed the timed rounds; None where the system does not tell.
 
     Attributes:
+        quiet_share: of the timed rounds, this share was quiet.
         cpu_share: CPU time over wall time of the timed rounds.
         others_share: of the machine's CPU time, other processes took this.
         stolen_share: of the machine's CPU time, the hypervisor gave this to other machines.
@@ -48,6 +50,7 @@ class Noise:
         load: runnable tasks when it began, averaged over a minute.
     """
 
+    quiet_share: float
     cpu_share: float | None
     others_share: float | None
     stolen_share: float | None
@@ -58,6 +61,8 @@ class Noise:
     def __str__(self) -> str:
         """What was found, in words; nothing where all was quiet."""
         findings = []
+        if self.quiet_share < _QUIET:
+            findings.append(f"{1 - self.quiet_share:.0%} of the timed rounds were disturbed")
         if self.cpu_share is not None and self.cpu_share < _STARVED:
             findings.append(f"the timed calls had a CPU for {self.cpu_share:.0%} of their time")
         if (self.others_share or 0) > _BUSY:
@@ -88,7 +93,7 @@ def snapshot() -> Snapshot:
     )
 
 
-def between(before: Snapshot, after: Snapshot, cpu_share: float | None) -> Noise:
+def between(before: Snapshot, after: Snapshot, quiet_share: float, cpu_share: float | None) -> Noise:
     """What happened from one snapshot to the other."""
     seconds = max(after.clock - before.clock, 1e-9)
     capacity = seconds * (os.cpu_count() or 1)
@@ -99,6 +104,7 @@ def between(before: Snapshot, after: Snapshot, cpu_share: float | None) -> Noise
     busy, stolen = spent(before.busy, after.busy), spent(before.stolen, after.stolen)
     waited = spent(before.waited, after.waited)
     return Noise(
+        quiet_share=quiet_share,
         cpu_share=cpu_share,
         others_share=None if busy is None else max(0.0, busy - (after.own - before.own)) / capacity,
         stolen_share=None if stolen is None else stolen / capacity,

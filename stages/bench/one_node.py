@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from stages.bench.feeds import Feeds, store
+from stages.bench.feeds import StoredFeed, store
 
 
-def write(folder: Path) -> tuple[Path, Feeds]:
+def write(folder: Path) -> tuple[Path, StoredFeed]:
     """Write a model of one Identity node on one float, and its feed."""
     value: dict[str, Any] = {"elem_type": TensorProto.FLOAT, "shape": [1]}
     graph = helper.make_graph(
@@ -21,4 +21,4 @@ def write(folder: Path) -> tuple[Path, Feeds]:
     )
     path = folder / "one_node.onnx"
     onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)]), path)
-    return path, Feeds((store(folder / "one_node.npz", {"x": np.zeros(1, np.float32)}),), samples=1, repeated=False)
+    return path, store(folder / "one_node.npz", {"x": np.zeros(1, np.float32)}, samples=1)

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from stages.bench.comparison import Comparison
 from stages.bench.decision import Decision
 from stages.bench.interval import Interval
-from stages.bench.latency import Comparison
 from stages.bench.measure import Measured
 from stages.bench.quantiles import calls_for, quantile_ms
 from stages.common import paths
 from stages.common.files import rounded, write_csv, write_json
 
-_QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-_CURVE = [*np.linspace(0.01, 0.98, 98).round(2), *np.linspace(0.99, 0.999, 10).round(3)]
+_TAIL = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
+_CURVE = np.linspace(0.01, 0.99, 99).round(2)
 _OPERATORS_SHOWN = 5
 
 
@@ -49,6 +49,7 @@ def metrics(measured: Measured, machine_id: str, threads: int, decision: Decisio
         "call": {"floor_ms": rounded(measured.floor_ms), "overhead_bound": measured.overhead_bound},
         "control": _interval(measured.control),
         "noise": {
+            "quiet_share": rounded(noise.quiet_share),
             "cpu_share": rounded(noise.cpu_share),
             "others_share": rounded(noise.others_share),
             "stolen_share": rounded(noise.stolen_share),
@@ -73,7 +74,7 @@ def metrics(measured: Measured, machine_id: str, threads: int, decision: Decisio
     for key in ("others_share", "stolen_share", "waiting_share", "throttled_s"):
         if tree["noise"][key] is None:
             notes[key] = "this system does not count it"
-    return tree | {"bench_notes": notes} if notes else tree
+    return tree | {"bench_notes": notes}
 
 
 def tell(measured: Measured, size_ratio: float, decision: Decision) -> None:
@@ -81,8 +82,8 @@ def tell(measured: Measured, size_ratio: float, decision: Decision) -> None:
     rows = [
         (
             each.samples,
-            quantile_ms(each.fp32_ns, 0.5),
-            quantile_ms(each.int8_ns, 0.5),
+            each.fp32.p50_ms,
+            each.int8.p50_ms,
             *_throughput(each).values(),
             str(each.interval),
             each.interval.verdict,
@@ -118,9 +119,9 @@ def tell(measured: Measured, size_ratio: float, decision: Decision) -> None:
 
 
 def _latency(found: Comparison, notes: dict[str, str]) -> dict[str, float | None]:
-    latency = {}
-    for label, share in _QUANTILES.items():
-        for model, ns in (("fp32", found.fp32_ns), ("int8", found.int8_ns)):
+    latency = {"fp32_p50_ms": rounded(found.fp32.p50_ms), "int8_p50_ms": rounded(found.int8.p50_ms)}
+    for label, share in _TAIL.items():
+        for model, ns in (("fp32", found.fp32.all_ns), ("int8", found.int8.all_ns)):
             key = f"{model}_{label}_ms"
             latency[key] = rounded(quantile_ms(ns, share))
             if latency[key] is None:
@@ -135,15 +136,15 @@ def _interval(interval: Interval) -> dict[str, float | None]:
 def _throughput(found: Comparison) -> dict[str, float | None]:
     """Samples a second of one session that is always busy."""
     return {
-        f"{model}_per_s": rounded(found.samples / (float(np.median(ns)) / 1e9))
-        for model, ns in (("fp32", found.fp32_ns), ("int8", found.int8_ns))
+        "fp32_per_s": rounded(found.samples / found.fp32.p50_ms * 1e3),
+        "int8_per_s": rounded(found.samples / found.int8.p50_ms * 1e3),
     }
 
 
 def _at_batch(found: Comparison) -> dict[str, Any]:
     return {
-        "fp32_p50_ms": rounded(quantile_ms(found.fp32_ns, 0.5)),
-        "int8_p50_ms": rounded(quantile_ms(found.int8_ns, 0.5)),
+        "fp32_p50_ms": rounded(found.fp32.p50_ms),
+        "int8_p50_ms": rounded(found.int8.p50_ms),
         **_throughput(found),
         "speedup": rounded(found.interval.ratio),
         "low95": rounded(found.interval.low),
@@ -168,6 +169,6 @@ def _footprints(measured: Measured, notes: dict[str, str]) -> dict[str, dict[str
 
 def _curve(found: Comparison) -> Iterable[tuple[float | None, ...]]:
     for share in map(float, _CURVE):
-        row = [quantile_ms(ns, share) for ns in (found.fp32_ns, found.int8_ns)]
+        row = [quantile_ms(ns, share) for ns in (found.fp32.all_ns, found.int8.all_ns)]
         if None not in row:
             yield (share, *map(rounded, row))

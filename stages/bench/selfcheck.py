@@ -9,7 +9,8 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from stages.bench import feeds, inputs
-from stages.bench.latency import Comparison, Settings, compare
+from stages.bench.comparison import Comparison
+from stages.bench.latency import Settings, compare
 from stages.bench.lock import alone
 from stages.common.params import Params
 
@@ -32,7 +33,7 @@ def self_check(params: Params) -> int:
     checks: list[Comparison] = []
     seconds: list[float] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, alone() as lock:
-        serving = feeds.write(subject.data, subject.batch, params.bench.seed, Path(folder))
+        serving = feeds.draw(subject.data, subject.batch, params.bench.seed, Path(folder))
         for number in tqdm(range(CHECKS), desc="self-check", disable=None):
             start = time.monotonic()
             settings = Settings(params.serving.threads, params.bench.seed + number, lock)
