@@ -193,8 +193,9 @@ def test_sigterm_leaves_the_old_result_and_nothing_partial(bench: Bench) -> None
     _, errors = process.communicate(timeout=120)
     if process.returncode == 0:
         pytest.skip("the stage was faster than the signal")
-    assert process.returncode == 143, errors
-    assert errors == "Terminated: nothing half-written is left behind.\n"
+    # Killed outright where the signal came before the stage could listen: nothing was written then either.
+    assert process.returncode in (143, -signal.SIGTERM), errors
+    assert process.returncode != 143 or errors == "Terminated: nothing half-written is left behind.\n"
     assert _digest() == before
     assert not list(paths.ARTIFACTS.glob(".*"))
 

@@ -457,3 +457,13 @@ def test_a_weight_that_a_caller_may_override_stays(bench: Bench) -> None:
     outcome = bench.run()
     assert outcome.metrics["status"] == "nothing_to_quantize"
     assert [each.name for each in outcome.int8.get_overridable_initializers()] == ["W"]
+
+
+def test_a_table_of_numbers_is_no_embedding(bench: Bench) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["ids"], "ids", to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "ids"], ["y"], "look up"),
+    ]
+    table = np.array([1e-3, 1, 640], np.float32)
+    bench.give(graph(nodes, {"x": ("n", 2)}, {"y": None}, {"table": table}), {"x": np.ones((9, 2), np.float32)})
+    assert "one dimension" in bench.run().nodes["look up"]["reason"]
