@@ -1,14 +1,12 @@
 """What the stage reads: both models, the evaluation data, and the findings of the stages before."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 
 from stages.bench.latency import Pair
-from stages.common import feeding, model_file, paths
+from stages.common import feeding, files, model_file, paths
 from stages.common.errors import MissingInputError, StageError
 from stages.common.evaldata import EvalData
 from stages.common.params import Params
@@ -83,13 +81,13 @@ def findings() -> Findings:
     Raises:
         StageError: one is missing, or lacks what bench needs.
     """
-    host = _metrics(paths.HOST, "host")
-    quantize = _metrics(paths.QUANTIZE, "quantize")
-    parity = _metrics(paths.PARITY, "parity")
+    host = files.read_json(paths.HOST, "host")
+    quantize = files.read_json(paths.QUANTIZE, "quantize")
+    parity = files.read_json(paths.PARITY, "parity")
     try:
         return Findings(
             machine_id=host["machine_id"],
-            machine=f"{host['cpu']['model']} ({host['cpu']['isa']})",
+            machine=f"{host['cpu']['model']}, {host['cpu']['isa']}",
             quantized=quantize["status"] == "quantized",
             parity_passed=parity["passed"] is True,
         )
@@ -107,15 +105,3 @@ def size_ratio(models: Pair) -> float:
     """Size of the INT8 model over that of fp32, external data included."""
     fp32, int8 = (model_file.size_mb(path) for path in models)
     return int8 / fp32
-
-
-def _metrics(path: Path, made_by: str) -> dict[str, Any]:
-    if not path.exists():
-        raise MissingInputError(path, made_by)
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StageError(f"{path.as_posix()} is no JSON ({error}). Run {made_by} again.") from error
-    if not isinstance(tree, dict):
-        raise StageError(f"{path.as_posix()} holds no metrics. Run {made_by} again.")
-    return tree

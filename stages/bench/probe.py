@@ -31,7 +31,6 @@ def work(job: Any) -> dict[str, Any]:
         tell); `method` of the memory figures.
     """
     feed, threads = load(job["feed"]), job["threads"]
-    Path(job["model"]).read_bytes()  # a warm file cache: the disk is not what is compared here
     run(open_session(Path(job["one_node"]), threads), load(job["one_node_feed"]), name="the one-node model")
     _trim()
     base = _resident_mb()

@@ -15,7 +15,7 @@ from stages.common import paths
 from stages.common.files import rounded, write_csv, write_json
 
 _TAIL = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
-_CURVE = [*np.linspace(0.01, 0.98, 98).round(2), *np.linspace(0.99, 0.999, 10).round(3)]
+_CURVE = np.linspace(0.01, 0.99, 99).round(2)
 _OPERATORS_SHOWN = 5
 
 
@@ -74,7 +74,7 @@ def metrics(measured: Measured, machine_id: str, threads: int, decision: Decisio
     for key in ("others_share", "stolen_share", "waiting_share", "throttled_s"):
         if tree["noise"][key] is None:
             notes[key] = "this system does not count it"
-    return tree | {"bench_notes": notes} if notes else tree
+    return tree | {"bench_notes": notes}
 
 
 def tell(measured: Measured, size_ratio: float, decision: Decision) -> None:

@@ -47,11 +47,17 @@ def _histogram(outputs: list[OutputComparison]) -> Iterator[tuple[Any, ...]]:
 
 
 def _pairs(outputs: list[OutputComparison]) -> Iterator[tuple[Any, ...]]:
+    """A uniform sample, and the worst, which it would most likely miss."""
     for output in outputs:
-        if output.pairs.values is not None:
-            kept = zip(output.pairs.samples.tolist(), output.pairs.values.tolist(), strict=True)
-            for sample, (fp32, int8) in sorted(kept)[:PLOTTED_PAIRS]:
-                yield output.name, sample, rounded(fp32, 6), rounded(int8, 6)
+        if output.pairs.values is None:
+            continue
+        samples, values = output.pairs.samples[:PLOTTED_PAIRS], output.pairs.values[:PLOTTED_PAIRS]
+        kept = {(sample, *pair) for sample, pair in zip(samples.tolist(), values.tolist(), strict=True)}
+        kept |= {
+            (each.sample, each.reference, each.candidate) for each in output.worst.samples if each.error < math.inf
+        }
+        for sample, fp32, int8 in sorted(kept):
+            yield output.name, sample, rounded(fp32, 6), rounded(int8, 6)
 
 
 def _worst(comparison: Comparison) -> Iterator[tuple[Any, ...]]:

@@ -4,8 +4,9 @@ Every quantized node is first run alone, on the activations of fp32: the error t
 then put back to float in the INT8 model, one at a time and together, and the result is judged by the same rules.
 """
 
+import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -90,6 +91,25 @@ def diagnose(
         return Diagnosis(reason=f"the pieces of the graph cannot be run alone: {error}")
 
 
+def excludable() -> dict[str, str] | None:
+    """The quantized nodes that `metrics/nodes.csv` lists, name to op type; None where quantize left no such file."""
+    if not paths.NODES.exists():
+        return None
+    with paths.NODES.open(newline="", encoding="utf-8") as file:
+        return {row["node"]: row["op_type"] for row in csv.DictReader(file) if row["quantized"] == "true"}
+
+
+def named(known: Mapping[str, str] | None, made: Iterable[str]) -> dict[str, str]:
+    """Which known nodes became these nodes of the INT8 graph; quantize calls them `<node>` or `<node>_<more>`."""
+    found = {}
+    for name in made:
+        stems = [name, *(name[:place] for place in range(len(name) - 1, 0, -1) if name[place] == "_")]
+        stem = next((each for each in stems if each in (known or {})), None)
+        if stem is not None and known is not None:
+            found[stem] = known[stem]
+    return found
+
+
 @dataclass(frozen=True)
 class _Trials:
     fp32: ModelProto
@@ -111,7 +131,7 @@ class _Trials:
         pieces = [piece for name, piece in quantized.items() if name in floats]
         if not pieces:
             return Diagnosis(reason="the two graphs share no tensor around a quantized node")
-        suspects = self._suspects(floats, self._noise(pieces))
+        suspects = self._suspects(quantized, floats, self._noise(pieces))
         if not suspects:
             return Diagnosis(reason="none of the quantized nodes has a name, so that none can be excluded")
         answers = [self.setting.fp32.answer(batch) for batch in self.batches]
@@ -142,16 +162,22 @@ class _Trials:
                 _add(sums[name], values[name], array)
         return {name: each.sqnr_db for name, each in sums.items() if each.sqnr_db is not None}
 
-    def _suspects(self, floats: Mapping[str, Segment], noise: Mapping[str, float]) -> list[Suspect]:
+    def _suspects(
+        self, quantized: Mapping[str, Segment], floats: Mapping[str, Segment], noise: Mapping[str, float]
+    ) -> list[Suspect]:
         """The noisiest first; tensors that the same nodes make (an LSTM has three outputs) are one suspect."""
+        known = excludable()
         found: dict[tuple[str, ...], Suspect] = {}
         for output in sorted(noise, key=lambda name: (noise[name], name)):
-            nodes = [node for node in segments.weighted_nodes(self.fp32, floats[output]) if node.name]
-            names = tuple(node.name for node in nodes)
+            nodes = named(known, [self.int8.graph.node[place].name for place in quantized[output].nodes])
+            if known is None:
+                weighted = segments.weighted_nodes(self.fp32, floats[output])
+                nodes = {node.name: node.op_type for node in weighted if node.name}
+            names = tuple(nodes)
             if names in found:
                 found[names] = replace(found[names], outputs=(*found[names].outputs, output))
             elif names:
-                found[names] = Suspect(names, nodes[0].op_type, (output,), noise[output])
+                found[names] = Suspect(names, nodes[names[0]], (output,), noise[output])
         return list(found.values())
 
     def _alone(

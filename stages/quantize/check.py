@@ -25,7 +25,7 @@ SAME = 1e-4
 class Reference:
     """What the float model does: its interface, and its outputs on a few feeds."""
 
-    interface: tuple[tuple[str, str, str], ...]
+    interface: tuple[tuple[str, str], ...]
     feeds: Sequence[Feed]
     outputs: Sequence[Outputs]
 
@@ -34,19 +34,19 @@ def reference(session: ort.InferenceSession, feeds: Sequence[Feed], name: str) -
     """Run the float model.
 
     Raises:
-        StageError: it does not run, or gives NaN; the sentence ends with what to do.
+        StageError: it does not run.
     """
     return Reference(_interface(session), feeds, [_run(session, feed, name) for feed in feeds])
 
 
-def difference(model: ModelProto, expected: Reference, name: str) -> str:
+def difference(model: ModelProto, expected: Reference) -> str:
     """Why a rewritten float model is not the same as the source; empty if it is."""
-    return _problem(model, expected, name, _moved)
+    return _problem(model, expected, "the rewritten model", _moved)
 
 
-def fault(model: ModelProto, expected: Reference, name: str) -> str:
+def fault(model: ModelProto, expected: Reference) -> str:
     """Why a quantized model must not be published; empty if it may."""
-    return _problem(model, expected, name, _insane)
+    return _problem(model, expected, "the quantized model", _insane)
 
 
 def _problem(
@@ -60,7 +60,8 @@ def _problem(
             return f"its interface changed at {changed[0]}"
         got = [_run(session, feed, name) for feed in expected.feeds]
     except StageError as error:
-        return str(error)
+        cause = error.__cause__
+        return f"ONNX Runtime refuses it: {sessions.ort_words(cause)}" if isinstance(cause, Exception) else str(error)
     for output in expected.outputs[0] if expected.outputs else ():
         problem = judged(output, [each[output] for each in expected.outputs], [each[output] for each in got])
         if problem:
@@ -101,9 +102,12 @@ def _insane(output: str, floats: list[np.ndarray], others: list[np.ndarray]) -> 
     return ""
 
 
-def _interface(session: ort.InferenceSession) -> tuple[tuple[str, str, str], ...]:
-    """Name, type and shape of every input and output, in order."""
-    return tuple((each.name, each.type, str(each.shape)) for each in (*session.get_inputs(), *session.get_outputs()))
+def _interface(session: ort.InferenceSession) -> tuple[tuple[str, str], ...]:
+    """Name and type of every input and output, in order.
+
+    Not the shapes: ONNX Runtime infers them anew, finer for some models and coarser for others, whatever is declared.
+    """
+    return tuple((each.name, each.type) for each in (*session.get_inputs(), *session.get_outputs()))
 
 
 def _run(session: ort.InferenceSession, feed: Feed, name: str) -> Outputs:

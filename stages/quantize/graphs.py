@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import TopologicalSorter
 
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
@@ -122,6 +123,20 @@ def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
         copies.append(duplicate)
     del graph.node[:]
     graph.node.extend(copies)
+
+
+def sort_nodes(graph: GraphProto) -> None:
+    """Put every node behind those it takes values from, as ONNX demands and ONNX Runtime does not."""
+    made_by = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    before = {
+        index: {made_by[name] for name in _needs(node) if name in made_by} for index, node in enumerate(graph.node)
+    }
+    if any(other > index for index, others in before.items() for other in others):
+        replace_nodes(graph, [graph.node[index] for index in TopologicalSorter(before).static_order()])
+
+
+def _needs(node: NodeProto) -> set[str]:
+    return {*node.input, *(name for _, body in subgraphs(node) for name in used_names(body))}
 
 
 def used_names(graph: GraphProto) -> set[str]:

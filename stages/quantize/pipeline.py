@@ -1,6 +1,6 @@
 """From the float model to the quantized one: refuse, normalise, quantize, check."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -12,14 +12,29 @@ from stages.common.errors import StageError
 from stages.common.evaldata import EvalData
 from stages.common.params import Quantize
 from stages.common.sessions import Feed
-from stages.quantize import check, methods, refusal
-from stages.quantize.decision import Decision, kept
+from stages.quantize import check, methods, refusal, saturation, trial
+from stages.quantize.decision import Decision
+from stages.quantize.graphs import all_nodes
 from stages.quantize.inventory import WeightedNode, weighted_nodes
 from stages.quantize.normalise import Step, normalise
+from stages.quantize.saturation import Pairs
 from stages.quantize.selection import select
 
 CHECK_FEEDS = 8
 """How many feeds the checks run: enough to see a broken model, too few to cost anything."""
+
+CLASSICAL = frozenset(
+    {
+        "LinearClassifier",
+        "LinearRegressor",
+        "SVMClassifier",
+        "SVMRegressor",
+        "TreeEnsemble",
+        "TreeEnsembleClassifier",
+        "TreeEnsembleRegressor",
+    }
+)
+"""Operators of ai.onnx.ml whose parameters are attributes."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,8 @@ class Result:
         decisions: what became of each of them, by name.
         steps: what was normalised.
         quantizable: names of the nodes that the method has an INT8 form for.
+        pairs: of the quantized nodes, the pairs of weights that can saturate without VNNI.
+        classical: the types of operator that keep their parameters in attributes: trees, linear models and the like.
     """
 
     model: ModelProto | None
@@ -39,6 +56,8 @@ class Result:
     decisions: dict[str, Decision]
     steps: Sequence[Step]
     quantizable: frozenset[str]
+    pairs: Mapping[str, Pairs]
+    classical: Sequence[str]
 
 
 def quantize(model: ModelProto, data: EvalData, params: Quantize, name: str) -> Result:
@@ -66,23 +85,11 @@ def quantize(model: ModelProto, data: EvalData, params: Quantize, name: str) -> 
     nodes = weighted_nodes(normal)
     selected, decisions = select(nodes, method, params)
     attempt = partial(method.quantize, normal, params=params, calibration=feeds)
-    quantized, made = _checked(attempt, selected, expected)
+    quantized, made = trial.most_that_passes(attempt, selected, partial(check.fault, expected=expected))
     quantizable = frozenset(node.name for node in nodes if node.op_type in method.OP_TYPES)
-    return Result(quantized, nodes, decisions | made, steps, quantizable)
-
-
-def _checked(
-    attempt: Callable[[Sequence[WeightedNode]], tuple[ModelProto, dict[str, Decision]]],
-    nodes: Sequence[WeightedNode],
-    expected: check.Reference,
-) -> tuple[ModelProto | None, dict[str, Decision]]:
-    quantized, decisions = attempt(nodes)
-    if not any(decision.quantized for decision in decisions.values()):
-        return None, decisions
-    problem = check.fault(quantized, expected, "the quantized model")
-    if not problem:
-        return quantized, decisions
-    return None, {name: kept(problem) if each.quantized else each for name, each in decisions.items()}
+    pairs = saturation.of_model(quantized) if quantized is not None else {}
+    classical = sorted({node.op_type for node in all_nodes(model) if node.domain == "ai.onnx.ml"} & CLASSICAL)
+    return Result(quantized, nodes, decisions | made, steps, quantizable, pairs, classical)
 
 
 def _feeds(data: EvalData, batch: int) -> Iterator[Feed]:

@@ -16,6 +16,8 @@ from stages.quantize.linear import Quantized
 
 MICROSOFT = "com.microsoft"
 
+_WORKERS = frozenset({"ConvInteger", "MatMulInteger"})
+
 
 class KeepFloatError(Exception):
     """The node stays as it is; `str()` is the reason."""
@@ -53,7 +55,7 @@ class Rewriter:
         self.replaced: set[str] = set()
         self.domains: set[str] = set()
         self.activations: dict[tuple[str, str], Activation] = {}
-        self.stored: dict[tuple[str, ...], str] = {}
+        self.stored: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def rewrite(self, rules: dict[str, Rule]) -> dict[str, Decision]:
         """Apply the rule of each node named in `rules`, in every graph."""
@@ -124,26 +126,30 @@ class Site:
             raise KeepFloatError(f"its weight is {found.values.dtype}; ONNX Runtime's INT8 kernels take float32 only")
         if found.values.size == 0:
             raise KeepFloatError("its weight is empty: INT8 kernels return uninitialised memory for it")
+        if not np.isfinite(found.values).all():
+            raise KeepFloatError("its weight has NaN or infinity in it, which has no INT8 form")
         return found
 
-    def emit(self, op_type: str, inputs: Iterable[str], stem: str, domain: str = "", **attributes: object) -> str:
+    def emit(self, op_type: str, inputs: Iterable[str], stem: str, **attributes: object) -> str:
         """Emit a node of one output; returns the name of the output."""
         output = self._rewriter.names.fresh(stem)
-        self.emit_last(op_type, inputs, [output], domain, **attributes)
+        self.emit_last(op_type, inputs, [output], "", **attributes)
         return output
 
     def emit_last(
         self, op_type: str, inputs: Iterable[str], outputs: Iterable[str], domain: str = "", **attributes: object
     ) -> None:
         """Emit a node with the outputs given, e.g. those of the node that is replaced."""
-        name = self._rewriter.names.fresh(f"{self.node.name}_{op_type}")
+        # The node that does the work of the one that is replaced keeps its name: profiles and reports speak of it.
+        works = domain == MICROSOFT or op_type in _WORKERS
+        name = self.node.name if works else self._rewriter.names.fresh(f"{self.node.name}_{op_type}")
         self.nodes.append(helper.make_node(op_type, list(inputs), list(outputs), name, domain=domain, **attributes))
         if domain:
             self._rewriter.domains.add(domain)
 
-    def emit_like(self, op_type: str, inputs: Iterable[str], stem: str, domain: str = "") -> str:
+    def emit_like(self, op_type: str, inputs: Iterable[str], stem: str) -> str:
         """As `emit`, with the attributes of the node that is replaced."""
-        output = self.emit(op_type, inputs, stem, domain)
+        output = self.emit(op_type, inputs, stem)
         self.nodes[-1].attribute.extend(self.node.attribute)
         return output
 
@@ -182,11 +188,10 @@ class Site:
         self._rewriter.replaced.add(weight.name)
 
     def store(self, weight: Constant, suffix: str, values: np.ndarray) -> str:
-        """Store a constant derived from `weight` beside it; equal ones (a tied weight) are stored once."""
-        digest = hashlib.sha256(values.tobytes()).hexdigest()
-        key = (weight.scope.path, weight.name, suffix, str(values.dtype), str(values.shape), digest)
-        stored = self._rewriter.stored
-        if key not in stored:
-            stored[key] = self._rewriter.names.fresh(f"{weight.name}_{suffix}")
-            weight.scope.graph.initializer.append(numpy_helper.from_array(values, stored[key]))
-        return stored[key]
+        """Store a constant made of `weight` in the main graph, which every graph sees; equal ones are stored once."""
+        rewriter = self._rewriter
+        key = (str(values.dtype), values.shape, hashlib.sha256(values.tobytes()).digest())
+        if key not in rewriter.stored:
+            rewriter.stored[key] = rewriter.names.fresh(f"{weight.name}_{suffix}")
+            rewriter.model.graph.initializer.append(numpy_helper.from_array(values, rewriter.stored[key]))
+        return rewriter.stored[key]

@@ -39,7 +39,7 @@ def normalise(model: ModelProto, expected: Reference) -> tuple[ModelProto, list[
         expected: what it does.
     """
     everything, steps = _apply(model, expected, checked=False)
-    if not any(step.undone for step in steps) and (not steps or not check.difference(everything, expected, "it")):
+    if not any(step.undone for step in steps) and (not steps or not check.difference(everything, expected)):
         return everything, steps
     return _apply(model, expected, checked=True)
 
@@ -54,7 +54,7 @@ def _apply(model: ModelProto, expected: Reference, checked: bool) -> tuple[Model
             continue
         if not modified:
             continue
-        problem = check.difference(candidate, expected, "it") if checked else ""
+        problem = check.difference(candidate, expected) if checked else ""
         steps.append(Step(name, problem))
         if not problem:
             model = candidate

@@ -1,6 +1,6 @@
 """Weights that nodes compute from constants: behind Constant, Transpose, Identity, Cast, Reshape and the like."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -37,7 +37,7 @@ def _fold(model: ModelProto, graph: GraphProto, outer: Mapping[str, TensorProto]
     for name in dict.fromkeys(_weights(graph)):
         if name not in producers or name in touched:
             continue
-        ancestors = _ancestors(name, producers)
+        ancestors = _ancestors({name}, producers)
         sources = {each for node in ancestors for each in node.input if each in constants}
         made = _compute(model, producers[name].output, ancestors, [constants[each] for each in sorted(sources)])
         graph.initializer.extend(made)
@@ -71,27 +71,30 @@ def _weights(graph: GraphProto) -> Iterator[str]:
             yield from _weights(body)
 
 
-def _ancestors(name: str, producers: Mapping[str, NodeProto]) -> list[NodeProto]:
-    """The nodes that `name` is computed by, in the order of the graph."""
+def _ancestors(names: Iterable[str], producers: Mapping[str, NodeProto]) -> list[NodeProto]:
+    """The nodes that `names` are computed by, in the order of the graph."""
     found: dict[str, NodeProto] = {}
-    wanted = [name]
+    wanted = list(names)
     while wanted:
         node = producers.get(wanted.pop())
         if node is not None and node.output[0] not in found:
             found[node.output[0]] = node
             wanted.extend(node.input)
-    return [producers[output] for output in producers if output in found]
+    return [found[output] for output in producers if output in found]
 
 
 def _compute(
     model: ModelProto, names: Sequence[str], nodes: list[NodeProto], constants: list[TensorProto]
 ) -> list[TensorProto]:
-    """The values of `names`; none where they are much larger than what they are computed from."""
+    """The values of `names`; none where they are no floats, or much larger than what they are computed from."""
     outputs = [helper.make_empty_tensor_value_info(name) for name in names if name]
     graph = helper.make_graph(nodes, "constants", [], outputs, constants)
     part = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     values = sessions.run(sessions.open_session(part, name=names[0]), {}, name=names[0])
-    if sum(each.nbytes for each in values) > GROWTH * model_file.weight_bytes(part) + _SMALL:
+    if (
+        values[0].dtype.kind != "f"
+        or sum(each.nbytes for each in values) > GROWTH * model_file.weight_bytes(part) + _SMALL
+    ):
         return []
     return [numpy_helper.from_array(each, output.name) for each, output in zip(values, outputs, strict=True)]
 
@@ -99,15 +102,11 @@ def _compute(
 def _remove(graph: GraphProto, folded: set[str], producers: Mapping[str, NodeProto]) -> None:
     """Remove the nodes whose values are initializers now, and those that nothing needs any more."""
     needed = {each.name for each in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        constant = node.output[0] in producers
-        if constant and not any(name in needed and name not in folded for name in node.output):
-            continue
-        needed.update(node.input)
-        for _, body in subgraphs(node):
-            needed.update(used_names(body))
-        kept.append(node)
-    kept.reverse()
-    if len(kept) < len(graph.node):
-        replace_nodes(graph, kept)
+    for node in graph.node:
+        if node.output[0] not in producers:
+            needed.update(node.input)
+            for _, body in subgraphs(node):
+                needed.update(used_names(body))
+    left = {name: node for name, node in producers.items() if name not in folded}
+    computing = {name for node in _ancestors(needed, left) for name in node.output}
+    replace_nodes(graph, [node for node in graph.node if not set(node.output) & (producers.keys() - computing)])

@@ -2,7 +2,7 @@
 
 from onnx import ModelProto, helper, version_converter
 
-from stages.quantize.graphs import all_nodes, copy, opset
+from stages.quantize.graphs import all_nodes, copy, opset, sort_nodes
 
 OLDEST = 13
 """Quantization knows scales for each channel since this opset, and ONNX Runtime's INT8 fusions expect it."""
@@ -37,7 +37,13 @@ def convert(model: ModelProto) -> tuple[ModelProto, bool]:
     if (opset(model) or OLDEST) >= OLDEST:
         return model, False
     converted: ModelProto = version_converter.convert_version(model, OLDEST)
-    converted.metadata_props.extend(each for each in model.metadata_props if not converted.metadata_props)
+    # The converter forgets the metadata, infers other shapes for inputs and outputs, and appends constants at the end.
+    if not converted.metadata_props:
+        converted.metadata_props.extend(model.metadata_props)
+    for field in ("input", "output"):
+        converted.graph.ClearField(field)
+        getattr(converted.graph, field).extend(getattr(model.graph, field))
+    sort_nodes(converted.graph)
     return converted, True
 
 
