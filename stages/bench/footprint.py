@@ -42,7 +42,7 @@ def measure(
         StageError: the model does not load or run.
     """
     job = {
-        "model": str(model.absolute()),
+        "model": str(model),
         "threads": settings.threads,
         "feed": feed.job(),
         "one_node": str(one_node[0]),
