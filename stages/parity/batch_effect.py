@@ -3,85 +3,111 @@
 fp32 does not depend on the batch, so its answers to samples served alone are the reference for every batch size.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from stages.common.evaldata import EvalData
+from stages.common.errors import StageError
 from stages.parity.serve import Model
+from stages.parity.setting import Setting
 
-SAMPLES = 512
-LARGE = 128
+SAMPLES = 256
+LARGE = 64
+LARGE_BYTES = 8 << 20
+"""Inputs of the large batch: what a model computes in between takes many times their room."""
+
+OUTPUT_BYTES = 16 << 20
+"""Outputs of one serving that are kept to compare; fewer samples are tried where they are larger."""
+
+Movement = Mapping[str, float]
+Answers = list[dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class BatchEffect:
-    """Largest absolute movement of any float output of INT8 against the same sample served alone.
+    """Largest absolute movement of each float output of INT8 against the same sample served alone, by output name.
 
     Attributes:
         samples: tried, drawn by a fixed seed.
         serving: movement in batches of `serving.batch_size`.
-        large: movement in batches of `large_batch`, shuffled.
+        large: movement in batches of `large_batch`.
         large_batch: its size.
-        large_error: largest difference from fp32 in those batches.
+        large_error: largest difference of INT8 from fp32 in those batches.
         reason: why there are no figures, else empty.
     """
 
     samples: int = 0
-    serving: float | None = None
-    large: float | None = None
+    serving: Movement = field(default_factory=dict)
+    large: Movement = field(default_factory=dict)
     large_batch: int | None = None
-    large_error: float | None = None
+    large_error: Movement = field(default_factory=dict)
     reason: str = ""
 
     @property
     def largest(self) -> float | None:
-        return max((each for each in (self.serving, self.large) if each is not None), default=None)
+        return largest({**self.serving, **{f"large {name}": value for name, value in self.large.items()}})
 
 
-def batch_effect(
-    fp32: Model, int8: Model, data: EvalData, indices: np.ndarray, batch: int, *, free: bool
-) -> BatchEffect:
-    """Serve some of the judged samples alone, in the serving batch, and in large batches.
+def largest(movement: Movement) -> float | None:
+    """Over all outputs; None for no figures."""
+    return max(movement.values(), default=None)
 
-    Args:
-        fp32: the reference.
-        int8: the model that may depend on the batch.
-        data: the evaldata.
-        indices: of the judged samples.
-        batch: the serving batch.
-        free: whether the model takes any batch size.
-    """
-    if not free:
+
+def batch_effect(setting: Setting) -> BatchEffect:
+    """Serve some of the judged samples alone, in the serving batch, and in a large one."""
+    if not setting.free:
         return BatchEffect(reason="the model is served in one batch size only")
-    if len(indices) < 2:
-        return BatchEffect(reason="one sample has no batch")
-    drawn = np.random.default_rng(0).permutation(indices)[:SAMPLES]
-    size = max(batch, min(LARGE, len(drawn)))
+    if len(setting.indices) < 2:
+        return BatchEffect(reason="one sample makes no batch")
+    drawn = np.random.default_rng(0).permutation(setting.indices)[:SAMPLES]
     try:
-        alone = list(_floats(int8, data, drawn, 1))
-        reference = list(_floats(fp32, data, drawn, 1))
-        large = list(_floats(int8, data, drawn, size))
-        serving = alone if batch == 1 else list(_floats(int8, data, np.sort(drawn), batch))
-    except ValueError:
-        return BatchEffect(reason="the outputs do not count samples along axis 0")
-    del serving
-    return BatchEffect(
-        len(drawn),
-        0.0 if batch == 1 else _moved(alone, large),
-        _moved(alone, large),
-        size,
-        _moved(reference, large),
-    )
+        alone = _alone(setting, setting.int8, drawn)
+        drawn = drawn[: len(alone)]
+        size = _large(setting, len(drawn))
+        large = _in_batches(setting, setting.int8, drawn, size)
+        serving = alone if setting.batch == 1 else _in_batches(setting, setting.int8, drawn, setting.batch)
+        error = _movement(_alone(setting, setting.fp32, drawn), large)
+    except StageError as problem:
+        return BatchEffect(reason=f"another batch size does not run: {problem}")
+    return BatchEffect(len(drawn), _movement(alone, serving), _movement(alone, large), size, error)
 
 
-def _floats(model: Model, data: EvalData, indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for batch in data.batches(indices, size):
-        answer = model.answer(batch)
-        rows = [array.reshape(len(batch.indices), -1) for array in answer.values() if array.dtype.kind == "f"]
-        yield from np.concatenate(rows, axis=1).astype(np.float64)
+def _large(setting: Setting, samples: int) -> int:
+    each = sum(array.nbytes for array in setting.data.read(setting.indices[:1]).values())
+    return min(samples, max(2, setting.batch, min(LARGE, LARGE_BYTES // max(1, each))))
 
 
-def _moved(before: list[np.ndarray], after: list[np.ndarray]) -> float:
-    return max((float(np.abs(a - b).max()) for a, b in zip(before, after, strict=True) if a.size), default=0.0)
+def _alone(setting: Setting, model: Model, indices: np.ndarray) -> Answers:
+    answers: Answers = []
+    size = 0
+    for batch in setting.data.batches(indices, 1):
+        answers.append({name: array[0] for name, array in _floats(model.answer(batch)).items()})
+        size += sum(array.nbytes for array in answers[-1].values())
+        if size > OUTPUT_BYTES:
+            break
+    return answers
+
+
+def _in_batches(setting: Setting, model: Model, indices: np.ndarray, size: int) -> Answers:
+    answers: Answers = []
+    for batch in setting.data.batches(indices, size):
+        outputs = _floats(model.answer(batch))
+        answers += [{name: array[row] for name, array in outputs.items()} for row in range(len(batch.indices))]
+    return answers
+
+
+def _floats(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: array for name, array in outputs.items() if array.dtype.kind == "f"}
+
+
+def _movement(before: Sequence[Mapping[str, np.ndarray]], after: Sequence[Mapping[str, np.ndarray]]) -> Movement:
+    """Over the samples; an output whose shape depends on the batch cannot be followed and is left out."""
+    found: dict[str, float] = {}
+    for one, other in zip(before, after, strict=True):
+        for name, array in one.items():
+            if array.shape == other[name].shape and array.size:
+                with np.errstate(invalid="ignore"):
+                    moved = np.abs(array.astype(np.float64) - other[name])
+                found[name] = max(found.get(name, 0.0), float(moved.max(where=np.isfinite(moved), initial=0.0)))
+    return found

@@ -24,13 +24,20 @@ def write(comparison: Comparison) -> None:
 
 
 def worst(comparison: Comparison) -> list[tuple[float, OutputComparison, WorstSample]]:
-    """The samples that moved most over all outputs, each with its error as a share of the output's range."""
+    """The samples that moved most, each with its error as a share of the output's range.
+
+    The worst `KEPT` of all float outputs come first, then as many of the others, whose values are equal or not.
+    """
     ranked = [
-        (each.error / (output.signal.span or 1.0) if output.is_float else 1.0, output, each)
+        (each.error / (output.signal.span or 1.0), output, each)
         for output in comparison.outputs.values()
         for each in output.worst.samples
     ]
-    return sorted(ranked, key=lambda row: (-row[0], row[2].sample, row[1].name))[:KEPT]
+    ranked.sort(key=lambda row: (-row[0], row[2].sample, row[1].name))
+    return [
+        *[row for row in ranked if row[1].is_float][:KEPT],
+        *[row for row in ranked if not row[1].is_float][:KEPT],
+    ]
 
 
 def _histogram(outputs: list[OutputComparison]) -> Iterator[tuple[Any, ...]]:
@@ -40,11 +47,17 @@ def _histogram(outputs: list[OutputComparison]) -> Iterator[tuple[Any, ...]]:
 
 
 def _pairs(outputs: list[OutputComparison]) -> Iterator[tuple[Any, ...]]:
+    """A uniform sample, and the worst, which it would most likely miss."""
     for output in outputs:
-        if output.pairs.values is not None:
-            kept = zip(output.pairs.samples.tolist(), output.pairs.values.tolist(), strict=True)
-            for sample, (fp32, int8) in sorted(kept)[:PLOTTED_PAIRS]:
-                yield output.name, sample, rounded(fp32, 6), rounded(int8, 6)
+        if output.pairs.values is None:
+            continue
+        samples, values = output.pairs.samples[:PLOTTED_PAIRS], output.pairs.values[:PLOTTED_PAIRS]
+        kept = {(sample, *pair) for sample, pair in zip(samples.tolist(), values.tolist(), strict=True)}
+        kept |= {
+            (each.sample, each.reference, each.candidate) for each in output.worst.samples if each.error < math.inf
+        }
+        for sample, fp32, int8 in sorted(kept):
+            yield output.name, sample, rounded(fp32, 6), rounded(int8, 6)
 
 
 def _worst(comparison: Comparison) -> Iterator[tuple[Any, ...]]:

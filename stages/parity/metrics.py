@@ -1,14 +1,17 @@
 """`metrics/parity.json`: the figures, rounded, and for each null the reason."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from stages.common import isa
 from stages.common.compare import Comparison, OutputComparison
 from stages.common.files import rounded
-from stages.parity.batch_effect import BatchEffect
+from stages.parity.batch_effect import BatchEffect, largest
+from stages.parity.judgement import Judgement
 from stages.parity.task import task
-from stages.parity.verdict import Rule
+
+QUANTILES = (("p50_abs", 0.5), ("p90_abs", 0.9), ("p99_abs", 0.99), ("p999_abs", 0.999))
 
 
 @dataclass
@@ -16,54 +19,114 @@ class _Tree:
     groups: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
-    def put(self, group: str, key: str, value: float | None, reason: str = "") -> None:
-        number = value if isinstance(value, int) or value is None else rounded(value)
+    def put(self, group: str, key: str, value: float | str | None, reason: str = "") -> None:
+        number = value if isinstance(value, int | str) else rounded(value)
         self.groups.setdefault(group, {})[key] = number
         if number is None:
-            self.notes[key if key not in self.notes else f"{group}_{key}"] = reason or "no figure"
+            self.notes.setdefault(key, reason)
 
 
-def tree(comparison: Comparison, rules: list[Rule], effect: BatchEffect, batch: int) -> dict[str, Any]:
-    """The keys of the design and those of docs/parity.md, ready for JSON."""
-    found = _Tree()
-    _errors(found, comparison)
-    _decisions(found, comparison)
-    _task(found, comparison)
-    found.put("batch_effect", "max_abs", effect.largest, effect.reason)
-    judged = {"samples": comparison.samples, "batch": batch, "isa": isa.here()}
-    return {"passed": all(rule.passed for rule in rules), **found.groups, "judged": judged, "parity_notes": found.notes}
+def tree(found: Judgement, notes: dict[str, str]) -> dict[str, Any]:
+    """The keys of docs/parity.md, ready for JSON.
+
+    Args:
+        found: what was measured and decided.
+        notes: more sentences for the group `parity_notes`.
+    """
+    comparison = found.comparison
+    made = _Tree()
+    _errors(made, comparison)
+    _decisions(made, comparison)
+    _probabilities(made, comparison)
+    _task(made, comparison)
+    _batch_effect(made, found.effect)
+    made.groups["judged"] = {
+        "samples": comparison.samples,
+        "batch": found.setting.batch,
+        "isa": isa.here(),
+        "decision": comparison.decider.words,
+    }
+    exact = [each for each in comparison.outputs.values() if not each.is_float]
+    made.groups["rules"] = {
+        name: all(rule.passed for rule in found.rules if rule.name == name)
+        for name in dict.fromkeys(rule.name for rule in found.rules)
+    }
+    if len(comparison.floats) > 1 or any(each.name != comparison.decider.label for each in exact):
+        made.groups["outputs"] = {name: _output(each) for name, each in comparison.outputs.items()}
+    return {"passed": found.passed, **made.groups, "parity_notes": made.notes | notes}
 
 
-def _errors(found: _Tree, comparison: Comparison) -> None:
+def _errors(made: _Tree, comparison: Comparison) -> None:
+    """Each figure is that of the output which fares worst by it."""
     outputs = [each for each in comparison.floats if each.error.count]
-    reason = "no float output has values"
-    found.put("error", "max_abs", max((each.error.largest for each in outputs), default=None), reason)
-    found.put("error", "mean_abs", _worst(outputs, lambda each: each.error.mean, max), reason)
-    found.put("error", "p99_abs", _worst(outputs, lambda each: each.error.quantile(0.99), max), reason)
-    identical = "identical outputs: there is no noise" if outputs else reason
-    found.put("error", "sqnr_db", _worst(outputs, lambda each: each.signal.sqnr_db, min), identical)
-    single = "every sample has a single value, which has no direction" if outputs else reason
-    found.put("error", "min_cosine", _worst(outputs, lambda each: each.cosine.minimum, min), single)
+    none = "" if outputs else "no float output has values"
+
+    def put(key: str, pick: Callable[..., float], figure: Callable[[OutputComparison], float | None], why: str) -> None:
+        figures = [value for value in map(figure, outputs) if value is not None]
+        made.put("error", key, pick(figures) if figures else None, none or why)
+
+    put("max_abs", max, lambda each: each.error.maximum, "")
+    put("mean_abs", max, lambda each: each.error.mean, "")
+    for key, share in QUANTILES:
+        put(key, max, lambda each, share=share: each.error.quantile(share), "")  # type: ignore[misc]
+    put("max_of_range", max, lambda each: each.relative_max, "every output is constant in fp32")
+    put("sqnr_db", min, lambda each: each.signal.sqnr_db, "identical outputs: there is no noise")
+    single = "a single value a sample has no direction"
+    put("min_cosine", min, lambda each: each.cosine.minimum, single)
+    put("mean_cosine", min, lambda each: each.cosine.mean, single)
+    several = "no output has a single value a sample that varies"
+    put("rank_correlation", min, lambda each: each.rank_correlation, several)
+    made.put("error", "nonfinite_samples", sum(each.finite.differing_samples for each in comparison.floats))
 
 
-def _worst(outputs: list[OutputComparison], figure: Any, pick: Any) -> float | None:
-    figures = [value for value in map(figure, outputs) if value is not None]
-    return pick(figures) if figures else None
-
-
-def _decisions(found: _Tree, comparison: Comparison) -> None:
+def _decisions(made: _Tree, comparison: Comparison) -> None:
     flips = comparison.flips
-    reason = "no output is recognised as a label or as class scores"
     known = flips.count > 0
-    found.put("decisions", "agreement", flips.agreement, reason)
-    found.put("decisions", "flips", flips.flips if known else None, reason)
+    reason = "no output is recognised as a label or as class scores"
     unknown = "no class scores beside the label: margins are unknown" if known else reason
-    confident = flips.confident if known and flips.margins_known else None
-    found.put("decisions", "confident_flips", confident, unknown)
-    found.put("decisions", "flip_rate_high95", flips.rate_high95, reason)
+    margins = known and flips.margins_known
+    made.put("decisions", "agreement", flips.agreement, reason)
+    made.put("decisions", "flips", flips.flips if known else None, reason)
+    made.put("decisions", "confident_flips", flips.confident if margins else None, unknown)
+    made.put("decisions", "tie_flips", flips.ties if margins else None, unknown)
+    made.put("decisions", "flip_rate_high95", flips.rate_high95, reason)
+    made.put("decisions", "top5_agreement", comparison.top_five.agreement, "no scores of more than five classes")
 
 
-def _task(found: _Tree, comparison: Comparison) -> None:
+def _probabilities(made: _Tree, comparison: Comparison) -> None:
+    reason = "no output is recognised as class probabilities"
+    made.put("probabilities", "kl_mean", comparison.divergence.mean, reason)
+    before, after = (each.ece for each in comparison.calibration)
+    labels = "it takes class probabilities, decisions, and labels of their kind"
+    made.put("probabilities", "ece_fp32", before, labels)
+    made.put("probabilities", "ece_int8", after, labels)
+
+
+def _task(made: _Tree, comparison: Comparison) -> None:
     measured = task(comparison)
-    found.put("task", "fp32", measured.fp32, measured.reason)
-    found.put("task", "int8", measured.int8, measured.reason)
+    made.put("task", "metric", measured.metric)
+    made.put("task", "fp32", measured.fp32, measured.reason)
+    made.put("task", "int8", measured.int8, measured.reason)
+    for key, value in measured.more.items():
+        made.put("task", key, value, "too few samples")
+
+
+def _batch_effect(made: _Tree, effect: BatchEffect) -> None:
+    reason = effect.reason or "no float output counts samples along axis 0"
+    made.put("batch_effect", "max_abs", effect.largest, reason)
+    made.put("batch_effect", "serving_max_abs", largest(effect.serving), reason)
+    made.put("batch_effect", "large_max_abs", largest(effect.large), reason)
+    made.put("batch_effect", "large_error_max_abs", largest(effect.large_error), reason)
+    made.put("batch_effect", "large_batch", effect.large_batch, reason)
+
+
+def _output(output: OutputComparison) -> dict[str, Any]:
+    if not output.is_float:
+        return {"equal": rounded(output.equality)}
+    return {
+        "max_abs": rounded(output.error.maximum),
+        "mean_abs": rounded(output.error.mean),
+        "p99_abs": rounded(output.error.quantile(0.99)),
+        "sqnr_db": rounded(output.signal.sqnr_db),
+        "min_cosine": rounded(output.cosine.minimum),
+    }

@@ -8,16 +8,24 @@ from stages.common import paths
 from stages.common.files import write_json
 from stages.common.params import load
 from stages.parity import evidence, metrics, words
+from stages.parity.caveats import caveats
+from stages.parity.explanation import explanation
 from stages.parity.judgement import judgement
+from stages.parity.setting import opened
 
 
 def run() -> int:
     """Judge by params.yaml, write the evidence and the metrics, and print both."""
-    found = judgement(load())
+    params = load()
+    found = judgement(opened(params.serving), params.parity)
+    why = None if found.passed else explanation(found, params)
+    said = caveats(found, params.parity)
+    notes = {f"note_{number}": each for number, each in enumerate(said, start=1)}
+    if why is not None:
+        notes |= {f"try_{number}": each.command for number, each in enumerate(why.attempts, start=1)}
     evidence.write(found.comparison)
-    write_json(paths.PARITY, metrics.tree(found.comparison, found.rules, found.effect, found.batch))
-    print(words.table(found))
-    print(words.sentence(found))
+    write_json(paths.PARITY, metrics.tree(found, notes))
+    print(words.report(found, said, why))
     return 0
 
 
@@ -27,9 +35,8 @@ def trial(abs_tol: float | None, mean_tol: float | None) -> int:
     given = {name: value for name, value in (("abs_tol", abs_tol), ("mean_tol", mean_tol)) if value is not None}
     outputs = {name: dataclasses.replace(own, **given) for name, own in params.parity.outputs.items()}
     tried = dataclasses.replace(params.parity, **given, outputs=outputs)
-    found = judgement(dataclasses.replace(params, parity=tried))
-    print(words.table(found))
-    print(words.sentence(found))
+    found = judgement(opened(params.serving), tried)
+    print(words.report(found, caveats(found, tried), None))
     return 0 if found.passed else 1
 
 

@@ -15,7 +15,7 @@ class Rule:
     """One rule, judged.
 
     Attributes:
-        name: the params key, or `shape`, `nonfinite`, `equal` for what holds without one.
+        name: the params key, or `shape`, `nonfinite`, `equal` for what no key can turn off.
         output: that it speaks of; empty for all.
         value: measured, None where nothing could be measured.
         limit: of the value, None for a rule without a number.
@@ -47,11 +47,9 @@ def judge(comparison: Comparison, params: Parity) -> list[Rule]:
         ParamsError: `parity.outputs` names an output that the model has not.
     """
     _known(comparison, params)
-    rules = []
-    for output in comparison.outputs.values():
-        rules += _hard(output)
+    rules = [rule for output in comparison.outputs.values() for rule in _hard(output)]
     for output in comparison.floats:
-        rules += _distances(output, _tolerance(output, params))
+        rules += _distances(output, tolerance_of(output.name, params))
     rules += _exact(comparison, params)
     if params.max_flip_rate is not None:
         rules.append(_flip_rate(comparison, params.max_flip_rate))
@@ -68,8 +66,9 @@ def _known(comparison: Comparison, params: Parity) -> None:
             raise ParamsError(f"params.yaml: parity.outputs.{name} is no output of the model; {hint}")
 
 
-def _tolerance(output: OutputComparison, params: Parity) -> OutputTolerance:
-    own = params.outputs.get(output.name)
+def tolerance_of(output: str, params: Parity) -> OutputTolerance:
+    """The tolerances of one output: its own, all of them, or those for all outputs."""
+    own = params.outputs.get(output)
     return own or OutputTolerance(params.abs_tol, params.mean_tol, params.min_sqnr_db, params.min_cosine)
 
 
@@ -79,6 +78,8 @@ def _hard(output: OutputComparison) -> list[Rule]:
         words = f"shapes differ for {output.misshapen} samples, e.g. {output.misshapen_words}"
         rules.append(Rule("shape", output.name, output.misshapen, 0, False, words))
     finite = output.finite
+    if finite.values and not finite.differing_samples:
+        rules.append(Rule("nonfinite", output.name, 0, 0, True))
     if finite.differing_samples:
         shown = ", ".join(map(str, finite.first[:10])) + (", ..." if finite.differing_samples > 10 else "")
         words = f"NaN or infinity on one side only, samples {shown}"
@@ -109,8 +110,8 @@ def _distances(output: OutputComparison, tolerance: OutputTolerance) -> list[Rul
 
 
 def _exact(comparison: Comparison, params: Parity) -> list[Rule]:
-    """Without a float output and without a rule on flips, nothing but equality can be proven."""
-    if comparison.floats or params.max_flip_rate is not None:
+    """Without a float value and without a rule on flips, nothing but equality can be proven."""
+    if any(output.values for output in comparison.floats) or params.max_flip_rate is not None:
         return []
     return [
         Rule(
@@ -118,8 +119,8 @@ def _exact(comparison: Comparison, params: Parity) -> list[Rule]:
             output.name,
             output.values - output.equal,
             0,
-            output.values == output.equal,
-            "no float output to judge: every value must be equal, unless parity.max_flip_rate is set",
+            output.values == output.equal and not output.misshapen,
+            "" if output.values else "empty on both sides",
             output.worst.samples[0].sample if output.worst.samples else None,
         )
         for output in comparison.outputs.values()
@@ -148,4 +149,4 @@ def _task_drop(comparison: Comparison, limit: float) -> Rule:
     if found.fp32 is None or found.int8 is None:
         return Rule("max_task_drop", "", None, limit, False, f"{found.reason}: give labels or drop it")
     drop = found.fp32 - found.int8
-    return Rule("max_task_drop", found.metric, drop, limit, drop <= limit, found.beyond_chance)
+    return Rule("max_task_drop", found.metric, drop, limit, drop <= limit, found.words)

@@ -1,36 +1,22 @@
-"""Quantize the fp32 model to INT8.
+"""Quantize the fp32 model to INT8, and say what became of every node with a weight.
 
-Reads artifacts/model.onnx (with artifacts/model.onnx.data) and artifacts/eval.
-Writes artifacts/model.int8.onnx (with artifacts/model.int8.onnx.data), metrics/nodes.csv, metrics/quantize.json.
-Params: the section quantize.
+Reads artifacts/model.onnx, artifacts/model.onnx.data and artifacts/eval.
+Writes artifacts/model.int8.onnx, artifacts/model.int8.onnx.data, metrics/nodes.csv and metrics/quantize.json.
+Params: all of quantize.
+
+Where nothing can be quantized the model written is the fp32 one, `status` is nothing_to_quantize, and the exit code 0.
 """
 
 import argparse
-import shutil
 
-import onnx
-
-from stages.common import command, files, model_file, params, paths
-from stages.common.evaldata import EvalData
-from stages.quantize import pipeline, report
+from stages.common import command
+from stages.quantize import stage
 
 
 def main(_arguments: argparse.Namespace) -> None:
-    """Read, quantize, write."""
-    knobs = params.load().quantize
-    fp32 = model_file.read(paths.FP32_MODEL, made_by="export")
-    result = pipeline.quantize(fp32, EvalData(), knobs, paths.FP32_MODEL.as_posix())
-    with files.replacing(paths.INT8_MODEL) as temporary:
-        if result.model is None:
-            shutil.copyfile(paths.FP32_MODEL, temporary)
-        else:
-            onnx.save(result.model, temporary)
-    with files.replacing(model_file.external_data(paths.INT8_MODEL)) as temporary:
-        temporary.touch()
-    fp32_mb, int8_mb = model_file.size_mb(paths.FP32_MODEL), model_file.size_mb(paths.INT8_MODEL)
-    files.write_csv(paths.NODES, report.NODES_HEADER, report.node_rows(result))
-    files.write_json(paths.QUANTIZE, report.metrics(result, fp32_mb, int8_mb))
-    print(report.screen(result, fp32_mb, int8_mb))
+    """Run the stage."""
+    stage.run()
 
 
-command.run("quantize", __doc__, main)
+if __name__ == "__main__":
+    command.run("quantize", __doc__, main)

@@ -25,48 +25,43 @@ SAME = 1e-4
 class Reference:
     """What the float model does: its interface, and its outputs on a few feeds."""
 
-    interface: tuple[tuple[str, str, str], ...]
+    interface: tuple[tuple[str, str], ...]
     feeds: Sequence[Feed]
     outputs: Sequence[Outputs]
 
 
-def open_model(model: ModelProto, name: str) -> ort.InferenceSession:
-    """A session of a model in memory."""
-    return sessions.open_session(model.SerializeToString(), name=name)
-
-
-def reference(model: ModelProto, feeds: Sequence[Feed], name: str) -> Reference:
-    """Load and run the float model.
+def reference(session: ort.InferenceSession, feeds: Sequence[Feed], name: str) -> Reference:
+    """Run the float model.
 
     Raises:
-        StageError: it does not load or run; the sentence ends with ONNX Runtime's words.
+        StageError: it does not run.
     """
-    session = open_model(model, name)
     return Reference(_interface(session), feeds, [_run(session, feed, name) for feed in feeds])
 
 
-def difference(model: ModelProto, expected: Reference, name: str) -> str:
+def difference(model: ModelProto, expected: Reference) -> str:
     """Why a rewritten float model is not the same as the source; empty if it is."""
-    return _problem(model, expected, name, _moved)
+    return _problem(model, expected, "the rewritten model", _moved)
 
 
-def fault(model: ModelProto, expected: Reference, name: str) -> str:
+def fault(model: ModelProto, expected: Reference) -> str:
     """Why a quantized model must not be published; empty if it may."""
-    return _problem(model, expected, name, _insane)
+    return _problem(model, expected, "the quantized model", _insane)
 
 
 def _problem(
     model: ModelProto, expected: Reference, name: str, judged: Callable[[str, list[np.ndarray], list[np.ndarray]], str]
 ) -> str:
     try:
-        session = open_model(model, name)
+        session = sessions.open_session(model, name=name)
         interface = _interface(session)
         if interface != expected.interface:
             changed = sorted(set(interface) ^ set(expected.interface))[0]
             return f"its interface changed at {changed[0]}"
         got = [_run(session, feed, name) for feed in expected.feeds]
     except StageError as error:
-        return str(error)
+        cause = error.__cause__
+        return f"ONNX Runtime refuses it: {sessions.ort_words(cause)}" if isinstance(cause, Exception) else str(error)
     for output in expected.outputs[0] if expected.outputs else ():
         problem = judged(output, [each[output] for each in expected.outputs], [each[output] for each in got])
         if problem:
@@ -107,9 +102,12 @@ def _insane(output: str, floats: list[np.ndarray], others: list[np.ndarray]) -> 
     return ""
 
 
-def _interface(session: ort.InferenceSession) -> tuple[tuple[str, str, str], ...]:
-    """Name, type and shape of every input and output, in order."""
-    return tuple((each.name, each.type, str(each.shape)) for each in (*session.get_inputs(), *session.get_outputs()))
+def _interface(session: ort.InferenceSession) -> tuple[tuple[str, str], ...]:
+    """Name and type of every input and output, in order.
+
+    Not the shapes: ONNX Runtime infers them anew, finer for some models and coarser for others, whatever is declared.
+    """
+    return tuple((each.name, each.type) for each in (*session.get_inputs(), *session.get_outputs()))
 
 
 def _run(session: ort.InferenceSession, feed: Feed, name: str) -> Outputs:

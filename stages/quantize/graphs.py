@@ -1,8 +1,9 @@
 """Walking a model: every graph in it, subgraphs too, with the constants that a node can see from where it stands."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import TopologicalSorter
 
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
@@ -112,6 +113,42 @@ def copy(model: ModelProto) -> ModelProto:
     return duplicate
 
 
+def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
+    """Make `nodes`, some of which may stand in `graph`, its nodes."""
+    # Copied first: deleting frees those that are to stay.
+    copies = []
+    for node in nodes:
+        duplicate = NodeProto()
+        duplicate.CopyFrom(node)
+        copies.append(duplicate)
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def sort_nodes(graph: GraphProto) -> None:
+    """Put every node behind those it takes values from, as ONNX demands and ONNX Runtime does not."""
+    made_by = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    before = {
+        index: {made_by[name] for name in _needs(node) if name in made_by} for index, node in enumerate(graph.node)
+    }
+    if any(other > index for index, others in before.items() for other in others):
+        replace_nodes(graph, [graph.node[index] for index in TopologicalSorter(before).static_order()])
+
+
+def _needs(node: NodeProto) -> set[str]:
+    return {*node.input, *(name for _, body in subgraphs(node) for name in used_names(body))}
+
+
+def used_names(graph: GraphProto) -> set[str]:
+    """Every value that the graph and those inside use or return."""
+    names = {each.name for each in graph.output}
+    for node in graph.node:
+        names.update(node.input)
+        for _, body in subgraphs(node):
+            names |= used_names(body)
+    return names
+
+
 def attribute(node: NodeProto, name: str, default: float) -> float:
     """The value of a number attribute, or `default` where the node has none."""
     for each in node.attribute:
@@ -129,10 +166,8 @@ def opset(model: ModelProto, domain: str = "") -> int | None:
 
 def remove_unused_initializers(model: ModelProto, names: set[str]) -> None:
     """Remove those of `names` that nothing uses any more, in whatever graph they stand."""
-    used = {name for node in all_nodes(model) for name in node.input}
+    drop = names - used_names(model.graph)
     for scope in scopes(model):
-        kept_outputs = {each.name for each in scope.graph.output}
-        drop = names - used - kept_outputs
         for index in reversed(range(len(scope.graph.initializer))):
             if scope.graph.initializer[index].name in drop:
                 del scope.graph.initializer[index]

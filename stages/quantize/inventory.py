@@ -3,8 +3,7 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from stages.quantize.graphs import Scope, scopes
 
@@ -77,12 +76,6 @@ def weighted_nodes(model: ModelProto) -> list[WeightedNode]:
                 domain = "" if node.domain == "ai.onnx" else node.domain
                 found.append(WeightedNode(node.name, node.op_type, domain, scope.path, weights))
     return found
-
-
-def array(tensor: TensorProto) -> np.ndarray:
-    """The values of an initializer."""
-    values: np.ndarray = numpy_helper.to_array(tensor)
-    return values
 
 
 def _weight(scope: Scope, node: NodeProto, index: int) -> Weight | None:

@@ -1,23 +1,40 @@
 """From the float model to the quantized one: refuse, normalise, quantize, check."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from onnx import ModelProto
 
+from stages.common import feeding, sessions
+from stages.common.errors import StageError
 from stages.common.evaldata import EvalData
 from stages.common.params import Quantize
 from stages.common.sessions import Feed
-from stages.quantize import check, methods, refusal
-from stages.quantize.decision import Decision, kept
+from stages.quantize import check, methods, refusal, saturation, trial
+from stages.quantize.decision import Decision
+from stages.quantize.graphs import all_nodes
 from stages.quantize.inventory import WeightedNode, weighted_nodes
-from stages.quantize.methods import Calibration
 from stages.quantize.normalise import Step, normalise
+from stages.quantize.saturation import Pairs
 from stages.quantize.selection import select
 
 CHECK_FEEDS = 8
 """How many feeds the checks run: enough to see a broken model, too few to cost anything."""
+
+CLASSICAL = frozenset(
+    {
+        "LinearClassifier",
+        "LinearRegressor",
+        "SVMClassifier",
+        "SVMRegressor",
+        "TreeEnsemble",
+        "TreeEnsembleClassifier",
+        "TreeEnsembleRegressor",
+    }
+)
+"""Operators of ai.onnx.ml whose parameters are attributes."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +47,8 @@ class Result:
         decisions: what became of each of them, by name.
         steps: what was normalised.
         quantizable: names of the nodes that the method has an INT8 form for.
+        pairs: of the quantized nodes, the pairs of weights that can saturate without VNNI.
+        classical: the types of operator that keep their parameters in attributes: trees, linear models and the like.
     """
 
     model: ModelProto | None
@@ -37,6 +56,8 @@ class Result:
     decisions: dict[str, Decision]
     steps: Sequence[Step]
     quantizable: frozenset[str]
+    pairs: Mapping[str, Pairs]
+    classical: Sequence[str]
 
 
 def quantize(model: ModelProto, data: EvalData, params: Quantize, name: str) -> Result:
@@ -53,55 +74,34 @@ def quantize(model: ModelProto, data: EvalData, params: Quantize, name: str) -> 
     """
     refusal.refuse(model, name)
     refusal.refuse_non_finite_weights(model, name)
-    calibration = _calibration(model, data, params.calibration.samples)
-    expected = check.reference(model, _first(calibration(), CHECK_FEEDS), name)
+    session = sessions.open_session(model, name=name)
+    feeding.check_fit(session, data.inputs, data.layout)
+    feeds = partial(_feeds, data, feeding.feed_batch(session, data.layout, wanted=1))
+    expected = check.reference(session, list(islice(feeds(), CHECK_FEEDS)), name)
+    del session
     normal, steps = normalise(model, expected)
     refusal.refuse_non_finite_weights(normal, name)
     method = methods.by_name(params.method)
     nodes = weighted_nodes(normal)
     selected, decisions = select(nodes, method, params)
-    attempt = partial(method.quantize, normal, params=params, calibration=calibration)
-    quantized, made = _checked(attempt, selected, expected)
+    attempt = partial(method.quantize, normal, params=params, calibration=feeds)
+    quantized, made = trial.most_that_passes(attempt, selected, partial(check.fault, expected=expected))
     quantizable = frozenset(node.name for node in nodes if node.op_type in method.OP_TYPES)
-    return Result(quantized, nodes, decisions | made, steps, quantizable)
+    pairs = saturation.of_model(quantized) if quantized is not None else {}
+    classical = sorted({node.op_type for node in all_nodes(model) if node.domain == "ai.onnx.ml"} & CLASSICAL)
+    return Result(quantized, nodes, decisions | made, steps, quantizable, pairs, classical)
 
 
-def _checked(
-    attempt: Callable[[Sequence[WeightedNode]], tuple[ModelProto, dict[str, Decision]]],
-    nodes: Sequence[WeightedNode],
-    expected: check.Reference,
-) -> tuple[ModelProto | None, dict[str, Decision]]:
-    quantized, decisions = attempt(nodes)
-    if not any(decision.quantized for decision in decisions.values()):
-        return None, decisions
-    problem = check.fault(quantized, expected, "the quantized model")
-    if not problem:
-        return quantized, decisions
-    return None, {name: kept(problem) if each.quantized else each for name, each in decisions.items()}
-
-
-def _calibration(model: ModelProto, data: EvalData, samples: int) -> Calibration:
+def _feeds(data: EvalData, batch: int) -> Iterator[Feed]:
+    """The search split in feeds of `batch` samples; a tail that does not fill one is left out."""
     indices = data.indices("search")
-    if len(indices) == 0:  # a single sample: it belongs to the judge, and nothing is chosen by it
+    if not len(indices):  # a single sample belongs to the judge; nothing is chosen by it here
         indices = data.indices("judge")
-    size = _fixed_batch(model)
-
-    def feeds() -> Iterator[Feed]:
-        for batch in data.batches(indices[:samples], size):
-            if data.layout == "feeds" or len(batch.indices) == size:
-                yield batch.feed
-
-    return feeds
-
-
-def _fixed_batch(model: ModelProto) -> int:
-    """The batch that the model's inputs fix, or 1 where they leave it open."""
-    for each in model.graph.input:
-        dims = each.type.tensor_type.shape.dim
-        if dims and dims[0].dim_value > 1:
-            return int(dims[0].dim_value)
-    return 1
-
-
-def _first(feeds: Iterator[Feed], count: int) -> list[Feed]:
-    return [feed for _, feed in zip(range(count), feeds, strict=False)]
+    if data.layout == "samples" and len(indices) < batch:
+        raise StageError(
+            f"The evaluation data have {len(indices)} samples to search on, and the model takes {batch} at once. "
+            "Give at least four times as many samples as that."
+        )
+    for each in data.batches(indices, batch):
+        if data.layout == "feeds" or len(each.indices) == batch:
+            yield each.feed

@@ -115,7 +115,8 @@ def entropy_threshold(counts: np.ndarray, levels: int = ENTROPY_LEVELS) -> float
 
     S. Migacz, 8-bit Inference with TensorRT, GTC 2017: for each candidate threshold compare the clipped distribution,
     the outliers added to its last bin, with its quantization to `levels` levels, and take the one with the least
-    Kullback-Leibler divergence. Candidates are `_ENTROPY_STRIDE` bins apart; empty bins are smoothed.
+    Kullback-Leibler divergence. Candidates are `_ENTROPY_STRIDE` bins apart; empty bins are smoothed. The first bin
+    counts as much as the second: zeros, half of what a Relu gives, are exact whatever the threshold.
 
     Args:
         counts: histogram of magnitudes, int64, shape [bins], from 0 to the largest magnitude.
@@ -126,6 +127,9 @@ def entropy_threshold(counts: np.ndarray, levels: int = ENTROPY_LEVELS) -> float
     """
     bins = len(counts)
     if bins <= levels:
+        return 1.0
+    counts = np.concatenate([counts[1:2], counts[1:]])
+    if not counts.any():
         return 1.0
     candidates = np.unique(np.append(np.arange(levels, bins, _ENTROPY_STRIDE), bins))
     divergences = [_clipping_divergence(counts, int(kept), levels) for kept in candidates]

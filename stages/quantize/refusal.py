@@ -3,9 +3,10 @@
 import numpy as np
 from onnx import ModelProto
 
+from stages.common import model_file
 from stages.common.errors import StageError
 from stages.quantize.graphs import all_nodes, scopes
-from stages.quantize.inventory import array, weighted_nodes
+from stages.quantize.inventory import weighted_nodes
 
 _QUANTIZED = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
 _QUANTIZED_MICROSOFT = frozenset(
@@ -49,7 +50,7 @@ def refuse_non_finite_weights(model: ModelProto, name: str) -> None:
             found = by_path[node.graph].constant(weight.name)
             if found is None:
                 continue
-            values = array(found[1]).astype(np.float32)
+            values = model_file.array(found[1]).astype(np.float32)
             bad = int(values.size - np.count_nonzero(np.isfinite(values)))
             if bad:
                 what = "NaN" if np.isnan(values).any() else "infinity"

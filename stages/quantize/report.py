@@ -6,8 +6,11 @@ from typing import Any
 
 from tabulate import tabulate
 
+from stages.common import paths
 from stages.common.files import rounded
+from stages.quantize import saturation
 from stages.quantize.pipeline import Result
+from stages.quantize.saturation import Pairs
 
 NODES_HEADER = (
     "node",
@@ -20,8 +23,11 @@ NODES_HEADER = (
     "quantized",
     "how",
     "weight_sqnr_db",
+    "saturating_share",
     "reason",
 )
+
+_REASONS = 3
 
 
 def node_rows(result: Result) -> Iterator[tuple[Any, ...]]:
@@ -39,6 +45,7 @@ def node_rows(result: Result) -> Iterator[tuple[Any, ...]]:
             str(decision.quantized).lower(),
             decision.how,
             "" if decision.sqnr_db is None else rounded(decision.sqnr_db),
+            rounded(result.pairs[node.name].share) if node.name in result.pairs else "",
             decision.reason,
         )
 
@@ -58,30 +65,53 @@ def metrics(result: Result, fp32_mb: float, int8_mb: float) -> dict[str, Any]:
             "quantized": quantized,
             "kept_float": len(result.quantizable) - quantized,
         },
+        "saturation": {"share": rounded(sum(result.pairs.values(), Pairs()).share)},
     }
 
 
 def screen(result: Result, fp32_mb: float, int8_mb: float) -> str:
-    """The table and the sentence of conclusion."""
-    rows = []
-    types = Counter(node.op_type for node in result.nodes)
-    for op_type, count in sorted(types.items()):
+    """The table of operators, what was normalised, the warnings, and the sentence of conclusion."""
+    parts = [tabulate(_operator_rows(result), headers=("operator", "quantized", "kept float"), tablefmt="simple")]
+    if not result.nodes:
+        parts = []
+    for step in result.steps:
+        parts.append(f"Left as it is ({step.name}): {step.undone}." if step.undone else f"Normalised: {step.name}.")
+    if result.model is not None and (warning := saturation.warning(result.pairs)):
+        parts.append(f"Warning: {warning}")
+    parts.append(_conclusion(result, fp32_mb, int8_mb))
+    return "\n".join(parts)
+
+
+def _operator_rows(result: Result) -> Iterator[tuple[str, str, str]]:
+    for op_type in sorted({node.op_type for node in result.nodes}):
         decisions = [result.decisions[node.name] for node in result.nodes if node.op_type == op_type]
         reasons = Counter(each.reason for each in decisions if not each.quantized)
-        kept = "; ".join(f"{number} kept: {reason}" for reason, number in reasons.most_common(2))
-        rows.append((op_type, f"{sum(each.quantized for each in decisions)} of {count}", kept))
-    lines = [
-        f"Normalised: {step.name}." if not step.undone else f"Not normalised ({step.name}): {step.undone}."
-        for step in result.steps
-    ]
-    if rows:
-        lines.append(tabulate(rows, headers=("operator", "quantized", ""), tablefmt="simple"))
+        told = [f"{count} kept: {reason}" for reason, count in reasons.most_common(_REASONS)]
+        if len(reasons) > _REASONS:
+            told.append(f"{len(reasons) - _REASONS} more reasons in {paths.NODES.as_posix()}")
+        yield op_type, f"{sum(each.quantized for each in decisions)} of {len(decisions)}", "\n".join(told)
+
+
+def _conclusion(result: Result, fp32_mb: float, int8_mb: float) -> str:
+    if result.model is None:
+        return f"Nothing to quantize: {_why_nothing(result)} {paths.INT8_MODEL.as_posix()} is the fp32 model."
     quantized = sum(each.quantized for each in result.decisions.values())
-    if not quantized:
-        lines.append("Nothing to quantize: the model stays as it is.")
-    else:
-        lines.append(
-            f"{quantized} of {len(result.quantizable)} nodes quantized; {fp32_mb:.4g} MB -> {int8_mb:.4g} MB, "
-            f"{fp32_mb / int8_mb:.3g} times smaller."
+    sizes = f"{fp32_mb:.4g} MB -> {int8_mb:.4g} MB"
+    counted = f"{quantized} of {len(result.quantizable)} nodes quantized: {sizes}"
+    if int8_mb >= fp32_mb:
+        return (
+            f"{counted}. The file grew: its weights are so small that scales and added nodes outweigh what they save. "
+            "Keep the fp32 model, unless bench finds the other one faster."
         )
-    return "\n".join(lines)
+    return f"{counted}, {fp32_mb / int8_mb:.3g} times smaller."
+
+
+def _why_nothing(result: Result) -> str:
+    if result.quantizable:
+        return f"none of {len(result.quantizable)} nodes with a weight was quantized, for the reasons above."
+    if result.nodes:
+        return "its operators with weights have no INT8 form."
+    if result.classical:
+        shown = ", ".join(result.classical)
+        return f"its parameters are attributes of {shown}, which INT8 does not reach."
+    return "no operator has a constant float weight."

@@ -122,7 +122,7 @@ def test_versions_of_the_future_are_named(ir: int, opset: int, words: str, tmp_p
 def test_a_small_model_is_one_file_and_a_sidecar_that_says_so(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     model_file.write(linear(), path)
-    assert model_file.external_data(path).read_bytes() == b""
+    assert model_file.external_data(path).read_bytes() == model_file.NO_DATA
     assert model_file.size_mb(path) == path.stat().st_size / 1e6
     assert b"No external data" in model_file.external_data(path).read_bytes()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
@@ -165,7 +165,7 @@ def test_the_weights_of_a_large_model_stay_on_disk_and_move_to_another_file(
     assert model_file.external_data(second).read_bytes() == model_file.external_data(first).read_bytes()
     monkeypatch.undo()
     model_file.write(read, third)
-    assert model_file.external_data(third).read_bytes() == b""
+    assert model_file.external_data(third).read_bytes() == model_file.NO_DATA
     assert model_file.read(third, "export") == linear()
 
 

@@ -54,6 +54,11 @@ class Project:
         self.run("git", "add", "-A")
         self.run("git", "commit", "-q", "--allow-empty", "-m", message)
 
+    def restore(self) -> None:
+        """Put everything back to the last commit."""
+        self.run("git", "checkout", "-q", ".")
+        self.run("dvc", "checkout", "-q")
+
     def changed(self) -> str:
         """What git sees as changed."""
         return self.run("git", "status", "--porcelain").stdout
@@ -97,9 +102,9 @@ def project(tmp_path: Path) -> Project:
     return clone(tmp_path / "project")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A clone in which the pipeline ran once, and its results are committed; shared by the tests of a module."""
+    """A clone in which the pipeline ran once, and its results are committed; shared: a test leaves it as it was."""
     project = clone(tmp_path_factory.mktemp("ran") / "project")
     project.run("dvc", "repro")
     project.commit("Run")

@@ -1,8 +1,10 @@
 """The pipeline under real DVC: what runs again, what a miss does, sweeps, and the same paths everywhere."""
 
+import ast
 import csv
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +72,6 @@ def test_each_stage_depends_on_its_code_and_on_nothing_of_another_room() -> None
 
 
 def test_rooms_import_common_and_themselves_only() -> None:
-    import ast
-
     for file in (ROOT / "stages").rglob("*.py"):
         room = file.relative_to(ROOT / "stages").parts[0]
         for node in ast.walk(ast.parse(file.read_text())):
@@ -118,17 +118,10 @@ def test_a_second_run_runs_host_and_gate_alone_and_changes_nothing(ran: Project)
 
 @pytest.mark.slow
 def test_a_changed_host_measures_again_and_does_nothing_else(ran: Project) -> None:
-    host = ran.root / "metrics/host.json"
-    before = host.read_bytes()
-    lock = (ran.root / "dvc.lock").read_bytes()
-    bench = (ran.root / "metrics/bench.json").read_bytes()
     done = ran.run("taskset", "-c", "0", "dvc", "repro")
     running = {line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
     assert running == {"host", "bench", "gate"}
-    host.write_bytes(before)
-    (ran.root / "dvc.lock").write_bytes(lock)
-    (ran.root / "metrics/bench.json").write_bytes(bench)
-    ran.run("git", "checkout", "-q", ".")
+    ran.restore()
 
 
 @pytest.mark.slow
@@ -141,8 +134,7 @@ def test_a_miss_fails_repro_with_all_metrics_in_place_and_stays_a_row_in_an_expe
     (row,) = [each for each in csv.DictReader(io.StringIO(shown)) if each["Experiment"] == "strict"]
     assert row["passed"] == "False"
 
-    project.run("git", "checkout", "-q", ".")
-    project.run("dvc", "checkout", "-q")
+    project.restore()
     project.set(parity={"abs_tol": 1e-9, "mean_tol": 1e-12})
     repro = project.run("dvc", "repro", check=False)
     assert repro.returncode != 0
@@ -161,14 +153,11 @@ def test_a_sweep_keeps_a_row_for_each_variant(ran: Project) -> None:
         "-S", "quantize.weight_type=QInt8,QUInt8", "-S", "quantize.per_channel=true,false",
     )  # fmt: skip
     ran.run("dvc", "queue", "start", "-j", "2")
-    ran.run("dvc", "queue", "logs", "--help")
-    for _ in range(600):
-        status = ran.run("dvc", "queue", "status").stdout
-        if "Running" not in status and "Queued" not in status:
-            break
-        import time
-
+    deadline = time.monotonic() + 300
+    status = "Queued"
+    while ("Running" in status or "Queued" in status) and time.monotonic() < deadline:
         time.sleep(0.5)
+        status = ran.run("dvc", "queue", "status").stdout
     assert status.count("Success") == 4, status
     shown = ran.run("dvc", "exp", "show", "--csv").stdout
     rows = [row for row in csv.DictReader(io.StringIO(shown)) if row["Experiment"] and row["Experiment"] != "main"]

@@ -92,7 +92,8 @@ class Comparison:
 
     def _update_decisions(self, indices: np.ndarray, reference: Outputs, candidate: Outputs, labels: Any) -> None:
         decided = self.decider.decide(reference), self.decider.decide(candidate)
-        self.flips.update(indices, *decided, self.decider.margin(reference))
+        rows = np.repeat(indices, len(decided[0]) // max(1, len(indices)))
+        self.flips.update(rows, *decided, self.decider.margin(reference))
         if self.decider.scores is not None:
             self.top_five.update(*(as_scores(each[self.decider.scores]) for each in (reference, candidate)))
         probabilities = self.decider.probabilities(reference), self.decider.probabilities(candidate)
@@ -114,7 +115,8 @@ class Comparison:
             return
         if self.decider.binary is not None:
             sides = (as_scores(each[self.decider.binary])[:, -1].astype(np.float64) for each in (reference, candidate))
-            self.auc.update(indices, labels.reshape(-1) > 0, *sides)
+            positive = labels.reshape(-1) > 0
+            self.auc.update(np.repeat(indices, len(positive) // len(indices)), positive, *sides)
         elif not self.decider.decides:
             columns = labels.reshape(len(labels), -1).astype(np.float64)
             for name, array in reference.items():
@@ -125,7 +127,7 @@ class Comparison:
 
 
 def matches(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-    """Where decisions equal labels, bool [n]; None where the two cannot be compared (text against numbers).
+    """Where decisions equal labels, bool [rows]; None where the two cannot be compared (text against numbers).
 
     A decision of type bool is class 1 or class 0.
     """

@@ -49,18 +49,18 @@ class Decider:
         return f"argmax of {self.scores}" if self.scores is not None else "no decision"
 
     def decide(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The decision of each sample, shape [n], in the type of the label output, or bool, or int64 classes."""
+        """The decisions, one a row of scores: shape [rows], in the type of the label output, or bool, or int64."""
         if self.threshold is not None and self.scores is not None:
             above: np.ndarray = as_scores(outputs[self.scores])[:, -1] >= self.threshold
             return above
         if self.label is not None:
-            return outputs[self.label].reshape(len(outputs[self.label]))
+            return outputs[self.label].reshape(-1)
         assert self.scores is not None
         best: np.ndarray = as_scores(outputs[self.scores]).argmax(axis=1)
         return best
 
     def probabilities(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """Class probabilities, float64 [n, classes]; None where the scores are none."""
+        """Class probabilities, float64 [rows, classes]; None where the scores are none."""
         if self.scores is None or self.kind == "scores":
             return None
         scores = as_scores(outputs[self.scores]).astype(np.float64)
@@ -69,7 +69,7 @@ class Decider:
         return np.concatenate((1 - scores, scores), axis=1) if scores.shape[1] == 1 else scores
 
     def margin(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """How clear each decision is, in units of probability, float64 [n]: the best class minus the second.
+        """How clear each decision is, in units of probability, float64 [rows]: the best class minus the second.
 
         Scores that are no probabilities go through a softmax. With a threshold t it is 2 |p - t|.
         """
@@ -94,9 +94,9 @@ def choose(
 ) -> Decider:
     """Find the decision, and the scores behind it, among the outputs of some samples of the reference model.
 
-    A label output is text, whole numbers or truth values, one a sample. Class scores are two or more floats a sample
-    that are probabilities or their logarithms; or, if nothing tells it better, any that the labels index, that are
-    called logits, or that stand beside a label output.
+    Class scores are rows of two or more floats, along the last axis, that are probabilities or their logarithms; or,
+    if nothing tells it better, any that the labels index, that are called logits, or that stand beside a label
+    output. A label output is text, whole numbers or truth values, one a sample or one a row of scores.
 
     Args:
         outputs: arrays by name, samples along axis 0.
@@ -109,24 +109,32 @@ def choose(
 
 
 def as_scores(array: np.ndarray) -> np.ndarray:
-    """Samples [n, ...] as rows [n, k]."""
-    return array.reshape(len(array), -1)
+    """Scores as rows [rows, classes]: along the last axis, but for trailing axes of size 1.
+
+    [n, k] and [n, k, 1, 1] are n rows, [n, positions, k] are n times as many as there are positions; [n] and [n, 1]
+    are n rows of a single score.
+    """
+    shape = array.shape
+    while len(shape) > 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    return array.reshape(-1, shape[-1] if len(shape) > 1 else 1)
 
 
 def _decider(
     outputs: Mapping[str, np.ndarray], labels: np.ndarray | None, threshold: float | None, *, classifier: bool
 ) -> Decider:
-    singles = [name for name, array in outputs.items() if array.dtype.kind in "iuUOSb" and array.size == len(array)]
-    label = next((name for name in singles if "label" in name.lower()), next(iter(singles), None))
-    wide = {name: as_scores(array) for name, array in outputs.items() if _scored(array)}
+    scored = {name: as_scores(array) for name, array in outputs.items() if array.dtype.kind == "f" and array.size}
+    label = _label(outputs, labels)
     if threshold is not None:
-        binary = {name: scores for name, scores in wide.items() if scores.shape[1] <= 2}
+        binary = {name: scores for name, scores in scored.items() if scores.shape[1] <= 2}
         for name, scores in binary.items():
             if _probabilities(scores):
                 return Decider(label, name, "probabilities", threshold)
         if binary:
             return Decider(label, next(iter(binary)), "scores", threshold)
-    wide = {name: scores for name, scores in wide.items() if scores.shape[1] >= 2}
+    wide = {name: scores for name, scores in scored.items() if scores.shape[1] >= 2}
+    if label is not None:
+        wide = {name: scores for name, scores in wide.items() if len(scores) == outputs[label].size}
     for name, scores in wide.items():
         if _probabilities(scores):
             return Decider(label, name, "probabilities")
@@ -144,12 +152,20 @@ def _binary(outputs: Mapping[str, np.ndarray], labels: np.ndarray | None, scores
         return None
     if scores is not None:
         return scores if as_scores(outputs[scores]).shape[1] <= 2 else None
-    single = (name for name, array in outputs.items() if _scored(array) and array.size == len(array))
+    single = (name for name, array in outputs.items() if array.dtype.kind == "f" and array.size == len(array) > 0)
     return next((name for name in single if _probabilities(as_scores(outputs[name]))), None)
 
 
-def _scored(array: np.ndarray) -> bool:
-    return array.dtype.kind == "f" and len(array) > 0 and sum(size > 1 for size in array.shape[1:]) <= 1
+def _label(outputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> str | None:
+    """One decision a sample, or one a row of probabilities; of several the one that is called so."""
+    sizes = {len(next(iter(outputs.values())))}
+    for array in outputs.values():
+        if array.dtype.kind == "f" and array.size and _probabilities(as_scores(array)):
+            sizes.add(len(as_scores(array)))
+    if labels is not None:
+        sizes.add(labels.size)
+    found = [name for name, array in outputs.items() if array.dtype.kind in "iuUOSb" and array.size in sizes]
+    return next((name for name in found if "label" in name.lower()), next(iter(found), None))
 
 
 def _probabilities(scores: np.ndarray) -> bool:
@@ -160,7 +176,7 @@ def _probabilities(scores: np.ndarray) -> bool:
 
 
 def _indexes(labels: np.ndarray | None, classes: int) -> bool:
-    if labels is None or not labels.size or labels.dtype.kind not in "iuf" or labels.size != len(labels):
+    if labels is None or not labels.size or labels.dtype.kind not in "iuf":
         return False
     whole = bool(np.all(np.mod(labels, 1) == 0))
     return whole and float(labels.min()) >= 0 and float(labels.max()) < classes

@@ -6,6 +6,7 @@ import numpy as np
 
 from stages.common.compare.absolute import AbsoluteError
 from stages.common.compare.cosine import CosineSimilarity
+from stages.common.compare.decisions import as_scores
 from stages.common.compare.finite import Finiteness
 from stages.common.compare.ranks import ranks
 from stages.common.compare.sample import BottomK
@@ -26,7 +27,8 @@ class OutputComparison:
         equal: how many of them are equal; NaN equals NaN.
         width: values of one sample, None if it varies.
         misshapen: samples for which the two sides have different shapes; they count for nothing else.
-        probabilities: every row of the reference lies in [0, 1] and, where it has several values, sums to 1.
+        classes: values along the last axis, as `decisions.as_scores` sees it.
+        probabilities: all rows of scores of the reference lie in [0, 1] and, where they have several values, sum to 1.
     """
 
     name: str
@@ -37,6 +39,7 @@ class OutputComparison:
     width: int | None = None
     misshapen: int = 0
     misshapen_words: str = ""
+    classes: int = 1
     probabilities: bool = True
     finite: Finiteness = field(default_factory=Finiteness)
     error: AbsoluteError = field(default_factory=AbsoluteError)
@@ -82,6 +85,7 @@ class OutputComparison:
         self.values += reference.size
         if not reference.size:
             return
+        self.classes = as_scores(reference).shape[1]
         rows = reference.reshape(samples, width), candidate.reshape(samples, width)
         if self.is_float:
             self._update_floats(indices, *(each.astype(np.float64) for each in rows))
@@ -136,7 +140,8 @@ class OutputComparison:
         self.cosine.update(indices, reference, candidate)
         if self.probabilities and len(reference):
             bounded = reference.min() >= -1e-6 and reference.max() <= 1 + 1e-6
-            sums = reference.shape[1] == 1 or np.abs(reference.sum(axis=1) - 1).max() < 1e-3
+            scores = reference.reshape(-1, self.classes)
+            sums = self.classes == 1 or np.abs(scores.sum(axis=1) - 1).max() < 1e-3
             self.probabilities = bool(bounded and sums)
 
 

@@ -50,7 +50,7 @@ class Method(Protocol):
 
 def by_name(name: str) -> Method:
     """The method that `quantize.method` names."""
-    from stages.quantize.methods import dynamic
+    from stages.quantize.methods import dynamic, static, weight_only
 
-    methods: Mapping[str, Method] = MappingProxyType({"dynamic": dynamic})
+    methods: Mapping[str, Method] = MappingProxyType({"dynamic": dynamic, "static": static, "weight_only": weight_only})
     return methods[name]

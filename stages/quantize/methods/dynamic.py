@@ -14,6 +14,7 @@ from types import MappingProxyType
 import numpy as np
 from onnx import ModelProto, TensorProto
 
+from stages.common.errors import ParamsError
 from stages.common.params import Quantize
 from stages.quantize import graphs
 from stages.quantize.decision import Decision, kept
@@ -26,12 +27,23 @@ from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewriter,
 OPSET = 11
 """DynamicQuantizeLinear came with it."""
 
+WEIGHT_TYPES = ("QInt8", "QUInt8")
+
 
 def quantize(
     model: ModelProto, nodes: Sequence[WeightedNode], params: Quantize, calibration: Calibration
 ) -> tuple[ModelProto, dict[str, Decision]]:
-    """Quantize `nodes`; see `Method`. Calibration is not needed."""
+    """Quantize `nodes`; see `Method`. Calibration is not needed.
+
+    Raises:
+        ParamsError: the weight type has 4 bits.
+    """
     del calibration
+    if params.weight_type not in WEIGHT_TYPES:
+        raise ParamsError(
+            f"quantize.weight_type is {params.weight_type}, which is for quantize.method weight_only; "
+            f"dynamic takes {' or '.join(WEIGHT_TYPES)}."
+        )
     version = graphs.opset(model) or 0
     if version < OPSET:
         reason = (
@@ -161,7 +173,7 @@ def _lstm(site: Site) -> str:
 
 
 def _attention(site: Site) -> str:
-    known = {"do_rotary", "mask_filter_value", "num_heads", "past_present_share_buffer", "unidirectional"}
+    known = {"do_rotary", "mask_filter_value", "num_heads", "past_present_share_buffer", "scale", "unidirectional"}
     unknown = sorted({each.name for each in site.node.attribute} - known)
     if unknown:
         raise KeepFloatError(f"the INT8 kernel has no attribute {unknown[0]}")

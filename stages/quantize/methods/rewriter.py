@@ -7,14 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from stages.common import model_file
 from stages.common.params import Quantize
 from stages.quantize import graphs, linear
 from stages.quantize.decision import Decision, kept
 from stages.quantize.graphs import Names, Scope
-from stages.quantize.inventory import array
 from stages.quantize.linear import Quantized
 
 MICROSOFT = "com.microsoft"
+
+_WORKERS = frozenset({"ConvInteger", "MatMulInteger"})
 
 
 class KeepFloatError(Exception):
@@ -53,7 +55,7 @@ class Rewriter:
         self.replaced: set[str] = set()
         self.domains: set[str] = set()
         self.activations: dict[tuple[str, str], Activation] = {}
-        self.stored: dict[tuple[str, ...], str] = {}
+        self.stored: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def rewrite(self, rules: dict[str, Rule]) -> dict[str, Decision]:
         """Apply the rule of each node named in `rules`, in every graph."""
@@ -65,13 +67,12 @@ class Rewriter:
             rebuilt = []
             for node in scope.graph.node:
                 if node.name not in rules:
-                    rebuilt.append(_copied(node))
+                    rebuilt.append(node)
                     continue
                 site = Site(self, scope, node)
                 decisions[node.name] = site.decide(rules[node.name])
-                rebuilt.extend(site.nodes if decisions[node.name].quantized else [_copied(node)])
-            del scope.graph.node[:]
-            scope.graph.node.extend(rebuilt)
+                rebuilt.extend(site.nodes if decisions[node.name].quantized else [node])
+            graphs.replace_nodes(scope.graph, rebuilt)
         graphs.remove_unused_initializers(self.model, self.replaced)
         for domain in sorted(self.domains):
             if graphs.opset(self.model, domain) is None:
@@ -110,7 +111,7 @@ class Site:
     def constant(self, index: int) -> Constant | None:
         """The constant at an input, or None where there is none."""
         found = self._scope.constant(self.input(index)) if self.input(index) else None
-        return Constant(found[0], found[1].name, array(found[1])) if found else None
+        return Constant(found[0], found[1].name, model_file.array(found[1])) if found else None
 
     def weight(self, index: int) -> Constant:
         """The weight at an input.
@@ -127,24 +128,26 @@ class Site:
             raise KeepFloatError("its weight is empty: INT8 kernels return uninitialised memory for it")
         return found
 
-    def emit(self, op_type: str, inputs: Iterable[str], stem: str, domain: str = "", **attributes: object) -> str:
+    def emit(self, op_type: str, inputs: Iterable[str], stem: str, **attributes: object) -> str:
         """Emit a node of one output; returns the name of the output."""
         output = self._rewriter.names.fresh(stem)
-        self.emit_last(op_type, inputs, [output], domain, **attributes)
+        self.emit_last(op_type, inputs, [output], "", **attributes)
         return output
 
     def emit_last(
         self, op_type: str, inputs: Iterable[str], outputs: Iterable[str], domain: str = "", **attributes: object
     ) -> None:
         """Emit a node with the outputs given, e.g. those of the node that is replaced."""
-        name = self._rewriter.names.fresh(f"{self.node.name}_{op_type}")
+        # The node that does the work of the one that is replaced keeps its name: profiles and reports speak of it.
+        works = domain == MICROSOFT or op_type in _WORKERS
+        name = self.node.name if works else self._rewriter.names.fresh(f"{self.node.name}_{op_type}")
         self.nodes.append(helper.make_node(op_type, list(inputs), list(outputs), name, domain=domain, **attributes))
         if domain:
             self._rewriter.domains.add(domain)
 
-    def emit_like(self, op_type: str, inputs: Iterable[str], stem: str, domain: str = "") -> str:
+    def emit_like(self, op_type: str, inputs: Iterable[str], stem: str) -> str:
         """As `emit`, with the attributes of the node that is replaced."""
-        output = self.emit(op_type, inputs, stem, domain)
+        output = self.emit(op_type, inputs, stem)
         self.nodes[-1].attribute.extend(self.node.attribute)
         return output
 
@@ -174,22 +177,19 @@ class Site:
         """`weight` in 8 bits; its float values leave the model once nothing uses them."""
         reduce = self.params.reduce_range if reduce_range is None else reduce_range
         result = linear.quantize(weight.values, weight_type, channel_axes, reduce)
-        self._sqnr.append(linear.sqnr_db(weight.values, result.dequantized()))
-        self._rewriter.replaced.add(weight.name)
+        self.replace_weight(weight, result.dequantized())
         return result
 
+    def replace_weight(self, weight: Constant, approximation: np.ndarray) -> None:
+        """Take note that `approximation` stands for `weight` now: its float values leave once nothing uses them."""
+        self._sqnr.append(linear.sqnr_db(weight.values, approximation))
+        self._rewriter.replaced.add(weight.name)
+
     def store(self, weight: Constant, suffix: str, values: np.ndarray) -> str:
-        """Store a constant derived from `weight` beside it; equal ones (a tied weight) are stored once."""
-        digest = hashlib.sha256(values.tobytes()).hexdigest()
-        key = (weight.scope.path, weight.name, suffix, str(values.dtype), str(values.shape), digest)
-        stored = self._rewriter.stored
-        if key not in stored:
-            stored[key] = self._rewriter.names.fresh(f"{weight.name}_{suffix}")
-            weight.scope.graph.initializer.append(numpy_helper.from_array(values, stored[key]))
-        return stored[key]
-
-
-def _copied(node: NodeProto) -> NodeProto:
-    duplicate = NodeProto()
-    duplicate.CopyFrom(node)
-    return duplicate
+        """Store a constant made of `weight` in the main graph, which every graph sees; equal ones are stored once."""
+        rewriter = self._rewriter
+        key = (str(values.dtype), values.shape, hashlib.sha256(values.tobytes()).digest())
+        if key not in rewriter.stored:
+            rewriter.stored[key] = rewriter.names.fresh(f"{weight.name}_{suffix}")
+            rewriter.model.graph.initializer.append(numpy_helper.from_array(values, rewriter.stored[key]))
+        return rewriter.stored[key]

@@ -7,7 +7,7 @@ from onnx import ModelProto
 
 from stages.quantize import check
 from stages.quantize.check import Reference
-from stages.quantize.normalise import inputs, names, opset
+from stages.quantize.normalise import constants, functions, inputs, names, opset
 
 Pass = Callable[[ModelProto], tuple[ModelProto, bool]]
 """Gives a rewritten copy and True, or the model itself and False. What it raises undoes it."""
@@ -15,6 +15,9 @@ Pass = Callable[[ModelProto], tuple[ModelProto, bool]]
 PASSES: tuple[tuple[str, Pass], ...] = (
     ("opset imports put right", opset.repair_imports),
     ("initializers taken off the inputs", inputs.drop_listed_initializers),
+    ("local functions inlined", functions.inline),
+    (f"opset converted to {opset.OLDEST}", opset.convert),
+    ("constant weights computed", constants.fold),
     ("nodes named", names.name_nodes),
 )
 """In this order: each may rely on those before it."""
@@ -36,7 +39,7 @@ def normalise(model: ModelProto, expected: Reference) -> tuple[ModelProto, list[
         expected: what it does.
     """
     everything, steps = _apply(model, expected, checked=False)
-    if not any(step.undone for step in steps) and (not steps or not check.difference(everything, expected, "it")):
+    if not any(step.undone for step in steps) and (not steps or not check.difference(everything, expected)):
         return everything, steps
     return _apply(model, expected, checked=True)
 
@@ -51,7 +54,7 @@ def _apply(model: ModelProto, expected: Reference, checked: bool) -> tuple[Model
             continue
         if not modified:
             continue
-        problem = check.difference(candidate, expected, "it") if checked else ""
+        problem = check.difference(candidate, expected) if checked else ""
         steps.append(Step(name, problem))
         if not problem:
             model = candidate

@@ -1,8 +1,11 @@
-"""Opset imports: one for each domain that is used, in its right spelling."""
+"""Opset imports: one for each domain that is used, in its right spelling; and the default one new enough."""
 
-from onnx import ModelProto, helper
+from onnx import ModelProto, helper, version_converter
 
-from stages.quantize.graphs import all_nodes, copy
+from stages.quantize.graphs import all_nodes, copy, opset, sort_nodes
+
+OLDEST = 13
+"""Quantization knows scales for each channel since this opset, and ONNX Runtime's INT8 fusions expect it."""
 
 _MICROSOFT_VERSION = 1
 
@@ -15,7 +18,7 @@ def repair_imports(model: ModelProto) -> tuple[ModelProto, bool]:
         domain = _spelt(each.domain)
         if domain in used:
             versions[domain] = max(versions.get(domain, 0), each.version)
-    versions.setdefault("", 13)
+    versions.setdefault("", OLDEST)
     if "com.microsoft" in used:
         versions.setdefault("com.microsoft", _MICROSOFT_VERSION)
     same = [(each.domain, each.version) for each in model.opset_import] == list(versions.items())
@@ -27,6 +30,21 @@ def repair_imports(model: ModelProto) -> tuple[ModelProto, bool]:
     for node in all_nodes(repaired):
         node.domain = _spelt(node.domain)
     return repaired, True
+
+
+def convert(model: ModelProto) -> tuple[ModelProto, bool]:
+    """Convert the default domain to `OLDEST` if it is older."""
+    if (opset(model) or OLDEST) >= OLDEST:
+        return model, False
+    converted: ModelProto = version_converter.convert_version(model, OLDEST)
+    # The converter forgets the metadata, infers other shapes for inputs and outputs, and appends constants at the end.
+    if not converted.metadata_props:
+        converted.metadata_props.extend(model.metadata_props)
+    for field in ("input", "output"):
+        converted.graph.ClearField(field)
+        getattr(converted.graph, field).extend(getattr(model.graph, field))
+    sort_nodes(converted.graph)
+    return converted, True
 
 
 def _spelt(domain: str) -> str:

@@ -1,0 +1,110 @@
+"""What to try after a miss, in order, each with the words to type."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stages.common import isa
+from stages.common.params import Params, Parity, Quantize
+from stages.parity.caveats import FAIR_SQNR_DB, unbounded
+from stages.parity.judgement import Judgement
+from stages.parity.suspects import Diagnosis
+from stages.parity.verdict import Rule
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One thing to try: the overrides of `dvc exp run`, and what speaks for it."""
+
+    overrides: tuple[str, ...]
+    words: str
+
+    @property
+    def command(self) -> str:
+        return "dvc exp run " + " ".join(f"-S {override}" for override in self.overrides)
+
+
+def attempts(found: Judgement, diagnosis: Diagnosis, params: Params) -> list[Attempt]:
+    """From the surest to the last resort. A NaN, or a changed shape, has no knob but the nodes."""
+    hard = any(rule.name in ("shape", "nonfinite") for rule in found.missed)
+    listed = [*_nodes(diagnosis, params.quantize)]
+    if hard:
+        return listed
+    return [*_relative(found, params.parity), *listed, *_format(found, params), *_tolerances(found)]
+
+
+def _relative(found: Judgement, params: Parity) -> Iterator[Attempt]:
+    """Where only the default absolute tolerances fail on outputs that are no probabilities: another measure."""
+    outputs = [found.comparison.outputs[rule.output] for rule in found.missed if rule.name in ("abs_tol", "mean_tol")]
+    if len(outputs) < len(found.missed) or not all(unbounded(output, params) for output in outputs):
+        return
+    sqnr = min(output.signal.sqnr_db or 0.0 for output in outputs)
+    if sqnr >= FAIR_SQNR_DB:
+        words = f"judges {outputs[0].name} by its noise, {sqnr:.0f} dB below the signal, as absolute tolerances cannot"
+        yield Attempt(("parity.abs_tol=null", "parity.mean_tol=null", f"parity.min_sqnr_db={FAIR_SQNR_DB:g}"), words)
+
+
+def _nodes(diagnosis: Diagnosis, quantize: Quantize) -> Iterator[Attempt]:
+    repair = diagnosis.repair
+    if repair is None or not repair.passed:
+        return
+    names = [*quantize.exclude_nodes, *(name for name in repair.nodes if name not in quantize.exclude_nodes)]
+    count = "this node" if len(repair.nodes) == 1 else f"these {len(repair.nodes)} nodes"
+    words = (
+        f"keeps {count} float; tried on {diagnosis.samples} samples, the worst among them: "
+        f"the largest difference becomes {repair.max_abs:.2g}"
+    )
+    yield Attempt((f"'quantize.exclude_nodes={json.dumps(names)}'",), words)
+
+
+def _format(found: Judgement, params: Params) -> Iterator[Attempt]:
+    quantize = params.quantize
+    if not quantize.per_channel and quantize.method != "weight_only":
+        yield Attempt(("quantize.per_channel=true",), "one scale for each output channel: about half the error")
+    if not quantize.reduce_range and quantize.weight_type == "QInt8" and isa.here() in isa.SATURATING:
+        yield Attempt(
+            ("quantize.reduce_range=true",), f"8-bit products may saturate on {isa.here()}; 7-bit ones do not"
+        )
+    alone = found.setting.free and found.setting.batch > 1
+    if alone and quantize.method == "dynamic" and found.effect.serving:
+        yield Attempt(
+            ("serving.batch_size=1",),
+            f"if production can serve samples alone: in batches of {found.setting.batch} the same samples move by "
+            f"{max(found.effect.serving.values()):.2g}",
+        )
+    if quantize.method != "weight_only":
+        yield Attempt(
+            ("quantize.method=weight_only", "quantize.weight_type=QInt8"),
+            "leaves the activations float, so that neither outliers nor the batch matter; slower at large batches",
+        )
+
+
+def _tolerances(found: Judgement) -> Iterator[Attempt]:
+    for name in ("abs_tol", "mean_tol"):
+        rules = [rule for rule in found.missed if rule.name == name and rule.value is not None]
+        if rules:
+            yield _wider(name, max(rules, key=lambda rule: rule.value or 0.0))
+    for name in ("min_sqnr_db", "min_cosine"):
+        rules = [rule for rule in found.missed if rule.name == name and rule.value is not None]
+        if rules:
+            worst = min(rules, key=lambda rule: rule.value or 0.0)
+            limit = _down(worst.value or 0.0)
+            yield Attempt((f"parity.{name}={limit:g}",), f"only if {worst.output} may be as noisy as that")
+
+
+def _wider(name: str, worst: Rule) -> Attempt:
+    limit = _up(worst.value or 0.0)
+    return Attempt((f"parity.{name}={limit:g}",), f"only if such a difference of {worst.output} does no harm")
+
+
+def _up(value: float) -> float:
+    """The next number of two significant digits that is no smaller."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 1) if value > 0 else 1.0
+    return float(f"{math.ceil(value / step * (1 - 1e-12)) * step:.2g}")
+
+
+def _down(value: float) -> float:
+    """The next number of two significant digits, or of three decimals below 1, that is no larger."""
+    step = 0.001 if abs(value) < 1 else 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+    return math.floor(value / step) * step

@@ -1,0 +1,81 @@
+"""Input features whose values lie far outside the rest: one of them stretches the scale of a whole batch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.common.evaldata import EvalData
+
+REFERENCE = 2048
+REFERENCE_BYTES = 32 << 20
+FAR = 10.0
+"""The robust z-score from which on a value is called an outlier."""
+
+MINIMUM = 20
+"""Fewer samples do not say what is usual."""
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """One value of one input: `position` counts along the flattened sample, `z` is its robust z-score."""
+
+    input: str
+    position: int
+    sample: int
+    value: float
+    median: float
+    z: float
+
+
+def robust_z(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """How far values lie from the median of their feature, in robust standard deviations.
+
+    |value - median| / (1.4826 MAD); where the median absolute deviation is zero, because most values are equal, it is
+    |value - median| / (1.2533 mean absolute deviation) (Iglewicz and Hoaglin, 1993). A feature that is constant in the
+    reference gives infinity for any other value.
+
+    Args:
+        values: float64 [n, features].
+        reference: float64 [m, features].
+
+    Returns:
+        float64 [n, features], zero or more.
+    """
+    median = np.median(reference, axis=0)
+    away = np.abs(reference - median)
+    scale = 1.4826 * np.median(away, axis=0)
+    scale = np.where(scale > 0, scale, 1.2533 * away.mean(axis=0))
+    distance = np.abs(values - median)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(distance > 0, distance / scale, 0.0)
+
+
+def outliers(data: EvalData, suspicious: np.ndarray, judged: np.ndarray) -> list[Outlier]:
+    """The features that lie farthest outside in the suspicious samples, at most `SHOWN`, each with its worst sample.
+
+    Args:
+        data: evaluation data.
+        suspicious: indices of the samples to look at.
+        judged: indices of the samples that say what is usual.
+    """
+    each = sum(array.nbytes for array in data.read(judged[:1]).values())
+    count = min(len(judged), REFERENCE, max(MINIMUM, REFERENCE_BYTES // max(1, each)))
+    usual = data.read(judged[np.linspace(0, len(judged) - 1, count).astype(np.int64)])
+    found = []
+    for name, array in data.read(suspicious[:count]).items():
+        if array.dtype.kind != "f" or not array.size:
+            continue
+        values, reference = (each.reshape(len(each), -1).astype(np.float64) for each in (array, usual[name]))
+        reference = reference[np.isfinite(reference).all(axis=1)]
+        if len(reference) < MINIMUM:
+            continue
+        z = robust_z(np.nan_to_num(values), reference)
+        rows = z.argmax(axis=0)
+        medians = np.median(reference, axis=0)
+        for position in np.flatnonzero(z.max(axis=0) >= FAR).tolist():
+            row = int(rows[position])
+            value, median = float(values[row, position]), float(medians[position])
+            found.append(Outlier(name, position, int(suspicious[row]), value, median, float(z[row, position])))
+    return sorted(found, key=lambda each: (-each.z, each.input, each.position))[:SHOWN]

@@ -1,0 +1,345 @@
+"""Every figure of the comparison against an independent computation, and merging in any order."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import r2_score, roc_auc_score
+
+from stages.common.compare import Comparison, Decider, MismatchError, OutputComparison, Pair, choose, compare
+from stages.common.compare.decisions import CONFIDENT, needed, upper_bound
+from stages.common.compare.quantiles import RELATIVE_ERROR, QuantileSketch
+from stages.common.compare.sample import BottomK
+from stages.common.compare.worst import KEPT
+
+SHARES = (0.0, 0.5, 0.9, 0.99, 0.999, 1.0)
+
+
+def probabilities(count: int, classes: int, seed: int) -> np.ndarray:
+    scores = np.random.default_rng(seed).normal(0, 2, (count, classes))
+    raised = np.exp(scores)
+    found: np.ndarray = (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
+    return found
+
+
+def two_models(count: int = 400, classes: int = 7, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """fp32 and INT8 probabilities, and labels that both often get right."""
+    random = np.random.default_rng(seed + 100)
+    before = probabilities(count, classes, seed)
+    noisy = np.log(before) + random.normal(0, 0.3, before.shape)
+    after = np.exp(noisy) / np.exp(noisy).sum(axis=1, keepdims=True)
+    labels = np.where(random.random(count) < 0.8, before.argmax(axis=1), random.integers(0, classes, count))
+    return before, after.astype(np.float32), labels
+
+
+def compared(before: np.ndarray, after: np.ndarray, labels: np.ndarray | None = None) -> Comparison:
+    found = Comparison(choose({"p": before}, labels))
+    found.update(np.arange(len(before)), {"p": before}, {"p": after}, labels)
+    return found
+
+
+class TestFiguresEqualAnIndependentComputation:
+    before, after, labels = two_models()
+    found = compared(before, after, labels)
+    output = found.outputs["p"]
+    difference = after.astype(np.float64) - before.astype(np.float64)
+
+    def test_absolute_error(self) -> None:
+        absolute = np.abs(self.difference)
+        assert self.found.max_abs == absolute.max()
+        assert self.output.error.mean == pytest.approx(absolute.mean(), rel=1e-12)
+        assert self.output.error.bias == pytest.approx(self.difference.mean(), abs=1e-15)
+        for share in SHARES:
+            exact = np.quantile(absolute, share, method="lower")
+            assert self.output.error.quantile(share) == pytest.approx(exact, rel=RELATIVE_ERROR * 1.001)
+
+    def test_relative_error_is_scaled_by_the_range_of_the_reference(self) -> None:
+        span = float(self.before.max()) - float(self.before.min())
+        assert self.output.relative_max == pytest.approx(np.abs(self.difference).max() / span, rel=1e-12)
+
+    def test_sqnr(self) -> None:
+        signal = np.square(self.before.astype(np.float64)).sum()
+        expected = 10 * np.log10(signal / np.square(self.difference).sum())
+        assert self.output.signal.sqnr_db == pytest.approx(expected, rel=1e-12)
+
+    def test_cosine(self) -> None:
+        from scipy.spatial.distance import cosine
+
+        pairs = zip(self.before.astype(np.float64), self.after.astype(np.float64), strict=True)
+        expected = np.array([1 - cosine(x, y) for x, y in pairs])
+        assert self.output.cosine.minimum == pytest.approx(expected.min(), abs=1e-12)
+        assert self.output.cosine.mean == pytest.approx(expected.mean(), abs=1e-12)
+        assert self.output.cosine.sample == expected.argmin()
+
+    def test_flips_and_their_margins(self) -> None:
+        flipped = self.before.argmax(axis=1) != self.after.argmax(axis=1)
+        ordered = np.sort(self.before.astype(np.float64), axis=1)
+        confident = flipped & (ordered[:, -1] - ordered[:, -2] >= CONFIDENT)
+        flips = self.found.flips
+        assert flipped.sum() > 5
+        assert (flips.flips, flips.confident, flips.ties) == (flipped.sum(), confident.sum(), 0)
+        assert flips.agreement == pytest.approx(1 - flipped.mean())
+        assert flips.first == np.flatnonzero(flipped)[:20].tolist()
+
+    def test_flip_bound_is_that_of_clopper_and_pearson(self) -> None:
+        flips = self.found.flips
+        expected = stats.binomtest(flips.flips, flips.count, alternative="less").proportion_ci(0.95, "exact").high
+        assert flips.rate_high95 == pytest.approx(expected, rel=1e-9)
+
+    def test_top_five(self) -> None:
+        best = np.argsort(-self.after, axis=1)[:, :5]
+        expected = (best == self.before.argmax(axis=1)[:, None]).any(axis=1).mean()
+        assert self.found.top_five.agreement == pytest.approx(expected)
+
+    def test_kullback_leibler(self) -> None:
+        expected = stats.entropy(self.before.astype(np.float64), self.after.astype(np.float64), axis=1)
+        assert self.found.divergence.mean == pytest.approx(expected.mean(), rel=1e-5)
+
+    def test_calibration_error(self) -> None:
+        for side, each in enumerate((self.before, self.after)):
+            confidence, right = each.max(axis=1).astype(np.float64), each.argmax(axis=1) == self.labels
+            expected = 0.0
+            for low in np.arange(15) / 15:
+                inside = (confidence >= low) & (confidence < low + 1 / 15)
+                if inside.any():
+                    expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+            assert self.found.calibration[side].ece == pytest.approx(expected, rel=1e-6)
+
+    def test_accuracy_and_mcnemar(self) -> None:
+        right = [each.argmax(axis=1) == self.labels for each in (self.before, self.after)]
+        only = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
+        found = self.found.accuracy
+        assert (found.reference, found.candidate) == pytest.approx((right[0].mean(), right[1].mean()))
+        assert (found.only_reference, found.only_candidate) == only
+        assert found.p_value == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue, rel=1e-9)
+
+    def test_probabilities_are_recognised(self) -> None:
+        assert self.output.probabilities
+        assert self.found.decider == Decider(scores="p", kind="probabilities")
+
+
+def test_regression_figures() -> None:
+    random = np.random.default_rng(1)
+    labels = random.normal(100, 20, 300)
+    before = (labels + random.normal(0, 5, 300)).astype(np.float32)[:, None]
+    after = before + random.normal(0, 2, before.shape).astype(np.float32)
+    found = compared(before, after, labels)
+    assert not found.decider.decides
+    for side, each in enumerate((before, after)):
+        assert found.regression.r2(side) == pytest.approx(r2_score(labels, each[:, 0].astype(np.float64)), rel=1e-9)
+        expected = np.abs(each[:, 0].astype(np.float64) - labels).mean()
+        assert found.regression.mean_absolute(side) == pytest.approx(expected, rel=1e-9)
+    rho = stats.spearmanr(before[:, 0], after[:, 0]).statistic
+    assert found.outputs["p"].rank_correlation == pytest.approx(rho, rel=1e-9)
+    change = found.regression.change95()
+    assert change is not None
+    assert change[0] < r2_score(labels, after[:, 0]) - r2_score(labels, before[:, 0]) < change[1]
+
+
+def test_auc_of_binary_scores() -> None:
+    random = np.random.default_rng(2)
+    labels = random.integers(0, 2, 500)
+    before = np.clip(0.5 * labels + random.normal(0.25, 0.2, 500), 0, 1).astype(np.float32)[:, None]
+    after = np.clip(before + random.normal(0, 0.1, before.shape), 0, 1).astype(np.float32)
+    found = compared(before, after, labels)
+    for side, each in enumerate((before, after)):
+        assert found.auc.area(side) == pytest.approx(roc_auc_score(labels, each[:, 0]), abs=1e-4)
+    change = found.auc.change95()
+    assert change is not None
+    assert change[0] < roc_auc_score(labels, after[:, 0]) - roc_auc_score(labels, before[:, 0]) < change[1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_merging_any_split_in_any_order_gives_what_one_pass_gives(data: st.DataObject) -> None:
+    before, after, labels = two_models(count=data.draw(st.integers(2, 300)), seed=data.draw(st.integers(0, 5)))
+    after[data.draw(st.integers(0, len(after) - 1)), 0] = np.nan
+    whole = compared(before, after, labels)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(before)), max_size=6)))
+    parts = np.split(np.arange(len(before)), cuts)
+    merged = Comparison(whole.decider)
+    for place in data.draw(st.permutations(range(len(parts)))):
+        part = Comparison(whole.decider)
+        rows = parts[place]
+        part.update(rows, {"p": before[rows]}, {"p": after[rows]}, labels[rows])
+        merged.merge(part)
+    one, other = whole.outputs["p"], merged.outputs["p"]
+    assert merged.samples == whole.samples
+    assert (merged.flips, merged.accuracy, merged.top_five) == (whole.flips, whole.accuracy, whole.top_five)
+    assert one.finite == other.finite
+    assert repr(one.worst) == repr(other.worst)  # NaN is not equal to NaN
+    assert one.error.maximum == other.error.maximum
+    assert (one.cosine.minimum, one.cosine.sample) == (other.cosine.minimum, other.cosine.sample)
+    for share in SHARES:
+        assert one.error.quantile(share) == other.error.quantile(share)
+    np.testing.assert_array_equal(one.pairs.samples, other.pairs.samples)
+    np.testing.assert_array_equal(one.pairs.values, other.pairs.values)
+    for mine, theirs in (
+        (one.error.mean, other.error.mean),
+        (one.signal.sqnr_db, other.signal.sqnr_db),
+        (one.cosine.mean, other.cosine.mean),
+        (whole.divergence.mean, merged.divergence.mean),
+        (whole.calibration[1].ece, merged.calibration[1].ece),
+    ):
+        assert theirs == pytest.approx(mine, rel=1e-12, abs=1e-15)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 3))
+def test_the_batches_of_a_stream_do_not_matter(count: int, size: int, seed: int) -> None:
+    before, after, labels = two_models(count=count, seed=seed)
+    parts = [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
+    found = compare((Pair(rows, {"p": before[rows]}, {"p": after[rows]}) for rows in parts), lambda rows: labels[rows])
+    whole = compared(before, after, labels)
+    assert found.max_abs == whole.max_abs
+    assert found.flips == whole.flips
+    assert found.outputs["p"].error.mean == pytest.approx(whole.outputs["p"].error.mean, rel=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1e30, allow_subnormal=False), min_size=1, max_size=300), st.sampled_from(SHARES))
+def test_quantiles_keep_the_bound_that_they_state(values: list[float], share: float) -> None:
+    array = np.array([value if value > 1e-17 else 0.0 for value in values])
+    sketch = QuantileSketch()
+    sketch.update(array)
+    exact = np.quantile(array, share, method="lower")
+    assert sketch.quantile(share) == pytest.approx(exact, rel=RELATIVE_ERROR * 1.001, abs=0)
+    assert sum(count for _, _, count in sketch.histogram(4)) == len(values) == sketch.count
+
+
+def test_a_sample_is_uniform_over_the_stream() -> None:
+    sample = BottomK()
+    for start in range(0, 100_000, 1000):
+        rows = np.arange(start, start + 1000)
+        sample.update(rows, rows[:, None].astype(np.float64))
+    assert stats.kstest(sample.samples / 100_000, "uniform").pvalue > 0.001
+
+
+class TestNotFinite:
+    def test_a_nan_on_one_side_is_counted_and_named_and_spoils_no_other_figure(self) -> None:
+        before, after = np.ones((5, 3), np.float32), np.full((5, 3), 1.5, np.float32)
+        before[1, 0] = after[3, 2] = np.nan
+        output = compared(before, after).outputs["p"]
+        assert (output.finite.differing_samples, output.finite.first) == (2, [1, 3])
+        assert output.error.count == 13
+        assert output.error.mean == 0.5
+        assert [each.error for each in output.worst.samples[:2]] == [math.inf, math.inf]
+        assert output.cosine.count == 3
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_equal_ones_agree(self, value: float) -> None:
+        before = np.array([[1.0, value]], np.float32)
+        output = compared(before, before.copy()).outputs["p"]
+        assert output.finite.differing_samples == 0
+        assert output.equality == 1.0
+
+    def test_infinities_of_another_sign_differ(self) -> None:
+        output = compared(np.array([[np.inf, 1]]), np.array([[-np.inf, 1]])).outputs["p"]
+        assert output.finite.differing_samples == 1
+
+
+class TestOtherKindsOfOutput:
+    def test_whole_numbers_do_not_wrap(self) -> None:
+        before, after = np.array([[3], [7]], np.uint8), np.array([[5], [7]], np.uint8)
+        output = OutputComparison("ids", "|u1")
+        output.update(np.arange(2), before, after)
+        assert output.equality == 0.5
+        assert (output.worst.samples[0].reference, output.worst.samples[0].candidate) == (3, 5)
+
+    @pytest.mark.parametrize("values", [["a", "b"], [True, False]])
+    def test_text_and_truth_values_are_compared_by_equality(self, values: list[object]) -> None:
+        before = np.array(values, dtype=object if isinstance(values[0], str) else bool)
+        found = Comparison(Decider(label="label"))
+        found.update(np.arange(2), {"label": before}, {"label": before[::-1].copy()})
+        assert found.outputs["label"].equality == 0.0
+        assert (found.flips.flips, found.flips.margins_known) == (2, False)
+
+    def test_empty_tensors_and_scalars(self) -> None:
+        found = Comparison()
+        for name, array in (("none", np.empty((4, 0), np.float32)), ("one", np.arange(4, dtype=np.float32))):
+            found.update(np.arange(4), {name: array}, {name: array.copy()})
+        assert found.outputs["none"].error.mean is None
+        assert found.outputs["one"].error.mean == 0.0
+        assert found.outputs["one"].cosine.minimum is None
+
+    def test_a_shape_that_depends_on_the_values_is_counted_apart(self) -> None:
+        output = OutputComparison("boxes", "<f4")
+        output.update(np.array([4]), np.zeros((1, 3, 4), np.float32), np.zeros((1, 2, 4), np.float32))
+        assert (output.misshapen, output.values) == (1, 0)
+        assert output.misshapen_words == "sample 4: [3, 4] against [2, 4]"
+
+    def test_other_names_or_kinds_are_no_pair(self) -> None:
+        array = np.zeros((1, 2), np.float32)
+        with pytest.raises(MismatchError, match="output b is on one side only"):
+            Comparison().update(np.arange(1), {"a": array, "b": array}, {"a": array})
+        with pytest.raises(MismatchError, match="float32 on one side, int64 on the other"):
+            Comparison().update(np.arange(1), {"a": array}, {"a": array.astype(np.int64)})
+
+    def test_only_the_worst_are_kept_and_ties_go_to_the_lower_index(self) -> None:
+        output = OutputComparison("y", "<f8")
+        before = np.zeros((100, 1))
+        after = np.repeat(np.arange(50.0), 2)[:, None]
+        for rows in np.split(np.random.default_rng(0).permutation(100), 5):
+            output.update(rows, before[rows], after[rows])
+        assert [each.sample for each in output.worst.samples] == [
+            sample for value in range(49, 49 - KEPT // 2, -1) for sample in (2 * value, 2 * value + 1)
+        ]
+
+
+class TestWhichOutputDecides:
+    scores = probabilities(6, 3, 0)
+    label = scores.argmax(axis=1)
+
+    def test_the_label_output_with_margins_from_the_probabilities(self) -> None:
+        found = choose({"boxes": np.zeros((6, 4), np.float32), "p": self.scores, "label": self.label})
+        assert (found.label, found.scores, found.kind) == ("label", "p", "probabilities")
+
+    def test_logarithms_of_probabilities(self) -> None:
+        found = choose({"y": np.log(self.scores)})
+        assert (found.scores, found.kind) == ("y", "log-probabilities")
+        probabilities = found.probabilities({"y": np.log(self.scores)})
+        assert probabilities is not None
+        np.testing.assert_allclose(probabilities, self.scores, rtol=1e-6)
+
+    def test_raw_scores_only_if_something_says_so(self) -> None:
+        raw = {"y": 10 * self.scores}
+        assert not choose(raw).decides
+        assert choose(raw, self.label).scores == "y"
+        assert choose(raw, classifier=True).scores == "y"
+        assert choose({"logits": raw["y"]}).scores == "logits"
+        assert not choose(raw, np.linspace(0, 1, 6)).decides
+
+    def test_rows_along_the_last_axis(self) -> None:
+        tokens = self.scores.reshape(2, 3, 3)
+        found = Comparison(choose({"p": tokens}))
+        found.update(np.array([7, 9]), {"p": tokens}, {"p": tokens[..., ::-1]})
+        changed = np.flatnonzero(self.label != 2 - self.label)
+        assert (found.flips.count, found.flips.first) == (6, [7 if row < 3 else 9 for row in changed])
+
+    def test_trailing_axes_of_one_do_not_count(self) -> None:
+        assert choose({"p": self.scores.reshape(6, 3, 1, 1)}).scores == "p"
+
+    def test_a_threshold_goes_before_the_label(self) -> None:
+        outputs = {"label": np.array([0, 1, 1]), "p": np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], np.float32)}
+        found = choose(outputs, threshold=0.7)
+        np.testing.assert_array_equal(found.decide(outputs), [False, False, True])
+        margin = found.margin(outputs)
+        assert margin is not None
+        np.testing.assert_allclose(margin, np.array([1.2, 0.2, 0.2]), rtol=1e-6)
+
+    def test_a_tie_is_no_flip(self) -> None:
+        before, after = np.array([[0.5, 0.5]]), np.array([[0.49, 0.51]])
+        found = compared(before, after)
+        assert (found.flips.flips, found.flips.ties) == (0, 1)
+
+
+@pytest.mark.parametrize(("hits", "rate", "count"), [(0, 0.01, 299), (1, 0.01, 473), (0, 0.001, 2995), (10, 0.02, 845)])
+def test_samples_that_bound_a_flip_rate(hits: int, rate: float, count: int) -> None:
+    bounds = upper_bound(hits, count), upper_bound(hits, count - 1)
+    assert bounds[0] is not None and bounds[1] is not None
+    assert bounds[0] <= rate < bounds[1]
+    if hits == 0:
+        assert needed(rate) == count
