@@ -116,7 +116,7 @@ def test_a_node_that_cannot_bear_it_stays_float_and_the_rest_does_not(bench: Ben
 
 
 def _nodes(count: int) -> list[WeightedNode]:
-    return [WeightedNode(f"n{at}", "MatMul", "", "", ()) for at in range(count)]
+    return [WeightedNode(f"n{at}", "MatMul", "", ()) for at in range(count)]
 
 
 @pytest.mark.parametrize("bad", [set(), {"n0"}, {"n999"}, {"n3", "n500"}])

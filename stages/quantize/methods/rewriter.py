@@ -194,7 +194,7 @@ class Site:
     def store(self, weight: Constant, suffix: str, values: np.ndarray) -> str:
         """Store a constant made of `weight` in the main graph, which every graph sees; equal ones are stored once."""
         rewriter = self._rewriter
-        key = (str(values.dtype), values.shape, hashlib.sha256(values.tobytes()).digest())
+        key = (str(values.dtype), values.shape, hashlib.sha256(np.ascontiguousarray(values).data).digest())
         if key not in rewriter.stored:
             rewriter.stored[key] = rewriter.names.fresh(f"{weight.name}_{suffix}")
             rewriter.model.graph.initializer.append(numpy_helper.from_array(values, rewriter.stored[key]))
