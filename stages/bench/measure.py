@@ -130,7 +130,7 @@ def measure(subject: Subject, findings: Findings, params: Params, lock: int) -> 
 
         bar.set_description("profile")
         job = {
-            "models": [str(path.absolute()) for path in subject.models],
+            "models": [str(path) for path in subject.models],
             "threads": settings.threads,
             "feed": serving_feed.job(),
             "one_node": str(one_node_model),

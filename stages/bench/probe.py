@@ -27,8 +27,8 @@ def work(job: Any) -> dict[str, Any]:
 
     Returns:
         `load_ms`, session creation; `first_ms`, the first run; `resident_mb`, memory that the model keeps after ten
-        runs, trimmed; `peak_load_mb` and `peak_run_mb`, the most it took meanwhile (null where the system cannot
-        tell); `method` of the memory figures.
+        runs, trimmed; `peak_load_mb` and `peak_run_mb`, the most it took meanwhile, null where the system does not
+        tell; `method` of the memory figures.
     """
     feed, threads = load(job["feed"]), job["threads"]
     run(open_session(Path(job["one_node"]), threads), load(job["one_node_feed"]), name="the one-node model")
@@ -54,7 +54,7 @@ def work(job: Any) -> dict[str, Any]:
         "resident_mb": _resident_mb() - base,
         "peak_load_mb": None if peak_load is None else peak_load - base,
         "peak_run_mb": None if peak_run is None else peak_run - base,
-        "method": "proc" if _STATUS.exists() else "psutil",
+        "method": "VmRSS and VmHWM of /proc" if _STATUS.exists() else "rss of psutil",
     }
 
 

@@ -153,7 +153,7 @@ def _at_batch(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _footprints(measured: Measured, notes: dict[str, str]) -> dict[str, dict[str, float | None]]:
+def _footprints(measured: Measured, notes: dict[str, str]) -> dict[str, dict[str, Any]]:
     memory: dict[str, float | None] = {}
     load: dict[str, float | None] = {}
     for model, found in zip(("fp32", "int8"), measured.footprints or (None, None), strict=True):
@@ -164,7 +164,8 @@ def _footprints(measured: Measured, notes: dict[str, str]) -> dict[str, dict[str
         load[f"{model}_first_ms"] = rounded(found.first_ms) if found else None
     reason = "this system does not tell a process its peak" if measured.footprints else "bench.memory is false"
     notes |= {key: reason for key, value in (memory | load).items() if value is None}
-    return {"memory": memory, "load": load}
+    method = measured.footprints[0].method if measured.footprints else "none: bench.memory is false"
+    return {"memory": memory | {"method": method}, "load": load}
 
 
 def _curve(found: Comparison) -> Iterable[tuple[float | None, ...]]:

@@ -1,5 +1,7 @@
 """Models that must not be quantized, each refused with the reason."""
 
+import re
+
 import numpy as np
 from onnx import ModelProto
 
@@ -8,10 +10,12 @@ from stages.common.errors import StageError
 from stages.quantize.graphs import all_nodes, scopes
 from stages.quantize.inventory import WEIGHT_INPUTS, weighted_nodes
 
-_QUANTIZED = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
-_QUANTIZED_MICROSOFT = frozenset(
-    {"DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "GatherBlockQuantized", "MatMulNBits", "MatMulBnb4", "QAttention"}
+_QUANTIZED = re.compile(
+    r"(De)?[Qq]uantizeLinear|DynamicQuantize.+|.+Integer(ToFloat)?|Q(Attention|EmbedLayerNormalization|Gemm|MoE)"
+    r"|Q(Linear|Ordered).+|MatMul(NBits|Bnb4)|GatherBlockQuantized"
 )
+"""Operators with quantized operands, of ONNX and of ONNX Runtime."""
+
 _TRAINED = WEIGHT_INPUTS.keys() - {"Gather"}
 _DECODERS = frozenset({"BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"})
 
@@ -28,7 +32,7 @@ def refuse(model: ModelProto, name: str) -> None:
     """
     for node in all_nodes(model):
         place = _place(node.op_type, node.name)
-        if _is_quantized(node.op_type, node.domain):
+        if _QUANTIZED.fullmatch(node.op_type):
             raise StageError(
                 f"{name} is quantized already: it has {place}. Give the float model it was made from as export.source."
             )
@@ -67,9 +71,3 @@ def refuse_non_finite_weights(model: ModelProto, name: str) -> None:
 
 def _place(op_type: str, name: str) -> str:
     return f"the {op_type} node {name!r}" if name else f"an unnamed {op_type} node"
-
-
-def _is_quantized(op_type: str, domain: str) -> bool:
-    if op_type in _QUANTIZED or op_type in _QUANTIZED_MICROSOFT:
-        return True
-    return op_type.endswith("Integer") or (op_type.startswith(("QLinear", "QEmbed", "QGemm", "QMoE")) and bool(op_type))

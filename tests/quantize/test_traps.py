@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from stages.common import paths
 from stages.common.errors import ParamsError, StageError
+from stages.quantize import refusal
 from tests.quantize.running import Bench, graph, normal, run
 
 WIDE = {"x": normal(12, 16, seed=1)}
@@ -397,6 +398,36 @@ def test_what_is_quantized_already_is_refused(bench: Bench) -> None:
         bench.run()
 
 
+@pytest.mark.parametrize(
+    "op_type",
+    [
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "DynamicQuantizeLSTM",
+        "MatMulInteger",
+        "ConvInteger",
+        "MatMulIntegerToFloat",
+        "QLinearMatMul",
+        "QLinearAdd",
+        "QAttention",
+        "QGemm",
+        "MatMulNBits",
+        "GatherBlockQuantized",
+    ],
+)
+def test_every_quantized_operator_is_known(op_type: str) -> None:
+    branch = helper.make_graph([helper.make_node(op_type, ["x"], ["y"], "deep inside")], "branch", [], [])
+    model = graph([helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)], {}, {}, {})
+    with pytest.raises(StageError, match=f"the model is quantized already: it has the {op_type} node 'deep inside'"):
+        refusal.refuse(model, "the model")
+
+
+@pytest.mark.parametrize("op_type", ["MatMul", "Gemm", "Conv", "LSTM", "LinearClassifier", "QuickGelu", "Attention"])
+def test_no_float_operator_is_taken_for_a_quantized_one(op_type: str) -> None:
+    refusal.refuse(graph([helper.make_node(op_type, ["x"], ["y"])], {}, {}, {}), "the model")
+
+
 def test_a_model_that_fp32_cannot_run_is_refused_in_the_words_of_onnx_runtime(bench: Bench) -> None:
     node = helper.make_node("Mystery", ["x"], ["h"], "m", domain="my.ops")
     dense = helper.make_node("MatMul", ["h", "W"], ["y"], "dense")
@@ -457,3 +488,60 @@ def test_a_weight_that_a_caller_may_override_stays(bench: Bench) -> None:
     outcome = bench.run()
     assert outcome.metrics["status"] == "nothing_to_quantize"
     assert [each.name for each in outcome.int8.get_overridable_initializers()] == ["W"]
+
+
+def test_a_table_of_numbers_is_no_embedding(bench: Bench) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["ids"], "ids", to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "ids"], ["y"], "look up"),
+    ]
+    table = np.array([1e-3, 1, 640], np.float32)
+    bench.give(graph(nodes, {"x": ("n", 2)}, {"y": None}, {"table": table}), {"x": np.ones((9, 2), np.float32)})
+    assert "one dimension" in bench.run().nodes["look up"]["reason"]
+
+
+def test_the_attention_of_onnx_is_not_that_of_onnx_runtime(bench: Bench) -> None:
+    node = helper.make_node("Attention", ["x", "K", "V"], ["y"], "attend", q_num_heads=2, kv_num_heads=2)
+    model = graph([node], {"x": (1, 4, 16)}, {"y": None}, {"K": normal(1, 6, 16), "V": normal(1, 6, 16)}, 23)
+    model.ir_version = 11
+    bench.give(model, {"x": normal(8, 1, 4, 16)}, "feeds")
+    assert bench.run().nodes["attend"]["op_type"] == "ai.onnx.Attention"
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_attention_of_onnx_runtime(bench: Bench, per_channel: bool) -> None:
+    node = helper.make_node("Attention", ["x", "W", "b"], ["y"], "attend", domain="com.microsoft", num_heads=2)
+    weights = {"W": normal(16, 48) / np.float32(4), "b": normal(48) / np.float32(4)}
+    model = graph([node], {"x": ("n", 4, 16)}, {"y": None}, weights)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    bench.give(model, {"x": normal(8, 4, 16)})
+    outcome = bench.run(per_channel=per_channel)
+    assert outcome.op_types() == {"DynamicQuantizeLinear", "QAttention"}
+    assert outcome.cosine({"x": normal(3, 4, 16, seed=2)}) > 0.998
+
+
+def test_embed_layer_normalization(bench: Bench) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["ids"], "ids", to=TensorProto.INT32),
+        helper.make_node(
+            "EmbedLayerNormalization",
+            ["ids", "", "word", "position", "", "gamma", "beta"],
+            ["y", "mask_index"],
+            "embed",
+            domain="com.microsoft",
+        ),
+    ]
+    weights = {"word": normal(50, 16), "position": normal(8, 16), "gamma": normal(16), "beta": normal(16)}
+    model = graph(nodes, {"x": ("n", 4)}, {"y": None}, weights)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    bench.give(model, {"x": np.arange(32, dtype=np.float32).reshape(8, 4)})
+    outcome = bench.run()
+    assert outcome.op_types() == {"Cast", "QEmbedLayerNormalization"}
+    assert outcome.cosine({"x": np.array([[0, 3, 49, 7]], np.float32)}) > 0.999
+
+
+def test_a_vector_times_a_matrix(bench: Bench) -> None:
+    bench.give(graph([_dense()], {"x": (16,)}, {"y": None}, {"W": normal(16, 8)}), {"x": normal(6, 16)}, "feeds")
+    outcome = bench.run()
+    assert outcome.quantized() == {"dense"}
+    assert outcome.cosine({"x": normal(16)}) > 0.999

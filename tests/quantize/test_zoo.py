@@ -33,6 +33,7 @@ QUANTIZED = {
     "skl_mlp_reg_diabetes",
     "skl_pca_mlp_digits",
     "voice_commands",
+    "whisper_attn_fp16",
     "zero_mlp",
 }
 
@@ -54,7 +55,6 @@ NOTHING_TO_QUANTIZE = {
     "skl_rf_bc_zipmap",
     "skl_voting_string_label",
     "squeezenet_zipmap",
-    "whisper_attn_fp16",
     "xgb_bc",
 }
 

@@ -134,6 +134,8 @@ def _gather(site: Site) -> str:
     """An embedding: 8-bit rows are picked, then scaled back to float."""
     weight = site.weight(0)
     kind, ndim = site.params.weight_type, weight.values.ndim
+    if ndim < 2:
+        raise KeepFloatError("its table has one dimension: numbers to look up rather than an embedding")
     output = site.node.output[0]
     axis = int(attribute(site.node, "axis", 0)) % ndim
     by_row = site.params.per_channel and ndim == 2 and axis == 0 and kind == "QInt8"
