@@ -32,6 +32,40 @@ def test_every_layer_of_a_convolutional_net_runs_in_int8(weight_type: str, per_c
     assert nets.sqnr_db(model, made) > 20
 
 
+def test_scales_after_a_convolution_are_folded_into_it() -> None:
+    nodes = [
+        node("Conv", "x W", "c", pads=[1, 1, 1, 1]),
+        node("BatchNormalization", "c scale shift mean variance", "n", epsilon=0.01),
+        node("Mul", "n factor", "m"),
+        node("Add", "offset m", "a"),
+        node("Relu", "a", "h"),
+        node("Conv", "h V b", "d"),
+        node("BatchNormalization", "d scale shift mean variance", "y"),
+    ]
+    constants = {
+        "W": normal(6, 3, 3, 3), "V": normal(6, 6, 1, 1, seed=1), "b": normal(6, seed=9), "scale": normal(6, seed=2),
+        "shift": normal(6, seed=3), "mean": normal(6, seed=4), "variance": normal(6, seed=5) ** 2,
+        "factor": normal(1, 6, 1, 1, seed=6), "offset": normal(6, 1, 1, seed=7),
+    }  # fmt: skip
+    model = net(nodes, {"x": ["N", 3, 8, 8]}, {"y": ["N", 6, 8, 8]}, constants)
+    made, decisions = nets.quantized(model, method="static")
+    assert all(decision.quantized for decision in decisions.values())
+    kernels = nets.kernels(made)
+    assert kernels["QLinearConv"] == 2
+    assert kernels["QuantizeLinear"] == kernels["DequantizeLinear"] == 1
+    assert not {"BatchNormalization", "Mul", "Add"} & set(kernels)
+    assert not set(constants) & {each.name for each in made.graph.initializer}
+    assert nets.sqnr_db(model, made) > 20
+
+
+def test_what_is_not_one_value_a_channel_is_not_folded() -> None:
+    nodes = [node("Conv", "x W", "c"), node("Mul", "c rows", "m"), node("Mul", "m m", "y")]
+    constants = {"W": normal(6, 3, 1, 1), "rows": normal(8, 1)}
+    model = net(nodes, {"x": ["N", 3, 8, 8]}, {"y": ["N", 6, 8, 8]}, constants)
+    made, _ = nets.quantized(model, method="static")
+    assert nets.sqnr_db(model, made) > 20
+
+
 def test_signed_activations_answer_alike() -> None:
     model = nets.conv_net()
     made, decisions = nets.quantized(model, method="static", activation_type="QInt8")
