@@ -77,6 +77,7 @@ class TestMiss:
         assert found["parity_notes"]["try_1"] == """dvc exp run -S 'quantize.exclude_nodes=["/in/MatMul"]'"""
         features = printed.split("Input features far outside")[1].splitlines()
         assert features[3].split()[:2] == ["x", str(OUTLYING)]
+        assert int(features[3].split()[2]) % 64 == 5
         nodes = printed.split("Nodes at fault")[1].splitlines()
         assert nodes[3].split()[:2] == ["/in/MatMul", "MatMul"]
 

@@ -168,6 +168,10 @@ class TestNotFinite:
         assert found["passed"] is False
         assert found["error"]["nonfinite_samples"] == 2
         assert "NaN or infinity on one side only, samples 4, 11" in project.printed()
+        assert {row["fp32"] for row in rows(paths.PARITY_WORST)[:2]} | {
+            row["int8"] for row in rows(paths.PARITY_WORST)[:2]
+        } >= {"nan"}
+        assert all(row["fp32"] and row["int8"] for row in rows(paths.PARITY_SCATTER))
 
     def test_int8_that_launders_a_nan_input_fails(self, project: Project) -> None:
         x = np.abs(normal(20, 3)) + 0.1
