@@ -42,8 +42,8 @@ def explanation(found: Judgement, params: Params) -> Explanation:
 def _worst_batches(found: Judgement) -> list[Batch]:
     """The batches of the worst samples, filled up with the first ones to `SAMPLES`."""
     setting = found.setting
-    places = {int(sample): place for place, sample in enumerate(setting.indices)}
-    worst = [places[each.sample] // setting.batch for _, _, each in evidence.worst(found.comparison)]
+    samples = [each.sample for _, _, each in evidence.worst(found.comparison)]
+    worst = (np.searchsorted(setting.indices, samples) // setting.batch).tolist()
     every = range(-(-len(setting.indices) // setting.batch))
     chosen = list(dict.fromkeys([*worst, *every[:SAMPLES]]))[: max(1, SAMPLES // setting.batch)]
     batches = []

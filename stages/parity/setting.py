@@ -18,7 +18,7 @@ class Setting:
     """Both models loaded, and the judged samples.
 
     Attributes:
-        indices: of the judged samples, in the order in which they are served.
+        indices: of the judged samples, ascending, in the order in which they are served.
         batch: samples in one call; that of the model where it is fixed, 1 where each sample is a whole feed.
         free: whether the model can be served in another batch.
         left_out: samples that do not fill a fixed batch.
