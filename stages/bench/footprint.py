@@ -10,6 +10,7 @@ from typing import Any
 from stages.bench import child
 from stages.bench.feeds import StoredFeed
 from stages.bench.latency import Settings
+from stages.bench.one_node import OneNode
 from stages.common.model_file import external_data
 
 REPEATS = 7
@@ -42,7 +43,7 @@ class Footprint:
 def measure(
     model: Path,
     feed: StoredFeed,
-    one_node: tuple[Path, StoredFeed],
+    one_node: OneNode,
     settings: Settings,
     *,
     launched: Callable[[], object] = lambda: None,
@@ -56,8 +57,7 @@ def measure(
         "model": str(model),
         "threads": settings.threads,
         "feed": feed.job(),
-        "one_node": str(one_node[0]),
-        "one_node_feed": one_node[1].job(),
+        "one_node": one_node.job(),
     }
     _read_through(model)
     _read_through(external_data(model))

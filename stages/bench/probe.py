@@ -22,8 +22,8 @@ def work(job: Any) -> dict[str, Any]:
     What ONNX Runtime and the feed need themselves is in memory before the model comes: a session of one node has run.
 
     Args:
-        job: `model`, its path; `threads`; `feed` of the model; `one_node` and `one_node_feed`, the smallest model
-            there is.
+        job: `model`, its path; `threads`; `feed` of the model; `one_node`, `model` and `feed` of the smallest
+            model there is.
 
     Returns:
         `load_ms`, session creation; `first_ms`, the first run; `resident_mb`, memory that the model keeps after ten
@@ -31,7 +31,8 @@ def work(job: Any) -> dict[str, Any]:
         tell; `method` of the memory figures.
     """
     feed, threads = load(job["feed"]), job["threads"]
-    run(open_session(Path(job["one_node"]), threads), load(job["one_node_feed"]), name="the one-node model")
+    one = job["one_node"]
+    run(open_session(Path(one["model"]), threads), load(one["feed"]), name="the one-node model")
     _trim()
     base = _resident_mb()
     _reset_peak()

@@ -52,14 +52,12 @@ def test_two_threads_are_measured_as_well(tmp_path: Path) -> None:
 def test_a_probe_finds_the_memory_of_a_model(tmp_path: Path) -> None:
     model = tmp_path / "model.onnx"
     onnx.save(sources.linear(1024, 4096), model)  # 16.8 MB of weights
-    one, one_feed = one_node.write(tmp_path)
     feed = store(tmp_path / "feed.npz", {"x": np.ones((1, 1024), np.float32)}, samples=1)
     job = {
         "model": str(model),
         "threads": 1,
         "feed": feed.job(),
-        "one_node": str(one),
-        "one_node_feed": one_feed.job(),
+        "one_node": one_node.write(tmp_path).job(),
     }
     answer = child.ask("probe", job)
     assert 15 < answer["resident_mb"] < 40
@@ -72,14 +70,12 @@ def test_a_probe_finds_the_memory_of_a_model(tmp_path: Path) -> None:
 
 def test_the_profile_names_the_operators_of_both_models(tmp_path: Path) -> None:
     onnx.save(sources.linear(), tmp_path / "model.onnx")
-    one, one_feed = one_node.write(tmp_path)
     feed = store(tmp_path / "feed.npz", {"x": np.ones((1, 4), np.float32)}, samples=1)
     job = {
         "models": [str(tmp_path / "model.onnx")] * 2,
         "threads": 1,
         "feed": feed.job(),
-        "one_node": str(one),
-        "one_node_feed": one_feed.job(),
+        "one_node": one_node.write(tmp_path).job(),
         "folder": str(tmp_path),
     }
     answer = child.ask("profiler", job)
