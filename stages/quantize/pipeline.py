@@ -85,7 +85,9 @@ def quantize(model: ModelProto, data: EvalData, params: Quantize, name: str) -> 
     selected, decisions = select(nodes, method, params)
     calibration = partial(_feeds, data, batch, params.calibration.samples)
     attempt = partial(method.quantize, normal, params=params, calibration=calibration)
-    quantized, made = trial.most_that_passes(attempt, selected, partial(check.fault, expected=expected))
+    floor = check.SANE_IN_4_BITS if params.weight_type in ("QInt4", "QUInt4") else check.SANE
+    fault = partial(check.fault, expected=expected, least_cosine=floor)
+    quantized, made = trial.most_that_passes(attempt, selected, fault)
     quantizable = frozenset(node.name for node in nodes if node.op_type in method.OP_TYPES)
     pairs = saturation.of_model(quantized) if quantized is not None else {}
     classical = sorted({node.op_type for node in all_nodes(model) if node.domain == "ai.onnx.ml"} & CLASSICAL)

@@ -100,8 +100,8 @@ def _conclusion(result: Result, fp32_mb: float, int8_mb: float) -> str:
     counted = f"{quantized} of {len(result.quantizable)} nodes quantized: {sizes}"
     if int8_mb >= fp32_mb:
         return (
-            f"{counted}. The file grew: its weights are so small that scales and added nodes outweigh what they save. "
-            "Keep the fp32 model, unless bench finds the other one faster."
+            f"{counted}. The file grew: scales, added nodes and opset, or what stays float and was float16, outweigh "
+            "what its weights save. Keep the model as it was, unless bench finds the other one faster."
         )
     return f"{counted}, {fp32_mb / int8_mb:.3g} times smaller."
 

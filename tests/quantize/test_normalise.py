@@ -118,6 +118,15 @@ def test_constants_in_branches_are_computed_where_they_stand() -> None:
     np.testing.assert_array_equal(expected, found)
 
 
+def test_a_bias_is_computed_too() -> None:
+    nodes = [
+        helper.make_node("Identity", ["c"], ["b"]),
+        helper.make_node("Gemm", ["x", "W", "b"], ["y"]),
+    ]
+    folded, _ = constants.fold(graph(nodes, {"x": ("n", 16)}, {"y": None}, {"W": normal(16, 8), "c": normal(8)}))
+    assert {tensor.name for tensor in folded.graph.initializer} == {"W", "b"}
+
+
 def test_a_constant_that_another_node_needs_stays() -> None:
     model = _model()
     model.graph.node.append(helper.make_node("Identity", ["T"], ["z"]))

@@ -290,7 +290,7 @@ def test_gru_is_said(bench: Bench) -> None:
     node = helper.make_node("GRU", ["x", "W", "R"], ["", "y"], "gru", hidden_size=8)
     model = graph([node], {"x": (5, "n", 16)}, {"y": None}, {"W": normal(1, 24, 16), "R": normal(1, 24, 8)})
     bench.give(model, {"x": normal(6, 5, 2, 16)}, "feeds")
-    assert bench.run().nodes["gru"]["reason"] == "the method dynamic has no INT8 form of GRU"
+    assert bench.run().nodes["gru"]["reason"] == "quantize.method dynamic does not quantize GRU"
 
 
 @pytest.mark.parametrize("per_channel", [True, False])

@@ -64,9 +64,11 @@ def _constant_producers(graph: GraphProto, constants: Mapping[str, TensorProto])
 
 
 def _weights(graph: GraphProto) -> Iterator[str]:
-    """What the nodes of the graph, and of those inside, have at a weight's place."""
+    """What the nodes with a weight, in the graph and those inside, have at the place of a weight or a bias."""
     for node in graph.node:
-        yield from (node.input[index] for index in weight_inputs(node) or () if index < len(node.input))
+        places = weight_inputs(node)
+        if places is not None:
+            yield from node.input if node.op_type != "Gather" else node.input[:1]
         for _, body in subgraphs(node):
             yield from _weights(body)
 
