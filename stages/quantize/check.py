@@ -83,7 +83,8 @@ def _moved(output: str, floats: list[np.ndarray], others: list[np.ndarray]) -> s
             continue
         limit = SAME * max(1e-6, float(np.max(np.abs(a), initial=0, where=np.isfinite(a))))
         if not np.allclose(a, b, rtol=0, atol=limit, equal_nan=True):
-            return f"output {output!r} moved by {np.nanmax(np.abs(a - b)):.2g}"
+            with np.errstate(invalid="ignore"):
+                return f"output {output!r} moved by {np.nanmax(np.abs(a - b)):.2g}"
     return ""
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from stages.quantize.graphs import Scope, scopes
+from stages.quantize.graphs import Scope, all_nodes, scopes
 
 WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     "Attention": (1,),
@@ -25,6 +25,18 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
 """Where the operators that quantizers know have their weights: indices of inputs."""
 
 _MICROSOFT = frozenset({"Attention", "EmbedLayerNormalization", "FusedConv", "FusedGemm", "FusedMatMul"})
+
+_IN_ATTRIBUTES = frozenset(
+    {
+        "LinearClassifier",
+        "LinearRegressor",
+        "SVMClassifier",
+        "SVMRegressor",
+        "TreeEnsemble",
+        "TreeEnsembleClassifier",
+        "TreeEnsembleRegressor",
+    }
+)
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
@@ -75,6 +87,11 @@ def weighted_nodes(model: ModelProto) -> list[WeightedNode]:
             if weights:
                 found.append(WeightedNode(node.name, _known_as(node), scope.path, weights))
     return found
+
+
+def parameters_in_attributes(model: ModelProto) -> list[str]:
+    """The types of operator in the model that keep what they learnt in attributes: trees, linear models."""
+    return sorted({node.op_type for node in all_nodes(model) if node.domain == "ai.onnx.ml"} & _IN_ATTRIBUTES)
 
 
 def weight_inputs(node: NodeProto) -> tuple[int, ...] | None:

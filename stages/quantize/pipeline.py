@@ -13,27 +13,13 @@ from stages.common.params import Quantize
 from stages.common.sessions import Feed
 from stages.quantize import check, methods, refusal, saturation, trial
 from stages.quantize.decision import Decision
-from stages.quantize.graphs import all_nodes
-from stages.quantize.inventory import WeightedNode, weighted_nodes
+from stages.quantize.inventory import WeightedNode, parameters_in_attributes, weighted_nodes
 from stages.quantize.normalise import Step, normalise
 from stages.quantize.saturation import Pairs
 from stages.quantize.selection import select
 
 CHECK_FEEDS = 8
 """How many feeds the checks run: enough to see a broken model, too few to cost anything."""
-
-CLASSICAL = frozenset(
-    {
-        "LinearClassifier",
-        "LinearRegressor",
-        "SVMClassifier",
-        "SVMRegressor",
-        "TreeEnsemble",
-        "TreeEnsembleClassifier",
-        "TreeEnsembleRegressor",
-    }
-)
-"""Operators of ai.onnx.ml whose parameters are attributes."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +33,7 @@ class Result:
         steps: what was normalised.
         quantizable: names of the nodes that the method has an INT8 form for.
         pairs: of the quantized nodes, the pairs of weights that can saturate without VNNI.
-        classical: the types of operator that keep their parameters in attributes: trees, linear models and the like.
+        in_attributes: the operators that keep their parameters in attributes, out of the reach of INT8.
     """
 
     model: ModelProto | None
@@ -56,7 +42,7 @@ class Result:
     steps: Sequence[Step]
     quantizable: frozenset[str]
     pairs: Mapping[str, Pairs]
-    classical: Sequence[str]
+    in_attributes: Sequence[str]
 
 
 def quantize(model: ModelProto, data: EvalData, params: Quantize, name: str) -> Result:
@@ -90,8 +76,7 @@ def quantize(model: ModelProto, data: EvalData, params: Quantize, name: str) -> 
     quantized, made = trial.most_that_passes(attempt, selected, fault)
     quantizable = frozenset(node.name for node in nodes if node.op_type in method.OP_TYPES)
     pairs = saturation.of_model(quantized) if quantized is not None else {}
-    classical = sorted({node.op_type for node in all_nodes(model) if node.domain == "ai.onnx.ml"} & CLASSICAL)
-    return Result(quantized, nodes, decisions | made, steps, quantizable, pairs, classical)
+    return Result(quantized, nodes, decisions | made, steps, quantizable, pairs, parameters_in_attributes(normal))
 
 
 def _feeds(data: EvalData, batch: int, samples: int) -> Iterator[Feed]:

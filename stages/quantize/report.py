@@ -75,7 +75,7 @@ def screen(result: Result, fp32_mb: float, int8_mb: float) -> str:
     if not result.nodes:
         parts = []
     for step in result.steps:
-        parts.append(f"Left as it is ({step.name}): {step.undone}." if step.undone else f"Normalised: {step.name}.")
+        parts.append(f"Undone: {step.name}, because {step.undone}." if step.undone else f"Normalised: {step.name}.")
     if result.model is not None and (warning := saturation.warning(result.pairs)):
         parts.append(f"Warning: {warning}")
     parts.append(_conclusion(result, fp32_mb, int8_mb))
@@ -108,10 +108,9 @@ def _conclusion(result: Result, fp32_mb: float, int8_mb: float) -> str:
 
 def _why_nothing(result: Result) -> str:
     if result.quantizable:
-        return f"none of {len(result.quantizable)} nodes with a weight was quantized, for the reasons above."
+        return "none of its nodes with a weight was quantized, for the reasons above."
     if result.nodes:
         return "its operators with weights have no INT8 form."
-    if result.classical:
-        shown = ", ".join(result.classical)
-        return f"its parameters are attributes of {shown}, which INT8 does not reach."
+    if result.in_attributes:
+        return f"its parameters are attributes of {', '.join(result.in_attributes)}, which INT8 does not reach."
     return "no operator has a constant float weight."

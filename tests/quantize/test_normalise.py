@@ -90,7 +90,7 @@ def test_operators_that_are_gone_keep_the_opset_old(bench: Bench) -> None:
     model = graph(nodes, {"x": (1, 2, 4, 4)}, {"y": None}, {"W": normal(4, 8)}, 8)
     bench.give(model, {"x": normal(6, 1, 2, 4, 4)}, "feeds")
     outcome = bench.run()
-    assert "Left as it is (opset converted to 13): opset 13 has no ImageScaler." in outcome.said
+    assert "Undone: opset converted to 13, because opset 13 has no ImageScaler." in outcome.said
     assert "INT8 needs opset 11, the model has 8" in outcome.nodes["dense"]["reason"]
 
 
