@@ -48,7 +48,9 @@ def _relative(found: Judgement, params: Parity) -> Iterator[Attempt]:
         return
     sqnr = min(output.signal.sqnr_db or 0.0 for output in outputs)
     if sqnr >= FAIR_SQNR_DB:
-        words = f"judges {outputs[0].name} by its noise, {sqnr:.0f} dB below the signal, as absolute tolerances cannot"
+        words = (
+            f"judges '{outputs[0].name}' by its noise, {sqnr:.0f} dB below the signal, as absolute tolerances cannot"
+        )
         yield Attempt(("parity.abs_tol=null", "parity.mean_tol=null", f"parity.min_sqnr_db={FAIR_SQNR_DB:g}"), words)
 
 
@@ -58,8 +60,9 @@ def _nodes(diagnosis: Diagnosis, quantize: Quantize) -> Iterator[Attempt]:
         return
     names = [*quantize.exclude_nodes, *(name for name in repair.nodes if name not in quantize.exclude_nodes)]
     words = (
-        f"keeps {len(repair.nodes)} of {quantized_nodes(diagnosis)} quantized nodes float; tried on {diagnosis.samples} samples, "
-        f"the worst among them: the largest difference becomes {repair.max_abs:.2g}"
+        f"keeps {len(repair.nodes)} of {quantized_nodes(diagnosis)} quantized nodes float; "
+        f"tried on {diagnosis.samples} samples, the worst among them: "
+        f"the largest difference becomes {repair.max_abs:.2g}"
     )
     yield Attempt((f"'quantize.exclude_nodes={json.dumps(names)}'",), words)
 
@@ -96,12 +99,12 @@ def _tolerances(found: Judgement) -> Iterator[Attempt]:
         if rules:
             worst = min(rules, key=lambda rule: rule.value or 0.0)
             limit = _down(worst.value or 0.0)
-            yield Attempt((f"parity.{name}={limit:g}",), f"only if {worst.output} may be as noisy as that")
+            yield Attempt((f"parity.{name}={limit:g}",), f"only if '{worst.output}' may be as noisy as that")
 
 
 def _wider(name: str, worst: Rule) -> Attempt:
     limit = _up(worst.value or 0.0)
-    return Attempt((f"parity.{name}={limit:g}",), f"only if such a difference of {worst.output} does no harm")
+    return Attempt((f"parity.{name}={limit:g}",), f"only if such a difference of '{worst.output}' does no harm")
 
 
 def _up(value: float) -> float:

@@ -175,27 +175,31 @@ class _Trials:
     def repair(self, ranked: Sequence[Suspect], params: Parity) -> Repair | None:
         """Keep the worst float, as few as will do by bisection; then quantize again what need not be float.
 
-        The least of all stays quantized. Not more than `ADD_BACKS` are tried to be quantized again.
+        One of the least stays quantized. Not more than `ADD_BACKS` are tried to be quantized again.
         """
 
         def tried(kept: Sequence[Suspect]) -> Repair | None:
-            found = self.compared({each.nodes for each in kept})
-            if not _holds(found, params):
+            if not kept or not _holds(found := self.compared({each.nodes for each in kept}), params):
                 return None
             return Repair(tuple(dict.fromkeys(name for each in kept for name in each.nodes)), found.max_abs or 0.0)
 
-        few, enough = 0, len(ranked) - 1
-        best = tried(ranked[:enough]) if enough > 0 else None
+        few, kept, best = 0, list(ranked), None
+        for suspect in ranked[: -ADD_BACKS - 1 : -1]:
+            without = [each for each in ranked if each is not suspect]
+            if best := tried(without):
+                kept = without
+                break
         if best is None:
             return None
-        while enough - few > 1:
-            middle = (few + enough) // 2
-            found = tried(ranked[:middle])
-            few, enough, best = (few, middle, found) if found else (middle, enough, best)
-        kept = list(ranked[:enough])
+        while len(kept) - few > 1:
+            middle = (few + len(kept)) // 2
+            if found := tried(kept[:middle]):
+                kept, best = kept[:middle], found
+            else:
+                few = middle
         for suspect in kept[: -ADD_BACKS - 1 : -1]:
             fewer = [each for each in kept if each is not suspect]
-            if fewer and (found := tried(fewer)):
+            if found := tried(fewer):
                 kept, best = fewer, found
         return best
 
