@@ -25,18 +25,18 @@ def ask(module: str, job: Mapping[str, Any], keep: Sequence[int] = ()) -> Any:
 
     Args:
         module: of this room, started as `python -m stages.bench.<module>`; it calls `serve`.
-        job: what JSON can hold. Paths must be absolute.
+        job: what JSON can hold.
         keep: file descriptors that the process holds for as long as it lives: that of the lock.
 
     Raises:
         StageError: the process said so, or died.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", f"stages.bench.{module}"],
+        [sys.executable, "-m", f"stages.bench.{module}", str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        cwd=_ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))},
         pass_fds=keep,
         text=True,
         encoding="utf-8",
@@ -58,7 +58,7 @@ def ask(module: str, job: Mapping[str, Any], keep: Sequence[int] = ()) -> Any:
 
 def serve(work: Callable[[Any], Any]) -> None:
     """The other side of `ask`: read the job, `work`, answer. Dies with the process that asked."""
-    _die_with_parent()
+    _die_with(int(sys.argv[1]))
     # Whatever a library prints must not get between us and who asked.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -70,11 +70,10 @@ def serve(work: Callable[[Any], Any]) -> None:
     out.close()
 
 
-def _die_with_parent() -> None:
+def _die_with(asker: int) -> None:
     if sys.platform == "linux":
-        asker = os.getppid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != asker:  # it died before we could say so
+        if os.getppid() != asker:  # it died before that was said
             os._exit(1)
 
 

@@ -1,23 +1,36 @@
 """What each model takes: memory and load time, each model alone in fresh processes."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
-
-import numpy as np
 
 from stages.bench import child
 from stages.bench.feeds import StoredFeed
 from stages.bench.latency import Settings
+from stages.bench.one_node import OneNode
 from stages.common.model_file import external_data
 
-REPEATS = 5
+REPEATS = 7
+FEWEST = 3
+SECONDS = 5.0
+"""A model that loads slowly is repeated less often, as chance weighs less in it."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Medians over fresh processes; memory in MB (1e6 bytes) above a process that has run a one-node model."""
+    """What one model takes, over some fresh processes.
+
+    Attributes:
+        load_ms: session creation; the shortest, as whatever disturbs it makes it longer.
+        first_ms: the first run; the shortest.
+        resident_mb: memory after ten runs in MB (1e6 bytes), above a process that has run a one-node model; the median.
+        peak_load_mb: the most that loading took; None where the system does not tell.
+        peak_run_mb: the most that running took.
+        method: where the memory figures come from.
+    """
 
     load_ms: float
     first_ms: float
@@ -30,43 +43,42 @@ class Footprint:
 def measure(
     model: Path,
     feed: StoredFeed,
-    one_node: tuple[Path, StoredFeed],
+    one_node: OneNode,
     settings: Settings,
     *,
-    repeats: int = REPEATS,
     launched: Callable[[], object] = lambda: None,
 ) -> Footprint:
-    """Load and run `model` in `repeats` fresh processes, one after the other.
+    """Load and run `model` in a few fresh processes, one after the other.
 
     Raises:
         StageError: the model does not load or run.
     """
     job = {
-        "model": str(model.absolute()),
+        "model": str(model),
         "threads": settings.threads,
         "feed": feed.job(),
-        "one_node": str(one_node[0]),
-        "one_node_feed": one_node[1].job(),
+        "one_node": one_node.job(),
     }
     _read_through(model)
     _read_through(external_data(model))
-    answers = []
-    for _ in range(repeats):
+    end = time.monotonic() + SECONDS
+    answers: list[dict[str, Any]] = []
+    while len(answers) < FEWEST or (len(answers) < REPEATS and time.monotonic() < end):
         answers.append(child.ask("probe", job, (settings.lock,)))
         launched()
-
-    def median(key: str) -> Any:
-        values = [answer[key] for answer in answers]
-        return None if None in values else float(np.median(values))
-
     return Footprint(
-        median("load_ms"),
-        median("first_ms"),
-        median("resident_mb"),
-        median("peak_load_mb"),
-        median("peak_run_mb"),
-        answers[0]["method"],
+        load_ms=min(answer["load_ms"] for answer in answers),
+        first_ms=min(answer["first_ms"] for answer in answers),
+        resident_mb=median(answer["resident_mb"] for answer in answers),
+        peak_load_mb=_median_of_known([answer["peak_load_mb"] for answer in answers]),
+        peak_run_mb=_median_of_known([answer["peak_run_mb"] for answer in answers]),
+        method=answers[0]["method"],
     )
+
+
+def _median_of_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def _read_through(path: Path) -> None:

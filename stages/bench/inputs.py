@@ -101,7 +101,7 @@ def without_int8(model: Path) -> list[str]:
     return sorted({node.op_type for node in nodes if node.op_type.startswith(_NO_INT8)})
 
 
-def size_ratio(models: Pair) -> float:
-    """Size of the INT8 model over that of fp32, external data included."""
+def sizes_mb(models: Pair) -> tuple[float, float]:
+    """Sizes of fp32 and INT8 on disk in MB (1e6 bytes), external data included."""
     fp32, int8 = (model_file.size_mb(path) for path in models)
-    return int8 / fp32
+    return fp32, int8

@@ -81,7 +81,7 @@ def median_ms(model: Path, feed: StoredFeed, settings: Settings, seconds: float)
 
 def _launch(models: Pair, feeds: Sequence[StoredFeed], settings: Settings, seconds: float, number: int) -> list[Launch]:
     job = {
-        "models": [str(path.absolute()) for path in models],
+        "models": [str(path) for path in models],
         "threads": settings.threads,
         "feeds": [each.job() for each in feeds],
         "seconds": seconds,

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from stages.bench import child
@@ -42,7 +43,7 @@ def work(job: Any) -> list[dict[str, Any]]:
     paths = job["models"]
     sessions = [None, None]
     for which in (0, 1) if job["turn"] // 2 % 2 else (1, 0):
-        sessions[which] = open_session(paths[which], job["threads"])
+        sessions[which] = open_session(Path(paths[which]), job["threads"])
     return [_compare(sessions, paths, load(feed), job["seconds"], job["turn"]) for feed in job["feeds"]]
 
 

@@ -1,15 +1,13 @@
 """All measurements of one bench, what decides first."""
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from stages.bench import child, control, feeds, footprint, latency, noise, one_node
+from stages.bench import control, feeds, footprint, latency, noise, one_node, profiling
 from stages.bench.comparison import MIN_LAUNCHES, Comparison
-from stages.bench.feeds import StoredFeed
 from stages.bench.footprint import Footprint
 from stages.bench.inputs import Findings, Subject
 from stages.bench.interval import Interval
@@ -84,60 +82,48 @@ def measure(subject: Subject, findings: Findings, params: Params, lock: int) -> 
         StageError: a model does not load or run.
     """
     settings = Settings(params.serving.threads, params.bench.seed, lock)
+    # Where nothing was quantized there is no speed-up to find: as few launches as there may be.
+    budget = params.bench.max_seconds if findings.quantized else 0
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as name,
         tqdm(bar_format="bench, {desc}{n} launches, {elapsed}", disable=None) as bar,
     ):
         folder = Path(name)
-        one_node_model, one_node_feed = one_node.write(folder)
-
-        def prepared(size: int) -> StoredFeed:
-            return feeds.draw(subject.data, size, params.bench.seed, folder)
-
-        def compared(at: Sequence[StoredFeed], seconds: float) -> list[Comparison]:
-            budget = params.bench.max_seconds if findings.quantized else 0
-            target = params.bench.target_halfwidth
-            return latency.compare(
-                subject.models, at, settings, budget=budget, target=target, seconds=seconds, launched=bar.update
-            )
+        one = one_node.write(folder)
+        bounds = {"budget": budget, "target": params.bench.target_halfwidth, "launched": bar.update}
 
         bar.set_description("latency")
-        serving_feed = prepared(subject.batch)
+        feed = feeds.draw(subject.data, subject.batch, params.bench.seed, folder)
         before = noise.snapshot()
-        (serving,) = compared([serving_feed], latency.SECONDS)
+        (serving,) = latency.compare(subject.models, [feed], settings, **bounds)
         disturbance = noise.between(
             before, noise.snapshot(), serving.quiet_share, serving.cpu_share if settings.threads == 1 else None
         )
 
         bar.set_description("latency at other batch sizes")
         sizes, left_out = _sizes(subject, serving, params)
-        beside = compared([prepared(size) for size in sizes], SECONDS_BESIDE) if sizes else []
+        beside: list[Comparison] = []
+        if sizes:
+            others = [feeds.draw(subject.data, size, params.bench.seed, folder) for size in sizes]
+            beside = latency.compare(subject.models, others, settings, **bounds, seconds=SECONDS_BESIDE)
 
         footprints = None
         if params.bench.memory:
             bar.set_description("memory and load")
-            fp32, int8 = (
-                footprint.measure(model, serving_feed, (one_node_model, one_node_feed), settings, launched=bar.update)
-                for model in subject.models
-            )
-            footprints = (fp32, int8) if findings.quantized else (fp32, fp32)
+            fp32 = footprint.measure(subject.models[0], feed, one, settings, launched=bar.update)
+            int8 = fp32
+            if findings.quantized:
+                int8 = footprint.measure(subject.models[1], feed, one, settings, launched=bar.update)
+            footprints = (fp32, int8)
 
         bar.set_description("control")
         itself = serving.interval
         if findings.quantized:
-            itself = control.once(subject.models[0], serving_feed, settings, findings.machine_id, launched=bar.update)
-        floor_ms = latency.median_ms(one_node_model, one_node_feed, settings, SECONDS_BESIDE)
+            itself = control.once(subject.models[0], feed, settings, findings.machine_id, launched=bar.update)
+        floor_ms = latency.median_ms(one.model, one.feed, settings, SECONDS_BESIDE)
 
         bar.set_description("profile")
-        job = {
-            "models": [str(path.absolute()) for path in subject.models],
-            "threads": settings.threads,
-            "feed": serving_feed.job(),
-            "one_node": str(one_node_model),
-            "one_node_feed": one_node_feed.job(),
-            "folder": name,
-        }
-        profile = Profile(**child.ask("profiler", job, (lock,)))
+        profile = profiling.profile(subject.models, feed, one, settings, folder)
     if not findings.quantized:
         serving, beside = serving.of_one_model(), [each.of_one_model() for each in beside]
     return Measured(serving, tuple(beside), left_out, footprints, floor_ms, itself, disturbance, profile)

@@ -1,7 +1,8 @@
 """The smallest model there is: what a call costs that computes nothing, and what ONNX Runtime itself needs."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -10,8 +11,19 @@ from onnx import TensorProto, helper
 from stages.bench.feeds import StoredFeed, store
 
 
-def write(folder: Path) -> tuple[Path, StoredFeed]:
-    """Write a model of one Identity node on one float, and its feed."""
+class OneNode(NamedTuple):
+    """A model of one Identity node on one float, and its feed."""
+
+    model: Path
+    feed: StoredFeed
+
+    def job(self) -> Mapping[str, Any]:
+        """Both, as JSON can hold them."""
+        return {"model": str(self.model), "feed": self.feed.job()}
+
+
+def write(folder: Path) -> OneNode:
+    """Write the model and its feed."""
     value: dict[str, Any] = {"elem_type": TensorProto.FLOAT, "shape": [1]}
     graph = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])],
@@ -21,4 +33,4 @@ def write(folder: Path) -> tuple[Path, StoredFeed]:
     )
     path = folder / "one_node.onnx"
     onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)]), path)
-    return path, store(folder / "one_node.npz", {"x": np.zeros(1, np.float32)}, samples=1)
+    return OneNode(path, store(folder / "one_node.npz", {"x": np.zeros(1, np.float32)}, samples=1))

@@ -28,12 +28,15 @@ _FLOAT_FORM = {
 _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 _MANY_CONVERSIONS = 0.2
 
+_CONTROL_FLOW = ("If", "Loop", "Scan")
+
 
 def milliseconds(events: Iterable[Mapping[str, Any]], calls: int, overhead_us: float = 0.0) -> dict[str, float]:
     """Kernel time of one call by operator type, in milliseconds.
 
-    A kernel that runs others (If, Loop, Scan) counts only what it does itself: the kernels of one thread nest. Of each
-    node the middle half of the calls is averaged: one interruption would otherwise outweigh a hundred calls.
+    A kernel that runs others counts only what it does itself: the kernels of one thread nest. If, Loop and Scan count
+    nothing, as what remains of them is the profiler's own work between the kernels that they run. Of each node the
+    middle half of the calls is averaged: one interruption would otherwise outweigh a hundred calls.
 
     Args:
         events: of ONNX Runtime's profile, in any order; times in whole microseconds.
@@ -46,6 +49,8 @@ def milliseconds(events: Iterable[Mapping[str, Any]], calls: int, overhead_us: f
     spent: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * calls)
     for event, own in zip(kernels, _own_times(kernels), strict=True):
         node = (event["args"]["op_name"], event["name"])
+        if node[0] in _CONTROL_FLOW:
+            continue
         spent[node][bisect_right(starts, event["ts"]) - 1] += max(0.0, own - overhead_us)
     totals: dict[str, float] = defaultdict(float)
     for (operator, _), durations in spent.items():

@@ -22,16 +22,17 @@ def work(job: Any) -> dict[str, Any]:
     What ONNX Runtime and the feed need themselves is in memory before the model comes: a session of one node has run.
 
     Args:
-        job: `model`, its path; `threads`; `feed` of the model; `one_node` and `one_node_feed`, the smallest model
-            there is.
+        job: `model`, its path; `threads`; `feed` of the model; `one_node`, `model` and `feed` of the smallest
+            model there is.
 
     Returns:
         `load_ms`, session creation; `first_ms`, the first run; `resident_mb`, memory that the model keeps after ten
-        runs, trimmed; `peak_load_mb` and `peak_run_mb`, the most it took meanwhile (null where the system cannot
-        tell); `method` of the memory figures.
+        runs, trimmed; `peak_load_mb` and `peak_run_mb`, the most it took meanwhile, null where the system does not
+        tell; `method` of the memory figures.
     """
     feed, threads = load(job["feed"]), job["threads"]
-    run(open_session(Path(job["one_node"]), threads), load(job["one_node_feed"]), name="the one-node model")
+    one = job["one_node"]
+    run(open_session(Path(one["model"]), threads), load(one["feed"]), name="the one-node model")
     _trim()
     base = _resident_mb()
     _reset_peak()
@@ -54,7 +55,7 @@ def work(job: Any) -> dict[str, Any]:
         "resident_mb": _resident_mb() - base,
         "peak_load_mb": None if peak_load is None else peak_load - base,
         "peak_run_mb": None if peak_run is None else peak_run - base,
-        "method": "proc" if _STATUS.exists() else "psutil",
+        "method": "VmRSS and VmHWM of /proc" if _STATUS.exists() else "rss of psutil",
     }
 
 

@@ -20,14 +20,15 @@ def work(job: Any) -> dict[str, dict[str, float]]:
     """Profile each model.
 
     Args:
-        job: `models`, the paths of fp32 and INT8; `threads`; `feed`; `one_node` and `one_node_feed`, on which the
+        job: `models`, the paths of fp32 and INT8; `threads`; `feed`; `one_node`, `model` and `feed` on which the
             profiler's own time is measured; `folder` for its files.
 
     Returns:
         Milliseconds of one call by operator type, under `fp32` and `int8`.
     """
     threads, folder = job["threads"], job["folder"]
-    (overhead_ms,) = _profile(job["one_node"], load(job["one_node_feed"]), threads, folder, 0.0).values()
+    one = job["one_node"]
+    (overhead_ms,) = _profile(one["model"], load(one["feed"]), threads, folder, 0.0).values()
     feed = load(job["feed"])
     return {
         which: _profile(path, feed, threads, folder, overhead_ms * 1e3)

@@ -17,6 +17,10 @@ from stages.common.files import rounded, write_csv, write_json
 _TAIL = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
 _CURVE = np.linspace(0.01, 0.99, 99).round(2)
 _OPERATORS_SHOWN = 5
+_ENDED = {
+    "target": "until the interval was as narrow as bench.target_halfwidth",
+    "budget": "until bench.max_seconds were spent",
+}
 
 
 def write(measured: Measured, machine_id: str, threads: int, decision: Decision) -> None:
@@ -64,6 +68,7 @@ def metrics(measured: Measured, machine_id: str, threads: int, decision: Decisio
             "batch": serving.samples,
             "launches": serving.launches,
             "stopped_by": serving.stopped_by,
+            "rounds": "all" if serving.all_rounds else "quiet",
         },
         "deploy": decision.deploy,
         "reason": decision.reason,
@@ -77,7 +82,7 @@ def metrics(measured: Measured, machine_id: str, threads: int, decision: Decisio
     return tree | {"bench_notes": notes}
 
 
-def tell(measured: Measured, size_ratio: float, decision: Decision) -> None:
+def tell(measured: Measured, sizes_mb: tuple[float, float], decision: Decision) -> None:
     """Print tables of what was found, and the conclusion."""
     rows = [
         (
@@ -95,25 +100,27 @@ def tell(measured: Measured, size_ratio: float, decision: Decision) -> None:
     for size, reason in measured.left_out.items():
         print(f"Batch {size} was not measured: {reason}.")
     print()
+    takes: list[tuple[str, float, float]] = [("file, MB", *sizes_mb)]
     if measured.footprints:
         fp32, int8 = measured.footprints
-        beside = [
+        takes += [
             ("memory, MB", fp32.resident_mb, int8.resident_mb),
             ("load, ms", fp32.load_ms, int8.load_ms),
             ("first run, ms", fp32.first_ms, int8.first_ms),
         ]
-        print(tabulate(beside, ("alone in a process", "fp32", "INT8"), tablefmt="simple", floatfmt=".3g"))
-        print()
+    print(tabulate(takes, ("takes", "fp32", "INT8"), tablefmt="simple", floatfmt=".3g"))
+    print()
     operators = [
-        (operator, fp32, int8, f"{fp32_share:.0%}", f"{int8_share:.0%}")
-        for operator, fp32, int8, fp32_share, int8_share in measured.profile.rows()[:_OPERATORS_SHOWN]
+        (operator, fp32_ms, int8_ms, f"{fp32_share:.0%}", f"{int8_share:.0%}")
+        for operator, fp32_ms, int8_ms, fp32_share, int8_share in measured.profile.rows()[:_OPERATORS_SHOWN]
     ]
     print(tabulate(operators, ("operator", "fp32 ms", "INT8 ms", "fp32", "INT8"), tablefmt="simple", floatfmt=".3g"))
     print()
-    control, serving = measured.control, measured.serving
+    serving = measured.serving
     print(
-        f"{serving.launches} launches, ended by the {serving.stopped_by}. "
-        f"The fp32 model against itself on this machine: {control}. Noise: {str(measured.noise) or 'nothing found'}."
+        f"{serving.launches} launches, {_ENDED[serving.stopped_by]}. "
+        f"The fp32 model against itself on this machine: {measured.control}. "
+        f"Noise: {str(measured.noise) or 'nothing found'}."
     )
     print(f"Deploy {decision.deploy}. {decision.reason}")
 
@@ -153,7 +160,7 @@ def _at_batch(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _footprints(measured: Measured, notes: dict[str, str]) -> dict[str, dict[str, float | None]]:
+def _footprints(measured: Measured, notes: dict[str, str]) -> dict[str, dict[str, Any]]:
     memory: dict[str, float | None] = {}
     load: dict[str, float | None] = {}
     for model, found in zip(("fp32", "int8"), measured.footprints or (None, None), strict=True):
@@ -164,7 +171,8 @@ def _footprints(measured: Measured, notes: dict[str, str]) -> dict[str, dict[str
         load[f"{model}_first_ms"] = rounded(found.first_ms) if found else None
     reason = "this system does not tell a process its peak" if measured.footprints else "bench.memory is false"
     notes |= {key: reason for key, value in (memory | load).items() if value is None}
-    return {"memory": memory, "load": load}
+    method = measured.footprints[0].method if measured.footprints else "none: bench.memory is false"
+    return {"memory": memory | {"method": method}, "load": load}
 
 
 def _curve(found: Comparison) -> Iterable[tuple[float | None, ...]]:

@@ -17,7 +17,7 @@ def bench(params: Params) -> None:
     subject = inputs.subject(params)
     with alone() as lock:
         measured = measure(subject, findings, params, lock)
-    size_ratio = inputs.size_ratio(subject.models)
+    sizes_mb = inputs.sizes_mb(subject.models)
     threads = params.serving.threads
     decision = decide(
         Evidence(
@@ -25,7 +25,7 @@ def bench(params: Params) -> None:
             without_int8=inputs.without_int8(subject.models[0]),
             parity_passed=findings.parity_passed,
             speedup=measured.serving.interval,
-            size_ratio=size_ratio,
+            size_ratio=sizes_mb[1] / sizes_mb[0],
             max_size_ratio=params.gate.max_size_ratio,
             place=f"on {findings.machine}, {threads} thread{'s' * (threads > 1)}, batch {subject.batch}",
             overhead=measured.overhead(),
@@ -35,4 +35,4 @@ def bench(params: Params) -> None:
         )
     )
     results.write(measured, findings.machine_id, threads, decision)
-    results.tell(measured, size_ratio, decision)
+    results.tell(measured, sizes_mb, decision)

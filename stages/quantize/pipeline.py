@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 from onnx import ModelProto
 
@@ -76,15 +75,16 @@ def quantize(model: ModelProto, data: EvalData, params: Quantize, name: str) -> 
     refusal.refuse_non_finite_weights(model, name)
     session = sessions.open_session(model, name=name)
     feeding.check_fit(session, data.inputs, data.layout)
-    feeds = partial(_feeds, data, feeding.feed_batch(session, data.layout, wanted=1))
-    expected = check.reference(session, list(islice(feeds(), CHECK_FEEDS)), name)
+    batch = feeding.feed_batch(session, data.layout, wanted=1)
+    expected = check.reference(session, list(_feeds(data, batch, CHECK_FEEDS * batch)), name)
     del session
     normal, steps = normalise(model, expected)
     refusal.refuse_non_finite_weights(normal, name)
     method = methods.by_name(params.method)
     nodes = weighted_nodes(normal)
     selected, decisions = select(nodes, method, params)
-    attempt = partial(method.quantize, normal, params=params, calibration=feeds)
+    calibration = partial(_feeds, data, batch, params.calibration.samples)
+    attempt = partial(method.quantize, normal, params=params, calibration=calibration)
     quantized, made = trial.most_that_passes(attempt, selected, partial(check.fault, expected=expected))
     quantizable = frozenset(node.name for node in nodes if node.op_type in method.OP_TYPES)
     pairs = saturation.of_model(quantized) if quantized is not None else {}
@@ -92,8 +92,8 @@ def quantize(model: ModelProto, data: EvalData, params: Quantize, name: str) -> 
     return Result(quantized, nodes, decisions | made, steps, quantizable, pairs, classical)
 
 
-def _feeds(data: EvalData, batch: int) -> Iterator[Feed]:
-    """The search split in feeds of `batch` samples; a tail that does not fill one is left out."""
+def _feeds(data: EvalData, batch: int, samples: int) -> Iterator[Feed]:
+    """The first `samples` of the search split in feeds of `batch`; a tail that does not fill one is left out."""
     indices = data.indices("search")
     if not len(indices):  # a single sample belongs to the judge; nothing is chosen by it here
         indices = data.indices("judge")
@@ -102,6 +102,6 @@ def _feeds(data: EvalData, batch: int) -> Iterator[Feed]:
             f"The evaluation data have {len(indices)} samples to search on, and the model takes {batch} at once. "
             "Give at least four times as many samples as that."
         )
-    for each in data.batches(indices, batch):
+    for each in data.batches(indices[: max(batch, samples)], batch):
         if data.layout == "feeds" or len(each.indices) == batch:
             yield each.feed

@@ -6,7 +6,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from stages.common import model_file, sessions
 from stages.quantize.graphs import copy, remove_unused_initializers, replace_nodes, subgraphs, used_names
-from stages.quantize.inventory import WEIGHT_INPUTS
+from stages.quantize.inventory import weight_inputs
 
 GROWTH = 2
 """A weight more than this many times the size of what it is computed from stays computed (Expand, ConstantOfShape)."""
@@ -66,7 +66,7 @@ def _constant_producers(graph: GraphProto, constants: Mapping[str, TensorProto])
 def _weights(graph: GraphProto) -> Iterator[str]:
     """What the nodes of the graph, and of those inside, have at a weight's place."""
     for node in graph.node:
-        yield from (node.input[index] for index in WEIGHT_INPUTS.get(node.op_type, ()) if index < len(node.input))
+        yield from (node.input[index] for index in weight_inputs(node) or () if index < len(node.input))
         for _, body in subgraphs(node):
             yield from _weights(body)
 

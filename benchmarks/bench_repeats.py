@@ -1,0 +1,100 @@
+"""Does bench give the same figures again? Five repeats of the speed-up, of memory and of load time, as Markdown.
+
+Run from the root of the repository, after `dvc repro`: python -m benchmarks.bench_repeats
+Beside each speed-up stands what is usually done instead: the mean of 100 calls of fp32 after ten to warm up, then the
+same for INT8, in one process.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from stages.bench import feeds, footprint, inputs, latency, one_node
+from stages.bench.feeds import StoredFeed
+from stages.bench.latency import Settings
+from stages.bench.lock import alone
+from stages.common import params
+
+REPEATS = 5
+
+NAIVE = """
+import sys, time
+import onnxruntime as ort
+from stages.bench.feeds import load
+feed = load({"path": sys.argv[3], "names": sys.argv[5:]})
+means = []
+for model in sys.argv[1:3]:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = int(sys.argv[4])
+    session = ort.InferenceSession(model, options)
+    for _ in range(10):
+        session.run(None, feed)
+    start = time.perf_counter()
+    for _ in range(100):
+        session.run(None, feed)
+    means.append(time.perf_counter() - start)
+print(means[0] / means[1])
+"""
+
+
+def naive(models: latency.Pair, feed: StoredFeed, threads: int) -> float:
+    """The ratio of two means, one model after the other."""
+    arguments = [*map(str, models), feed.path, str(threads), *feed.names]
+    return float(subprocess.check_output([sys.executable, "-c", NAIVE, *arguments], text=True))
+
+
+def spread(values: Sequence[float]) -> str:
+    """The largest distance from the median, as a share of it."""
+    middle = statistics.median(values)
+    return f"{max(abs(value / middle - 1) for value in values):.1%}"
+
+
+def main() -> None:
+    """Measure and print."""
+    knobs = params.load()
+    subject = inputs.subject(knobs)
+    rows: list[tuple[object, ...]] = []
+    speedups: list[float] = []
+    naives: list[float] = []
+    footprints: list[list[float]] = []
+    with tempfile.TemporaryDirectory() as name, alone() as lock:
+        folder = Path(name)
+        feed = feeds.draw(subject.data, subject.batch, knobs.bench.seed, folder)
+        one = one_node.write(folder)
+        for number in range(REPEATS):
+            settings = Settings(knobs.serving.threads, knobs.bench.seed + number, lock)
+            start = time.monotonic()
+            (found,) = latency.compare(
+                subject.models,
+                [feed],
+                settings,
+                budget=knobs.bench.max_seconds,
+                target=knobs.bench.target_halfwidth,
+            )
+            seconds = time.monotonic() - start
+            speedups.append(found.interval.ratio)
+            naives.append(naive(subject.models, feed, knobs.serving.threads))
+            rows.append(
+                (number + 1, str(found.interval), f"{seconds:.1f}", f"{found.quiet_share:.0%}", f"{naives[-1]:.3f}")
+            )
+            fp32, int8 = (footprint.measure(model, feed, one, settings) for model in subject.models)
+            footprints.append([fp32.resident_mb, int8.resident_mb, fp32.load_ms, int8.load_ms])
+    rows.append(("furthest from the median", spread(speedups), "", "", spread(naives)))
+    headers = ("run", "bench: speed-up (95 % interval)", "seconds", "quiet rounds", "sequential means: speed-up")
+    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
+    print()
+    columns = list(zip(*footprints, strict=True))
+    table = [(number + 1, *(f"{value:.2f}" for value in row)) for number, row in enumerate(footprints)]
+    table.append(("furthest from the median", *(spread(column) for column in columns)))
+    headers = ("run", "memory fp32, MB", "memory INT8, MB", "load fp32, ms", "load INT8, ms")
+    print(tabulate(table, headers, tablefmt="github", disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()
