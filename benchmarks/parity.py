@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from tabulate import tabulate
@@ -42,12 +43,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 1_000_000], help="samples to judge")
     parser.add_argument("--batch", type=int, default=1, help="serving.batch_size")
+    parser.add_argument("--repeats", type=int, default=1, help="alternate the two so often, and show medians")
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.bare:
         bare(arguments.batch)
         return
-    table = [_measured(rows, arguments.batch) for rows in arguments.rows]
+    table = [_measured(rows, arguments.batch, arguments.repeats) for rows in arguments.rows]
     header = ("samples", "batch", "bare s", "parity s", "throughput", "peak MB")
     print(tabulate(table, header, tablefmt="simple", floatfmt=("d", "d", ".2f", ".2f", ".3f", ".0f")))
 
@@ -63,7 +65,7 @@ def bare(batch: int) -> None:
             session.run(None, each.feed)
 
 
-def _measured(rows: int, batch: int) -> tuple[int, int, float, float, float, float]:
+def _measured(rows: int, batch: int, repeats: int) -> tuple[int, int, float, float, float, float]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / paths.ARTIFACTS).mkdir()
@@ -71,9 +73,13 @@ def _measured(rows: int, batch: int) -> tuple[int, int, float, float, float, flo
             shutil.copyfile(ROOT / path, place / path)
         _write_rows(place / paths.EVAL, rows)
         (place / "params.yaml").write_text(f"serving: {{batch_size: {batch}}}\n", encoding="utf-8")
-        alone, _ = _run(place, "benchmarks.parity", "--bare", "--batch", str(batch))
-        whole, peak = _run(place, "stages.parity")
-    return rows, batch, alone, whole, alone / whole, peak
+        pairs = [
+            (_run(place, "benchmarks.parity", "--bare", "--batch", str(batch)), _run(place, "stages.parity"))
+            for _ in range(repeats)
+        ]
+    alone, whole = (median(pair[side][0] for pair in pairs) for side in (0, 1))
+    ratio = median(pair[0][0] / pair[1][0] for pair in pairs)
+    return rows, batch, alone, whole, ratio, max(pair[1][1] for pair in pairs)
 
 
 def _run(place: Path, *command: str) -> tuple[float, float]:

@@ -31,12 +31,12 @@ def _batch(found: Judgement, params: Parity) -> Iterator[str]:
             continue
         if serving > limit:
             yield (
-                f"{output.name} of the same sample moves by up to {serving:.2g} between batches of 1 and of "
+                f"'{output.name}' of the same sample moves by up to {serving:.2g} between batches of 1 and of "
                 f"{found.setting.batch}, beyond abs_tol {limit:g}: the answer depends on what is served beside it"
             )
         else:
             yield (
-                f"in batches of {effect.large_batch} {output.name} of the same samples moves by up to {large:.2g}, "
+                f"in batches of {effect.large_batch} '{output.name}' of the same samples moves by up to {large:.2g}, "
                 f"and is {effect.large_error[output.name]:.2g} from fp32, beyond abs_tol {limit:g}: this verdict "
                 f"holds for batches of {found.setting.batch} only (try -S serving.batch_size={effect.large_batch})"
             )
@@ -57,7 +57,7 @@ def _unbounded(found: Judgement, params: Parity) -> Iterator[str]:
             continue
         reached = max(abs(output.signal.low), abs(output.signal.high))
         yield (
-            f"{output.name} reaches {reached:.4g}, where the default abs_tol {params.abs_tol:g}, made for "
+            f"'{output.name}' reaches {reached:.4g}, where the default abs_tol {params.abs_tol:g}, made for "
             f"probabilities, says little: set parity.outputs.{output.name}, or "
             f"-S parity.abs_tol=null -S parity.mean_tol=null -S parity.min_sqnr_db={FAIR_SQNR_DB:g}"
         )
@@ -74,7 +74,7 @@ def _exact(found: Judgement) -> Iterator[str]:
     label = found.comparison.decider.label
     for output in found.comparison.outputs.values():
         if not output.is_float and output.name != label and output.equal < output.values and found.comparison.floats:
-            yield f"{output.values - output.equal} of {output.values} values of {output.name} changed"
+            yield f"{output.values - output.equal} of {output.values} values of '{output.name}' changed"
 
 
 def _samples(found: Judgement) -> Iterator[str]:

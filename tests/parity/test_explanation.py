@@ -1,7 +1,7 @@
 """A miss is explained by what really causes it, and what is advised really repairs it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
@@ -14,7 +14,7 @@ from stages.common import paths
 from stages.common.sessions import open_session
 from stages.parity import segments
 from stages.parity.features import robust_z
-from stages.parity.suspects import named
+from stages.parity.suspects import named, quantized_pieces
 from tests.parity.conftest import Project
 
 FEATURES, HIDDEN, CLASSES = 24, 64, 5
@@ -114,7 +114,7 @@ class TestMiss:
     def test_without_any_name_it_says_so(self, missed: Project) -> None:
         onnx.save(mlp(node_names=False), paths.FP32_MODEL)
         missed.run()
-        assert "none of the quantized nodes has a name" in missed.printed()
+        assert "and has a name to exclude it by" in missed.printed()
 
     def test_nothing_is_advised_that_leaves_nothing_quantized(self, missed: Project) -> None:
         onnx.save(dynamic(mlp(), MLP[1:]), paths.INT8_MODEL)
@@ -158,48 +158,51 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return next(self.feeds, None)
 
 
-def static(model: ModelProto) -> ModelProto:
+def static(model: ModelProto, exclude: tuple[str, ...] = ()) -> ModelProto:
     onnx.save(model, "fp32.onnx")
-    quantize_static("fp32.onnx", "q.onnx", _Reader(samples()), per_channel=True, op_types_to_quantize=["MatMul"])
+    quantize_static(
+        "fp32.onnx", "q.onnx", _Reader(samples()), op_types_to_quantize=["MatMul"], nodes_to_exclude=list(exclude)
+    )
     return onnx.load("q.onnx")
 
 
 @pytest.mark.parametrize("quantize", [dynamic, static])
-class TestSegments:
-    def test_each_alone_gives_what_it_gives_in_the_model(self, project: Project, quantize: object) -> None:
-        """Fed with the activations of the INT8 model itself, the pieces give its own activations."""
+class TestSwitches:
+    def variant(self, quantize: Callable[..., ModelProto]) -> Callable[..., np.ndarray]:
+        fp32, int8 = mlp(), quantize(mlp())
+        pieces = quantized_pieces(fp32, int8)
+        assert list(pieces) == [(name,) for name in MLP]
+        listed = {names[0]: piece.segments for names, piece in pieces.items()}
+        session = open_session(segments.switched(int8, fp32, listed).SerializeToString())
+
+        def run(*kept: str) -> np.ndarray:
+            flags = {name: np.array(name in kept) for name in MLP}
+            found: np.ndarray = session.run(None, {"x": samples(16)} | flags)[0]
+            return found
+
+        return run
+
+    def test_all_on_is_fp32(self, project: Project, quantize: Callable[..., ModelProto]) -> None:
         del project
-        int8 = quantize(mlp())  # type: ignore[operator]
-        x = samples(16)
-        shared = segments.shared_tensors(mlp().graph, int8.graph)
-        pieces = list(segments.segments(int8.graph, shared).values())
-        names = sorted({piece.output for piece in pieces})
-        session = open_session(segments.exposed(int8, names).SerializeToString())
-        values = dict(zip(names, session.run(None, {"x": x}), strict=True)) | {"x": x}
-        reads = {segments.fed(name): values[name] for piece in pieces for name in piece.inputs}
-        alone = open_session(segments.cut(int8, pieces, values).SerializeToString())
-        found = alone.run([piece.output for piece in pieces], reads)
-        for piece, array in zip(pieces, found, strict=True):
-            np.testing.assert_allclose(array, values[piece.output], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(self.variant(quantize)(*MLP), answer(mlp()), rtol=1e-6, atol=1e-7)
 
-    def test_all_put_back_is_fp32(self, project: Project, quantize: object) -> None:
+    def test_all_off_is_int8(self, project: Project, quantize: Callable[..., ModelProto]) -> None:
         del project
-        fp32, int8 = mlp(), quantize(mlp())  # type: ignore[operator]
-        pieces = segments.segments(fp32.graph, segments.shared_tensors(fp32.graph, int8.graph)).values()
-        x = samples(16)
-        grafted = open_session(segments.grafted(int8, fp32, pieces).SerializeToString()).run(None, {"x": x})[0]
-        np.testing.assert_array_equal(grafted, open_session(fp32.SerializeToString()).run(None, {"x": x})[0])
+        found, expected = self.variant(quantize)(), answer(quantize(mlp()))
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+
+    @pytest.mark.parametrize("name", MLP)
+    def test_one_on_is_what_excluding_it_gives(
+        self, project: Project, quantize: Callable[..., ModelProto], name: str
+    ) -> None:
+        del project
+        found, expected = self.variant(quantize)(name), answer(quantize(mlp(), (name,)))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_one_put_back_is_what_excluding_it_gives(project: Project) -> None:
-    del project
-    fp32 = mlp()
-    x = samples(16)
-    piece = segments.segments(fp32.graph, {"m0", "r0", "m1"})["m0"]
-    grafted = segments.grafted(dynamic(mlp()), fp32, [piece])
-    excluded = dynamic(mlp(), ("/in/MatMul",))
-    found, expected = (open_session(each.SerializeToString()).run(None, {"x": x})[0] for each in (grafted, excluded))
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+def answer(model: ModelProto) -> np.ndarray:
+    found: np.ndarray = open_session(model.SerializeToString()).run(None, {"x": samples(16)})[0]
+    return found
 
 
 class TestRobustZ:
@@ -223,4 +226,3 @@ class TestRobustZ:
 def test_names_of_int8_nodes_lead_to_the_longest_node_that_is_known() -> None:
     known = {"a": "MatMul", "a_1": "Gemm", "b": "Conv"}
     assert named(known, ["a_1_MatMulInteger", "b", "c_Cast"]) == {"a_1": "Gemm", "b": "Conv"}
-    assert named(None, ["a"]) == {}
