@@ -40,8 +40,9 @@ def test_a_pass_leaves_its_input_alone_and_has_nothing_to_do_the_second_time(app
     assert twice is once
 
 
-def test_all_steps_together(bench: Bench) -> None:
+def test_all_steps_together() -> None:
     model = _model(11)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
     model.metadata_props.add(key="author", value="someone")
     normal_model, steps = normalise.normalise(model, _reference(model))
     assert [step.name for step in steps if not step.undone] == [
@@ -116,6 +117,15 @@ def test_constants_in_branches_are_computed_where_they_stand() -> None:
     assert [tensor.name for tensor in folded.graph.initializer] == ["zero"]
     expected, found = (run(sessions.open_session(each), X)["y"] for each in (model, folded))
     np.testing.assert_array_equal(expected, found)
+
+
+def test_what_is_no_float_stays_as_it_is() -> None:
+    nodes = [
+        helper.make_node("Constant", [], ["table"], value_ints=[3, 1, 2]),
+        helper.make_node("Cast", ["x"], ["ids"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "ids"], ["y"]),
+    ]
+    assert not constants.fold(graph(nodes, {"x": ("n",)}, {"y": None}, {}))[1]
 
 
 def test_a_bias_is_computed_too() -> None:
