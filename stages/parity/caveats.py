@@ -18,8 +18,8 @@ CALIBRATION_SHIFT = 0.02
 
 
 def caveats(found: Judgement, params: Parity) -> list[str]:
-    """Sentences, the gravest first."""
-    return [*_batch(found, params), *_decisions(found), *_unbounded(found, params), *_exact(found), *_samples(found)]
+    """Sentences: first what was judged at all."""
+    return [*_samples(found), *_batch(found, params), *_decisions(found), *_unbounded(found, params), *_exact(found)]
 
 
 def _batch(found: Judgement, params: Parity) -> Iterator[str]:
@@ -79,5 +79,8 @@ def _exact(found: Judgement) -> Iterator[str]:
 
 def _samples(found: Judgement) -> Iterator[str]:
     setting = found.setting
+    if setting.batch != setting.wanted:
+        why = "there are no more samples" if setting.free else "the model prescribes it"
+        yield f"served in batches of {setting.batch}, not of serving.batch_size {setting.wanted}: {why}"
     if setting.left_out:
         yield f"{setting.left_out} samples did not fill the model's fixed batch of {setting.batch} and were left out"

@@ -106,6 +106,7 @@ class TestMetrics:
         for size in (1, 7, 301, 1000):
             project.params({"serving": {"batch_size": size}})
             tree = project.run()
+            assert tree["judged"]["batch"] == min(size, 301)
             del tree["judged"]["batch"], tree["batch_effect"], tree["parity_notes"]
             found.append(tree)
         assert found[1:] == found[:-1]
@@ -256,7 +257,9 @@ class TestKindsOfModel:
         found = project.run()
         assert (found["judged"]["batch"], found["judged"]["samples"]) == (4, 8)
         assert found["batch_effect"]["max_abs"] is None
-        assert "2 samples did not fill the model's fixed batch of 4" in found["parity_notes"]["note_1"]
+        notes = found["parity_notes"]
+        assert notes["note_1"] == "served in batches of 4, not of serving.batch_size 1: the model prescribes it"
+        assert "2 samples did not fill the model's fixed batch of 4" in notes["note_2"]
 
     def test_feeds_with_state_on_another_axis(self, project: Project) -> None:
         cell = graph(
