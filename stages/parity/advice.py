@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ def _nodes(diagnosis: Diagnosis, quantize: Quantize) -> Iterator[Attempt]:
         f"tried on {diagnosis.samples} samples, the worst among them: "
         f"the largest difference becomes {repair.max_abs:.2g}"
     )
-    yield Attempt((f"'quantize.exclude_nodes={json.dumps(names)}'",), words)
+    yield Attempt((shlex.quote(f"quantize.exclude_nodes={json.dumps(names)}"),), words)
 
 
 def _format(found: Judgement, params: Params) -> Iterator[Attempt]:
