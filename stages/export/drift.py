@@ -102,8 +102,8 @@ def _check_repeatable(once: Mapping[str, np.ndarray], again: Mapping[str, np.nda
             same = np.array_equal(array, again[name])
         if not same:
             raise StageError(
-                f"The output '{name}' of {origin} differs between two runs on the same samples: it depends on random "
-                "numbers, so no comparison means anything. Export it for inference, or make its random numbers an input."
+                f"The output '{name}' of {origin} differs between two runs on the same samples: it draws random "
+                "numbers, so no comparison means anything. Export it for inference, or make those numbers an input."
             )
 
 
