@@ -18,7 +18,7 @@ def join_bias(model: ModelProto, names: Collection[str]) -> None:
     value for each column. The Gemm keeps the name of the MatMul, and gives the output of the Add.
     """
     flow = Flow(model.graph)
-    shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    shapes = {name: list(tensor.dims) for name, tensor in _constants(model).items()}
     ranks = _ranks(model)
     joined = []
     for node in flow.nodes:
@@ -68,7 +68,7 @@ def fold_scales(model: ModelProto, names: Collection[str]) -> None:
     """
     fresh = Names(model)
     flow = Flow(model.graph)
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    constants = _constants(model)
     folded = []
     replaced: set[str] = set()
     for node in flow.nodes:
@@ -109,17 +109,26 @@ def _scale_and_shift(
     if len(others) != len(node.input) - 1 or any(each.data_type != TensorProto.FLOAT for each in others):
         return None
     ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)
-    if node.op_type == "BatchNormalization" and len(node.output) == 1 and not attribute(node, "training_mode", 0):
+    if node.op_type == "BatchNormalization":
+        if node.input[0] != value or len(node.output) > 1 or attribute(node, "training_mode", 0):
+            return None
         scale, shift, mean, variance = (model_file.array(each).astype(np.float64) for each in others)
         factor = scale / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
         return factor, shift - mean * factor
     if node.op_type not in ("Add", "Mul"):
         return None
     values, per_channel = model_file.array(others[0]), (channels, *(1,) * (rank - 2))
-    if values.size != 1 and values.shape not in (per_channel, (1, *per_channel)):
+    scalar = values.size == 1 and values.ndim <= rank
+    if not scalar and values.shape not in (per_channel, (1, *per_channel)):
         return None
     spread = np.broadcast_to(values.reshape(-1), channels)
     return (spread, zeros) if node.op_type == "Mul" else (ones, spread)
+
+
+def _constants(model: ModelProto) -> dict[str, TensorProto]:
+    """The initializers of the main graph that no caller may override."""
+    inputs = {each.name for each in model.graph.input}
+    return {tensor.name: tensor for tensor in model.graph.initializer if tensor.name not in inputs}
 
 
 def _ranks(model: ModelProto) -> dict[str, int]:

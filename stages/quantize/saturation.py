@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from stages.common import model_file
+from stages.quantize.graphs import attribute, subgraphs
 
 LARGEST_SAFE_SUM = 128
 """255 * 128 = 32640 fits into a signed 16-bit number, 255 * 129 = 32895 does not; nor does 255 * -129."""
@@ -89,9 +90,8 @@ def _of_graph(
         found = _of_node(node, constants, producers)
         if found is not None:
             yield node.name or node.output[0], found
-        for attribute in node.attribute:
-            for subgraph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _of_graph(subgraph, constants, producers)
+        for _, body in subgraphs(node):
+            yield from _of_graph(body, constants, producers)
 
 
 def _of_node(node: onnx.NodeProto, constants: _Constants, producers: _Producers) -> Pairs | None:
@@ -117,14 +117,10 @@ def _as_summed(node: onnx.NodeProto, weight: np.ndarray) -> np.ndarray:
     """
     if node.op_type == "Conv":
         filters, channels = weight.shape[:2]
-        if channels == 1 and _attribute(node, "group", 1) > 1:
+        if channels == 1 and attribute(node, "group", 1) > 1:
             return np.empty((0, filters), np.int8)
         flat = weight.reshape(filters, channels, -1).transpose(2, 1, 0)
         return flat.reshape(-1, filters)
     if weight.ndim == 1:
         return weight[:, None]
-    return np.swapaxes(weight, -1, -2) if _attribute(node, "transB", 0) else weight
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
+    return np.swapaxes(weight, -1, -2) if attribute(node, "transB", 0) else weight

@@ -66,6 +66,29 @@ def test_what_is_not_one_value_a_channel_is_not_folded() -> None:
     assert nets.sqnr_db(model, made) > 20
 
 
+def test_what_a_caller_may_override_is_not_folded() -> None:
+    nodes = [
+        node("Conv", "x W", "c"),
+        node("Mul", "c factor", "m"),
+        node("MatMul", "z V", "p"),
+        node("Add", "p b", "y"),
+    ]
+    constants = {"W": normal(6, 3, 1, 1), "factor": normal(6, 1, 1), "V": normal(16, 8), "b": normal(8)}
+    inputs = {"x": ("N", 3, 8, 8), "z": ("N", 16), "factor": (6, 1, 1), "b": (8,)}
+    model = net(nodes, inputs, {"m": ("N", 6, 8, 8), "y": ("N", 8)}, constants)
+    made, _ = nets.quantized(model, method="static")
+    given = [{**feed, "factor": normal(6, 1, 1, seed=5), "b": normal(8, seed=6)} for feed in nets.feeds(model, 4)]
+    assert nets.sqnr_db(model, made, given) > 20
+
+
+def test_a_scalar_of_higher_rank_is_not_folded() -> None:
+    nodes = [node("Conv", "x W", "c"), node("Mul", "c s", "y")]
+    constants = {"W": normal(6, 3, 1, 1), "s": normal(1, 1, 1, 1, 1)}
+    model = net(nodes, {"x": [2, 3, 8, 8]}, {"y": [1, 2, 6, 8, 8]}, constants)
+    made, _ = nets.quantized(model, method="static")
+    assert nets.sqnr_db(model, made) > 20
+
+
 def test_signed_activations_answer_alike() -> None:
     model = nets.conv_net()
     made, decisions = nets.quantized(model, method="static", activation_type="QInt8")
