@@ -12,6 +12,9 @@ from stages.bench.quiet import quiet_rounds
 MIN_LAUNCHES = 8
 """Fewer make the interval too narrow once measuring stops by its width."""
 
+FEWEST_QUIET = 5
+"""Launches with quiet rounds: with fewer, what the budget allowed is summed up from all rounds instead."""
+
 
 class Launch(NamedTuple):
     """What one process found: in each round the times of calls of both models in nanoseconds; its share of a CPU."""
@@ -65,14 +68,14 @@ class Comparison:
     def of_one_model(self) -> "Comparison":
         """The same where both files hold one model: the speed-up is 1, and every call is a call of both."""
         times = Times(*(np.concatenate(both) for both in zip(self.fp32, self.int8, strict=True)))
-        return replace(self, interval=Interval(1.0, 1.0, 1.0), fp32=times, int8=times)
+        return replace(self, interval=Interval(1.0, 1.0, 1.0), fp32=times, int8=times, stopped_by="target")
 
 
 def summed_up(launches: Sequence[Launch], samples: int, target: float) -> Comparison:
     """What some launches at one batch size found together.
 
     Each launch gives one observation, the median log ratio of its quiet rounds. A launch without any gives none; where
-    fewer than MIN_LAUNCHES would be left, all rounds count.
+    fewer than FEWEST_QUIET would be left, all rounds count. The target takes MIN_LAUNCHES quiet ones.
 
     Args:
         launches: two or more.
@@ -81,7 +84,8 @@ def summed_up(launches: Sequence[Launch], samples: int, target: float) -> Compar
     """
     medians = [launch.medians() for launch in launches]
     quiet = quiet_rounds(medians)
-    all_rounds = sum(bool(mask.any()) for mask in quiet) < MIN_LAUNCHES
+    quiet_launches = sum(bool(mask.any()) for mask in quiet)
+    all_rounds = quiet_launches < FEWEST_QUIET
     counted = [np.ones_like(mask) for mask in quiet] if all_rounds else quiet
     log_ratios = [np.log(each[:, 0] / each[:, 1])[mask] for each, mask in zip(medians, counted, strict=True)]
     interval = over_launches([float(np.median(each)) for each in log_ratios if len(each)])
@@ -94,7 +98,7 @@ def summed_up(launches: Sequence[Launch], samples: int, target: float) -> Compar
         cpu_share=float(np.median([launch.cpu_share for launch in launches])),
         launches=len(launches),
         samples=samples,
-        stopped_by="target" if not all_rounds and interval.halfwidth <= target else "budget",
+        stopped_by="target" if quiet_launches >= MIN_LAUNCHES and interval.halfwidth <= target else "budget",
     )
 
 

@@ -126,6 +126,7 @@ def measure(subject: Subject, findings: Findings, params: Params, lock: int) -> 
         profile = profiling.profile(subject.models, feed, one, settings, folder)
     if not findings.quantized:
         serving, beside = serving.of_one_model(), [each.of_one_model() for each in beside]
+        profile = Profile(profile.fp32, profile.fp32)
     return Measured(serving, tuple(beside), left_out, footprints, floor_ms, itself, disturbance, profile)
 
 

@@ -2,10 +2,12 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
+
+Event = Mapping[str, Any]
 
 _KERNEL = "_kernel_time"
 
@@ -31,7 +33,7 @@ _MANY_CONVERSIONS = 0.2
 _CONTROL_FLOW = ("If", "Loop", "Scan")
 
 
-def milliseconds(events: Iterable[Mapping[str, Any]], calls: int, overhead_us: float = 0.0) -> dict[str, float]:
+def milliseconds(events: Sequence[Event], calls: int, overhead_us: float) -> dict[str, float]:
     """Kernel time of one call by operator type, in milliseconds.
 
     A kernel that runs others counts only what it does itself: the kernels of one thread nest. If, Loop and Scan count
@@ -43,22 +45,39 @@ def milliseconds(events: Iterable[Mapping[str, Any]], calls: int, overhead_us: f
         calls: the last calls in the profile, that many; what came before is warm-up.
         overhead_us: what the profiler adds to each kernel, in microseconds.
     """
-    events = sorted(events, key=lambda event: (event["ts"], -event["dur"]))
-    starts = [event["ts"] for event in events if event["name"] == "model_run"][-calls:]
-    kernels = [event for event in events if event["name"].endswith(_KERNEL) and event["ts"] >= starts[0]]
+    starts = _starts(events, calls)
+    kernels = _kernels(events, starts)
     spent: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * calls)
     for event, own in zip(kernels, _own_times(kernels), strict=True):
-        node = (event["args"]["op_name"], event["name"])
-        if node[0] in _CONTROL_FLOW:
-            continue
-        spent[node][bisect_right(starts, event["ts"]) - 1] += max(0.0, own - overhead_us)
+        operator = event["args"]["op_name"]
+        if operator not in _CONTROL_FLOW:
+            spent[operator, event["name"]][bisect_right(starts, event["ts"]) - 1] += max(0.0, own - overhead_us)
     totals: dict[str, float] = defaultdict(float)
     for (operator, _), durations in spent.items():
         totals[operator] += _middle_mean(durations) / 1e3
     return dict(totals)
 
 
-def _own_times(kernels: Sequence[Mapping[str, Any]]) -> list[float]:
+def cheapest_kernel_us(events: Sequence[Event], calls: int) -> float:
+    """The time of the cheapest node in microseconds: what the profiler adds to each kernel is not more than that."""
+    durations: dict[str, list[float]] = defaultdict(list)
+    for event in _kernels(events, _starts(events, calls)):
+        durations[event["name"]].append(event["dur"])
+    return min((_middle_mean(each) for each in durations.values()), default=0.0)
+
+
+def _starts(events: Sequence[Event], calls: int) -> list[int]:
+    """When the last `calls` calls started."""
+    return sorted(event["ts"] for event in events if event["name"] == "model_run")[-calls:]
+
+
+def _kernels(events: Sequence[Event], starts: Sequence[int]) -> list[Event]:
+    """The kernels of these calls, one after the other, the outer before the inner."""
+    kernels = [event for event in events if event["name"].endswith(_KERNEL) and event["ts"] >= starts[0]]
+    return sorted(kernels, key=lambda event: (event["ts"], -event["dur"]))
+
+
+def _own_times(kernels: Sequence[Event]) -> list[float]:
     """The durations without those of the kernels that run inside; `kernels` start one after the other."""
     own = [float(event["dur"]) for event in kernels]
     running: dict[Any, list[int]] = defaultdict(list)
@@ -124,7 +143,7 @@ class Profile:
             return "Set quantize.weight_only.accuracy_level to 4, or quantize.method to dynamic"
         if top in _FLOAT_FORM:
             return f"Ship fp32, or keep what became {top} float by quantize.exclude_nodes"
-        return "What was quantized is too small a part of it: ship fp32"
+        return "What was quantized is too small a part of it to gain: ship fp32"
 
     def _top(self) -> str:
         return max(self.int8, key=lambda each: self.int8[each])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from stages.parity.caveats import FAIR_SQNR_DB, unbounded
 from stages.parity.judgement import Judgement
 from stages.parity.suspects import Diagnosis
 from stages.parity.verdict import Rule
+
+_OF_OUTPUTS = frozenset({"abs_tol", "mean_tol", "min_sqnr_db", "min_cosine"})
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ def attempts(found: Judgement, diagnosis: Diagnosis, params: Params) -> list[Att
     formats = list(_format(found, params))
     most = diagnosis.repair is not None and 2 * len(diagnosis.repair.nodes) > quantized_nodes(diagnosis)
     remedies = [*formats, *nodes] if most else [*nodes, *formats]
-    return [*_relative(found, params.parity), *remedies, *_tolerances(found)]
+    return [*_relative(found, params.parity), *remedies, *_tolerances(found, params.parity)]
 
 
 def quantized_nodes(diagnosis: Diagnosis) -> int:
@@ -64,7 +67,7 @@ def _nodes(diagnosis: Diagnosis, quantize: Quantize) -> Iterator[Attempt]:
         f"tried on {diagnosis.samples} samples, the worst among them: "
         f"the largest difference becomes {repair.max_abs:.2g}"
     )
-    yield Attempt((f"'quantize.exclude_nodes={json.dumps(names)}'",), words)
+    yield Attempt((shlex.quote(f"quantize.exclude_nodes={json.dumps(names)}"),), words)
 
 
 def _format(found: Judgement, params: Params) -> Iterator[Attempt]:
@@ -85,26 +88,23 @@ def _format(found: Judgement, params: Params) -> Iterator[Attempt]:
     if quantize.method != "weight_only":
         yield Attempt(
             ("quantize.method=weight_only", "quantize.weight_type=QInt8"),
-            "leaves the activations float, so that neither outliers nor the batch matter; slower at large batches",
+            "scales activations by blocks within a sample: outliers matter less, the batch does not; "
+            "slower in large batches",
         )
 
 
-def _tolerances(found: Judgement) -> Iterator[Attempt]:
-    for name in ("abs_tol", "mean_tol"):
-        rules = [rule for rule in found.missed if rule.name == name and rule.value is not None]
-        if rules:
-            yield _wider(name, max(rules, key=lambda rule: rule.value or 0.0))
-    for name in ("min_sqnr_db", "min_cosine"):
-        rules = [rule for rule in found.missed if rule.name == name and rule.value is not None]
-        if rules:
-            worst = min(rules, key=lambda rule: rule.value or 0.0)
-            limit = _down(worst.value or 0.0)
-            yield Attempt((f"parity.{name}={limit:g}",), f"only if '{worst.output}' may be as noisy as that")
-
-
-def _wider(name: str, worst: Rule) -> Attempt:
-    limit = _up(worst.value or 0.0)
-    return Attempt((f"parity.{name}={limit:g}",), f"only if such a difference of '{worst.output}' does no harm")
+def _tolerances(found: Judgement, params: Parity) -> Iterator[Attempt]:
+    missed: dict[str, list[Rule]] = {}
+    for rule in found.missed:
+        own = rule.output in params.outputs and rule.name in _OF_OUTPUTS
+        key = f"outputs.{rule.output}.{rule.name}" if own else rule.name
+        if rule.value is not None and math.isfinite(rule.value) and rule.name != "equal":
+            missed.setdefault(key, []).append(rule)
+    for key, rules in missed.items():
+        worst = min(rules, key=lambda rule: rule.margin or 0.0)
+        assert worst.value is not None
+        limit = _down(worst.value) if worst.name.startswith("min_") else _up(worst.value)
+        yield Attempt((f"parity.{key}={limit:g}",), f"only if so large a change of '{worst.output}' does no harm")
 
 
 def _up(value: float) -> float:

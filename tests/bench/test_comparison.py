@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stages.bench.comparison import MIN_LAUNCHES, Launch, summed_up
+from stages.bench.comparison import FEWEST_QUIET, MIN_LAUNCHES, Launch, summed_up
 
 
 def launch(fp32_us: float, int8_us: float, rounds: int = 6, calls: int = 50, seed: int = 0) -> Launch:
@@ -24,12 +24,21 @@ def test_the_speed_up_is_that_of_the_quiet_launches() -> None:
     assert np.median(found.fp32.all_ns) > 71_000
 
 
-def test_with_too_few_quiet_launches_all_rounds_count_and_the_target_is_not_reached() -> None:
-    quiet = [launch(70, 35, seed=number) for number in range(MIN_LAUNCHES - 1)]
-    found = summed_up([*quiet, launch(95, 60)], samples=1, target=0.5)
+def test_with_too_few_quiet_launches_all_rounds_count() -> None:
+    quiet = [launch(70, 35, seed=number) for number in range(FEWEST_QUIET - 1)]
+    disturbed = [launch(95, 60, seed=100 + number) for number in range(20)]
+    found = summed_up([*quiet, *disturbed], samples=1, target=0.5)
     assert found.all_rounds
     assert found.stopped_by == "budget"
     assert len(found.fp32.counted_ns) == len(found.fp32.all_ns)
+
+
+def test_the_target_takes_as_many_quiet_launches_as_launches() -> None:
+    quiet = [launch(70, 35, seed=number) for number in range(MIN_LAUNCHES - 1)]
+    found = summed_up([*quiet, launch(95, 60)], samples=1, target=0.5)
+    assert not found.all_rounds
+    assert found.stopped_by == "budget"
+    assert summed_up([*quiet, launch(70, 35)], samples=1, target=0.5).stopped_by == "target"
 
 
 def test_disturbance_leaves_the_interval_of_a_model_against_itself_covering_1() -> None:

@@ -170,6 +170,7 @@ def test_merging_any_split_in_any_order_gives_what_one_pass_gives(data: st.DataO
     assert merged.samples == whole.samples
     assert (merged.flips, merged.accuracy, merged.top_five) == (whole.flips, whole.accuracy, whole.top_five)
     assert one.finite == other.finite
+    assert (one.width, one.classes, one.probabilities) == (other.width, other.classes, other.probabilities)
     assert repr(one.worst) == repr(other.worst)  # NaN is not equal to NaN
     assert one.error.maximum == other.error.maximum
     assert (one.cosine.minimum, one.cosine.sample) == (other.cosine.minimum, other.cosine.sample)
@@ -245,6 +246,7 @@ def test_regressions_and_binary_scores_merge() -> None:
         else:
             assert (merged.regression.r2(1) or 0.0) == pytest.approx(whole.regression.r2(1), rel=1e-9)
             assert merged.regression.change95() == pytest.approx(whole.regression.change95(), rel=1e-9)
+            assert merged.outputs["p"].rank_correlation == whole.outputs["p"].rank_correlation is not None
 
 
 class TestNotFinite:

@@ -106,9 +106,17 @@ class TestMetrics:
         for size in (1, 7, 301, 1000):
             project.params({"serving": {"batch_size": size}})
             tree = project.run()
+            assert tree["judged"]["batch"] == min(size, 301)
             del tree["judged"]["batch"], tree["batch_effect"], tree["parity_notes"]
             found.append(tree)
         assert found[1:] == found[:-1]
+
+    def test_zeros_in_fp32_have_no_signal(self, project: Project) -> None:
+        params = {"parity": {"abs_tol": 0.001, "min_sqnr_db": 20}}
+        project.write(SAME, SHIFTED, {"x": np.zeros((9, 3), np.float32)}, params=params)
+        found = project.run()
+        assert found["rules"]["min_sqnr_db"] is False
+        assert (found["error"]["sqnr_db"], found["parity_notes"]["sqnr_db"]) == (None, "fp32 gives nothing but zeros")
 
 
 class TestEvidence:
@@ -236,6 +244,19 @@ class TestRules:
         assert found["decisions"]["flips"] == int(((x > -0.1) & (x < 0)).sum())
         assert found["judged"]["decision"] == "p >= 0.5"
 
+    def test_a_threshold_without_a_score_is_said(self, project: Project) -> None:
+        project.write(CLASSIFIER, CLASSIFIER, {"x": normal(9, 3)}, params={"parity": {"threshold": 0.5}})
+        assert "parity.threshold is set, but no output has one or two scores" in project.run()["parity_notes"]["note_1"]
+
+    @pytest.mark.parametrize(
+        ("own", "key"), [({}, "parity.mean_tol"), ({"y": {"mean_tol": 0.01}}, "parity.outputs.y.mean_tol")]
+    )
+    def test_a_wider_tolerance_is_advised_where_the_rule_stands(
+        self, project: Project, own: dict[str, Any], key: str
+    ) -> None:
+        project.write(SAME, SHIFTED, {"x": normal(9, 3)}, params={"parity": {"outputs": own}})
+        assert f"dvc exp run -S {key}=0.014" in project.run()["parity_notes"].values()
+
     def test_unbounded_outputs_under_the_default_tolerance_are_told_so(self, project: Project) -> None:
         large = graph("(float[N,3] x) => (float[N,3] y) <float[1] c = {300.0}> { y = Mul(x, c) }")
         other = graph("(float[N,3] x) => (float[N,3] y) <float[1] c = {300.9}> { y = Mul(x, c) }")
@@ -256,7 +277,9 @@ class TestKindsOfModel:
         found = project.run()
         assert (found["judged"]["batch"], found["judged"]["samples"]) == (4, 8)
         assert found["batch_effect"]["max_abs"] is None
-        assert "2 samples did not fill the model's fixed batch of 4" in found["parity_notes"]["note_1"]
+        notes = found["parity_notes"]
+        assert notes["note_1"] == "served in batches of 4, not of serving.batch_size 1: the model prescribes it"
+        assert "2 samples did not fill the model's fixed batch of 4" in notes["note_2"]
 
     def test_feeds_with_state_on_another_axis(self, project: Project) -> None:
         cell = graph(
