@@ -44,6 +44,12 @@ class Scope:
             return self._initializers[name]
         return self.outer.constant(name) if self.outer else None
 
+    def default(self, name: str) -> TensorProto | None:
+        """The initializer of an input of the model: what `name` means unless the caller gives a value; else None."""
+        if self.outer:
+            return None if name in self._variables else self.outer.default(name)
+        return self._initializers.get(name) if name in {each.name for each in self.graph.input} else None
+
 
 def scopes(model: ModelProto) -> list[Scope]:
     """Every graph of the model, outer ones first, in the order of their nodes."""

@@ -110,7 +110,7 @@ def _weight(scope: Scope, node: NodeProto, index: int) -> Weight | None:
     places = weight_inputs(node)
     if not node.input[index] or (places is not None and index not in places):
         return None
-    tensor = scope.constant(node.input[index])
+    tensor = scope.constant(node.input[index]) or scope.default(node.input[index])
     if tensor is None or tensor.data_type not in _FLOATS:
         return None
     shape = tuple(tensor.dims)

@@ -120,9 +120,11 @@ class Site:
         """The weight at an input.
 
         Raises:
-            KeepFloatError: it is no constant, not float32, or empty.
+            KeepFloatError: it is no constant, not float32, empty, or not finite.
         """
         found = self.constant(index)
+        if found is None and self._scope.default(self.input(index)):
+            raise KeepFloatError("its weight is an input with a default, which a caller may override")
         if found is None:
             raise KeepFloatError("its weight is computed while the model runs")
         if found.values.dtype != np.float32:
