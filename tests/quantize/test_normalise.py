@@ -119,6 +119,19 @@ def test_constants_in_branches_are_computed_where_they_stand() -> None:
     np.testing.assert_array_equal(expected, found)
 
 
+def test_a_weight_computed_from_another_is_computed_too() -> None:
+    nodes = [
+        helper.make_node("Transpose", ["T"], ["W"]),
+        helper.make_node("Transpose", ["W"], ["V"]),
+        helper.make_node("MatMul", ["x", "W"], ["h"]),
+        helper.make_node("MatMul", ["h", "V"], ["y"]),
+    ]
+    model = graph(nodes, {"x": ("n", 16)}, {"y": None}, {"T": normal(8, 16)})
+    folded, _ = constants.fold(model)
+    assert {tensor.name for tensor in folded.graph.initializer} == {"W", "V"}
+    assert check.difference(folded, _reference(model)) == ""
+
+
 def test_what_is_no_float_stays_as_it_is() -> None:
     nodes = [
         helper.make_node("Constant", [], ["table"], value_ints=[3, 1, 2]),

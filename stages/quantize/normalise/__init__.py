@@ -23,6 +23,8 @@ PASSES: tuple[tuple[str, Pass], ...] = (
 )
 """In this order: each may rely on those before it."""
 
+WIDENED = "float16 made float32"
+
 
 @dataclass(frozen=True)
 class Step:
@@ -47,7 +49,7 @@ def normalise(model: ModelProto, expected: Reference) -> tuple[ModelProto, list[
         return everything, steps
     # Float16 rounds coarsely, so that the float32 model need only be sane beside it.
     problem = check.fault(wide, expected)
-    return everything if problem else wide, [*steps, Step("float16 made float32", problem)]
+    return everything if problem else wide, [*steps, Step(WIDENED, problem)]
 
 
 def _apply(model: ModelProto, expected: Reference, checked: bool) -> tuple[ModelProto, list[Step]]:
