@@ -41,7 +41,7 @@ def attempts(found: Judgement, diagnosis: Diagnosis, params: Params) -> list[Att
 
 def quantized_nodes(diagnosis: Diagnosis) -> int:
     """How many nodes are quantized, as far as they were looked at."""
-    return sum(len(each.nodes) for each in diagnosis.suspects)
+    return len({name for each in diagnosis.suspects for name in each.nodes})
 
 
 def _relative(found: Judgement, params: Parity) -> Iterator[Attempt]:
