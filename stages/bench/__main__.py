@@ -1,8 +1,9 @@
-"""Is it smaller and faster, on this machine? Times both models, measures their memory, and says which to deploy.
+"""Is it smaller and faster, on this machine? Time both models, measure their memory, and say which to deploy.
 
-Reads artifacts/model.onnx, artifacts/model.int8.onnx, artifacts/eval, metrics/host.json, metrics/quantize.json and
-metrics/parity.json. Writes metrics/bench.json, metrics/bench_latency.csv, metrics/bench_speedup.csv and
-metrics/operators.csv. Params: bench, serving, gate.max_size_ratio.
+Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/, metrics/host.json,
+        metrics/quantize.json, metrics/parity.json.
+Writes  metrics/bench_latency.csv, metrics/bench_speedup.csv, metrics/operators.csv, metrics/bench.json.
+Params  bench, serving, gate.max_size_ratio.
 """
 
 import argparse

@@ -283,7 +283,7 @@ def _serialize(model: onnx.ModelProto, path: Path) -> None:
         path.write_bytes(model.SerializeToString(deterministic=True))
     except (ValueError, EncodeError) as error:
         raise StageError(
-            f"{path.name}: the model is over 2 GB without its initializers, which protobuf cannot hold. "
+            "The model is over 2 GB without its initializers, which protobuf cannot hold. "
             "Turn the tensors of its Constant nodes into initializers."
         ) from error
 

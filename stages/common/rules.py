@@ -127,8 +127,7 @@ def _speed(evidence: Evidence, limits: Gate) -> Verdict:
         value,
         limit,
         Outcome.PASSED if low is not None and low >= limits.min_speedup else Outcome.FAILED,
-        f"The 95 % interval of the speed-up, {value}, does not lie above gate.min_speedup {limits.min_speedup:g}: "
-        f"{evidence.reason}",
+        f"The 95 % interval of the speed-up, {value}, does not lie above gate.min_speedup {limits.min_speedup:g}.",
     )
 
 

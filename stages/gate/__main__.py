@@ -33,7 +33,8 @@ def main(arguments: argparse.Namespace) -> None:
     if not failed:
         print(f"\nThe gate is open: deploy {evidence.deploy}. {evidence.reason}")
         return
-    sentence = "The gate is shut: " + " ".join(each.sentence for each in failed)
+    sentences = " ".join(each.sentence for each in failed)
+    sentence = f"The gate is shut: {sentences} Deploy {evidence.deploy}: {evidence.reason}"
     if "DVC_EXP_NAME" in os.environ and not arguments.strict:
         print(f"\n{sentence} (Exit 0 inside an experiment, so that its row is kept.)")
         return

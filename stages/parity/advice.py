@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from stages.parity.caveats import FAIR_SQNR_DB, unbounded
 from stages.parity.judgement import Judgement
 from stages.parity.suspects import Diagnosis
 from stages.parity.verdict import Rule
+
+_OF_OUTPUTS = frozenset({"abs_tol", "mean_tol", "min_sqnr_db", "min_cosine"})
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,18 @@ class Attempt:
 
 def attempts(found: Judgement, diagnosis: Diagnosis, params: Params) -> list[Attempt]:
     """From the surest to the last resort. A NaN, or a changed shape, has no knob but the nodes."""
-    hard = any(rule.name in ("shape", "nonfinite") for rule in found.missed)
-    listed = [*_nodes(diagnosis, params.quantize)]
-    if hard:
-        return listed
-    return [*_relative(found, params.parity), *listed, *_format(found, params), *_tolerances(found)]
+    nodes = list(_nodes(diagnosis, params.quantize))
+    if any(rule.name in ("shape", "nonfinite") for rule in found.missed):
+        return nodes
+    formats = list(_format(found, params))
+    most = diagnosis.repair is not None and 2 * len(diagnosis.repair.nodes) > quantized_nodes(diagnosis)
+    remedies = [*formats, *nodes] if most else [*nodes, *formats]
+    return [*_relative(found, params.parity), *remedies, *_tolerances(found, params.parity)]
+
+
+def quantized_nodes(diagnosis: Diagnosis) -> int:
+    """How many nodes are quantized, as far as they were looked at."""
+    return sum(len(each.nodes) for each in diagnosis.suspects)
 
 
 def _relative(found: Judgement, params: Parity) -> Iterator[Attempt]:
@@ -41,21 +51,23 @@ def _relative(found: Judgement, params: Parity) -> Iterator[Attempt]:
         return
     sqnr = min(output.signal.sqnr_db or 0.0 for output in outputs)
     if sqnr >= FAIR_SQNR_DB:
-        words = f"judges {outputs[0].name} by its noise, {sqnr:.0f} dB below the signal, as absolute tolerances cannot"
+        words = (
+            f"judges '{outputs[0].name}' by its noise, {sqnr:.0f} dB below the signal, as absolute tolerances cannot"
+        )
         yield Attempt(("parity.abs_tol=null", "parity.mean_tol=null", f"parity.min_sqnr_db={FAIR_SQNR_DB:g}"), words)
 
 
 def _nodes(diagnosis: Diagnosis, quantize: Quantize) -> Iterator[Attempt]:
     repair = diagnosis.repair
-    if repair is None or not repair.passed:
+    if repair is None:
         return
     names = [*quantize.exclude_nodes, *(name for name in repair.nodes if name not in quantize.exclude_nodes)]
-    count = "this node" if len(repair.nodes) == 1 else f"these {len(repair.nodes)} nodes"
     words = (
-        f"keeps {count} float; tried on {diagnosis.samples} samples, the worst among them: "
+        f"keeps {len(repair.nodes)} of {quantized_nodes(diagnosis)} quantized nodes float; "
+        f"tried on {diagnosis.samples} samples, the worst among them: "
         f"the largest difference becomes {repair.max_abs:.2g}"
     )
-    yield Attempt((f"'quantize.exclude_nodes={json.dumps(names)}'",), words)
+    yield Attempt((shlex.quote(f"quantize.exclude_nodes={json.dumps(names)}"),), words)
 
 
 def _format(found: Judgement, params: Params) -> Iterator[Attempt]:
@@ -76,26 +88,23 @@ def _format(found: Judgement, params: Params) -> Iterator[Attempt]:
     if quantize.method != "weight_only":
         yield Attempt(
             ("quantize.method=weight_only", "quantize.weight_type=QInt8"),
-            "leaves the activations float, so that neither outliers nor the batch matter; slower at large batches",
+            "scales activations by blocks within a sample: outliers matter less, the batch does not; "
+            "slower in large batches",
         )
 
 
-def _tolerances(found: Judgement) -> Iterator[Attempt]:
-    for name in ("abs_tol", "mean_tol"):
-        rules = [rule for rule in found.missed if rule.name == name and rule.value is not None]
-        if rules:
-            yield _wider(name, max(rules, key=lambda rule: rule.value or 0.0))
-    for name in ("min_sqnr_db", "min_cosine"):
-        rules = [rule for rule in found.missed if rule.name == name and rule.value is not None]
-        if rules:
-            worst = min(rules, key=lambda rule: rule.value or 0.0)
-            limit = _down(worst.value or 0.0)
-            yield Attempt((f"parity.{name}={limit:g}",), f"only if {worst.output} may be as noisy as that")
-
-
-def _wider(name: str, worst: Rule) -> Attempt:
-    limit = _up(worst.value or 0.0)
-    return Attempt((f"parity.{name}={limit:g}",), f"only if such a difference of {worst.output} does no harm")
+def _tolerances(found: Judgement, params: Parity) -> Iterator[Attempt]:
+    missed: dict[str, list[Rule]] = {}
+    for rule in found.missed:
+        own = rule.output in params.outputs and rule.name in _OF_OUTPUTS
+        key = f"outputs.{rule.output}.{rule.name}" if own else rule.name
+        if rule.value is not None and math.isfinite(rule.value) and rule.name != "equal":
+            missed.setdefault(key, []).append(rule)
+    for key, rules in missed.items():
+        worst = min(rules, key=lambda rule: rule.margin or 0.0)
+        assert worst.value is not None
+        limit = _down(worst.value) if worst.name.startswith("min_") else _up(worst.value)
+        yield Attempt((f"parity.{key}={limit:g}",), f"only if so large a change of '{worst.output}' does no harm")
 
 
 def _up(value: float) -> float:

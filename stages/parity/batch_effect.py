@@ -45,8 +45,8 @@ class BatchEffect:
     reason: str = ""
 
     @property
-    def largest(self) -> float | None:
-        return largest({**self.serving, **{f"large {name}": value for name, value in self.large.items()}})
+    def max_abs(self) -> float | None:
+        return max((*self.serving.values(), *self.large.values()), default=None)
 
 
 def largest(movement: Movement) -> float | None:

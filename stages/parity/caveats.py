@@ -18,32 +18,41 @@ CALIBRATION_SHIFT = 0.02
 
 
 def caveats(found: Judgement, params: Parity) -> list[str]:
-    """Sentences, the gravest first."""
-    return [*_batch(found, params), *_decisions(found), *_unbounded(found, params), *_exact(found), *_samples(found)]
+    """Sentences: first what was judged at all."""
+    return [
+        *_samples(found),
+        *_batch(found, params),
+        *_decisions(found, params),
+        *_unbounded(found, params),
+        *_exact(found),
+    ]
 
 
 def _batch(found: Judgement, params: Parity) -> Iterator[str]:
     effect = found.effect
     for output in found.comparison.floats:
         limit = tolerance_of(output.name, params).abs_tol
-        large, serving = effect.large.get(output.name), effect.serving.get(output.name)
-        if limit is None or large is None or serving is None or max(large, serving) <= limit:
+        figures = [each.get(output.name) for each in (effect.serving, effect.large, effect.large_error)]
+        serving, large, error = (0.0 if each is None else each for each in figures)
+        if limit is None or max(large, serving) <= limit:
             continue
         if serving > limit:
             yield (
-                f"{output.name} of the same sample moves by up to {serving:.2g} between batches of 1 and of "
+                f"'{output.name}' of the same sample moves by up to {serving:.2g} between batches of 1 and of "
                 f"{found.setting.batch}, beyond abs_tol {limit:g}: the answer depends on what is served beside it"
             )
         else:
             yield (
-                f"in batches of {effect.large_batch} {output.name} of the same samples moves by up to {large:.2g}, "
-                f"and is {effect.large_error[output.name]:.2g} from fp32, beyond abs_tol {limit:g}: this verdict "
+                f"in batches of {effect.large_batch} '{output.name}' of the same samples moves by up to {large:.2g}, "
+                f"and is {error:.2g} from fp32, beyond abs_tol {limit:g}: this verdict "
                 f"holds for batches of {found.setting.batch} only (try -S serving.batch_size={effect.large_batch})"
             )
 
 
-def _decisions(found: Judgement) -> Iterator[str]:
-    flips = found.comparison.flips
+def _decisions(found: Judgement, params: Parity) -> Iterator[str]:
+    flips, decider = found.comparison.flips, found.comparison.decider
+    if params.threshold is not None and decider.threshold is None:
+        yield f"parity.threshold is set, but no output has one or two scores a row; what decides is {decider.words}"
     if flips.confident:
         yield f"{flips.confident} of {flips.flips} flips are confident ones: fp32 was sure by a margin of 0.1 or more"
     before, after = (each.ece for each in found.comparison.calibration)
@@ -57,7 +66,7 @@ def _unbounded(found: Judgement, params: Parity) -> Iterator[str]:
             continue
         reached = max(abs(output.signal.low), abs(output.signal.high))
         yield (
-            f"{output.name} reaches {reached:.4g}, where the default abs_tol {params.abs_tol:g}, made for "
+            f"'{output.name}' reaches {reached:.4g}, where the default abs_tol {params.abs_tol:g}, made for "
             f"probabilities, says little: set parity.outputs.{output.name}, or "
             f"-S parity.abs_tol=null -S parity.mean_tol=null -S parity.min_sqnr_db={FAIR_SQNR_DB:g}"
         )
@@ -74,10 +83,13 @@ def _exact(found: Judgement) -> Iterator[str]:
     label = found.comparison.decider.label
     for output in found.comparison.outputs.values():
         if not output.is_float and output.name != label and output.equal < output.values and found.comparison.floats:
-            yield f"{output.values - output.equal} of {output.values} values of {output.name} changed"
+            yield f"{output.values - output.equal} of {output.values} values of '{output.name}' changed"
 
 
 def _samples(found: Judgement) -> Iterator[str]:
     setting = found.setting
+    if setting.batch != setting.wanted:
+        why = "there are no more samples" if setting.free else "the model prescribes it"
+        yield f"served in batches of {setting.batch}, not of serving.batch_size {setting.wanted}: {why}"
     if setting.left_out:
         yield f"{setting.left_out} samples did not fill the model's fixed batch of {setting.batch} and were left out"

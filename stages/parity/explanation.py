@@ -40,14 +40,14 @@ def explanation(found: Judgement, params: Params) -> Explanation:
 
 
 def _worst_batches(found: Judgement) -> list[Batch]:
-    """The batches of the worst samples, filled up with the first ones to `SAMPLES`."""
+    """The batches of the worst samples, the worst first, filled up with the first ones to `SAMPLES`."""
     setting = found.setting
-    places = {int(sample): place for place, sample in enumerate(setting.indices)}
-    worst = [places[each.sample] // setting.batch for _, _, each in evidence.worst(found.comparison)]
+    samples = [each.sample for _, _, each in evidence.worst(found.comparison)]
+    worst = (np.searchsorted(setting.indices, samples) // setting.batch).tolist()
     every = range(-(-len(setting.indices) // setting.batch))
     chosen = list(dict.fromkeys([*worst, *every[:SAMPLES]]))[: max(1, SAMPLES // setting.batch)]
     batches = []
-    for place in sorted(chosen):
+    for place in chosen:
         indices = setting.indices[place * setting.batch : (place + 1) * setting.batch]
         batches += list(setting.data.batches(indices, setting.batch))
     return batches

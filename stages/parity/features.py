@@ -8,6 +8,8 @@ from stages.common.evaldata import EvalData
 
 REFERENCE = 2048
 REFERENCE_BYTES = 32 << 20
+RUNS = 16
+
 FAR = 10.0
 """The robust z-score from which on a value is called an outlier."""
 
@@ -52,6 +54,13 @@ def robust_z(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
         return np.where(distance > 0, distance / scale, 0.0)
 
 
+def _spread(indices: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the indices, in runs all over them: each single sample would bring the pages around it to memory."""
+    run = -(-count // RUNS)
+    starts = np.linspace(0, len(indices) - run, RUNS).astype(np.int64)
+    return np.unique(np.concatenate([indices[start : start + run] for start in starts]))
+
+
 def outliers(data: EvalData, suspicious: np.ndarray, judged: np.ndarray) -> list[Outlier]:
     """The features that lie farthest outside in the suspicious samples, at most `SHOWN`, each with its worst sample.
 
@@ -62,7 +71,7 @@ def outliers(data: EvalData, suspicious: np.ndarray, judged: np.ndarray) -> list
     """
     each = sum(array.nbytes for array in data.read(judged[:1]).values())
     count = min(len(judged), REFERENCE, max(MINIMUM, REFERENCE_BYTES // max(1, each)))
-    usual = data.read(judged[np.linspace(0, len(judged) - 1, count).astype(np.int64)])
+    usual = data.read(_spread(judged, count))
     found = []
     for name, array in data.read(suspicious[:count]).items():
         if array.dtype.kind != "f" or not array.size:

@@ -65,12 +65,15 @@ def _errors(made: _Tree, comparison: Comparison) -> None:
         figures = [value for value in map(figure, outputs) if value is not None]
         made.put("error", key, pick(figures) if figures else None, none or why)
 
-    put("max_abs", max, lambda each: each.error.maximum, "")
-    put("mean_abs", max, lambda each: each.error.mean, "")
+    overflow = "beyond what float64 holds"
+    put("max_abs", max, lambda each: each.error.maximum, overflow)
+    put("mean_abs", max, lambda each: each.error.mean, overflow)
     for key, share in QUANTILES:
-        put(key, max, lambda each, share=share: each.error.quantile(share), "")  # type: ignore[misc]
+        put(key, max, lambda each, share=share: each.error.quantile(share), overflow)  # type: ignore[misc]
     put("max_of_range", max, lambda each: each.relative_max, "every output is constant in fp32")
-    put("sqnr_db", min, lambda each: each.signal.sqnr_db, "identical outputs: there is no noise")
+    silent = any(each.signal.noise and not each.signal.signal for each in outputs)
+    noiseless = "fp32 gives nothing but zeros" if silent else "identical outputs: there is no noise"
+    put("sqnr_db", min, lambda each: each.signal.sqnr_db, noiseless)
     single = "a single value a sample has no direction"
     put("min_cosine", min, lambda each: each.cosine.minimum, single)
     put("mean_cosine", min, lambda each: each.cosine.mean, single)
@@ -113,7 +116,7 @@ def _task(made: _Tree, comparison: Comparison) -> None:
 
 def _batch_effect(made: _Tree, effect: BatchEffect) -> None:
     reason = effect.reason or "no float output counts samples along axis 0"
-    made.put("batch_effect", "max_abs", effect.largest, reason)
+    made.put("batch_effect", "max_abs", effect.max_abs, reason)
     made.put("batch_effect", "serving_max_abs", largest(effect.serving), reason)
     made.put("batch_effect", "large_max_abs", largest(effect.large), reason)
     made.put("batch_effect", "large_error_max_abs", largest(effect.large_error), reason)

@@ -1,17 +1,14 @@
-"""Cutting an INT8 graph at the tensors that it shares with fp32, so that each quantized piece can be tried by itself.
+"""The pieces of an INT8 graph between the tensors that it shares with fp32, and a switch between the two for each.
 
 Quantizing rewrites what lies between two activations and keeps the names of the activations. So a piece of the INT8
 graph that ends in a shared tensor has a counterpart in fp32 that ends in the same one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import onnx
-from onnx import GraphProto, ModelProto, NodeProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-_FED = "fed/"
 _KEPT = "fp32/"
 _DROPPED = "int8/"
 
@@ -66,83 +63,46 @@ def segments(graph: GraphProto, shared: set[str]) -> dict[str, Segment]:
 def is_quantized(node: NodeProto) -> bool:
     """Whether a node belongs to the arithmetic of a quantized model, of whatever format."""
     kind = node.op_type
-    return any(part in kind for part in ("Quantize", "Integer", "NBits")) or kind.startswith(
+    return any(part in kind for part in ("uantize", "Integer", "NBits")) or kind.startswith(
         ("QLinear", "QGemm", "QAtt")
     )
 
 
-def exposed(model: ModelProto, names: Iterable[str]) -> ModelProto:
-    """The model with these tensors as its only outputs; ONNX Runtime finds out their types."""
-    copy = _copied(model)
-    del copy.graph.output[:]
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return copy
+def switched(int8: ModelProto, fp32: ModelProto, pieces: Mapping[str, Iterable[Segment]]) -> ModelProto:
+    """The INT8 model with a switch at pieces of it: a bool input by which their outputs are those of fp32.
 
-
-def cut(model: ModelProto, pieces: Sequence[Segment], samples: Mapping[str, np.ndarray]) -> ModelProto:
-    """A model of these segments alone: each reads from outside what it would read from another one.
-
-    The inputs are called as `fed` says, the outputs as in the model.
-
-    Args:
-        model: the one that the segments were found in.
-        pieces: of it.
-        samples: an array for each tensor that they read, for its type and rank.
-    """
-    graph = model.graph
-    places = sorted({place for piece in pieces for place in piece.nodes})
-    reads = {name for piece in pieces for name in piece.inputs}
-    nodes = [_renamed(graph.node[place], {name: fed(name) for name in reads}) for place in places]
-    used = {name for node in nodes for name in node.input}
-    return helper.make_model(
-        helper.make_graph(
-            nodes,
-            "cut",
-            [_info(fed(name), samples[name]) for name in sorted(reads)],
-            [onnx.ValueInfoProto(name=piece.output) for piece in pieces],
-            initializer=[each for each in graph.initializer if each.name in used],
-            sparse_initializer=[each for each in graph.sparse_initializer if each.values.name in used],
-        ),
-        opset_imports=model.opset_import,
-        functions=model.functions,
-        ir_version=model.ir_version,
-    )
-
-
-def fed(name: str) -> str:
-    """What a tensor is called where it is fed to a cut model."""
-    return _FED + name
-
-
-def grafted(int8: ModelProto, fp32: ModelProto, pieces: Iterable[Segment]) -> ModelProto:
-    """The INT8 model with these segments of fp32 in place of its own: what excluding their nodes gives.
+    With a switch on, the model is what quantizing gives where the nodes of its pieces are excluded. One session can
+    so try any set of nodes.
 
     Args:
         int8: the model to change, left as it is.
         fp32: the model that the segments were found in.
-        pieces: of fp32.
+        pieces: of fp32, by the name of their switch.
     """
-    copy = _copied(int8)
+    copy = ModelProto()
+    copy.CopyFrom(int8)
     graph = copy.graph
     known = {each.domain for each in copy.opset_import}
     copy.opset_import.extend(each for each in fp32.opset_import if each.domain not in known)
     weights = {each.name: each for each in fp32.graph.initializer}
-    added: set[str] = set()
-    for piece in pieces:
-        nodes = [fp32.graph.node[place] for place in piece.nodes]
-        inner = {name for node in nodes for name in node.output if name} - {piece.output}
-        constants = {name for node in nodes for name in node.input if name in weights}
-        names = {name: f"{_KEPT}{piece.output}/{name}" for name in inner} | {name: _KEPT + name for name in constants}
-        for name in sorted(constants - added):
-            tensor = graph.initializer.add()
-            tensor.CopyFrom(weights[name])
-            tensor.name = names[name]
-        added |= constants
-        place = next(place for place, node in enumerate(graph.node) if piece.output in node.output)
-        old = graph.node[place]
-        old.output[list(old.output).index(piece.output)] = _DROPPED + piece.output
-        for offset, node in enumerate(nodes, start=1):
-            graph.node.insert(place + offset, _renamed(node, names, names, prefix=f"{_KEPT}{piece.output}/"))
+    makers = {name: node for node in graph.node for name in node.output}
+    constants: set[str] = set()
+    for switch, listed in pieces.items():
+        graph.input.append(helper.make_tensor_value_info(switch, TensorProto.BOOL, []))
+        for piece in listed:
+            nodes = [fp32.graph.node[place] for place in piece.nodes]
+            constants |= {name for node in nodes for name in node.input if name in weights}
+            made = {name: f"{_KEPT}{piece.output}/{name}" for node in nodes for name in node.output if name}
+            names = made | {name: _KEPT + name for name in constants}
+            graph.node.extend(_renamed(node, names, f"{_KEPT}{piece.output}/") for node in nodes)
+            old = makers[piece.output].output
+            old[list(old).index(piece.output)] = _DROPPED + piece.output
+            choice = [switch, made[piece.output], _DROPPED + piece.output]
+            graph.node.append(helper.make_node("Where", choice, [piece.output], name=f"{switch}/{piece.output}"))
+    for name in sorted(constants):
+        tensor = graph.initializer.add()
+        tensor.CopyFrom(weights[name])
+        tensor.name = _KEPT + name
     return copy
 
 
@@ -164,22 +124,10 @@ def _has_subgraph(node: NodeProto) -> bool:
     return any(each.HasField("g") or each.graphs for each in node.attribute)
 
 
-def _renamed(
-    node: NodeProto, inputs: Mapping[str, str], outputs: Mapping[str, str] | None = None, prefix: str = ""
-) -> NodeProto:
+def _renamed(node: NodeProto, names: Mapping[str, str], prefix: str) -> NodeProto:
     copy = NodeProto()
     copy.CopyFrom(node)
     copy.name = prefix + node.name if node.name else ""
-    copy.input[:] = [inputs.get(name, name) for name in node.input]
-    copy.output[:] = [(outputs or {}).get(name, name) for name in node.output]
+    copy.input[:] = [names.get(name, name) for name in node.input]
+    copy.output[:] = [names.get(name, name) for name in node.output]
     return copy
-
-
-def _copied(model: ModelProto) -> ModelProto:
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    return copy
-
-
-def _info(name: str, array: np.ndarray) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim)

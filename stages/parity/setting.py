@@ -18,8 +18,10 @@ class Setting:
     """Both models loaded, and the judged samples.
 
     Attributes:
-        indices: of the judged samples, in the order in which they are served.
-        batch: samples in one call; that of the model where it is fixed, 1 where each sample is a whole feed.
+        indices: of the judged samples, ascending, in the order in which they are served.
+        batch: samples in one call; that of the model where it is fixed, 1 where each sample is a whole feed, and not
+            more than there are samples.
+        wanted: `serving.batch_size`, where it applies.
         free: whether the model can be served in another batch.
         left_out: samples that do not fill a fixed batch.
         threads: of a session.
@@ -30,6 +32,7 @@ class Setting:
     data: EvalData
     indices: np.ndarray
     batch: int
+    wanted: int
     free: bool
     left_out: int
     threads: int
@@ -59,10 +62,19 @@ def opened(serving: Serving) -> Setting:
             "Give export more evaluation data."
         )
     feeds = data.layout == "feeds"
-    batch = 1 if feeds else fixed or serving.batch_size
+    wanted = 1 if feeds else serving.batch_size
     kept = indices[: len(indices) // fixed * fixed] if fixed else indices
-    free = fixed is None and not feeds
-    return Setting(fp32, int8, data, kept, batch, free, len(indices) - len(kept), serving.threads)
+    return Setting(
+        fp32,
+        int8,
+        data,
+        kept,
+        batch=fixed or min(wanted, len(indices)),
+        wanted=wanted,
+        free=fixed is None and not feeds,
+        left_out=len(indices) - len(kept),
+        threads=serving.threads,
+    )
 
 
 def _check_pair(fp32: Model, int8: Model) -> None:

@@ -132,7 +132,7 @@ def _flip_rate(comparison: Comparison, limit: float) -> Rule:
     bound = flips.rate_high95
     if bound is None:
         return Rule(
-            "max_flip_rate", "", None, limit, False, "no output holds a decision: set parity.threshold or drop it"
+            "max_flip_rate", "", None, limit, False, "no output holds a decision: set parity.threshold, or this to null"
         )
     enough = needed(limit)
     words = f"{flips.flips} flips in {flips.count}, 95 % upper bound"
@@ -147,6 +147,6 @@ def _task_drop(comparison: Comparison, limit: float) -> Rule:
 
     found = task(comparison)
     if found.fp32 is None or found.int8 is None:
-        return Rule("max_task_drop", "", None, limit, False, f"{found.reason}: give labels or drop it")
+        return Rule("max_task_drop", "", None, limit, False, f"{found.reason}: give labels, or set this to null")
     drop = found.fp32 - found.int8
     return Rule("max_task_drop", found.metric, drop, limit, drop <= limit, found.words)

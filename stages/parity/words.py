@@ -117,11 +117,11 @@ def _explained(found: Judgement, why: Explanation) -> Iterator[str]:
         )
     if why.diagnosis.suspects:
         nodes = [
-            (" ".join(each.nodes), each.op_type, _number(each.sqnr_db), _number(each.left))
+            (" ".join(each.nodes), each.op_type, _number(each.sqnr_db), _number(each.max_abs))
             for each in why.diagnosis.suspects[:SHOWN]
         ]
-        yield f"Nodes at fault (tried on {_samples(why.diagnosis.samples)}):\n" + _table(
-            nodes, ("node", "op", "its own SQNR dB", "max error left with it float")
+        yield "Nodes at fault, each alone in INT8:\n" + _table(
+            nodes, ("node", "op", "SQNR dB of the outputs", "max error")
         )
     elif why.diagnosis.reason:
         yield f"Nodes at fault: unknown, as {why.diagnosis.reason}."
@@ -135,7 +135,8 @@ def _sentence(found: Judgement) -> str:
     where = f"{_samples(found.comparison.samples)} in batches of {found.setting.batch}"
     if found.passed:
         return f"Parity holds on {where} ({', '.join(dict.fromkeys(rule.name for rule in found.rules))})."
-    return f"Parity is missed on {where}: " + "; ".join(map(_miss, found.missed)) + "."
+    more = f"; and {len(found.missed) - SHOWN} more" if len(found.missed) > SHOWN else ""
+    return f"Parity is missed on {where}: " + "; ".join(map(_miss, found.missed[:SHOWN])) + more + "."
 
 
 def _miss(rule: Rule) -> str:

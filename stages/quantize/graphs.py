@@ -51,9 +51,9 @@ def scopes(model: ModelProto) -> list[Scope]:
 
     def visit(scope: Scope) -> None:
         found.append(scope)
-        for node in scope.graph.node:
+        for number, node in enumerate(scope.graph.node):
             for attribute, graph in subgraphs(node):
-                label = f"{node.name or node.op_type}.{attribute}"
+                label = f"{node.name or f'{node.op_type}_{number}'}.{attribute}"
                 visit(Scope(graph, f"{scope.path}/{label}" if scope.path else label, scope))
 
     visit(Scope(model.graph, "", None))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from stages.quantize.graphs import Scope, scopes
+from stages.quantize.graphs import Scope, all_nodes, scopes
 
 WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     "Attention": (1,),
@@ -23,6 +23,20 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     "RNN": (1, 2),
 }
 """Where the operators that quantizers know have their weights: indices of inputs."""
+
+_MICROSOFT = frozenset({"Attention", "EmbedLayerNormalization", "FusedConv", "FusedGemm", "FusedMatMul"})
+
+_IN_ATTRIBUTES = frozenset(
+    {
+        "LinearClassifier",
+        "LinearRegressor",
+        "SVMClassifier",
+        "SVMRegressor",
+        "TreeEnsemble",
+        "TreeEnsembleClassifier",
+        "TreeEnsembleRegressor",
+    }
+)
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
@@ -44,15 +58,13 @@ class WeightedNode:
 
     Attributes:
         name: of the node, unique in the model once it is normalised.
-        op_type: of the node.
-        domain: of the operator; empty for ONNX's own.
+        op_type: of the node; with its domain in front where that is not the one that `WEIGHT_INPUTS` means.
         graph: where the node stands: empty for the main graph, else the path of the subgraph.
         weights: its constant float inputs that count as weights.
     """
 
     name: str
     op_type: str
-    domain: str
     graph: str
     weights: tuple[Weight, ...]
 
@@ -73,13 +85,29 @@ def weighted_nodes(model: ModelProto) -> list[WeightedNode]:
         for node in scope.graph.node:
             weights = tuple(weight for index in range(len(node.input)) if (weight := _weight(scope, node, index)))
             if weights:
-                domain = "" if node.domain == "ai.onnx" else node.domain
-                found.append(WeightedNode(node.name, node.op_type, domain, scope.path, weights))
+                found.append(WeightedNode(node.name, _known_as(node), scope.path, weights))
     return found
 
 
+def parameters_in_attributes(model: ModelProto) -> list[str]:
+    """The types of operator in the model that keep what they learnt in attributes: trees, linear models."""
+    return sorted({node.op_type for node in all_nodes(model) if node.domain == "ai.onnx.ml"} & _IN_ATTRIBUTES)
+
+
+def weight_inputs(node: NodeProto) -> tuple[int, ...] | None:
+    """Where the node has its weights; None where its operator is not one of `WEIGHT_INPUTS`."""
+    return WEIGHT_INPUTS.get(_known_as(node))
+
+
+def _known_as(node: NodeProto) -> str:
+    """The operator's name; `Attention` alone is that of ONNX Runtime, for one, and ONNX has one too."""
+    domain = node.domain or "ai.onnx"
+    usual = "com.microsoft" if node.op_type in _MICROSOFT else "ai.onnx"
+    return node.op_type if domain == usual else f"{domain}.{node.op_type}"
+
+
 def _weight(scope: Scope, node: NodeProto, index: int) -> Weight | None:
-    places = WEIGHT_INPUTS.get(node.op_type)
+    places = weight_inputs(node)
     if not node.input[index] or (places is not None and index not in places):
         return None
     found = scope.constant(node.input[index])

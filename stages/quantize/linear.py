@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_CHUNK = 1 << 20
+"""Values that are held in double precision at once."""
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -26,9 +29,11 @@ class Quantized:
 
     def dequantized(self) -> np.ndarray:
         """The float32 values that the quantized ones stand for."""
-        shifted = self.values.astype(np.float32) - self.zero_point.astype(np.float32)
-        product: np.ndarray = shifted * self.scale
-        return product
+        # In place: a weight may be a good part of the memory there is.
+        floats = self.values.astype(np.float32)
+        floats -= self.zero_point.astype(np.float32)
+        floats *= self.scale
+        return floats
 
 
 def quantize(weight: np.ndarray, weight_type: str, channel_axes: tuple[int, ...], reduce_range: bool) -> Quantized:
@@ -53,7 +58,8 @@ def quantize(weight: np.ndarray, weight_type: str, channel_axes: tuple[int, ...]
     scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
     dtype = np.int8 if signed else np.uint8
     zero_point = np.zeros_like(scale) if signed else np.rint(lowest - low / scale).clip(lowest, highest)
-    values = np.rint(weight / scale)
+    values = weight / scale
+    np.rint(values, out=values)
     values += zero_point
     np.clip(values, lowest, highest, out=values)
     return Quantized(values.astype(dtype), scale, zero_point.astype(dtype))
@@ -61,8 +67,12 @@ def quantize(weight: np.ndarray, weight_type: str, channel_axes: tuple[int, ...]
 
 def sqnr_db(weight: np.ndarray, approximation: np.ndarray) -> float:
     """Signal-to-quantization-noise ratio, 10 log10(sum w^2 / sum (w - w')^2), in dB; infinite where they are equal."""
-    signal = float(np.sum(np.square(weight, dtype=np.float64)))
-    noise = float(np.sum(np.square(weight.astype(np.float64) - approximation)))
+    signal = noise = 0.0
+    for start in range(0, weight.size, _CHUNK):
+        part = weight.reshape(-1)[start : start + _CHUNK].astype(np.float64)
+        signal += float(part @ part)
+        part -= approximation.reshape(-1)[start : start + _CHUNK]
+        noise += float(part @ part)
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal else -math.inf

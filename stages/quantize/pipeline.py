@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 from onnx import ModelProto
 
@@ -14,27 +13,13 @@ from stages.common.params import Quantize
 from stages.common.sessions import Feed
 from stages.quantize import check, methods, refusal, saturation, trial
 from stages.quantize.decision import Decision
-from stages.quantize.graphs import all_nodes
-from stages.quantize.inventory import WeightedNode, weighted_nodes
+from stages.quantize.inventory import WeightedNode, parameters_in_attributes, weighted_nodes
 from stages.quantize.normalise import Step, normalise
 from stages.quantize.saturation import Pairs
 from stages.quantize.selection import select
 
 CHECK_FEEDS = 8
 """How many feeds the checks run: enough to see a broken model, too few to cost anything."""
-
-CLASSICAL = frozenset(
-    {
-        "LinearClassifier",
-        "LinearRegressor",
-        "SVMClassifier",
-        "SVMRegressor",
-        "TreeEnsemble",
-        "TreeEnsembleClassifier",
-        "TreeEnsembleRegressor",
-    }
-)
-"""Operators of ai.onnx.ml whose parameters are attributes."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +33,7 @@ class Result:
         steps: what was normalised.
         quantizable: names of the nodes that the method has an INT8 form for.
         pairs: of the quantized nodes, the pairs of weights that can saturate without VNNI.
-        classical: the types of operator that keep their parameters in attributes: trees, linear models and the like.
+        in_attributes: the operators that keep their parameters in attributes, out of the reach of INT8.
     """
 
     model: ModelProto | None
@@ -57,7 +42,7 @@ class Result:
     steps: Sequence[Step]
     quantizable: frozenset[str]
     pairs: Mapping[str, Pairs]
-    classical: Sequence[str]
+    in_attributes: Sequence[str]
 
 
 def quantize(model: ModelProto, data: EvalData, params: Quantize, name: str) -> Result:
@@ -76,24 +61,26 @@ def quantize(model: ModelProto, data: EvalData, params: Quantize, name: str) -> 
     refusal.refuse_non_finite_weights(model, name)
     session = sessions.open_session(model, name=name)
     feeding.check_fit(session, data.inputs, data.layout)
-    feeds = partial(_feeds, data, feeding.feed_batch(session, data.layout, wanted=1))
-    expected = check.reference(session, list(islice(feeds(), CHECK_FEEDS)), name)
+    batch = feeding.feed_batch(session, data.layout, wanted=1)
+    expected = check.reference(session, list(_feeds(data, batch, CHECK_FEEDS * batch)), name)
     del session
     normal, steps = normalise(model, expected)
     refusal.refuse_non_finite_weights(normal, name)
     method = methods.by_name(params.method)
     nodes = weighted_nodes(normal)
     selected, decisions = select(nodes, method, params)
-    attempt = partial(method.quantize, normal, params=params, calibration=feeds)
-    quantized, made = trial.most_that_passes(attempt, selected, partial(check.fault, expected=expected))
+    calibration = partial(_feeds, data, batch, params.calibration.samples)
+    attempt = partial(method.quantize, normal, params=params, calibration=calibration)
+    floor = check.SANE_IN_4_BITS if params.weight_type in ("QInt4", "QUInt4") else check.SANE
+    fault = partial(check.fault, expected=expected, least_cosine=floor)
+    quantized, made = trial.most_that_passes(attempt, selected, fault)
     quantizable = frozenset(node.name for node in nodes if node.op_type in method.OP_TYPES)
     pairs = saturation.of_model(quantized) if quantized is not None else {}
-    classical = sorted({node.op_type for node in all_nodes(model) if node.domain == "ai.onnx.ml"} & CLASSICAL)
-    return Result(quantized, nodes, decisions | made, steps, quantizable, pairs, classical)
+    return Result(quantized, nodes, decisions | made, steps, quantizable, pairs, parameters_in_attributes(normal))
 
 
-def _feeds(data: EvalData, batch: int) -> Iterator[Feed]:
-    """The search split in feeds of `batch` samples; a tail that does not fill one is left out."""
+def _feeds(data: EvalData, batch: int, samples: int) -> Iterator[Feed]:
+    """The first `samples` of the search split in feeds of `batch`; a tail that does not fill one is left out."""
     indices = data.indices("search")
     if not len(indices):  # a single sample belongs to the judge; nothing is chosen by it here
         indices = data.indices("judge")
@@ -102,6 +89,6 @@ def _feeds(data: EvalData, batch: int) -> Iterator[Feed]:
             f"The evaluation data have {len(indices)} samples to search on, and the model takes {batch} at once. "
             "Give at least four times as many samples as that."
         )
-    for each in data.batches(indices, batch):
+    for each in data.batches(indices[: max(batch, samples)], batch):
         if data.layout == "feeds" or len(each.indices) == batch:
             yield each.feed

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from onnx import GraphProto, NodeProto, helper
 
-from stages.quantize.graphs import Names
+from stages.quantize.graphs import Names, replace_nodes, subgraphs, used_names
 
 MOVERS = frozenset({"Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Between INT8 nodes, these hand on 8-bit values as they are; only their first input holds values."""
@@ -22,7 +22,6 @@ COMPUTERS = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "Lea
 
 FUSED_AFTER = frozenset({"Clip", "Relu"})
 """These become part of the range of what comes before them."""
-
 
 ACTIVATIONS = frozenset(
     {"Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"}
@@ -180,16 +179,10 @@ def rewrite(graph: GraphProto, plan: Plan, scales: Mapping[str, Scale], names: N
                 kept.output[index] = made_as
                 pairs.extend(quantized(name, made_as))
         rewritten.extend([kept, *pairs])
-    del graph.node[:]
-    graph.node.extend(rewritten)
+    replace_nodes(graph, rewritten)
 
 
 def _read_by(node: NodeProto) -> set[str]:
     """What a node reads, its subgraphs included."""
-    names = {name for name in node.input if name}
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            names |= {each.name for each in graph.output}
-            for inner in graph.node:
-                names |= _read_by(inner)
-    return names
+    bodies = (used_names(body) for _, body in subgraphs(node))
+    return {name for name in node.input if name}.union(*bodies)

@@ -5,13 +5,12 @@ activations live until the next sample, and what stays is two numbers or one his
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
 
-from stages.common import model_file, sessions
+from stages.common import sessions
+from stages.quantize import graphs
 
 Range = tuple[float, float]
 """Lowest and highest value that the quantized type must reach."""
@@ -48,45 +47,32 @@ def collect(model: onnx.ModelProto, names: Sequence[str], feeds: Feeds, method: 
     Raises:
         StageError: the model with these outputs does not load or run.
     """
-    with _Probe(model, names) as probe:
-        extremes: dict[str, Range] = {}
-        for name, values in probe.values(feeds()):
-            low, high = extremes.get(name, (np.inf, -np.inf))
-            extremes[name] = min(low, float(values.min())), max(high, float(values.max()))
-        if method == "minmax":
-            return extremes
-        counts = {name: np.zeros(BINS, np.int64) for name in extremes}
-        magnitudes = method == "entropy"
-        for name, values in probe.values(feeds()):
-            low, high = extremes[name]
-            span = (0.0, max(-low, high)) if magnitudes else (low, high)
-            counts[name] += histogram(np.abs(values) if magnitudes else values, span)
+    probe = _Probe(model, names)
+    extremes: dict[str, Range] = {}
+    for name, values in probe.values(feeds()):
+        low, high = extremes.get(name, (np.inf, -np.inf))
+        extremes[name] = min(low, float(values.min())), max(high, float(values.max()))
+    if method == "minmax":
+        return extremes
+    counts = {name: np.zeros(BINS, np.int64) for name in extremes}
+    magnitudes = method == "entropy"
+    for name, values in probe.values(feeds()):
+        low, high = extremes[name]
+        span = (0.0, max(-low, high)) if magnitudes else (low, high)
+        counts[name] += histogram(np.abs(values) if magnitudes else values, span)
     pick = _by_entropy if magnitudes else _by_percentile
     return {name: pick(counts[name], extremes[name]) for name in extremes}
 
 
 class _Probe:
-    """A session over `model` that also returns the tensors `names`. A context, for the files that it loads from."""
+    """A session over `model` that also returns the tensors `names`."""
 
     def __init__(self, model: onnx.ModelProto, names: Sequence[str]) -> None:
-        self._model, self._names = model, list(dict.fromkeys(names))
-        self._folder = TemporaryDirectory(prefix="ranges.")
-
-    def __enter__(self) -> "_Probe":
-        path = Path(self._folder.name) / "model.onnx"
-        outputs = {output.name for output in self._model.graph.output}
-        added = [onnx.ValueInfoProto(name=name) for name in self._names if name not in outputs]
-        self._model.graph.output.extend(added)
-        try:
-            model_file.write(self._model, path)
-        finally:
-            del self._model.graph.output[len(outputs) :]
-        self._session = sessions.open_session(path, name="the model with its activations as outputs")
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        del self._session
-        self._folder.cleanup()
+        self._names = list(dict.fromkeys(names))
+        outputs = {output.name for output in model.graph.output}
+        probed = graphs.copy(model)
+        probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names if name not in outputs)
+        self._session = sessions.open_session(probed, name="the model with its activations as outputs")
 
     def values(self, feeds: Iterable[sessions.Feed]) -> Iterable[tuple[str, np.ndarray]]:
         """For each sample and tensor its finite values, float32, one-dimensional; none where there are none."""

@@ -75,7 +75,7 @@ def screen(result: Result, fp32_mb: float, int8_mb: float) -> str:
     if not result.nodes:
         parts = []
     for step in result.steps:
-        parts.append(f"Left as it is ({step.name}): {step.undone}." if step.undone else f"Normalised: {step.name}.")
+        parts.append(f"Undone: {step.name}, because {step.undone}." if step.undone else f"Normalised: {step.name}.")
     if result.model is not None and (warning := saturation.warning(result.pairs)):
         parts.append(f"Warning: {warning}")
     parts.append(_conclusion(result, fp32_mb, int8_mb))
@@ -100,18 +100,17 @@ def _conclusion(result: Result, fp32_mb: float, int8_mb: float) -> str:
     counted = f"{quantized} of {len(result.quantizable)} nodes quantized: {sizes}"
     if int8_mb >= fp32_mb:
         return (
-            f"{counted}. The file grew: its weights are so small that scales and added nodes outweigh what they save. "
-            "Keep the fp32 model, unless bench finds the other one faster."
+            f"{counted}. The file grew: scales, added nodes and opset, or what stays float and was float16, outweigh "
+            "what its weights save. Keep the model as it was, unless bench finds the other one faster."
         )
     return f"{counted}, {fp32_mb / int8_mb:.3g} times smaller."
 
 
 def _why_nothing(result: Result) -> str:
     if result.quantizable:
-        return f"none of {len(result.quantizable)} nodes with a weight was quantized, for the reasons above."
+        return "none of its nodes with a weight was quantized, for the reasons above."
     if result.nodes:
         return "its operators with weights have no INT8 form."
-    if result.classical:
-        shown = ", ".join(result.classical)
-        return f"its parameters are attributes of {shown}, which INT8 does not reach."
+    if result.in_attributes:
+        return f"its parameters are attributes of {', '.join(result.in_attributes)}, which INT8 does not reach."
     return "no operator has a constant float weight."

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+
+from stages.common import model_file
+from stages.quantize.graphs import attribute, subgraphs
 
 LARGEST_SAFE_SUM = 128
 """255 * 128 = 32640 fits into a signed 16-bit number, 255 * 129 = 32895 does not; nor does 255 * -129."""
@@ -48,7 +50,9 @@ def pairs(weight: np.ndarray) -> Pairs:
 
 
 def of_model(model: onnx.ModelProto) -> dict[str, Pairs]:
-    """The pairs of each node of a quantized model that multiplies unsigned activations with a signed constant weight.
+    """The pairs of each node of a quantized model that multiplies 8-bit activations with a signed constant weight.
+
+    Signed activations count too: on x86 ONNX Runtime makes unsigned ones of them at load.
 
     Returns:
         By name of the node, subgraphs included.
@@ -69,14 +73,9 @@ def warning(found: Mapping[str, Pairs]) -> str | None:
     )
 
 
-# For each operator on quantized tensors: which input is the activation, which are weights.
-_WEIGHTS: dict[str, tuple[int, tuple[int, ...]]] = {
-    "MatMulInteger": (0, (1,)),
-    "QAttention": (0, (1,)),
-    "DynamicQuantizeLSTM": (0, (1, 2)),
-}
-# The same between DequantizeLinear and QuantizeLinear.
-_BETWEEN = {"MatMul": (0, (1,)), "Gemm": (0, (1,)), "Conv": (0, (1,))}
+# Which inputs are weights: of operators on 8-bit values, and of those that DequantizeLinear makes ones of.
+_WEIGHTS = {"MatMulInteger": (1,), "QAttention": (1,), "DynamicQuantizeLSTM": (1, 2)}
+_BETWEEN = {"MatMul": (1,), "Gemm": (1,), "Conv": (1,)}
 
 _Constants = Mapping[str, onnx.TensorProto]
 _Producers = Mapping[str, onnx.NodeProto]
@@ -91,37 +90,23 @@ def _of_graph(
         found = _of_node(node, constants, producers)
         if found is not None:
             yield node.name or node.output[0], found
-        for attribute in node.attribute:
-            for subgraph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _of_graph(subgraph, constants, producers)
+        for _, body in subgraphs(node):
+            yield from _of_graph(body, constants, producers)
 
 
 def _of_node(node: onnx.NodeProto, constants: _Constants, producers: _Producers) -> Pairs | None:
-    activation, weights = (_WEIGHTS | _BETWEEN).get(node.op_type, (0, ()))
-    names = [node.input[at] for at in weights if at < len(node.input)]
-    if node.op_type in _BETWEEN and names:
-        if _dequantized_type(node.input[activation], constants, producers) != onnx.TensorProto.UINT8:
-            return None
-        names = [_dequantized(name, producers) for name in names]
+    names = [node.input[at] for at in _WEIGHTS.get(node.op_type, ())]
+    names += [_dequantized(node.input[at], producers) for at in _BETWEEN.get(node.op_type, ())]
     signed = [constants[name] for name in names if name in constants]
     signed = [tensor for tensor in signed if tensor.data_type == onnx.TensorProto.INT8]
     if not signed:
         return None
-    return sum((pairs(_as_summed(node, numpy_helper.to_array(tensor))) for tensor in signed), Pairs())
+    return sum((pairs(_as_summed(node, model_file.array(tensor))) for tensor in signed), Pairs())
 
 
 def _dequantized(name: str, producers: _Producers) -> str:
     producer = producers.get(name)
     return producer.input[0] if producer is not None and producer.op_type == "DequantizeLinear" else ""
-
-
-def _dequantized_type(name: str, constants: _Constants, producers: _Producers) -> int | None:
-    """The quantized type of an activation: that of the zero point of the DequantizeLinear that makes it."""
-    producer = producers.get(name)
-    if producer is None or producer.op_type != "DequantizeLinear" or len(producer.input) < 3:
-        return None
-    zero_point = constants.get(producer.input[2])
-    return zero_point.data_type if zero_point is not None else None
 
 
 def _as_summed(node: onnx.NodeProto, weight: np.ndarray) -> np.ndarray:
@@ -132,14 +117,10 @@ def _as_summed(node: onnx.NodeProto, weight: np.ndarray) -> np.ndarray:
     """
     if node.op_type == "Conv":
         filters, channels = weight.shape[:2]
-        if channels == 1 and _attribute(node, "group", 1) > 1:
+        if channels == 1 and attribute(node, "group", 1) > 1:
             return np.empty((0, filters), np.int8)
         flat = weight.reshape(filters, channels, -1).transpose(2, 1, 0)
         return flat.reshape(-1, filters)
     if weight.ndim == 1:
         return weight[:, None]
-    return np.swapaxes(weight, -1, -2) if _attribute(node, "transB", 0) else weight
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
+    return np.swapaxes(weight, -1, -2) if attribute(node, "transB", 0) else weight

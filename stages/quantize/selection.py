@@ -33,7 +33,7 @@ def select(
 
 def _reason(node: WeightedNode, method: Method, params: Quantize) -> str:
     if node.op_type not in method.OP_TYPES:
-        return f"the method {params.method} has no INT8 form of {node.op_type}"
+        return f"quantize.method {params.method} does not quantize {node.op_type}"
     if params.op_types is not None and node.op_type not in params.op_types:
         return "not in quantize.op_types"
     if params.op_types is None and node.op_type not in method.BY_DEFAULT:

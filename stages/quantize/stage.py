@@ -1,6 +1,6 @@
 """The stage: read the fp32 model, quantize it, put the result in place, say what happened."""
 
-from stages.common import files, model_file, params, paths
+from stages.common import files, model_file, params, paths, sessions
 from stages.common.evaldata import EvalData
 from stages.quantize import pipeline, report
 
@@ -14,7 +14,8 @@ def run() -> None:
     knobs = params.load().quantize
     fp32 = model_file.read(paths.FP32_MODEL, made_by="export")
     result = pipeline.quantize(fp32, EvalData(), knobs, paths.FP32_MODEL.as_posix())
-    model_file.write(result.model or fp32, paths.INT8_MODEL)
+    with model_file.staged(result.model or fp32, paths.INT8_MODEL) as written:
+        sessions.open_session(written)
     fp32_mb, int8_mb = model_file.size_mb(paths.FP32_MODEL), model_file.size_mb(paths.INT8_MODEL)
     files.write_csv(paths.NODES, report.NODES_HEADER, report.node_rows(result))
     files.write_json(paths.QUANTIZE, report.metrics(result, fp32_mb, int8_mb))

@@ -35,8 +35,10 @@ def _verdict(here: Revision, verdicts: Sequence[Verdict]) -> str:
     failed = [each for each in verdicts if each.outcome is Outcome.FAILED]
     deploy, reason = (here.metrics["bench"].get(key) for key in ("deploy", "reason"))
     if failed:
-        return f"## ❌ The gate is shut: {', '.join(each.rule for each in failed)}\n\n" + "\n".join(
-            f"- {each.sentence}" for each in failed
+        return (
+            f"## ❌ The gate is shut: {', '.join(each.rule for each in failed)}\n\n"
+            + "\n".join(f"- {each.sentence}" for each in failed)
+            + f"\n\nDeploy {deploy}: {reason}"
         )
     return f"## ✅ Deploy {deploy}\n\n{reason}"
 

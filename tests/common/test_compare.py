@@ -170,6 +170,7 @@ def test_merging_any_split_in_any_order_gives_what_one_pass_gives(data: st.DataO
     assert merged.samples == whole.samples
     assert (merged.flips, merged.accuracy, merged.top_five) == (whole.flips, whole.accuracy, whole.top_five)
     assert one.finite == other.finite
+    assert (one.width, one.classes, one.probabilities) == (other.width, other.classes, other.probabilities)
     assert repr(one.worst) == repr(other.worst)  # NaN is not equal to NaN
     assert one.error.maximum == other.error.maximum
     assert (one.cosine.minimum, one.cosine.sample) == (other.cosine.minimum, other.cosine.sample)
@@ -210,12 +211,42 @@ def test_quantiles_keep_the_bound_that_they_state(values: list[float], share: fl
     assert sum(count for _, _, count in sketch.histogram(4)) == len(values) == sketch.count
 
 
-def test_a_sample_is_uniform_over_the_stream() -> None:
+def test_no_quantile_is_above_the_maximum() -> None:
+    found = compared(np.zeros((50, 1)), np.full((50, 1), 0.7))
+    assert found.outputs["p"].error.quantile(0.5) == 0.7
+
+
+def test_a_sample_is_uniform_over_the_stream_and_over_positions() -> None:
     sample = BottomK()
     for start in range(0, 100_000, 1000):
         rows = np.arange(start, start + 1000)
-        sample.update(rows, rows[:, None].astype(np.float64))
+        sample.update(rows, np.broadcast_to(np.arange(10.0), (1000, 10)))
+    assert sample.values is not None
     assert stats.kstest(sample.samples / 100_000, "uniform").pvalue > 0.001
+    assert stats.chisquare(np.bincount(sample.values[:, 0].astype(int))).pvalue > 0.001
+    assert len(set(sample.samples.tolist())) > 1950  # not whole samples at once
+
+
+def test_regressions_and_binary_scores_merge() -> None:
+    random = np.random.default_rng(3)
+    before, after = random.random((90, 1)), random.random((90, 1))
+    for labels, decider in (
+        (random.normal(size=90) + 1e6, Decider()),
+        (random.integers(0, 2, 90), Decider(binary="p")),
+    ):
+        whole, merged = Comparison(decider), Comparison(decider)
+        whole.update(np.arange(90), {"p": before}, {"p": after}, labels)
+        for rows in np.split(np.arange(90), [7, 50])[::-1]:
+            part = Comparison(decider)
+            part.update(rows, {"p": before[rows]}, {"p": after[rows]}, labels[rows])
+            merged.merge(part)
+        if decider.binary:
+            assert merged.auc.area(1) == whole.auc.area(1) is not None
+            assert merged.auc.change95() == whole.auc.change95() is not None
+        else:
+            assert (merged.regression.r2(1) or 0.0) == pytest.approx(whole.regression.r2(1), rel=1e-9)
+            assert merged.regression.change95() == pytest.approx(whole.regression.change95(), rel=1e-9)
+            assert merged.outputs["p"].rank_correlation == whole.outputs["p"].rank_correlation is not None
 
 
 class TestNotFinite:

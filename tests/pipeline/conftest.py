@@ -57,7 +57,7 @@ class Project:
     def restore(self) -> None:
         """Put everything back to the last commit."""
         self.run("git", "checkout", "-q", ".")
-        self.run("dvc", "checkout", "-q")
+        self.run("dvc", "checkout", "-q", "--force")
 
     def changed(self) -> str:
         """What git sees as changed."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -57,14 +56,13 @@ def test_dynamic_nodes_are_counted_in_subgraphs_too() -> None:
     assert saturation.of_model(model_of(outer)) == {"inner": saturation.Pairs(4, 4)}
 
 
-@pytest.mark.parametrize(("kind", "counted"), [(np.uint8, 4), (np.int8, None)])
-def test_static_nodes_are_counted_where_activations_are_unsigned(kind: type, counted: int | None) -> None:
-    graph = graph_of(
-        [dequantized("x"), dequantized("W"), helper.make_node("MatMul", ["x", "W"], ["y"], name="layer")],
-        W_q=RISKY, W_zero=np.zeros(1, np.int8), x_zero=np.zeros(1, kind), scale=np.ones(1, np.float32),
-    )  # fmt: skip
-    expected = {} if counted is None else {"layer": saturation.Pairs(counted, counted)}
-    assert saturation.of_model(model_of(graph)) == expected
+def test_static_nodes_are_counted_behind_dequantize_linear_only() -> None:
+    nodes = [dequantized("x"), dequantized("W"), helper.make_node("MatMul", ["x", "W"], ["y"], name="layer")]
+    constants = {"W_q": RISKY, "W_zero": np.zeros(1, np.int8), "x_zero": np.zeros(1, np.uint8)}
+    graph = graph_of(nodes, **constants, scale=np.ones(1, np.float32))
+    assert saturation.of_model(model_of(graph)) == {"layer": saturation.Pairs(4, 4)}
+    graph = graph_of([helper.make_node("MatMul", ["x", "W"], ["y"])], W=RISKY)
+    assert saturation.of_model(model_of(graph)) == {}
 
 
 def static(op_type: str, weight: np.ndarray, **attributes: int) -> saturation.Pairs:

@@ -93,7 +93,10 @@ class OutputComparison:
             self._update_exact(indices, *rows)
 
     def merge(self, other: "OutputComparison") -> None:
-        self.width = self.width if self.width == other.width or not other.samples else None
+        if not self.samples:
+            self.width, self.classes = other.width, other.classes
+        elif other.samples and self.width != other.width:
+            self.width = None
         self.samples += other.samples
         self.values += other.values
         self.equal += other.equal

@@ -134,6 +134,8 @@ def _gather(site: Site) -> str:
     """An embedding: 8-bit rows are picked, then scaled back to float."""
     weight = site.weight(0)
     kind, ndim = site.params.weight_type, weight.values.ndim
+    if ndim < 2:
+        raise KeepFloatError("its table has one dimension: numbers to look up rather than an embedding")
     output = site.node.output[0]
     axis = int(attribute(site.node, "axis", 0)) % ndim
     by_row = site.params.per_channel and ndim == 2 and axis == 0 and kind == "QInt8"
@@ -154,9 +156,6 @@ def _gather(site: Site) -> str:
 
 def _lstm(site: Site) -> str:
     """W [directions, 4 hidden, inputs] and R likewise; the INT8 kernel takes them transposed, and signed."""
-    node = site.node
-    if attribute(node, "layout", 0):
-        raise KeepFloatError("it has layout 1; the INT8 kernel takes layout 0")
     weights = [site.weight(1), site.weight(2)]
     channels = (0, 1) if site.params.per_channel else (0,)
     values, scales = [], []

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
+from tqdm import tqdm
 
 from stages.common import model_file
 from stages.common.params import Quantize
@@ -60,6 +61,7 @@ class Rewriter:
     def rewrite(self, rules: dict[str, Rule]) -> dict[str, Decision]:
         """Apply the rule of each node named in `rules`, in every graph."""
         decisions = {}
+        progress = tqdm(total=len(rules), desc="Quantize", unit=" nodes", disable=None, leave=False)
         # Inner graphs first: the outer node that holds them is copied when its own graph is rebuilt.
         for scope in reversed(graphs.scopes(self.model)):
             if not any(node.name in rules for node in scope.graph.node):
@@ -71,8 +73,10 @@ class Rewriter:
                     continue
                 site = Site(self, scope, node)
                 decisions[node.name] = site.decide(rules[node.name])
+                progress.update()
                 rebuilt.extend(site.nodes if decisions[node.name].quantized else [node])
             graphs.replace_nodes(scope.graph, rebuilt)
+        progress.close()
         graphs.remove_unused_initializers(self.model, self.replaced)
         for domain in sorted(self.domains):
             if graphs.opset(self.model, domain) is None:
@@ -126,6 +130,8 @@ class Site:
             raise KeepFloatError(f"its weight is {found.values.dtype}; ONNX Runtime's INT8 kernels take float32 only")
         if found.values.size == 0:
             raise KeepFloatError("its weight is empty: INT8 kernels return uninitialised memory for it")
+        if not np.isfinite(found.values).all():
+            raise KeepFloatError("its weight has NaN or infinity in it, which has no INT8 form")
         return found
 
     def emit(self, op_type: str, inputs: Iterable[str], stem: str, **attributes: object) -> str:
@@ -188,7 +194,7 @@ class Site:
     def store(self, weight: Constant, suffix: str, values: np.ndarray) -> str:
         """Store a constant made of `weight` in the main graph, which every graph sees; equal ones are stored once."""
         rewriter = self._rewriter
-        key = (str(values.dtype), values.shape, hashlib.sha256(values.tobytes()).digest())
+        key = (str(values.dtype), values.shape, hashlib.sha256(np.ascontiguousarray(values).data).digest())
         if key not in rewriter.stored:
             rewriter.stored[key] = rewriter.names.fresh(f"{weight.name}_{suffix}")
             rewriter.model.graph.initializer.append(numpy_helper.from_array(values, rewriter.stored[key]))

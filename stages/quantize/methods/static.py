@@ -16,7 +16,7 @@ from stages.common.errors import ParamsError
 from stages.common.params import Quantize
 from stages.quantize import graphs, qdq, ranges
 from stages.quantize.decision import Decision, kept
-from stages.quantize.fusing import join_bias, pool_last
+from stages.quantize.fusing import fold_scales, join_bias, pool_last
 from stages.quantize.inventory import WeightedNode
 from stages.quantize.linear import Quantized
 from stages.quantize.methods import Calibration
@@ -58,12 +58,14 @@ def quantize(
         )
         return model, {node.name: kept(reason) for node in nodes}
     quantized = graphs.copy(model)
-    join_bias(quantized, {node.name for node in nodes})
+    named = {node.name for node in nodes}
+    fold_scales(quantized, named)
+    join_bias(quantized, named)
     pool_last(quantized)
     rewriter = Rewriter(quantized, params)
     flow = qdq.Flow(quantized.graph)
     decisions = _unfit(rewriter, nodes)
-    chosen = {at for at, node in enumerate(flow.nodes) if node.name in {each.name for each in nodes} - set(decisions)}
+    chosen = {at for at, node in enumerate(flow.nodes) if node.name in named - set(decisions)}
     if not chosen:
         return model, decisions
     found = ranges.collect(quantized, sorted(flow.plan(chosen).tensors), calibration, params.calibration.method)

@@ -94,11 +94,14 @@ def _gather(site: Site) -> str:
     weight = site.weight(0)
     if weight.values.ndim != 2 or graphs.attribute(site.node, "axis", 0) not in (0, -2):
         raise KeepFloatError("it is no lookup of rows in a matrix, and GatherBlockQuantized is one")
+    width, bits = weight.values.shape[1], BITS[site.params.weight_type]
+    if width * bits % 8:
+        raise KeepFloatError(f"its rows of {width} values do not fill whole bytes, which GatherBlockQuantized demands")
     names, how = _stored(site, weight, weight.values, whole_rows=True)
     data, scales, *zero_points = names
     site.emit_last(
         "GatherBlockQuantized", [data, site.input(1), scales, *zero_points], site.node.output, MICROSOFT,
-        bits=BITS[site.params.weight_type], block_size=site.params.weight_only.block_size,
+        bits=bits, block_size=site.params.weight_only.block_size,
         gather_axis=0, quantize_axis=1,
     )  # fmt: skip
     return how

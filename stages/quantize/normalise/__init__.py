@@ -7,7 +7,7 @@ from onnx import ModelProto
 
 from stages.quantize import check
 from stages.quantize.check import Reference
-from stages.quantize.normalise import constants, functions, inputs, names, opset
+from stages.quantize.normalise import constants, functions, half_precision, inputs, names, opset
 
 Pass = Callable[[ModelProto], tuple[ModelProto, bool]]
 """Gives a rewritten copy and True, or the model itself and False. What it raises undoes it."""
@@ -39,9 +39,14 @@ def normalise(model: ModelProto, expected: Reference) -> tuple[ModelProto, list[
         expected: what it does.
     """
     everything, steps = _apply(model, expected, checked=False)
-    if not any(step.undone for step in steps) and (not steps or not check.difference(everything, expected)):
+    if any(step.undone for step in steps) or (steps and check.difference(everything, expected)):
+        everything, steps = _apply(model, expected, checked=True)
+    wide, modified = half_precision.widen(everything)
+    if not modified:
         return everything, steps
-    return _apply(model, expected, checked=True)
+    # Float16 rounds coarsely, so that the float32 model need only be sane beside it.
+    problem = check.fault(wide, expected)
+    return everything if problem else wide, [*steps, Step("float16 made float32", problem)]
 
 
 def _apply(model: ModelProto, expected: Reference, checked: bool) -> tuple[ModelProto, list[Step]]:

@@ -6,7 +6,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from stages.common import model_file, sessions
 from stages.quantize.graphs import copy, remove_unused_initializers, replace_nodes, subgraphs, used_names
-from stages.quantize.inventory import WEIGHT_INPUTS
+from stages.quantize.inventory import weight_inputs
 
 GROWTH = 2
 """A weight more than this many times the size of what it is computed from stays computed (Expand, ConstantOfShape)."""
@@ -64,9 +64,11 @@ def _constant_producers(graph: GraphProto, constants: Mapping[str, TensorProto])
 
 
 def _weights(graph: GraphProto) -> Iterator[str]:
-    """What the nodes of the graph, and of those inside, have at a weight's place."""
+    """What the nodes with a weight, in the graph and those inside, have at the place of a weight or a bias."""
     for node in graph.node:
-        yield from (node.input[index] for index in WEIGHT_INPUTS.get(node.op_type, ()) if index < len(node.input))
+        places = weight_inputs(node)
+        if places is not None:
+            yield from node.input if node.op_type != "Gather" else node.input[:1]
         for _, body in subgraphs(node):
             yield from _weights(body)
 

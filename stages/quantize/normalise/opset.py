@@ -1,6 +1,7 @@
 """Opset imports: one for each domain that is used, in its right spelling; and the default one new enough."""
 
-from onnx import ModelProto, helper, version_converter
+import onnx
+from onnx import ModelProto, NodeProto, helper, version_converter
 
 from stages.quantize.graphs import all_nodes, copy, opset, sort_nodes
 
@@ -36,6 +37,9 @@ def convert(model: ModelProto) -> tuple[ModelProto, bool]:
     """Convert the default domain to `OLDEST` if it is older."""
     if (opset(model) or OLDEST) >= OLDEST:
         return model, False
+    removed = sorted({node.op_type for node in all_nodes(model) if _is_removed(node)})
+    if removed:
+        raise ValueError(f"opset {OLDEST} has no {' and no '.join(removed)}")
     converted: ModelProto = version_converter.convert_version(model, OLDEST)
     # The converter forgets the metadata, infers other shapes for inputs and outputs, and appends constants at the end.
     if not converted.metadata_props:
@@ -45,6 +49,10 @@ def convert(model: ModelProto) -> tuple[ModelProto, bool]:
         getattr(converted.graph, field).extend(getattr(model.graph, field))
     sort_nodes(converted.graph)
     return converted, True
+
+
+def _is_removed(node: NodeProto) -> bool:
+    return not node.domain and not onnx.defs.has(node.op_type)
 
 
 def _spelt(domain: str) -> str:

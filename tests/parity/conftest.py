@@ -1,0 +1,70 @@
+"""A project in a folder of its own: two models, evaluation data, params; and the stage run there."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, parser
+
+from stages.common import evaldata, paths
+from stages.parity import stage
+
+
+def graph(body: str) -> ModelProto:
+    """A model of opset 17 from the textual form of a graph, `(inputs) => (outputs) { nodes }`."""
+    text = f'<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3]> test {body}'
+    model = parser.parse_model(text)
+    onnx.checker.check_model(model)
+    return model
+
+
+@dataclass
+class Project:
+    """The folder, as the working directory."""
+
+    capture: pytest.CaptureFixture[str]
+
+    def write(
+        self,
+        fp32: ModelProto,
+        int8: ModelProto,
+        inputs: Mapping[str, np.ndarray],
+        labels: np.ndarray | None = None,
+        layout: evaldata.Layout = "samples",
+        params: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put everything in place; every sample is judged."""
+        paths.ARTIFACTS.mkdir(exist_ok=True)
+        onnx.save(fp32, paths.FP32_MODEL)
+        onnx.save(int8, paths.INT8_MODEL)
+        shutil.rmtree(paths.EVAL, ignore_errors=True)
+        evaldata.write(paths.EVAL, inputs, labels, layout, seed=0)
+        np.save(paths.EVAL / "judge.npy", np.arange(len(next(iter(inputs.values())))))
+        self.params(params or {})
+
+    def params(self, tree: Mapping[str, Any]) -> None:
+        """Write params.yaml, which JSON is."""
+        paths.PARAMS.write_text(json.dumps(tree), encoding="utf-8")
+
+    def run(self) -> dict[str, Any]:
+        """Run the stage; return metrics/parity.json."""
+        assert stage.run() == 0
+        tree: dict[str, Any] = json.loads(paths.PARITY.read_text(encoding="utf-8"))
+        return tree
+
+    def printed(self) -> str:
+        """What was printed since the last call."""
+        return self.capture.readouterr().out
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Project:
+    """An empty project as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return Project(capsys)

@@ -1,0 +1,70 @@
+"""What must not be published, and what is no longer the same model."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from stages.common import sessions
+from stages.quantize import check
+from tests.quantize.running import graph, normal
+
+FEEDS = [{"x": normal(1, 8, seed=at)} for at in range(4)]
+
+
+def _model(op_type: str = "Identity", *constants: float, name: str = "y") -> onnx.ModelProto:
+    """Output = op(x, constants...)."""
+    weights = {f"c{at}": np.array(value, np.float32) for at, value in enumerate(constants)}
+    node = helper.make_node(op_type, ["x", *weights], [name], "only")
+    return graph([node], {"x": ("n", 8)}, {name: None}, weights)
+
+
+def _expected(model: onnx.ModelProto) -> check.Reference:
+    return check.reference(sessions.open_session(model), FEEDS, "model")
+
+
+def test_the_same_model_has_no_fault_and_no_difference() -> None:
+    expected = _expected(_model())
+    assert check.fault(_model(), expected) == ""
+    assert check.difference(_model(), expected) == ""
+
+
+def test_a_small_change_is_a_difference_and_no_fault() -> None:
+    expected = _expected(_model())
+    assert check.difference(_model("Mul", 1.001), expected).startswith("output 'y' moved by 0.00")
+    assert check.fault(_model("Mul", 1.001), expected) == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (_model("Mul", np.nan), "output 'y' is not finite where that of the float model is"),
+        (_model("Mul", np.inf), "output 'y' is not finite where that of the float model is"),
+        (_model("Neg"), "output 'y' has cosine -1.000 to that of the float model, below 0.98"),
+        (_model("Mul", 0.0), "output 'y' has cosine 0.000"),
+        (_model("ReduceMax"), "output 'y' has shape (1, 1) instead of (1, 8)"),
+        (_model(name="z"), "its interface changed at y"),
+        (_model("Mystery"), "ONNX Runtime refuses it: "),
+    ],
+)
+def test_faults(model: onnx.ModelProto, words: str) -> None:
+    assert words in check.fault(model, _expected(_model()))
+
+
+def test_what_is_not_finite_in_fp32_is_not_compared() -> None:
+    expected = _expected(_model("Log"))
+    assert check.fault(_model("Log"), expected) == ""
+    assert check.difference(_model("Log"), expected) == ""
+
+
+def test_a_changed_label_is_a_difference_and_no_fault() -> None:
+    def label(last: int) -> onnx.ModelProto:
+        node = helper.make_node("ArgMax", ["x"], ["y"], axis=1, select_last_index=last)
+        model = graph([node], {"x": ("n", 8)}, {"y": None}, {})
+        model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+        return model
+
+    ties = [{"x": np.zeros((1, 8), np.float32)}]
+    expected = check.reference(sessions.open_session(label(0)), ties, "model")
+    assert check.difference(label(1), expected) == "output 'y' changed"
+    assert check.fault(label(1), expected) == ""

@@ -1,0 +1,100 @@
+"""Models whose weights stand beside them, through the stage. The limit is lowered: all beyond it is treated alike."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+
+from stages.common import evaldata, model_file, paths, sessions
+from stages.common.errors import StageError
+from tests.quantize import nets
+from tests.quantize.running import Bench
+
+METHODS = ("dynamic", "static", "weight_only")
+SAMPLES = nets.normal(64, 64, seed=5)
+
+
+@pytest.fixture
+def large(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(model_file, "LARGE_BYTES", 5000)
+    model_file.write(model(), paths.FP32_MODEL)
+    evaldata.write(paths.EVAL, {"x": SAMPLES}, None, "samples", seed=0)
+    return bench
+
+
+def model() -> ModelProto:
+    return nets.mlp((64, 96, 64))
+
+
+def written() -> tuple[bytes, bytes]:
+    return paths.INT8_MODEL.read_bytes(), model_file.external_data(paths.INT8_MODEL).read_bytes()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_weights_beside_the_model_are_quantized_as_those_in_it(
+    large: Bench, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = large.run(method=method)
+    assert outcome.metrics["nodes"] == {"quantizable": 2, "quantized": 2, "kept_float": 0}
+    assert outcome.metrics["size"]["times_smaller"] > 2.5
+    answers = sessions.run(outcome.int8, {"x": SAMPLES}, name="net")[0]
+    assert len(written()[1]) > 96 * 64
+    monkeypatch.undo()
+    monkeypatch.chdir(large.folder)
+    model_file.write(model(), paths.FP32_MODEL)
+    outcome = large.run(method=method)
+    np.testing.assert_array_equal(answers, sessions.run(outcome.int8, {"x": SAMPLES}, name="net")[0])
+    assert written()[1] == model_file.NO_DATA
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_three_runs_give_the_same_two_files(large: Bench, method: str) -> None:
+    seen = set()
+    for _ in range(3):
+        large.run(method=method)
+        seen.add(written())
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("method", METHODS)
+def test_links_into_a_dvc_cache_change_nothing(large: Bench, method: str, link: Callable[[Path, Path], None]) -> None:
+    large.run(method=method)
+    expected = written()
+    cache = large.folder / "cache"
+    cache.mkdir()
+    for number, file in enumerate((paths.FP32_MODEL, model_file.external_data(paths.FP32_MODEL))):
+        shutil.move(file, cache / str(number))
+        link(cache / str(number), large.folder / file)
+    outcome = large.run(method=method)
+    assert written() == expected
+    np.testing.assert_array_equal(
+        *(sessions.run(each, {"x": SAMPLES}, name="net")[0] for each in (outcome.fp32, sessions.open_session(model())))
+    )
+
+
+def test_a_large_model_without_anything_to_quantize_comes_out_as_it_is(large: Bench) -> None:
+    nothing = nets.net(
+        [nets.node("Add", "x table", "y")], {"x": [64, 64]}, {"y": [64, 64]}, {"table": nets.normal(64, 64)}
+    )
+    model_file.write(nothing, paths.FP32_MODEL)
+    shutil.rmtree(paths.EVAL)
+    evaldata.write(paths.EVAL, {"x": nets.normal(256, 64)}, None, "samples", seed=0)
+    outcome = large.run()
+    assert outcome.metrics["status"] == "nothing_to_quantize"
+    read = model_file.read(paths.INT8_MODEL, "quantize")
+    np.testing.assert_array_equal(model_file.array(read.graph.initializer[0]), nets.normal(64, 64))
+
+
+def test_a_sidecar_that_is_missing_or_belongs_to_another_model_is_named(large: Bench) -> None:
+    sidecar = model_file.external_data(paths.FP32_MODEL)
+    sidecar.write_bytes(sidecar.read_bytes()[:-4096])
+    with pytest.raises(StageError, match="cut short, or belongs to another model"):
+        large.run()
+    sidecar.unlink()
+    with pytest.raises(StageError, match=r"artifacts/model\.onnx\.data is missing"):
+        large.run()

@@ -1,0 +1,211 @@
+"""The stage as a whole: what it writes, what it says, and that it leaves nothing half done."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import helper
+
+from stages.common import paths
+from stages.common.errors import MissingInputError, StageError
+from stages.quantize.decision import Decision
+from stages.quantize.inventory import WeightedNode
+from stages.quantize.trial import TRIALS, most_that_passes
+from tests.quantize.running import Bench, graph, normal, run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _model(*widths: int) -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("MatMul", ["x" if at == 0 else f"h{at - 1}", f"W{at}"], [f"h{at}"], f"layer{at}")
+        for at in range(len(widths) - 1)
+    ]
+    weights = {f"W{at}": normal(*widths[at : at + 2], seed=at) for at in range(len(widths) - 1)}
+    return graph(nodes, {"x": ("n", widths[0])}, {f"h{len(widths) - 2}": ("n", widths[-1])}, weights)
+
+
+def test_metrics_nodes_and_words(bench: Bench) -> None:
+    bench.give(_model(256, 256, 256), {"x": normal(20, 256)})
+    outcome = bench.run(exclude_nodes=["layer1"])
+    fp32, int8 = (path.stat().st_size / 1e6 for path in (paths.FP32_MODEL, paths.INT8_MODEL))
+    assert outcome.metrics["status"] == "quantized"
+    assert outcome.metrics["size"] == {
+        "fp32_mb": pytest.approx(fp32, rel=1e-3),
+        "int8_mb": pytest.approx(int8, rel=1e-3),
+        "times_smaller": pytest.approx(fp32 / int8, rel=1e-3),
+    }
+    assert outcome.metrics["nodes"] == {"quantizable": 2, "quantized": 1, "kept_float": 1}
+    first, second = outcome.nodes["layer0"], outcome.nodes["layer1"]
+    assert (first["quantized"], first["how"], first["reason"]) == ("true", "QInt8 per channel", "")
+    assert (first["weight"], first["weight_shape"], first["weight_bytes"]) == ("W0", "256x256", "262144")
+    assert 35 < float(first["weight_sqnr_db"]) < 45
+    assert (second["quantized"], second["how"], second["weight_sqnr_db"]) == ("false", "", "")
+    assert "1 of 2" in outcome.said and "1 kept: matches 'layer1' of quantize.exclude_nodes" in outcome.said
+    assert paths.INT8_MODEL.with_name("model.int8.onnx.data").exists()
+    assert sorted(path.name for path in paths.ARTIFACTS.iterdir()) == [
+        "eval",
+        "model.int8.onnx",
+        "model.int8.onnx.data",
+        "model.onnx",
+    ]
+
+
+def test_a_file_that_grew_is_said_to_have(bench: Bench) -> None:
+    bench.give(_model(4, 2), {"x": normal(8, 4)})
+    outcome = bench.run()
+    assert outcome.metrics["size"]["times_smaller"] < 1
+    assert "The file grew" in outcome.said
+
+
+def test_where_nothing_is_quantized_the_fp32_model_is_what_comes_out(bench: Bench) -> None:
+    model = graph([helper.make_node("Relu", ["x"], ["y"])], {"x": ("n", 4)}, {"y": ("n", 4)}, {})
+    bench.give(model, {"x": normal(8, 4)})
+    outcome = bench.run()
+    assert paths.INT8_MODEL.read_bytes() == paths.FP32_MODEL.read_bytes()
+    assert outcome.metrics["status"] == "nothing_to_quantize"
+    assert outcome.metrics["size"]["times_smaller"] == 1
+    assert "Nothing to quantize: no operator has a constant float weight." in outcome.said
+
+
+def test_a_missing_model_is_said_in_the_standing_words(bench: Bench) -> None:
+    with pytest.raises(MissingInputError) as error:
+        bench.run()
+    assert str(error.value) == "Missing artifacts/model.onnx. Run export first."
+
+
+def test_a_model_with_a_fixed_batch_is_fed_in_that_batch(bench: Bench) -> None:
+    model = _model(8, 8)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 3
+    bench.give(model, {"x": normal(40, 8)})
+    assert bench.run().quantized() == {"layer0"}
+    bench.give(model, {"x": normal(8, 8)})
+    with pytest.raises(StageError, match="2 samples to search on, and the model takes 3 at once"):
+        bench.run()
+
+
+def test_a_single_sample_is_enough(bench: Bench) -> None:
+    bench.give(_model(8, 8), {"x": normal(1, 8)})
+    assert bench.run().quantized() == {"layer0"}
+
+
+def test_a_node_that_cannot_bear_it_stays_float_and_the_rest_does_not(bench: Bench) -> None:
+    # The first layer's input has one value that dwarfs the others, and a weight of zero for it.
+    first = normal(16, 16)
+    first[0] = 0
+    nodes = [
+        helper.make_node("MatMul", ["x", "first"], ["h"], "first"),
+        helper.make_node("MatMul", ["h", "second"], ["g"], "second"),
+        helper.make_node("MatMul", ["g", "third"], ["y"], "third"),
+    ]
+    weights = {"first": first, "second": normal(16, 16, seed=1), "third": normal(16, 16, seed=2)}
+    x = normal(40, 16)
+    x[:, 0] = 1e6
+    bench.give(graph(nodes, {"x": ("n", 16)}, {"y": ("n", 16)}, weights), {"x": x})
+    outcome = bench.run()
+    assert outcome.quantized() == {"second", "third"}
+    assert "quantized, it breaks the model: output 'y' has cosine" in outcome.nodes["first"]["reason"]
+    assert outcome.cosine({"x": x}) > 0.98
+
+
+def _nodes(count: int) -> list[WeightedNode]:
+    return [WeightedNode(f"n{at}", "MatMul", "", ()) for at in range(count)]
+
+
+@pytest.mark.parametrize("bad", [set(), {"n0"}, {"n999"}, {"n3", "n500"}])
+def test_bisection_finds_the_nodes_that_break_a_model(bad: set[str]) -> None:
+    trials = []
+
+    def attempt(nodes: list[WeightedNode]) -> tuple[onnx.ModelProto, dict[str, Decision]]:
+        names = [node.name for node in nodes]
+        return onnx.ModelProto(doc_string=" ".join(names)), {name: Decision(quantized=True) for name in names}
+
+    def fault(model: onnx.ModelProto) -> str:
+        trials.append(model)
+        return "broken" if bad & set(model.doc_string.split()) else ""
+
+    model, decisions = most_that_passes(attempt, _nodes(1000), fault)  # type: ignore[arg-type]
+    assert {name for name, each in decisions.items() if not each.quantized} == bad
+    assert model is not None
+    assert set(model.doc_string.split()) == decisions.keys() - bad
+    assert len(trials) <= TRIALS
+
+
+def test_bisection_ends_where_everything_breaks() -> None:
+    def attempt(nodes: list[WeightedNode]) -> tuple[onnx.ModelProto, dict[str, Decision]]:
+        return onnx.ModelProto(), {node.name: Decision(quantized=True) for node in nodes}
+
+    model, decisions = most_that_passes(attempt, _nodes(1000), lambda _: "broken")  # type: ignore[arg-type]
+    assert model is None
+    assert len(decisions) == 1000
+    assert not any(each.quantized for each in decisions.values())
+    assert all(each.reason for each in decisions.values())
+
+
+def _digest() -> str:
+    digest = hashlib.sha256()
+    for path in (paths.INT8_MODEL, paths.NODES, paths.QUANTIZE):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _start(**environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "stages.quantize"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_same_bytes_whatever_the_hash_seed(bench: Bench) -> None:
+    model = _model(16, 16, 16, 16)
+    for node in model.graph.node:
+        node.name = ""
+    bench.give(model, {"x": normal(20, 16)})
+    digests = set()
+    for seed in ("0", "1", "2"):
+        process = _start(PYTHONHASHSEED=seed)
+        said, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert errors == ""
+        assert "3 of 3 nodes quantized" in said
+        digests.add(_digest())
+    assert len(digests) == 1
+
+
+def test_sigterm_leaves_the_old_result_and_nothing_partial(bench: Bench) -> None:
+    bench.give(_model(16, 16), {"x": normal(20, 16)})
+    bench.run()
+    before = _digest()
+    bench.give(_model(3000, 3000, 3000), {"x": normal(20, 3000)})
+    process = _start()
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    if process.returncode == 0:
+        pytest.skip("the stage was faster than the signal")
+    # Killed outright where the signal came before the stage could listen: nothing was written then either.
+    assert process.returncode in (143, -signal.SIGTERM), errors
+    assert process.returncode != 143 or errors == "Terminated: nothing half-written is left behind.\n"
+    assert _digest() == before
+    assert not list(paths.ARTIFACTS.glob(".*"))
+
+
+def test_peers_of_a_model_keep_their_interface(bench: Bench) -> None:
+    model = _model(8, 8, 8)
+    model.graph.output.extend([helper.make_tensor_value_info("h0", onnx.TensorProto.FLOAT, ("n", 8))])
+    bench.give(model, {"x": normal(20, 8)})
+    outcome = bench.run()
+    for ask in ("get_inputs", "get_outputs"):
+        fp32, int8 = ([(e.name, e.type, e.shape) for e in getattr(s, ask)()] for s in (outcome.fp32, outcome.int8))
+        assert fp32 == int8
+    assert list(run(outcome.int8, {"x": normal(2, 8)})) == ["h1", "h0"]
