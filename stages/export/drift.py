@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from tqdm import tqdm
 
-from stages.common import evaldata, feeding, files, outputs, sessions
+from stages.common import evaldata, feeding, files, model_file, outputs, sessions
 from stages.common.compare import Pair, compare
 from stages.common.errors import StageError
 from stages.export import sklearn_model
 
 BATCH = 256
 """Samples in one call; the answers of an fp32 model do not depend on it."""
+
+FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16})
+"""Types of weights that numpy can search for NaN."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,18 @@ class Drift:
 
 
 def measure(
-    session: ort.InferenceSession, data: evaldata.EvalData, fitted: sklearn_model.Fitted | None, origin: str
+    session: ort.InferenceSession,
+    model: onnx.ModelProto,
+    data: evaldata.EvalData,
+    fitted: sklearn_model.Fitted | None,
+    origin: str,
 ) -> Drift:
     """Run the fp32 model over all samples; compare with the framework where there is one.
 
     Raises:
         StageError: the model does not run, answers differently each time, or with NaN or infinity for a sample.
     """
-    pairs = _pairs(session, data, fitted, origin)
+    pairs = _pairs(session, model, data, fitted, origin)
     if fitted is None:
         for _ in pairs:
             pass
@@ -68,7 +76,11 @@ def measure(
 
 
 def _pairs(
-    session: ort.InferenceSession, data: evaldata.EvalData, fitted: sklearn_model.Fitted | None, origin: str
+    session: ort.InferenceSession,
+    model: onnx.ModelProto,
+    data: evaldata.EvalData,
+    fitted: sklearn_model.Fitted | None,
+    origin: str,
 ) -> Iterator[Pair]:
     """The answers of the framework beside those of the fp32 model, for the outputs that the framework has, too."""
     names = [each.name for each in session.get_outputs()]
@@ -79,7 +91,8 @@ def _pairs(
         if whole and len(each.indices) < batch:
             return  # a model with a fixed batch cannot be fed what remains
         found = outputs.as_arrays(names, sessions.run(session, each.feed, name=origin))
-        _check_finite(found, each.indices, origin)
+        if broken := _not_finite(found, each.indices):
+            raise StageError(f"{origin}: {broken} in fp32. {_cause(model)}")
         if not each.indices[0]:
             _check_repeatable(found, outputs.as_arrays(names, sessions.run(session, each.feed, name=origin)), origin)
         expected = {} if fitted is None else fitted.answers(each.indices, names)
@@ -107,12 +120,18 @@ def _check_repeatable(once: Mapping[str, np.ndarray], again: Mapping[str, np.nda
             )
 
 
-def _check_finite(found: Mapping[str, np.ndarray], indices: np.ndarray, origin: str) -> None:
+def _not_finite(found: Mapping[str, np.ndarray], indices: np.ndarray) -> str:
+    """Which output is NaN or infinite, for which sample; empty where all are finite."""
     for name, array in found.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             row = np.argwhere(~np.isfinite(array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)))[0][0]
-            sample = indices[min(row, len(indices) - 1)]
-            raise StageError(
-                f"The output '{name}' of {origin} is NaN or infinite in fp32 for evaluation sample {sample}. "
-                "Mend the model, or leave that sample out."
-            )
+            return f"the output '{name}' is NaN or infinite for evaluation sample {indices[min(row, len(indices) - 1)]}"
+    return ""
+
+
+def _cause(model: onnx.ModelProto) -> str:
+    """Where an output may have its NaN from, and what to do."""
+    for tensor in model_file.tensors(model):
+        if tensor.data_type in FLOATS and not np.isfinite(model_file.array(tensor)).all():
+            return f"Its weight '{tensor.name}' holds NaN or infinity: the training diverged, or the file is damaged."
+    return "Mend the model, or leave that sample out."

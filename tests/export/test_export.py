@@ -186,7 +186,7 @@ def test_evaluation_data_that_do_not_fit(run: Run, tmp_path: Path, arrays: dict[
         ("tests.sources:nothing", {}, "returned NoneType. Return .model, inputs. or .model, inputs, labels."),
         ("tests.sources:raises", {}, "raised RuntimeError: the data base is down"),
         ("tests.sources:other_framework", {}, "a model of type function. Return a fitted scikit-learn estimator"),
-        ("tests.sources:infinite", {}, "output 'y' .* is NaN or infinite in fp32 for evaluation sample 5"),
+        ("tests.sources:infinite", {}, "output 'y' is NaN or infinite for evaluation sample 5 in fp32"),
         ("tests.sources:onnx_model", {"eval_data": "x.npz"}, "returns the evaluation data itself"),
         ("nowhere.onnx", {"eval_data": "x.npz"}, "nowhere.onnx, which is no file here"),
         ("mine.onnx", {}, "eval_data is null: .* arrays for x"),
@@ -203,6 +203,16 @@ def test_sources_that_are_none(run: Run, tmp_path: Path, source: str, keys: dict
     with pytest.raises(StageError, match=words):
         run(source, **keys)
     assert not Path("metrics").exists()
+
+
+def test_a_weight_that_is_not_finite_is_named(run: Run, tmp_path: Path) -> None:
+    model = sources.linear()
+    weight = onnx.numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight[1, 2] = np.inf
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight, "W"))
+    onnx.save(model, tmp_path / "mine.onnx")
+    with pytest.raises(StageError, match=r"mine\.onnx: the output 'y' .* Its weight 'W' holds NaN or infinity"):
+        run("mine.onnx", eval_data=save({"x": ONES}))
 
 
 def test_a_model_with_a_fixed_batch_is_fed_in_it(run: Run, tmp_path: Path) -> None:
