@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from stages.common import sessions
 from stages.quantize import check, normalise
 from stages.quantize.graphs import Names, all_nodes, sort_nodes
+from stages.quantize.inventory import weighted_nodes
 from stages.quantize.normalise import constants, inputs, names, opset
 from tests.quantize.running import Bench, graph, normal, run
 
@@ -227,3 +229,47 @@ def test_sparse_weights_are_weights(bench: Bench, in_node: bool, flat: bool) -> 
     assert outcome.quantized() == {"dense"}
     assert "sparse weights made dense" in outcome.said
     assert outcome.cosine(x) > 0.999
+
+
+_CUT = """<ir_version: 8, opset_import: ["" : 17]>
+attention (float[n, t, {width}] x) => (float[n, t, m] y)
+<int64 last = {{{index}}}, int64[1] zero = {{0}}, int64 two = {{2}}, int64[1] first = {{0}}, int64[1] over = {{9}}> {{
+    shape = Shape(x)
+    {pick}
+    half = Div(number, two)
+    column = Unsqueeze(half, zero)
+    part = Slice(T, zero, column, zero)
+    W = Transpose<perm = [1, 0]>(part)
+    y = MatMul(x, W)
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("width", "index", "pick", "folded"),
+    [
+        ("32", 2, "number = Gather(shape, last)", True),
+        ("32", -1, "number = Gather(shape, last)", True),
+        ("32", 0, "rest = Slice(shape, two_, over)\n    number = Squeeze(rest, zero)", True),
+        ("32", 0, "rest = Shape<start = 2>(x)\n    number = Squeeze(rest, zero)", True),
+        ("w", 2, "number = Gather(shape, last)", False),
+        ("32", 1, "number = Gather(shape, last)", False),
+    ],
+)
+def test_a_weight_that_is_cut_by_a_fixed_size_is_a_constant(width: str, index: int, pick: str, folded: bool) -> None:
+    """As torch's MultiheadAttention does; where the size differs from run to run the weight does, too."""
+    model = onnx.parser.parse_model(_CUT.format(width=width, index=index, pick=pick))
+    model.graph.initializer.append(numpy_helper.from_array(normal(64, 32), "T"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2]), "two_"))
+    result, modified = constants.fold(model)
+    assert modified == folded
+    assert ("W" in {tensor.name for tensor in result.graph.initializer}) == folded
+    for tokens in (4, 6):
+        x = {"x": normal(2, tokens, 32)}
+        expected, found = (run(sessions.open_session(each), x)["y"] for each in (model, result))
+        np.testing.assert_array_equal(expected, found)
+
+
+def test_reading_the_shape_of_a_weight_is_no_use_of_it() -> None:
+    nodes = [helper.make_node("Shape", ["W"], ["s"], "shape"), helper.make_node("MatMul", ["x", "W"], ["y"], "dense")]
+    model = graph(nodes, {"x": ("n", 16)}, {"y": ("n", 8)}, {"W": normal(16, 8)})
+    assert [node.name for node in weighted_nodes(model)] == ["dense"]
