@@ -17,7 +17,7 @@ def once(
 ) -> Interval:
     """The speed-up of `model` over itself: measured once on each machine and number of threads, then remembered.
 
-    An interval that misses 1 is not remembered: one in twenty does by chance, and the next run tells.
+    An interval that misses 1, or is too wide to tell, is not remembered: the next run tries again.
 
     Raises:
         StageError: the model does not load or run.
@@ -27,7 +27,7 @@ def once(
     if known is not None:
         return known
     (found,) = compare((model, model), [feed], settings, budget=0, target=0, launched=launched)
-    if found.interval.covers(1):
+    if found.interval.covers(1) and found.interval.verdict == "equivalent":
         _remember(memory, found.interval)
     return found.interval
 

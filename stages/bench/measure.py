@@ -143,7 +143,7 @@ def _sizes(subject: Subject, serving: Comparison, params: Params) -> tuple[list[
         call_ns = (serving.fp32.p50_ms + serving.int8.p50_ms) / 2 * 1e6 * size / subject.batch
         seconds = MIN_LAUNCHES * fewest_calls(call_ns) * call_ns / 1e9
         if spent + seconds > 2 * params.bench.max_seconds:
-            left_out[size] = f"it would take about {seconds:.0f} s: raise bench.max_seconds to measure it"
+            left_out[size] = f"it could take {seconds:.0f} s: raise bench.max_seconds to measure it"
             continue
         spent += seconds
         sizes.append(size)

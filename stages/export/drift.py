@@ -36,10 +36,12 @@ class Drift:
 
     def sentence(self) -> str:
         """The drift in words."""
+        flips = "" if self.flips is None else f"{self.flips or 'no'} decision{'s' * (self.flips != 1)} flipped"
         if self.max_abs is None:
-            return f"Drift is not measured: {self.why_null['max_abs']}."
-        flips = "" if self.flips is None else f", and {self.flips or 'no'} decision{'s' * (self.flips != 1)} flipped"
-        return f"The export moves the answers of its source by {self.max_abs:.2g} at most{flips}."
+            why = self.why_null["max_abs"]
+            return f"Drift is not measured: {why}." if self.flips is None else f"By the export {flips}; {why}."
+        also = f", and {flips}" if flips else ""
+        return f"The export moves the answers of its source by {self.max_abs:.2g} at most{also}."
 
 
 def measure(
@@ -57,7 +59,11 @@ def measure(
         why = "the source is ONNX already"
         return Drift(None, None, {"max_abs": why, "flips": why})
     found = compare(pairs)
-    why_null = {} if found.decider.decides else {"flips": "the model decides nothing"}
+    why_null = {}
+    if found.max_abs is None:
+        why_null["max_abs"] = "the source gives no numbers that the export gives too"
+    if not found.decider.decides:
+        why_null["flips"] = "the model decides nothing"
     return Drift(found.max_abs, found.flips.flips if found.decider.decides else None, why_null)
 
 
@@ -75,11 +81,9 @@ def _pairs(
         found = outputs.as_arrays(names, sessions.run(session, each.feed, name=origin))
         _check_finite(found, each.indices, origin)
         expected = {} if fitted is None else fitted.answers(each.indices, names)
-        yield Pair(
-            each.indices,
-            {name: array.reshape(found[name].shape) for name, array in expected.items()},
-            {name: found[name] for name in expected},
-        )
+        # The same values may stand in another shape: a column for a vector, several columns one behind the other.
+        same = {name: array for name, array in expected.items() if array.size == found[name].size}
+        yield Pair(each.indices, same, {name: found[name].reshape(array.shape) for name, array in same.items()})
 
 
 def _check_finite(found: Mapping[str, np.ndarray], indices: np.ndarray, origin: str) -> None:

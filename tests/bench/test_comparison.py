@@ -24,6 +24,13 @@ def test_the_speed_up_is_that_of_the_quiet_launches() -> None:
     assert np.median(found.fp32.all_ns) > 71_000
 
 
+def test_a_launch_that_was_quiet_for_a_while_counts_with_those_rounds() -> None:
+    mixed = [Launch(launch(70, 35, 1, seed=number).rounds + launch(95, 60, 5).rounds, 1.0) for number in range(8)]
+    found = summed_up(mixed, samples=1, target=0.05)
+    assert found.interval.ratio == pytest.approx(2.0, rel=0.01)
+    assert found.stopped_by == "target"
+
+
 def test_with_too_few_quiet_launches_all_rounds_count() -> None:
     quiet = [launch(70, 35, seed=number) for number in range(FEWEST_QUIET - 1)]
     disturbed = [launch(95, 60, seed=100 + number) for number in range(20)]

@@ -40,6 +40,36 @@ def test_scikit_learn_models_export_with_their_drift(run: Run, source: str, flip
     assert all("seq" not in each.type for each in session.get_outputs())
 
 
+@pytest.mark.parametrize(
+    ("source", "known"),
+    [
+        ("tests.sources:margins", {"flips"}),
+        ("tests.sources:clusters", {"flips"}),
+        ("tests.sources:two_numbers", {"max_abs"}),
+        ("tests.sources:several_labels", set()),
+        ("tests.sources:texts", {"flips", "max_abs"}),
+    ],
+)
+def test_every_kind_of_estimator_has_its_drift_or_the_reason_why_not(run: Run, source: str, known: set[str]) -> None:
+    metrics = run(source)
+    assert {key for key, value in metrics["drift"].items() if value is not None} == known
+    assert set(metrics.get("export_notes", {})) == {"max_abs", "flips"} - known
+    assert metrics["drift"]["flips"] in (0, None)
+    assert (metrics["drift"]["max_abs"] or 0) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("tests.sources:texts_in_a_column", "Pipeline.predict fails on the evaluation data"),
+        ("tests.sources:leaves", "raised SystemExit: 3"),
+    ],
+)
+def test_what_the_code_of_a_user_raises_is_passed_on(run: Run, source: str, words: str) -> None:
+    with pytest.raises(StageError, match=words):
+        run(source)
+
+
 def test_drift_is_measured_not_assumed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scikit-learn model that answers something else than its export: the drift says by how much."""
     from sklearn.pipeline import Pipeline
