@@ -121,6 +121,19 @@ def leaves() -> Built:
     raise SystemExit(3)
 
 
+def dice() -> tuple[Any, Any]:
+    """A model that adds noise to what it is given."""
+    shape = ["n", 4]
+    nodes = [
+        helper.make_node("RandomNormalLike", ["x"], ["noise"]),
+        helper.make_node("Add", ["x", "noise"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "dice", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model, np.ones((8, 4), np.float32)
+
+
 def linear(width: int = 4, rows: int = 3) -> onnx.ModelProto:
     """y = x W + b, with a free batch."""
     weight = np.random.default_rng(0).normal(size=(width, rows)).astype(np.float32)

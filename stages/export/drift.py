@@ -58,7 +58,7 @@ def measure(
     """Run the fp32 model over all samples; compare with the framework where there is one.
 
     Raises:
-        StageError: the model does not run, or an output is NaN or infinite for a sample.
+        StageError: the model does not run, answers differently each time, or with NaN or infinity for a sample.
     """
     pairs = _pairs(session, model, data, fitted, origin)
     if fitted is None:
@@ -93,10 +93,31 @@ def _pairs(
         found = outputs.as_arrays(names, sessions.run(session, each.feed, name=origin))
         if broken := _not_finite(found, each.indices):
             raise StageError(f"{origin}: {broken} in fp32. {_cause(model)}")
+        if each.indices[0] == 0:
+            _check_repeatable(found, outputs.as_arrays(names, sessions.run(session, each.feed, name=origin)), origin)
         expected = {} if fitted is None else fitted.answers(each.indices, names)
         # The same values may stand in another shape: a column for a vector, several columns one behind the other.
         same = {name: array for name, array in expected.items() if array.size == found[name].size}
         yield Pair(each.indices, same, {name: found[name].reshape(array.shape) for name, array in same.items()})
+
+
+def _check_repeatable(once: Mapping[str, np.ndarray], again: Mapping[str, np.ndarray], origin: str) -> None:
+    """Refuse a model that draws random numbers: noise cannot be told from what quantization does.
+
+    Raises:
+        StageError: an output differs between two runs on the same samples by more than rounding.
+    """
+    for name, array in once.items():
+        if array.shape == again[name].shape and array.dtype.kind == "f":
+            limit = 1e-4 * float(np.abs(array).max(initial=0))
+            same = np.allclose(array, again[name], rtol=0, atol=limit)
+        else:
+            same = np.array_equal(array, again[name])
+        if not same:
+            raise StageError(
+                f"The output '{name}' of {origin} differs between two runs on the same samples: it draws random "
+                "numbers, so no comparison means anything. Export it for inference, or make those numbers an input."
+            )
 
 
 def _not_finite(found: Mapping[str, np.ndarray], indices: np.ndarray) -> str:

@@ -63,9 +63,10 @@ def test_every_kind_of_estimator_has_its_drift_or_the_reason_why_not(run: Run, s
     [
         ("tests.sources:texts_in_a_column", "Pipeline.predict fails on the evaluation data"),
         ("tests.sources:leaves", "raised SystemExit: 3"),
+        ("tests.sources:dice", "differs between two runs on the same samples"),
     ],
 )
-def test_what_the_code_of_a_user_raises_is_passed_on(run: Run, source: str, words: str) -> None:
+def test_sources_that_fail(run: Run, source: str, words: str) -> None:
     with pytest.raises(StageError, match=words):
         run(source)
 
