@@ -37,7 +37,8 @@ def build(folder: Path) -> int:
     with (folder / "weights.bin").open("wb") as file:
         for layer in range(LAYERS):
             offset = file.tell()
-            file.write(rng.standard_normal((WIDTH, WIDTH), np.float32) * np.float32((2 / WIDTH) ** 0.5))
+            values = rng.standard_normal((WIDTH, WIDTH), np.float32) * np.float32((2 / WIDTH) ** 0.5)
+            file.write(values.tobytes())
             weight = TensorProto(name=f"W{layer}", data_type=TensorProto.FLOAT, dims=[WIDTH, WIDTH])
             weight.data_location = TensorProto.EXTERNAL
             for key, value in (("location", "weights.bin"), ("offset", offset), ("length", file.tell() - offset)):

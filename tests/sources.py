@@ -6,13 +6,17 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
+from sklearn.svm import LinearSVC
 
 Built = tuple[Any, Any, Any]
 
@@ -70,6 +74,64 @@ def scaler() -> tuple[Any, Any]:
     """A transformer: no decision, no labels."""
     x, _ = load_diabetes(return_X_y=True)
     return StandardScaler().fit(x), x.astype(np.float32)
+
+
+def margins() -> Built:
+    """A classifier without probabilities, and without the option that leaves ZipMap out."""
+    x, y = load_breast_cancer(return_X_y=True)
+    return LinearSVC().fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def clusters() -> tuple[Any, Any]:
+    """A clusterer: labels, and distances that its `predict` does not give."""
+    x, _ = load_diabetes(return_X_y=True)
+    return KMeans(3, random_state=0).fit(x), x
+
+
+def two_numbers() -> Built:
+    """A regressor of two numbers a sample, which skl2onnx writes one behind the other."""
+    x, y = load_diabetes(return_X_y=True)
+    y = np.stack([y, -y], axis=1)
+    model = MLPRegressor(hidden_layer_sizes=(16,), max_iter=20, tol=1e9, n_iter_no_change=1, random_state=0)
+    return model.fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def several_labels() -> Built:
+    """A classifier of two labels, whose probabilities are a list of arrays."""
+    x, y = load_breast_cancer(return_X_y=True)
+    y = np.stack([y, 1 - y], axis=1)
+    return MultiOutputClassifier(LogisticRegression(max_iter=5000)).fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def texts() -> Built:
+    """A text classifier, whose samples are a row of texts."""
+    x = np.array(["good day", "bad day", "good night", "bad night"] * 10)
+    y = np.array([1, 0, 1, 0] * 10)
+    return make_pipeline(TfidfVectorizer(lowercase=False), LogisticRegression()).fit(x, y), x, y
+
+
+def texts_in_a_column() -> Built:
+    """The same with samples that the estimator itself does not take."""
+    model, x, y = texts()
+    return model, x.reshape(-1, 1), y
+
+
+def leaves() -> Built:
+    """Code that ends the process."""
+    raise SystemExit(3)
+
+
+def dice() -> tuple[Any, Any]:
+    """A model that adds noise to what it is given."""
+    shape = ["n", 4]
+    nodes = [
+        helper.make_node("RandomNormalLike", ["x"], ["noise"]),
+        helper.make_node("Add", ["x", "noise"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "dice", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model, np.ones((8, 4), np.float32)
 
 
 def linear(width: int = 4, rows: int = 3) -> onnx.ModelProto:

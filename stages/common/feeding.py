@@ -1,5 +1,6 @@
 """Do the evaluation data fit the model, and in which batches can it be fed?"""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -25,6 +26,8 @@ _DTYPES = {
     "string": "text",
 }
 
+_TENSOR = re.compile(r"(?:optional\()?tensor\((\w+)\)+")
+
 
 class ModelInput(Protocol):
     """One input as `InferenceSession.get_inputs` tells it."""
@@ -46,7 +49,8 @@ class Session(Protocol):
 
 def input_dtype(wanted: ModelInput) -> str | None:
     """The numpy dtype of a model input, "text" for strings, None where numpy has none."""
-    return _DTYPES.get(wanted.type.removeprefix("tensor(").removesuffix(")"))
+    tensor = _TENSOR.fullmatch(wanted.type)
+    return _DTYPES.get(tensor[1]) if tensor else None
 
 
 def check_fit(session: Session, data: Iterable[EvalInput], layout: Layout) -> None:
@@ -107,7 +111,7 @@ def _check_dtype(wanted: ModelInput, array: EvalInput) -> None:
     if dtype is None:
         raise StageError(
             f"The model input '{wanted.name}' has the type {wanted.type}, which numpy arrays cannot carry. "
-            "Cast it inside the model, from float32."
+            "Give the model an input of tensors in float32 there, and cast or collect them inside."
         )
     found = "text" if np.dtype(array.dtype).kind in "OUS" else array.dtype
     if found != dtype:

@@ -16,6 +16,9 @@ Feed = Mapping[str, np.ndarray]
 
 _FATAL_ONLY = 4
 
+_PLACE = re.compile(r"\S+\.(?:cc|h|cpp):\d+ [^()]*?\w::[~\w<>]+\(")
+_QUALIFIERS = re.compile(r"^(?:::<lambda\([^)]*\)>)?(?: const)?(?: \[with [^\]]*\])?")
+
 # What a message of ONNX Runtime gives away of its cause -> what to do about it.
 _REMEDIES = {
     "is not a registered function/op": "Export it with ONNX Runtime's own operators: no custom ones are loaded here.",
@@ -93,8 +96,18 @@ def ort_words(error: Exception) -> str:
     text = " ".join(str(error).split())
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
     text = re.sub(r"(?:Load model from \S+ failed|Exception during initialization): ?", "", text)
-    text = re.sub(r"\S+\.(?:cc|h):\d+ .*?[)>] (?=[A-Z])", "", text)
-    return text.strip().rstrip(".")[:400]
+    return _without_places(text).strip().rstrip(".")[:400]
+
+
+def _without_places(text: str) -> str:
+    """Without `file.cc:123 Status ns::function(arguments) const`, which stands before the message of a failed check."""
+    while place := _PLACE.search(text):
+        end, depth = place.end(), 1
+        while depth and end < len(text):
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+        text = text[: place.start()] + _QUALIFIERS.sub("", text[end:], count=1).lstrip()
+    return text
 
 
 def _remedy(words: str) -> str:

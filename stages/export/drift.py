@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from tqdm import tqdm
 
-from stages.common import evaldata, feeding, files, outputs, sessions
+from stages.common import evaldata, feeding, files, model_file, outputs, sessions
 from stages.common.compare import Pair, compare
 from stages.common.errors import StageError
 from stages.export import sklearn_model
 
 BATCH = 256
 """Samples in one call; the answers of an fp32 model do not depend on it."""
+
+FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16})
+"""Types of weights that numpy can search for NaN."""
 
 
 @dataclass(frozen=True)
@@ -36,33 +40,47 @@ class Drift:
 
     def sentence(self) -> str:
         """The drift in words."""
+        flips = "" if self.flips is None else f"{self.flips or 'no'} decision{'s' * (self.flips != 1)} flipped"
         if self.max_abs is None:
-            return f"Drift is not measured: {self.why_null['max_abs']}."
-        flips = "" if self.flips is None else f", and {self.flips or 'no'} decision{'s' * (self.flips != 1)} flipped"
-        return f"The export moves the answers of its source by {self.max_abs:.2g} at most{flips}."
+            why = self.why_null["max_abs"]
+            return f"Drift is not measured: {why}." if self.flips is None else f"By the export {flips}; {why}."
+        also = f", and {flips}" if flips else ""
+        return f"The export moves the answers of its source by {self.max_abs:.2g} at most{also}."
 
 
 def measure(
-    session: ort.InferenceSession, data: evaldata.EvalData, fitted: sklearn_model.Fitted | None, origin: str
+    session: ort.InferenceSession,
+    model: onnx.ModelProto,
+    data: evaldata.EvalData,
+    fitted: sklearn_model.Fitted | None,
+    origin: str,
 ) -> Drift:
     """Run the fp32 model over all samples; compare with the framework where there is one.
 
     Raises:
-        StageError: the model does not run, or an output is NaN or infinite for a sample.
+        StageError: the model does not run, answers differently each time, or with NaN or infinity for a sample.
     """
-    pairs = _pairs(session, data, fitted, origin)
+    pairs = _pairs(session, model, data, fitted, origin)
     if fitted is None:
         for _ in pairs:
             pass
         why = "the source is ONNX already"
         return Drift(None, None, {"max_abs": why, "flips": why})
     found = compare(pairs)
-    why_null = {} if found.decider.decides else {"flips": "the model decides nothing"}
+    why_null = {}
+    if found.max_abs is None:
+        why_null["max_abs"] = "the source gives no numbers that the export gives too"
+    if not found.decider.decides:
+        why_null["flips"] = "the model decides nothing"
     return Drift(found.max_abs, found.flips.flips if found.decider.decides else None, why_null)
 
 
 def _pairs(
-    session: ort.InferenceSession, data: evaldata.EvalData, fitted: sklearn_model.Fitted | None, origin: str
+    session: ort.InferenceSession,
+    model: onnx.ModelProto,
+    data: evaldata.EvalData,
+    fitted: sklearn_model.Fitted | None,
+    origin: str,
 ) -> Iterator[Pair]:
     """The answers of the framework beside those of the fp32 model, for the outputs that the framework has, too."""
     names = [each.name for each in session.get_outputs()]
@@ -73,21 +91,47 @@ def _pairs(
         if whole and len(each.indices) < batch:
             return  # a model with a fixed batch cannot be fed what remains
         found = outputs.as_arrays(names, sessions.run(session, each.feed, name=origin))
-        _check_finite(found, each.indices, origin)
+        if broken := _not_finite(found, each.indices):
+            raise StageError(f"{origin}: {broken} in fp32. {_cause(model)}")
+        if each.indices[0] == 0:
+            _check_repeatable(found, outputs.as_arrays(names, sessions.run(session, each.feed, name=origin)), origin)
         expected = {} if fitted is None else fitted.answers(each.indices, names)
-        yield Pair(
-            each.indices,
-            {name: array.reshape(found[name].shape) for name, array in expected.items()},
-            {name: found[name] for name in expected},
-        )
+        # The same values may stand in another shape: a column for a vector, several columns one behind the other.
+        same = {name: array for name, array in expected.items() if array.size == found[name].size}
+        yield Pair(each.indices, same, {name: found[name].reshape(array.shape) for name, array in same.items()})
 
 
-def _check_finite(found: Mapping[str, np.ndarray], indices: np.ndarray, origin: str) -> None:
+def _check_repeatable(once: Mapping[str, np.ndarray], again: Mapping[str, np.ndarray], origin: str) -> None:
+    """Refuse a model that draws random numbers: noise cannot be told from what quantization does.
+
+    Raises:
+        StageError: an output differs between two runs on the same samples by more than rounding.
+    """
+    for name, array in once.items():
+        if array.shape == again[name].shape and array.dtype.kind == "f":
+            limit = 1e-4 * float(np.abs(array).max(initial=0))
+            same = np.allclose(array, again[name], rtol=0, atol=limit)
+        else:
+            same = np.array_equal(array, again[name])
+        if not same:
+            raise StageError(
+                f"The output '{name}' of {origin} differs between two runs on the same samples: it draws random "
+                "numbers, so no comparison means anything. Export it for inference, or make those numbers an input."
+            )
+
+
+def _not_finite(found: Mapping[str, np.ndarray], indices: np.ndarray) -> str:
+    """Which output is NaN or infinite, for which sample; empty where all are finite."""
     for name, array in found.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             row = np.argwhere(~np.isfinite(array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)))[0][0]
-            sample = indices[min(row, len(indices) - 1)]
-            raise StageError(
-                f"The output '{name}' of {origin} is NaN or infinite in fp32 for evaluation sample {sample}. "
-                "Mend the model, or leave that sample out."
-            )
+            return f"the output '{name}' is NaN or infinite for evaluation sample {indices[min(row, len(indices) - 1)]}"
+    return ""
+
+
+def _cause(model: onnx.ModelProto) -> str:
+    """Where an output may have its NaN from, and what to do."""
+    for tensor in model_file.tensors(model):
+        if tensor.data_type in FLOATS and not np.isfinite(model_file.array(tensor)).all():
+            return f"Its weight '{tensor.name}' holds NaN or infinity: the training diverged, or the file is damaged."
+    return "Mend the model, or leave that sample out."

@@ -60,7 +60,7 @@ def export(params: Export) -> str:
         data = evaldata.EvalData(folder)
         session = sessions.open_session(model, name=exported.origin)
         feeding.check_fit(session, data.inputs, data.layout)
-        drift = measure(session, data, exported.framework, exported.origin)
+        drift = measure(session, exported.model, data, exported.framework, exported.origin)
         counts = {"samples": data.samples, **{each: len(data.indices(each)) for each in ("search", "judge")}}
     files.write_json(paths.EXPORT, {"drift": drift.metrics(), "eval": counts, **drift.notes()})
     return _told(exported, drift, counts)

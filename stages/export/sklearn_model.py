@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from stages.common.errors import StageError
 def onnx_inputs(inputs: Any) -> dict[str, np.ndarray]:
     """The evaluation inputs as the exported model takes them.
 
-    A two-dimensional array becomes the one input `X` [samples, features]; a data frame becomes one input [samples, 1]
-    for each column, named after it. Numbers become float32 (int64 where all are whole and typed so), the rest text.
+    A two-dimensional array becomes the one input `X` [samples, features], a row of texts `X` [samples, 1]; a data frame
+    becomes one input [samples, 1] for each column, named after it. Numbers become float32 (int64 where all are whole
+    and typed so), the rest text.
 
     Raises:
         StageError: anything else, as scikit-learn would refuse it too.
@@ -22,10 +24,13 @@ def onnx_inputs(inputs: Any) -> dict[str, np.ndarray]:
     if hasattr(inputs, "columns"):
         return {str(name): _feedable(inputs[name].to_numpy().reshape(-1, 1)) for name in inputs.columns}
     array = np.asarray(inputs)
+    if array.ndim == 1 and array.dtype.kind in "OU":  # what text vectorisers take
+        array = array.reshape(-1, 1)
     if array.ndim != 2:
+        found = f"the shape {list(array.shape)}" if array.ndim else f"the type {type(inputs).__name__}"
         raise StageError(
-            f"The evaluation data of a scikit-learn model have the shape {list(array.shape)}. "
-            "Return a two-dimensional array [samples, features], or a data frame."
+            f"The evaluation data of a scikit-learn model have {found}. "
+            "Return a dense two-dimensional array [samples, features], a row of texts, or a data frame."
         )
     return {"X": _feedable(array)}
 
@@ -42,18 +47,23 @@ def convert(model: Any, inputs: dict[str, np.ndarray], opset: int) -> onnx.Model
 
     kinds = {"f": FloatTensorType, "i": Int64TensorType, "U": StringTensorType}
     types = [(name, kinds[array.dtype.kind]([None, array.shape[1]])) for name, array in inputs.items()]
-    options = {id(model): {"zipmap": False}} if is_classifier(model) else None
+    # Unnamed, the graph is called by a random number, and no two exports have the same bytes.
+    export = partial(
+        to_onnx,
+        model,
+        initial_types=types,
+        target_opset={"": opset, "ai.onnx.ml": 3},
+        name=type(model).__name__,
+    )
     try:
-        # Unnamed, the graph is called by a random number, and no two exports have the same bytes.
-        return to_onnx(
-            model,
-            initial_types=types,
-            target_opset={"": opset, "ai.onnx.ml": 3},
-            options=options,
-            name=type(model).__name__,
-        )
+        if not is_classifier(model):
+            return export()
+        try:
+            return export(options={id(model): {"zipmap": False}})
+        except NameError:  # raised for an option that an estimator does not have: LinearSVC has no ZipMap to leave out
+            return export()
     except Exception as error:  # its converters raise anything
-        first = str(error).strip().split("\n")[0]
+        first = str(error).strip().split("\n")[0].rstrip(".,")
         raise StageError(
             f"skl2onnx cannot export {type(model).__name__}: {type(error).__name__}: {first}. "
             "Export it yourself, and return the ONNX model from export.source."
@@ -80,10 +90,18 @@ class Fitted:
         """
         rows = self.inputs.iloc[indices] if hasattr(self.inputs, "iloc") else np.asarray(self.inputs)[indices]
         if hasattr(self.model, "predict_proba") and len(names) == 2:
-            return {names[0]: self.model.predict(rows), names[1]: self.model.predict_proba(rows)}
-        if hasattr(self.model, "predict"):
-            return {names[0]: self.model.predict(rows)}
-        return {names[0]: self.model.transform(rows)}
+            methods = ["predict", "predict_proba"]
+        else:
+            methods = ["predict" if hasattr(self.model, "predict") else "transform"]
+        try:
+            found = [getattr(self.model, each)(rows) for each in methods]
+        except Exception as error:  # estimators raise anything
+            raise StageError(
+                f"{type(self.model).__name__}.{methods[0]} fails on the evaluation data: {type(error).__name__}: "
+                f"{str(error).rstrip('.')}. Return them as the estimator takes them."
+            ) from error
+        # With several outputs an estimator gives a list of probabilities, one array for each output.
+        return {name: array for name, array in zip(names, found, strict=False) if isinstance(array, np.ndarray)}
 
 
 def _feedable(array: np.ndarray) -> np.ndarray:

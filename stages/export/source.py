@@ -43,7 +43,7 @@ def build(source: str, seed: int) -> Built:
     takes_seed = "seed" in inspect.signature(function).parameters
     try:
         returned = function(seed=seed) if takes_seed else function()
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise StageError(
             f"export.source {source} raised {type(error).__name__}: {str(error).rstrip('.')}. "
             "Mend it, or see where with --debug."

@@ -13,6 +13,9 @@ from stages.parity.judgement import Judgement
 from stages.parity.suspects import Diagnosis
 from stages.parity.verdict import Rule
 
+BROKEN = 0.5
+"""An output that moves by more than this share of its range is wrong: no tolerance is advised that would accept it."""
+
 _OF_OUTPUTS = frozenset({"abs_tol", "mean_tol", "min_sqnr_db", "min_cosine"})
 
 
@@ -41,7 +44,7 @@ def attempts(found: Judgement, diagnosis: Diagnosis, params: Params) -> list[Att
 
 def quantized_nodes(diagnosis: Diagnosis) -> int:
     """How many nodes are quantized, as far as they were looked at."""
-    return sum(len(each.nodes) for each in diagnosis.suspects)
+    return len({name for each in diagnosis.suspects for name in each.nodes})
 
 
 def _relative(found: Judgement, params: Parity) -> Iterator[Attempt]:
@@ -85,6 +88,9 @@ def _format(found: Judgement, params: Params) -> Iterator[Attempt]:
             f"if production can serve samples alone: in batches of {found.setting.batch} the same samples move by "
             f"{max(found.effect.serving.values()):.2g}",
         )
+    if quantize.method == "static":
+        words = "takes the ranges of activations from each batch, not from calibration samples"
+        yield Attempt(("quantize.method=dynamic",), words)
     if quantize.method != "weight_only":
         yield Attempt(
             ("quantize.method=weight_only", "quantize.weight_type=QInt8"),
@@ -98,7 +104,9 @@ def _tolerances(found: Judgement, params: Parity) -> Iterator[Attempt]:
     for rule in found.missed:
         own = rule.output in params.outputs and rule.name in _OF_OUTPUTS
         key = f"outputs.{rule.output}.{rule.name}" if own else rule.name
-        if rule.value is not None and math.isfinite(rule.value) and rule.name != "equal":
+        output = found.comparison.outputs.get(rule.output)
+        broken = output is not None and (output.relative_max or 0.0) > BROKEN
+        if rule.value is not None and math.isfinite(rule.value) and rule.name != "equal" and not broken:
             missed.setdefault(key, []).append(rule)
     for key, rules in missed.items():
         worst = min(rules, key=lambda rule: rule.margin or 0.0)

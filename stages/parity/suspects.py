@@ -7,7 +7,7 @@ for mixed precision use to choose nodes, on the samples that missed.
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,8 +30,8 @@ RANKED_ON = 8
 ADD_BACKS = 8
 """How many nodes of a repair are tried to do without."""
 
-LARGEST_MODEL = 1_000_000_000
-"""Weights of both models in bytes beyond which no variant is made: it must fit into one protobuf message of 2 GiB."""
+LARGEST_MODEL = 600_000_000
+"""Weights of both models in bytes beyond which no variant is made: it takes some four times their room in memory."""
 
 
 @dataclass(frozen=True)
@@ -117,19 +117,26 @@ def quantized_pieces(fp32: ModelProto, int8: ModelProto) -> dict[tuple[str, ...]
     """
     shared = segments.shared_tensors(fp32.graph, int8.graph)
     floats = segments.segments(fp32.graph, shared)
-    known = excludable()
+    known, originals = excludable(), {node.name for node in fp32.graph.node}
     found: dict[tuple[str, ...], Piece] = {}
     owners: dict[str, tuple[str, ...]] = {}
     for output, piece in segments.segments(int8.graph, shared).items():
         made = [int8.graph.node[place] for place in piece.nodes]
-        if output not in floats or not any(map(segments.is_quantized, made)):
+        if output not in floats:
             continue
-        if known is None:
+        quantized = any(map(segments.is_quantized, made))
+        if known is not None:
+            # One node that quantizes an activation may serve several others, and bears the name of one of them.
+            own = [node.name for node in made if not node.op_type.endswith("uantizeLinear")]
+            nodes = named(known, own, originals)
+        elif quantized:
             weighted = segments.weighted_nodes(fp32, floats[output])
             nodes = {node.name: node.op_type for node in weighted if node.name}
         else:
-            nodes = named(known, [node.name for node in made])
-        names = tuple(nodes) or next((owners[name] for name in piece.inputs if name in owners), ())
+            nodes = {}
+        names = tuple(nodes)
+        if not names and quantized:
+            names = next((owners[name] for name in piece.inputs if name in owners), ())
         if names:
             owners[output] = names
             found.setdefault(names, Piece(nodes.get(names[0], ""), [])).segments.append(floats[output])
@@ -144,12 +151,18 @@ def excludable() -> dict[str, str] | None:
         return {row["node"]: row["op_type"] for row in csv.DictReader(file) if row["quantized"] == "true"}
 
 
-def named(known: Mapping[str, str], made: Iterable[str]) -> dict[str, str]:
-    """Which known nodes became these nodes of the INT8 graph; quantize calls them `<node>` or `<node>_<more>`."""
+def named(known: Mapping[str, str], made: Iterable[str], originals: Collection[str]) -> dict[str, str]:
+    """Which known nodes became these nodes of the INT8 graph.
+
+    Args:
+        known: quantized nodes, name to op type.
+        made: names in INT8; quantize calls what it makes of a node `<node>` or `<node>_<more>`.
+        originals: names of the nodes of fp32: one that was there before was not made of another.
+    """
     found = {}
     for name in made:
-        stems = [name, *(name[:place] for place in range(len(name) - 1, 0, -1) if name[place] == "_")]
-        stem = next((each for each in stems if each in known), None)
+        ends = [] if name in originals else [place for place in range(len(name) - 1, 0, -1) if name[place] == "_"]
+        stem = next((each for each in (name, *(name[:end] for end in ends)) if each in known), None)
         if stem is not None:
             found[stem] = known[stem]
     return found

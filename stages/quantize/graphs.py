@@ -33,16 +33,22 @@ class Scope:
         made = {name for node in self.graph.node for name in node.output}
         return made | {each.name for each in self.graph.input}
 
-    def constant(self, name: str) -> "tuple[Scope, TensorProto] | None":
-        """The initializer that `name` means here and the scope that holds it; None if it is no constant.
+    def constant(self, name: str) -> TensorProto | None:
+        """The initializer that `name` means here; None if it is no constant.
 
         An initializer that is listed as an input may be overridden by the caller, so it is none.
         """
         if name in self._variables:
             return None
         if name in self._initializers:
-            return self, self._initializers[name]
+            return self._initializers[name]
         return self.outer.constant(name) if self.outer else None
+
+    def default(self, name: str) -> TensorProto | None:
+        """The initializer of an input of the model: what `name` means unless the caller gives a value; else None."""
+        if self.outer:
+            return None if name in self._variables else self.outer.default(name)
+        return self._initializers.get(name) if name in {each.name for each in self.graph.input} else None
 
 
 def scopes(model: ModelProto) -> list[Scope]:

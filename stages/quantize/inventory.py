@@ -110,10 +110,9 @@ def _weight(scope: Scope, node: NodeProto, index: int) -> Weight | None:
     places = weight_inputs(node)
     if not node.input[index] or (places is not None and index not in places):
         return None
-    found = scope.constant(node.input[index])
-    if found is None or found[1].data_type not in _FLOATS:
+    tensor = scope.constant(node.input[index]) or scope.default(node.input[index])
+    if tensor is None or tensor.data_type not in _FLOATS:
         return None
-    tensor = found[1]
     shape = tuple(tensor.dims)
     if places is None and sum(size > 1 for size in shape) < 2:
         return None

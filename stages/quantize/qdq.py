@@ -2,9 +2,9 @@
 
 ONNX Runtime recognises DequantizeLinear, operator, QuantizeLinear at load and runs the three as one INT8 kernel.
 A convolution has such a kernel only with an 8-bit output. MatMul and Gemm have one that gives floats, so their outputs
-stay float unless INT8 follows, or an activation function would keep that kernel from being found. Between them lie
-operators that can pass 8-bit values on, which saves the way to float and back: those that move values (and keep their
-scale), and those that compute new ones.
+stay float unless INT8 follows, or a Relu or Clip inside the model, which ONNX Runtime draws into a Gemm before it looks
+for INT8 kernels. Between them lie operators that can pass 8-bit values on, which saves the way to float and back: those
+that move values (and keep their scale), and those that compute new ones.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,11 +22,6 @@ COMPUTERS = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "Lea
 
 FUSED_AFTER = frozenset({"Clip", "Relu"})
 """These become part of the range of what comes before them."""
-
-ACTIVATIONS = frozenset(
-    {"Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"}
-)
-"""ONNX Runtime draws these into a float Gemm before it looks for INT8 kernels, unless 8-bit values lie between."""
 
 
 @dataclass
@@ -98,10 +93,9 @@ class Flow:
 
     def _gives_8_bits(self, at: int) -> bool:
         """Whether a node with a weight has an INT8 kernel only with an 8-bit output."""
-        node = self.nodes[at]
-        reader = self.only_reader(node.output[0])
-        activated = reader is not None and self.nodes[reader].op_type in ACTIVATIONS
-        return node.op_type == "Conv" or (node.op_type == "Gemm" and activated)
+        node, tail = self.nodes[at], self.tail(at)
+        fused_as_floats = tail != node.output[0] and tail not in self._outputs
+        return node.op_type == "Conv" or (node.op_type == "Gemm" and fused_as_floats)
 
     def _passes(self, node: NodeProto) -> bool:
         if node.op_type in MOVERS:

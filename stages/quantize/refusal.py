@@ -59,7 +59,7 @@ def refuse_non_finite_weights(model: ModelProto, name: str) -> None:
             found = by_path[node.graph].constant(weight.name)
             if found is None:
                 continue
-            values = model_file.array(found[1])
+            values = model_file.array(found)
             bad = int(values.size - np.count_nonzero(np.isfinite(values)))
             if bad:
                 what = "NaN" if np.isnan(values).any() else "infinity"

@@ -9,6 +9,7 @@ from tabulate import tabulate
 from stages.common import paths
 from stages.common.files import rounded
 from stages.quantize import saturation
+from stages.quantize.normalise import WIDENED
 from stages.quantize.pipeline import Result
 from stages.quantize.saturation import Pairs
 
@@ -99,10 +100,9 @@ def _conclusion(result: Result, fp32_mb: float, int8_mb: float) -> str:
     sizes = f"{fp32_mb:.4g} MB -> {int8_mb:.4g} MB"
     counted = f"{quantized} of {len(result.quantizable)} nodes quantized: {sizes}"
     if int8_mb >= fp32_mb:
-        return (
-            f"{counted}. The file grew: scales, added nodes and opset, or what stays float and was float16, outweigh "
-            "what its weights save. Keep the model as it was, unless bench finds the other one faster."
-        )
+        widened = any(step.name == WIDENED and not step.undone for step in result.steps)
+        cause = "what stays float was float16" if widened else "its weights are small, scales and added nodes are not"
+        return f"{counted}. The file grew: {cause}. Keep the model as it was, unless bench finds this one faster."
     return f"{counted}, {fp32_mb / int8_mb:.3g} times smaller."
 
 

@@ -169,6 +169,18 @@ def test_the_weights_of_a_large_model_stay_on_disk_and_move_to_another_file(
     assert model_file.read(third, "export") == linear()
 
 
+def test_weights_begin_at_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_file, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(model_file, "INLINE_BYTES", 1)
+    model = linear(7, 3)
+    model.graph.initializer.extend([numpy_helper.from_array(np.ones(999, np.float32), f"c{n}") for n in range(3)])
+    model_file.write(model, tmp_path / "model.onnx")
+    written = onnx.load(tmp_path / "model.onnx", load_external_data=False)
+    offsets = [int(entry.value) for each in written.graph.initializer for entry in each.external_data[1:2]]
+    assert len(offsets) == 5
+    assert all(offset % 4096 == 0 for offset in offsets)
+
+
 @pytest.mark.usefixtures("large")
 def test_three_writes_give_the_same_bytes_whatever_stood_there(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
@@ -192,15 +204,21 @@ def test_a_staged_large_model_runs_and_a_failed_check_publishes_nothing(tmp_path
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def into_cache(path: Path, cache: Path, link: Callable[[Path, Path], None]) -> None:
+    """Move a model and its sidecar into folders of their own, as DVC's cache has them, and leave links behind."""
+    for number, file in enumerate((path, model_file.external_data(path))):
+        kept = cache / str(number) / "content"
+        kept.parent.mkdir(parents=True)
+        shutil.move(file, kept)
+        link(kept, file)
+
+
 @pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_links_of_a_dvc_cache_are_followed(link: Callable[[Path, Path], None], tmp_path: Path) -> None:
     path, cache, model = tmp_path / "work" / "model.onnx", tmp_path / "cache", linear()
     model_file.write(model, path)
-    cache.mkdir()
-    for number, file in enumerate((path, model_file.external_data(path))):
-        shutil.move(file, cache / str(number))
-        link(cache / str(number), file)
+    into_cache(path, cache, link)
     assert_same_answers(path, model)
 
 
@@ -208,10 +226,7 @@ def test_links_of_a_dvc_cache_are_followed(link: Callable[[Path, Path], None], t
 def test_a_small_linked_model_loads(link: Callable[[Path, Path], None], tmp_path: Path) -> None:
     path, cache, model = tmp_path / "work" / "model.onnx", tmp_path / "cache", linear()
     model_file.write(model, path)
-    cache.mkdir()
-    for number, file in enumerate((path, model_file.external_data(path))):
-        shutil.move(file, cache / str(number))
-        link(cache / str(number), file)
+    into_cache(path, cache, link)
     assert_same_answers(path, model)
 
 

@@ -25,6 +25,13 @@ def test_a_custom_operator_is_named_with_the_remedy() -> None:
             "onnx::Locale(const std::string&)::<lambda()> Failed to construct locale",
             "Failed to construct locale",
         ),
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : Status Message: /src/attention_helper.h:70 onnxruntime::common::Status "
+            "onnxruntime::helper::Shape(const onnxruntime::Tensor*, std::function<void(int)>, bool) const [with T = "
+            "float] attn_mask == nullptr || Mask() == 2 was false. inconsistent length (of attn_mask and Q)",
+            "Status Message: attn_mask == nullptr || Mask() == 2 was false. inconsistent length (of attn_mask and Q)",
+        ),
+        ("/src/a.cc:12 No place for (this)", "/src/a.cc:12 No place for (this)"),
         ("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got\n invalid dimensions", "Got invalid dimensions"),
     ],
 )

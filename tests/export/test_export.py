@@ -40,6 +40,37 @@ def test_scikit_learn_models_export_with_their_drift(run: Run, source: str, flip
     assert all("seq" not in each.type for each in session.get_outputs())
 
 
+@pytest.mark.parametrize(
+    ("source", "known"),
+    [
+        ("tests.sources:margins", {"flips"}),
+        ("tests.sources:clusters", {"flips"}),
+        ("tests.sources:two_numbers", {"max_abs"}),
+        ("tests.sources:several_labels", set()),
+        ("tests.sources:texts", {"flips", "max_abs"}),
+    ],
+)
+def test_every_kind_of_estimator_has_its_drift_or_the_reason_why_not(run: Run, source: str, known: set[str]) -> None:
+    metrics = run(source)
+    assert {key for key, value in metrics["drift"].items() if value is not None} == known
+    assert set(metrics.get("export_notes", {})) == {"max_abs", "flips"} - known
+    assert metrics["drift"]["flips"] in (0, None)
+    assert (metrics["drift"]["max_abs"] or 0) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("tests.sources:texts_in_a_column", "Pipeline.predict fails on the evaluation data"),
+        ("tests.sources:leaves", "raised SystemExit: 3"),
+        ("tests.sources:dice", "differs between two runs on the same samples"),
+    ],
+)
+def test_sources_that_fail(run: Run, source: str, words: str) -> None:
+    with pytest.raises(StageError, match=words):
+        run(source)
+
+
 def test_drift_is_measured_not_assumed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scikit-learn model that answers something else than its export: the drift says by how much."""
     from sklearn.pipeline import Pipeline
@@ -155,7 +186,7 @@ def test_evaluation_data_that_do_not_fit(run: Run, tmp_path: Path, arrays: dict[
         ("tests.sources:nothing", {}, "returned NoneType. Return .model, inputs. or .model, inputs, labels."),
         ("tests.sources:raises", {}, "raised RuntimeError: the data base is down"),
         ("tests.sources:other_framework", {}, "a model of type function. Return a fitted scikit-learn estimator"),
-        ("tests.sources:infinite", {}, "output 'y' .* is NaN or infinite in fp32 for evaluation sample 5"),
+        ("tests.sources:infinite", {}, "output 'y' is NaN or infinite for evaluation sample 5 in fp32"),
         ("tests.sources:onnx_model", {"eval_data": "x.npz"}, "returns the evaluation data itself"),
         ("nowhere.onnx", {"eval_data": "x.npz"}, "nowhere.onnx, which is no file here"),
         ("mine.onnx", {}, "eval_data is null: .* arrays for x"),
@@ -172,6 +203,16 @@ def test_sources_that_are_none(run: Run, tmp_path: Path, source: str, keys: dict
     with pytest.raises(StageError, match=words):
         run(source, **keys)
     assert not Path("metrics").exists()
+
+
+def test_a_weight_that_is_not_finite_is_named(run: Run, tmp_path: Path) -> None:
+    model = sources.linear()
+    weight = onnx.numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight[1, 2] = np.inf
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight, "W"))
+    onnx.save(model, tmp_path / "mine.onnx")
+    with pytest.raises(StageError, match=r"mine\.onnx: the output 'y' .* Its weight 'W' holds NaN or infinity"):
+        run("mine.onnx", eval_data=save({"x": ONES}))
 
 
 def test_a_model_with_a_fixed_batch_is_fed_in_it(run: Run, tmp_path: Path) -> None:

@@ -225,4 +225,5 @@ class TestRobustZ:
 
 def test_names_of_int8_nodes_lead_to_the_longest_node_that_is_known() -> None:
     known = {"a": "MatMul", "a_1": "Gemm", "b": "Conv"}
-    assert named(known, ["a_1_MatMulInteger", "b", "c_Cast"]) == {"a_1": "Gemm", "b": "Conv"}
+    assert named(known, ["a_1_MatMulInteger", "b", "c_Cast"], ["a", "a_1", "b"]) == {"a_1": "Gemm", "b": "Conv"}
+    assert named(known, ["a_Add"], ["a", "a_Add"]) == {}

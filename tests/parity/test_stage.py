@@ -257,6 +257,11 @@ class TestRules:
         project.write(SAME, SHIFTED, {"x": normal(9, 3)}, params={"parity": {"outputs": own}})
         assert f"dvc exp run -S {key}=0.014" in project.run()["parity_notes"].values()
 
+    def test_no_tolerance_is_advised_that_would_accept_garbage(self, project: Project) -> None:
+        garbage = graph("(float[N,3] x) => (float[N,3] p) { s = Neg(x) p = Softmax<axis=-1>(s) }")
+        project.write(CLASSIFIER, garbage, {"x": 5 * normal(50, 3)})
+        assert "_tol=" not in json.dumps(project.run()["parity_notes"])
+
     def test_unbounded_outputs_under_the_default_tolerance_are_told_so(self, project: Project) -> None:
         large = graph("(float[N,3] x) => (float[N,3] y) <float[1] c = {300.0}> { y = Mul(x, c) }")
         other = graph("(float[N,3] x) => (float[N,3] y) <float[1] c = {300.9}> { y = Mul(x, c) }")

@@ -65,11 +65,11 @@ def test_three_runs_give_the_same_two_files(large: Bench, method: str) -> None:
 def test_links_into_a_dvc_cache_change_nothing(large: Bench, method: str, link: Callable[[Path, Path], None]) -> None:
     large.run(method=method)
     expected = written()
-    cache = large.folder / "cache"
-    cache.mkdir()
     for number, file in enumerate((paths.FP32_MODEL, model_file.external_data(paths.FP32_MODEL))):
-        shutil.move(file, cache / str(number))
-        link(cache / str(number), large.folder / file)
+        kept = large.folder / "cache" / str(number) / "content"
+        kept.parent.mkdir(parents=True)
+        shutil.move(file, kept)
+        link(kept, large.folder / file)
     outcome = large.run(method=method)
     assert written() == expected
     np.testing.assert_array_equal(

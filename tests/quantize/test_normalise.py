@@ -119,6 +119,19 @@ def test_constants_in_branches_are_computed_where_they_stand() -> None:
     np.testing.assert_array_equal(expected, found)
 
 
+def test_a_weight_computed_from_another_is_computed_too() -> None:
+    nodes = [
+        helper.make_node("Transpose", ["T"], ["W"]),
+        helper.make_node("Transpose", ["W"], ["V"]),
+        helper.make_node("MatMul", ["x", "W"], ["h"]),
+        helper.make_node("MatMul", ["h", "V"], ["y"]),
+    ]
+    model = graph(nodes, {"x": ("n", 16)}, {"y": None}, {"T": normal(8, 16)})
+    folded, _ = constants.fold(model)
+    assert {tensor.name for tensor in folded.graph.initializer} == {"W", "V"}
+    assert check.difference(folded, _reference(model)) == ""
+
+
 def test_what_is_no_float_stays_as_it_is() -> None:
     nodes = [
         helper.make_node("Constant", [], ["table"], value_ints=[3, 1, 2]),
@@ -190,3 +203,27 @@ def test_fresh_names_are_free_in_every_graph() -> None:
     model = _model()
     free = Names(model)
     assert [free.fresh("W"), free.fresh("W"), free.fresh("new"), free.fresh("new")] == ["W_1", "W_2", "new", "new_1"]
+
+
+@pytest.mark.parametrize("in_node", [False, True])
+@pytest.mark.parametrize("flat", [False, True])
+def test_sparse_weights_are_weights(bench: Bench, in_node: bool, flat: bool) -> None:
+    weight = np.where(np.abs(normal(64, 32)) > 1.5, normal(64, 32), 0).astype(np.float32)
+    where = np.flatnonzero(weight) if flat else np.argwhere(weight)
+    sparse = helper.make_sparse_tensor(
+        numpy_helper.from_array(weight[weight != 0], "W"),
+        numpy_helper.from_array(where.astype(np.int64), "where"),
+        list(weight.shape),
+    )
+    nodes = [helper.make_node("MatMul", ["x", "W"], ["y"], "dense")]
+    if in_node:
+        nodes.insert(0, helper.make_node("Constant", [], ["W"], sparse_value=sparse))
+    model = graph(nodes, {"x": ("n", 64)}, {"y": ("n", 32)}, {})
+    if not in_node:
+        model.graph.sparse_initializer.append(sparse)
+    x = {"x": normal(12, 64)}
+    bench.give(model, x)
+    outcome = bench.run()
+    assert outcome.quantized() == {"dense"}
+    assert "sparse weights made dense" in outcome.said
+    assert outcome.cosine(x) > 0.999

@@ -110,6 +110,14 @@ def test_a_histogram_counts_every_value_once(values: list[float], constant: bool
     assert counts.sum() == len(values)
 
 
+def test_entropy_takes_no_account_of_zeros() -> None:
+    counts = ranges.histogram(np.random.default_rng(0).uniform(0, 1, 100_000), (0, 1))
+    expected = ranges.entropy_threshold(counts)
+    assert expected > 0.9
+    counts[0] += 10_000_000  # what a Relu makes of everything below
+    assert ranges.entropy_threshold(counts) == expected
+
+
 def test_entropy_clips_outliers_and_nothing_else() -> None:
     rng = np.random.default_rng(0)
     body = np.abs(rng.normal(size=1_000_000))

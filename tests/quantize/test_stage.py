@@ -8,11 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
 
-from stages.common import paths
+from stages.common import model_file, paths
 from stages.common.errors import MissingInputError, StageError
 from stages.quantize.decision import Decision
 from stages.quantize.inventory import WeightedNode
@@ -209,3 +210,18 @@ def test_peers_of_a_model_keep_their_interface(bench: Bench) -> None:
         fp32, int8 = ([(e.name, e.type, e.shape) for e in getattr(s, ask)()] for s in (outcome.fp32, outcome.int8))
         assert fp32 == int8
     assert list(run(outcome.int8, {"x": normal(2, 8)})) == ["h1", "h0"]
+
+
+def test_a_large_model_is_written_beside_its_sidecar(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.give(_model(64, 64, 64), {"x": normal(20, 64)})
+    inline = bench.run()
+    expected = run(inline.int8, {"x": normal(2, 64)})["h1"]
+    monkeypatch.setattr(model_file, "LARGE_BYTES", 4000)
+    fp32 = model_file.read(paths.FP32_MODEL, "export")
+    model_file.write(fp32, paths.FP32_MODEL)
+    assert paths.FP32_MODEL.stat().st_size < 4000
+    outcome = bench.run()
+    assert outcome.quantized() == {"layer0", "layer1"}
+    assert paths.INT8_MODEL.stat().st_size < 4000
+    assert outcome.metrics["size"]["int8_mb"] == pytest.approx(inline.metrics["size"]["int8_mb"], abs=0.01)
+    np.testing.assert_array_equal(run(outcome.int8, {"x": normal(2, 64)})["h1"], expected)

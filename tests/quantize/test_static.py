@@ -86,7 +86,24 @@ def test_a_scalar_of_higher_rank_is_not_folded() -> None:
     constants = {"W": normal(6, 3, 1, 1), "s": normal(1, 1, 1, 1, 1)}
     model = net(nodes, {"x": [2, 3, 8, 8]}, {"y": [1, 2, 6, 8, 8]}, constants)
     made, _ = nets.quantized(model, method="static")
+    assert nets.kernels(made)["Mul"] == 1
     assert nets.sqnr_db(model, made) > 20
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Clip"])
+def test_a_relu_at_the_end_gives_floats(activation: str) -> None:
+    nodes = [node("Gemm", "x W b", "s"), node(activation, "s", "y")]
+    model = net(nodes, {"x": ["N", 16]}, {"y": ["N", 8]}, {"W": normal(16, 8), "b": normal(8)})
+    made, _ = nets.quantized(model, method="static")
+    assert nets.kernels(made)["QGemm"] == 1
+    assert "DequantizeLinear" not in nets.kernels(made)
+
+
+def test_an_operator_at_the_end_stays_float() -> None:
+    nodes = [node("Conv", "x W", "c"), node("GlobalAveragePool", "c", "y")]
+    model = net(nodes, {"x": ["N", 3, 8, 8]}, {"y": ["N", 6, 1, 1]}, {"W": normal(6, 3, 1, 1)})
+    made, _ = nets.quantized(model, method="static")
+    assert nets.kernels(made)["GlobalAveragePool"] == 1
 
 
 def test_signed_activations_answer_alike() -> None:
@@ -123,9 +140,10 @@ def test_a_matmul_of_rank_three_stays_one() -> None:
     assert nets.sqnr_db(model, made) > 25
 
 
-@pytest.mark.parametrize("activation", ["Relu", "Sigmoid", "Tanh", "LeakyRelu"])
-def test_an_activation_function_at_the_end_does_not_bring_float_back(activation: str) -> None:
-    nodes = [node("Gemm", "x W b", "s"), node(activation, "s", "y")]
+@pytest.mark.parametrize("activation", ["Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu"])
+@pytest.mark.parametrize("last", ["Abs", "Identity"])
+def test_an_activation_function_does_not_bring_float_back(activation: str, last: str) -> None:
+    nodes = [node("Gemm", "x W b", "s"), node(activation, "s", "h"), node(last, "h", "y")]
     model = net(nodes, {"x": ["N", 16]}, {"y": ["N", 8]}, {"W": normal(16, 8), "b": normal(8)})
     made, _ = nets.quantized(model, method="static")
     assert nets.kernels(made)["QGemm"] == 1

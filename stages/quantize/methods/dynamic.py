@@ -73,7 +73,7 @@ def _gemm(site: Site) -> str:
         raise KeepFloatError("its constant is on the left; INT8 kernels take it on the right only")
     weight = site.weight(1)
     if attribute(node, "transB", 0):
-        weight = Constant(weight.scope, weight.name, np.ascontiguousarray(weight.values.T))
+        weight = Constant(weight.name, np.ascontiguousarray(weight.values.T))
     quantized, how = _columns(site, weight)
     left = site.input(0)
     if attribute(node, "transA", 0):

@@ -26,9 +26,8 @@ class KeepFloatError(Exception):
 
 @dataclass(frozen=True)
 class Constant:
-    """A float weight: where it stands, its name and its values."""
+    """A constant: its name and its values."""
 
-    scope: Scope
     name: str
     values: np.ndarray
 
@@ -115,15 +114,17 @@ class Site:
     def constant(self, index: int) -> Constant | None:
         """The constant at an input, or None where there is none."""
         found = self._scope.constant(self.input(index)) if self.input(index) else None
-        return Constant(found[0], found[1].name, model_file.array(found[1])) if found else None
+        return Constant(found.name, model_file.array(found)) if found else None
 
     def weight(self, index: int) -> Constant:
         """The weight at an input.
 
         Raises:
-            KeepFloatError: it is no constant, not float32, or empty.
+            KeepFloatError: it is no constant, not float32, empty, or not finite.
         """
         found = self.constant(index)
+        if found is None and self._scope.default(self.input(index)):
+            raise KeepFloatError("its weight is an input with a default, which a caller may override")
         if found is None:
             raise KeepFloatError("its weight is computed while the model runs")
         if found.values.dtype != np.float32:

@@ -155,7 +155,7 @@ def _bias_of(site: Site) -> Constant | None:
         raise KeepFloatError(
             f"its bias has shape {list(bias.values.shape)}; INT8 kernels take one value for each of {channels} channels"
         )
-    return Constant(bias.scope, bias.name, bias.values.reshape(-1))
+    return Constant(bias.name, bias.values.reshape(-1))
 
 
 def _for_bias(weight: np.ndarray, quantized: Quantized, bias: np.ndarray, input_scale: float) -> Quantized:

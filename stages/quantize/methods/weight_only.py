@@ -51,10 +51,10 @@ def _gemm(site: Site) -> str:
     if graphs.attribute(site.node, "transA", 0):
         raise KeepFloatError("it transposes its activations, which MatMulNBits cannot")
     if graphs.attribute(site.node, "transB", 0):
-        matrix = Constant(matrix.scope, matrix.name, matrix.values.T)
+        matrix = Constant(matrix.name, matrix.values.T)
     alpha, beta = (graphs.attribute(site.node, name, 1.0) for name in ("alpha", "beta"))
     if alpha != 1:
-        matrix = Constant(matrix.scope, matrix.name, matrix.values * np.float32(alpha))
+        matrix = Constant(matrix.name, matrix.values * np.float32(alpha))
     if not site.input(2) or beta == 0:
         return _multiply(site, matrix, site.node.output[0])
     addend, bias = site.input(2), site.constant(2)
@@ -122,7 +122,7 @@ def _stored(site: Site, weight: Constant, rows: np.ndarray, whole_rows: bool = F
     if size >= rows.nbytes:
         raise KeepFloatError(f"its weight of {rows.nbytes} bytes would take {size} in blocks of {options.block_size}")
     blocks = blockwise.quantize(rows, bits, options.block_size, options.symmetric)
-    site.replace_weight(Constant(weight.scope, weight.name, rows), blockwise.dequantize(blocks))
+    site.replace_weight(Constant(weight.name, rows), blockwise.dequantize(blocks))
     stored = blocks.stored.reshape(height, -1)[:, :width] if whole_rows else blocks.stored
     constants = {"": stored, "_scale": blocks.scales, "_zero": blocks.zero_points}
     label = f"int{bits}"

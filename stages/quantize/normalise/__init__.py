@@ -7,7 +7,7 @@ from onnx import ModelProto
 
 from stages.quantize import check
 from stages.quantize.check import Reference
-from stages.quantize.normalise import constants, functions, half_precision, inputs, names, opset
+from stages.quantize.normalise import constants, functions, half_precision, inputs, names, opset, sparse
 
 Pass = Callable[[ModelProto], tuple[ModelProto, bool]]
 """Gives a rewritten copy and True, or the model itself and False. What it raises undoes it."""
@@ -16,11 +16,14 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("opset imports put right", opset.repair_imports),
     ("initializers taken off the inputs", inputs.drop_listed_initializers),
     ("local functions inlined", functions.inline),
+    ("sparse weights made dense", sparse.densify),
     (f"opset converted to {opset.OLDEST}", opset.convert),
     ("constant weights computed", constants.fold),
     ("nodes named", names.name_nodes),
 )
 """In this order: each may rely on those before it."""
+
+WIDENED = "float16 made float32"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def normalise(model: ModelProto, expected: Reference) -> tuple[ModelProto, list[
         return everything, steps
     # Float16 rounds coarsely, so that the float32 model need only be sane beside it.
     problem = check.fault(wide, expected)
-    return everything if problem else wide, [*steps, Step("float16 made float32", problem)]
+    return everything if problem else wide, [*steps, Step(WIDENED, problem)]
 
 
 def _apply(model: ModelProto, expected: Reference, checked: bool) -> tuple[ModelProto, list[Step]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from stages.common import model_file, sessions
+from stages.common.errors import StageError
 from stages.quantize.graphs import copy, remove_unused_initializers, replace_nodes, subgraphs, used_names
 from stages.quantize.inventory import weight_inputs
 
@@ -38,7 +39,7 @@ def _fold(model: ModelProto, graph: GraphProto, outer: Mapping[str, TensorProto]
         if name not in producers or name in touched:
             continue
         ancestors = _ancestors({name}, producers)
-        sources = {each for node in ancestors for each in node.input if each in constants}
+        sources = {each for node in ancestors for each in node.input if each in constants and each not in producers}
         made = _compute(model, producers[name].output, ancestors, [constants[each] for each in sorted(sources)])
         graph.initializer.extend(made)
         constants |= {tensor.name: tensor for tensor in made}
@@ -88,11 +89,14 @@ def _ancestors(names: Iterable[str], producers: Mapping[str, NodeProto]) -> list
 def _compute(
     model: ModelProto, names: Sequence[str], nodes: list[NodeProto], constants: list[TensorProto]
 ) -> list[TensorProto]:
-    """The values of `names`; none where they are no floats, or much larger than what they are computed from."""
+    """The values of `names`; none where they fail, are no floats, or much larger than what they are computed from."""
     outputs = [helper.make_empty_tensor_value_info(name) for name in names if name]
     graph = helper.make_graph(nodes, "constants", [], outputs, constants)
     part = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    values = sessions.run(sessions.open_session(part, name=names[0]), {}, name=names[0])
+    try:
+        values = sessions.run(sessions.open_session(part, name=names[0]), {}, name=names[0])
+    except StageError:
+        return []
     if (
         values[0].dtype.kind != "f"
         or sum(each.nbytes for each in values) > GROWTH * model_file.weight_bytes(part) + _SMALL

@@ -1,0 +1,37 @@
+"""The methods beside dynamic on real models: convolutional nets, transformers, MLPs, and one in float16."""
+
+import numpy as np
+import pytest
+
+from stages.common import model_file
+from tests.quantize.running import Bench, cosine, run
+from tests.zoo import ZOO, needs_zoo
+
+# Nodes quantized by static, and by weight_only.
+EXPECTED = {
+    "bert_toy": (34, 37),
+    "cntk_mnist": (3, 1),
+    "face_slim320": (42, 0),
+    "lm_head_gelu": (2, 2),
+    "pytorch_mnist_cnn": (4, 2),
+    "skl_mlp_digits_big": (4, 4),
+    "skl_pca_mlp_digits": (3, 3),
+    "whisper_attn_fp16": (7, 7),
+}
+
+
+@needs_zoo
+@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("method", ["static", "weight_only"])
+def test_real_models_keep_their_answers(name: str, method: str, bench: Bench) -> None:
+    assert ZOO is not None
+    stacked = dict(np.load(ZOO / name / "samples.npz"))
+    bench.give(model_file.read(ZOO / name / "model.onnx", "export"), stacked, "feeds")
+    outcome = bench.run(method=method)
+    assert len(outcome.quantized()) == EXPECTED[name][method == "weight_only"]
+    count = min(map(len, stacked.values()))
+    feeds = [{key: np.asarray(values[at]) for key, values in stacked.items()} for at in range(1, min(count, 9), 2)]
+    floats, others = ([run(session, feed) for feed in feeds] for session in (outcome.fp32, outcome.int8))
+    for output, values in floats[0].items():
+        if values.dtype.kind == "f":
+            assert cosine([each[output] for each in floats], [each[output] for each in others]) > 0.99
