@@ -93,7 +93,7 @@ def _pairs(
         found = outputs.as_arrays(names, sessions.run(session, each.feed, name=origin))
         if broken := _not_finite(found, each.indices):
             raise StageError(f"{origin}: {broken} in fp32. {_cause(model)}")
-        if not each.indices[0]:
+        if each.indices[0] == 0:
             _check_repeatable(found, outputs.as_arrays(names, sessions.run(session, each.feed, name=origin)), origin)
         expected = {} if fitted is None else fitted.answers(each.indices, names)
         # The same values may stand in another shape: a column for a vector, several columns one behind the other.

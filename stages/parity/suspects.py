@@ -30,8 +30,8 @@ RANKED_ON = 8
 ADD_BACKS = 8
 """How many nodes of a repair are tried to do without."""
 
-LARGEST_MODEL = 1_000_000_000
-"""Weights of both models in bytes beyond which no variant is made: it must fit into one protobuf message of 2 GiB."""
+LARGEST_MODEL = 600_000_000
+"""Weights of both models in bytes beyond which no variant is made: it takes some four times their room in memory."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy import stats
 from sklearn.metrics import r2_score, roc_auc_score
 
@@ -247,6 +248,20 @@ def test_regressions_and_binary_scores_merge() -> None:
             assert (merged.regression.r2(1) or 0.0) == pytest.approx(whole.regression.r2(1), rel=1e-9)
             assert merged.regression.change95() == pytest.approx(whole.regression.change95(), rel=1e-9)
             assert merged.outputs["p"].rank_correlation == whole.outputs["p"].rank_correlation is not None
+
+
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.sampled_from([np.float16, np.float32, np.float64]), st.sampled_from(["y", "logits"]))
+def test_no_value_is_too_strange(data: st.DataObject, dtype: type, name: str) -> None:
+    shape = data.draw(st.sampled_from([(1, 1), (3, 4), (2, 7), (2, 3, 2), (4,), (2, 0)]))
+    before, after = (data.draw(arrays(dtype, shape)) for _ in range(2))
+    labels = data.draw(st.sampled_from([None, np.arange(shape[0]), np.zeros(shape[0], dtype=np.int64)]))
+    found = Comparison(choose({name: before}, labels))
+    found.update(np.arange(shape[0]), {name: before}, {name: after}, labels)
+    output = found.outputs[name]
+    assert output.finite.differing_samples <= shape[0]
+    assert (output.error.maximum or 0.0) >= (output.error.quantile(0.5) or 0.0)
 
 
 class TestNotFinite:

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper
 
 from stages.common.errors import ParamsError
+from stages.quantize.normalise import dropout
 from tests.quantize import nets
 from tests.quantize.nets import net, node, normal
+from tests.quantize.running import Bench, graph
 
 FLOAT_KERNELS = {"Conv", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul", "NhwcFusedConv"}
 
@@ -267,3 +269,24 @@ def test_the_model_given_is_left_as_it_was() -> None:
     model = nets.conv_net()
     nets.quantized(model, method="static")
     assert model == nets.conv_net()
+
+
+def test_dropout_of_a_training_export_stays_asleep(bench: Bench) -> None:
+    """ONNX Runtime leaves it out of the model, and calibration must not wake it: its ranges would differ each time."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["h"], "first"),
+        helper.make_node("Dropout", ["h", "ratio", "training"], ["d"], "drop"),
+        helper.make_node("MatMul", ["d", "V"], ["y"], "second"),
+    ]
+    weights = {"W": normal(16, 32), "V": normal(32, 8), "ratio": np.array(0.5, np.float32), "training": np.array(True)}
+    bench.give(graph(nodes, {"x": ("n", 16)}, {"y": ("n", 8)}, weights), {"x": normal(40, 16)})
+    first, second = (bench.run(method="static").int8_model.SerializeToString() for _ in range(2))
+    assert first == second
+    assert bench.run(method="static").quantized() == {"first", "second"}
+
+
+def test_dropout_whose_mask_is_used_stays() -> None:
+    nodes = [helper.make_node("Dropout", ["x"], ["y", "mask"], "drop")]
+    model = graph(nodes, {"x": ("n", 16)}, {"y": ("n", 16)}, {})
+    model.graph.output.append(helper.make_tensor_value_info("mask", TensorProto.BOOL, None))
+    assert dropout.silence(model) == (model, False)

@@ -53,6 +53,11 @@ class Comparison:
             MismatchError: names or kinds differ.
         """
         _same_interface(reference, candidate)
+        # Infinities and values whose square overflows are expected: they end as figures that are not finite.
+        with np.errstate(invalid="ignore", over="ignore"):
+            self._update(indices, reference, candidate, labels)
+
+    def _update(self, indices: np.ndarray, reference: Outputs, candidate: Outputs, labels: Any) -> None:
         self.samples += len(indices)
         for name, array in reference.items():
             if name not in self.outputs:

@@ -148,10 +148,11 @@ def _decider(
 
 
 def _binary(outputs: Mapping[str, np.ndarray], labels: np.ndarray | None, scores: str | None) -> str | None:
-    if not _indexes(labels, 2):
+    if labels is None or not _indexes(labels, 2):
         return None
     if scores is not None:
-        return scores if as_scores(outputs[scores]).shape[1] <= 2 else None
+        rows = as_scores(outputs[scores])
+        return scores if rows.shape[1] <= 2 and len(rows) == labels.size else None
     single = (name for name, array in outputs.items() if array.dtype.kind == "f" and array.size == len(array) > 0)
     return next((name for name in single if _probabilities(as_scores(outputs[name]))), None)
 

@@ -122,9 +122,8 @@ class OutputComparison:
 
     def _update_floats(self, indices: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
         both = self.finite.update(indices, reference, candidate)
-        with np.errstate(invalid="ignore"):
-            difference = candidate - reference
-            same = (reference == candidate) | (np.isnan(reference) & np.isnan(candidate))
+        difference = candidate - reference
+        same = (reference == candidate) | (np.isnan(reference) & np.isnan(candidate))
         self.equal += int(np.count_nonzero(same))
         error = np.abs(difference)
         if both is not None:

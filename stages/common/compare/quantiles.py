@@ -11,6 +11,7 @@ SMALLEST = 1e-18
 """What lies below counts as zero."""
 
 LARGEST = 1e38
+"""What lies above counts as this."""
 
 _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _LOG_GAMMA = float(np.log(_GAMMA))
@@ -33,7 +34,7 @@ class QuantileSketch:
         """Count finite values, each zero or more, float64 of any shape."""
         positive = values[values >= SMALLEST]
         self.zeros += values.size - positive.size
-        keys = np.ceil(np.log(positive) / _LOG_GAMMA).astype(np.int64)
+        keys = np.ceil(np.log(np.minimum(positive, LARGEST)) / _LOG_GAMMA).astype(np.int64)
         np.clip(keys, _FIRST, _LAST, out=keys)
         if keys.size:
             low = int(keys.min())
