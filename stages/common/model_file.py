@@ -197,7 +197,8 @@ def _parse(path: Path, made_by: str) -> onnx.ModelProto:
             "Export the model with its weights as external data."
         )
     try:
-        model = onnx.load(path, load_external_data=False)
+        # Without the format, onnx goes by the name of the file: one that ends in .json would be read as JSON.
+        model = onnx.load(path, format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise StageError(f"{called} {file_kind.damage(path)}") from error
     _check_versions(model, called)

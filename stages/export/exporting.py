@@ -49,7 +49,6 @@ def export(params: Export) -> str:
     Raises:
         StageError: the source cannot be built or read, does not run in fp32, or does not fit its evaluation data.
     """
-    _warn_of_untracked(params)
     with (
         _exported(params) as exported,
         model_file.staged(exported.model, paths.FP32_MODEL) as model,
@@ -63,6 +62,7 @@ def export(params: Export) -> str:
         drift = measure(session, exported.model, data, exported.framework, exported.origin)
         counts = {"samples": data.samples, **{each: len(data.indices(each)) for each in ("search", "judge")}}
     files.write_json(paths.EXPORT, {"drift": drift.metrics(), "eval": counts, **drift.notes()})
+    _warn_of_untracked(params)
     return _told(exported, drift, counts)
 
 

@@ -110,7 +110,7 @@ def _why_nothing(result: Result) -> str:
     if result.quantizable:
         return "none of its nodes with a weight was quantized, for the reasons above."
     if result.nodes:
-        return "its operators with weights have no INT8 form."
+        return "this quantize.method quantizes none of its operators with a weight."
     if result.in_attributes:
         return f"its parameters are attributes of {', '.join(result.in_attributes)}, which INT8 does not reach."
     return "no operator has a constant float weight."

@@ -105,6 +105,16 @@ def test_any_bytes_are_refused_in_one_sentence(noise: bytes, tmp_path_factory: p
         model_file.read(path, "export")
 
 
+@pytest.mark.parametrize("name", ["model.json", "model.textproto", "model"])
+def test_a_model_is_one_whatever_its_file_is_called(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(linear().SerializeToString())
+    assert model_file.read(path, "export") == linear()
+    path.write_text('{"irVersion": 8}')
+    with pytest.raises(StageError, match="is no ONNX model"):
+        model_file.read(path, "export")
+
+
 def test_a_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="is a folder"):
         model_file.read(tmp_path, "export")

@@ -519,9 +519,11 @@ def test_the_attention_of_onnx_is_not_that_of_onnx_runtime(bench: Bench) -> None
     assert bench.run().nodes["attend"]["op_type"] == "ai.onnx.Attention"
 
 
+@pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("per_channel", [True, False])
-def test_attention_of_onnx_runtime(bench: Bench, per_channel: bool) -> None:
-    node = helper.make_node("Attention", ["x", "W", "b"], ["y"], "attend", domain="com.microsoft", num_heads=2)
+def test_attention_of_onnx_runtime(bench: Bench, per_channel: bool, biased: bool) -> None:
+    inputs = ["x", "W", "b"][: 2 + biased]
+    node = helper.make_node("Attention", inputs, ["y"], "attend", domain="com.microsoft", num_heads=2)
     weights = {"W": normal(16, 48) / np.float32(4), "b": normal(48) / np.float32(4)}
     model = graph([node], {"x": ("n", 4, 16)}, {"y": None}, weights)
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))

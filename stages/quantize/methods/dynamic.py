@@ -178,18 +178,18 @@ def _attention(site: Site) -> str:
         raise KeepFloatError(f"the INT8 kernel has no attribute {unknown[0]}")
     if site.input(5) or site.input(6):
         raise KeepFloatError("the INT8 kernel takes neither an attention bias nor a shared past")
-    if not site.input(2):
-        raise KeepFloatError("it has no bias, which the INT8 kernel demands")
     weight = site.weight(1)
     quantized, how = _columns(site, weight)
     activation = site.activation(site.input(0))
     zero_point = _compact(quantized.zero_point)
+    # The INT8 kernel demands a bias.
+    bias = site.input(2) or site.store(weight, "bias", np.zeros(weight.values.shape[1], np.float32))
     site.replace(
         "QAttention",
         [
             activation.values,
             site.store(weight, "int8", quantized.values),
-            site.input(2),
+            bias,
             activation.scale,
             site.store(weight, "int8_scale", _compact(quantized.scale)),
             site.input(3),
