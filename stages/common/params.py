@@ -145,7 +145,7 @@ class Bench:
 class Gate:
     """The rules that decide."""
 
-    min_speedup: float | None = _key(1.0, above=0)
+    min_speedup: float | None = _key(0.97, above=0)
     max_size_ratio: float | None = _key(0.9, above=0)
     require_quantized: bool = False
 

@@ -114,7 +114,7 @@ def _size(evidence: Evidence, limits: Gate) -> Verdict:
 
 
 def _speed(evidence: Evidence, limits: Gate) -> Verdict:
-    low, high = (_at(evidence.bench, "bench", "speedup", key) for key in ("low95", "high95"))
+    low, high, found = (_at(evidence.bench, "bench", "speedup", key) for key in ("low95", "high95", "verdict"))
     value = "unknown" if low is None else f"{low:.3g} to {high:.3g}"
     rule = "speed-up, 95 % interval"
     if limits.min_speedup is None:
@@ -122,11 +122,14 @@ def _speed(evidence: Evidence, limits: Gate) -> Verdict:
     limit = f"all >= {limits.min_speedup:g}"
     if not evidence.quantized:
         return Verdict(rule, value, limit, Outcome.MOOT)
+    if low is None or found == "inconclusive":
+        sentence = f"The speed-up is {value}: inconclusive, which is no pass. Bench again on a quieter machine."
+        return Verdict(rule, value, limit, Outcome.FAILED, sentence)
     return Verdict(
         rule,
         value,
         limit,
-        Outcome.PASSED if low is not None and low >= limits.min_speedup else Outcome.FAILED,
+        Outcome.PASSED if low >= limits.min_speedup else Outcome.FAILED,
         f"The 95 % interval of the speed-up, {value}, does not lie above gate.min_speedup {limits.min_speedup:g}.",
     )
 

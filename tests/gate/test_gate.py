@@ -19,7 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 QUANTIZE: dict[str, Any] = {"status": "quantized", "size": {"fp32_mb": 4.0, "int8_mb": 1.0}}
 PARITY: dict[str, Any] = {"passed": True}
-BENCH: dict[str, Any] = {"speedup": {"low95": 1.9, "high95": 2.1}, "deploy": "int8", "reason": "It is faster."}
+BENCH: dict[str, Any] = {
+    "speedup": {"low95": 1.9, "high95": 2.1, "verdict": "faster"},
+    "deploy": "int8",
+    "reason": "It is faster.",
+}
 
 
 def outcomes(limits: Gate, **changes: Any) -> list[Outcome]:
@@ -45,10 +49,12 @@ OK, BAD, OFF, MOOT = Outcome.PASSED, Outcome.FAILED, Outcome.OFF, Outcome.MOOT
         (Gate(), {"quantize__size__int8_mb": 3.6}, [OK, OFF, OK, OK]),
         (Gate(), {"quantize__size__int8_mb": 3.61}, [OK, OFF, BAD, OK]),
         (Gate(max_size_ratio=None), {"quantize__size__int8_mb": 9.0}, [OK, OFF, OFF, OK]),
-        (Gate(), {"bench__speedup__low95": 0.99}, [OK, OFF, OK, BAD]),
+        (Gate(), {"bench__speedup__low95": 0.98, "bench__speedup__verdict": "equivalent"}, [OK, OFF, OK, OK]),
+        (Gate(), {"bench__speedup__low95": 0.96, "bench__speedup__verdict": "slower"}, [OK, OFF, OK, BAD]),
+        (Gate(), {"bench__speedup__low95": 0.98, "bench__speedup__verdict": "inconclusive"}, [OK, OFF, OK, BAD]),
         (Gate(min_speedup=1.95), {}, [OK, OFF, OK, BAD]),
         (Gate(min_speedup=None), {"bench__speedup__low95": 0.1}, [OK, OFF, OK, OFF]),
-        (Gate(), {"bench__speedup": {"low95": None, "high95": None}}, [OK, OFF, OK, BAD]),
+        (Gate(), {"bench__speedup": {"low95": None, "high95": None, "verdict": None}}, [OK, OFF, OK, BAD]),
         (Gate(), {"quantize__status": "nothing_to_quantize", "bench__speedup__low95": None}, [OK, OFF, MOOT, MOOT]),
         (Gate(require_quantized=True), {"quantize__status": "nothing_to_quantize"}, [OK, BAD, MOOT, MOOT]),
     ],
@@ -59,7 +65,7 @@ def test_each_rule_holds_one_figure_against_one_limit(limits: Gate, changes: Any
 
 @given(st.floats(0.01, 100), st.floats(0.01, 100))
 def test_the_interval_must_lie_above_the_limit(low: float, limit: float) -> None:
-    speed = outcomes(Gate(min_speedup=limit), bench__speedup={"low95": low, "high95": 200.0})[3]
+    speed = outcomes(Gate(min_speedup=limit), bench__speedup={"low95": low, "high95": 200.0, "verdict": "faster"})[3]
     assert speed is (OK if low >= limit else BAD)
 
 
