@@ -132,6 +132,13 @@ def _not_finite(found: Mapping[str, np.ndarray], indices: np.ndarray) -> str:
 def _cause(model: onnx.ModelProto) -> str:
     """Where an output may have its NaN from, and what to do."""
     for tensor in model_file.tensors(model):
-        if tensor.data_type in FLOATS and not np.isfinite(model_file.array(tensor)).all():
-            return f"Its weight '{tensor.name}' holds NaN or infinity: the training diverged, or the file is damaged."
+        if tensor.data_type not in FLOATS:
+            continue
+        values = model_file.array(tensor)
+        finite = np.isfinite(values)
+        if finite.all():
+            continue
+        if not np.isnan(values).any() and not np.any(values[finite]):  # nothing but infinities and zeros
+            return f"Its constant '{tensor.name}' masks with infinity: put a large number there, such as -1e9."
+        return f"Its weight '{tensor.name}' holds NaN or infinity: the training diverged, or the file is damaged."
     return "Mend the model, or leave that sample out."

@@ -215,6 +215,16 @@ def test_a_weight_that_is_not_finite_is_named(run: Run, tmp_path: Path) -> None:
         run("mine.onnx", eval_data=save({"x": ONES}))
 
 
+def test_a_mask_of_infinity_is_no_damaged_weight(run: Run, tmp_path: Path) -> None:
+    model = sources.linear()
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, 0, -np.inf], np.float32), "mask"))
+    model.graph.node[0].output[0] = "h"
+    model.graph.node.append(onnx.helper.make_node("Add", ["h", "mask"], ["y"]))
+    onnx.save(model, tmp_path / "mine.onnx")
+    with pytest.raises(StageError, match=r"Its constant 'mask' masks with infinity: put a large number there"):
+        run("mine.onnx", eval_data=save({"x": ONES}))
+
+
 def test_a_model_with_a_fixed_batch_is_fed_in_it(run: Run, tmp_path: Path) -> None:
     model = sources.linear()
     for info in (model.graph.input[0], model.graph.output[0]):
