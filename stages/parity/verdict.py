@@ -75,7 +75,7 @@ def tolerance_of(output: str, params: Parity) -> OutputTolerance:
 def _hard(output: OutputComparison) -> list[Rule]:
     rules = []
     if output.misshapen:
-        words = f"shapes differ for {output.misshapen} samples, e.g. {output.misshapen_words}"
+        words = f"other shapes for {output.misshapen} samples, e.g. {output.misshapen_words}"
         rules.append(Rule("shape", output.name, output.misshapen, 0, False, words))
     finite = output.finite
     if finite.values and not finite.differing_samples:

@@ -38,6 +38,9 @@ _IN_ATTRIBUTES = frozenset(
     }
 )
 
+_SHAPE_ONLY = frozenset({"Shape", "Size"})
+"""What has a tensor as input and does not read its values."""
+
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 
@@ -108,7 +111,7 @@ def _known_as(node: NodeProto) -> str:
 
 def _weight(scope: Scope, node: NodeProto, index: int) -> Weight | None:
     places = weight_inputs(node)
-    if not node.input[index] or (places is not None and index not in places):
+    if not node.input[index] or node.op_type in _SHAPE_ONLY or (places is not None and index not in places):
         return None
     tensor = scope.constant(node.input[index]) or scope.default(node.input[index])
     if tensor is None or tensor.data_type not in _FLOATS:

@@ -10,6 +10,8 @@ from stages.quantize.decision import Decision, kept
 from stages.quantize.inventory import WeightedNode
 from stages.quantize.methods import Method
 
+_BLOCKED_LAYOUT = "com.microsoft.nchwc."
+
 
 def select(
     nodes: Sequence[WeightedNode], method: Method, params: Quantize
@@ -32,6 +34,8 @@ def select(
 
 
 def _reason(node: WeightedNode, method: Method, params: Quantize) -> str:
+    if node.op_type.startswith(_BLOCKED_LAYOUT):
+        return "ONNX Runtime's optimiser laid it out for one kind of CPU; give the model as it was before that"
     if node.op_type not in method.OP_TYPES:
         return f"quantize.method {params.method} does not quantize {node.op_type}"
     if params.op_types is not None and node.op_type not in params.op_types:

@@ -333,7 +333,7 @@ class TestKindsOfModel:
         project.write(graph(boxes % 0.0), graph(boxes % 0.1), {"x": normal(60, 6)})
         found = project.run()
         assert found["rules"]["shape"] is False
-        assert "shapes differ for" in project.printed()
+        assert "other shapes for" in project.printed()
 
     def test_numbers_with_labels_get_r2(self, project: Project) -> None:
         model = graph("(float[N,3] x) => (float[N,1] y) <int64[1] a = {1}> { y = ReduceSum<keepdims=1>(x, a) }")

@@ -68,3 +68,21 @@ def test_a_changed_label_is_a_difference_and_no_fault() -> None:
     expected = check.reference(sessions.open_session(label(0)), ties, "model")
     assert check.difference(label(1), expected) == "output 'y' changed"
     assert check.fault(label(1), expected) == ""
+
+
+def test_how_many_rows_an_output_has_may_depend_on_a_threshold() -> None:
+    """As the boxes of a detector: where the size is declared free, parity judges that it is another one."""
+
+    def found(threshold: float, free: bool) -> onnx.ModelProto:
+        nodes = [
+            helper.make_node("Reshape", ["x", "flat"], ["values"]),
+            helper.make_node("Greater", ["values", "threshold"], ["good"]),
+            helper.make_node("Compress", ["values", "good"], ["kept"]),
+            helper.make_node("Identity", ["kept"] if free else ["x"], ["y"]),
+        ]
+        weights = {"flat": np.array([-1]), "threshold": np.array(threshold, np.float32)}
+        return graph(nodes, {"x": ("n", 8)}, {"y": ("boxes",) if free else (1, 8)}, weights)
+
+    assert check.fault(found(0.5, free=True), _expected(found(0.0, free=True))) == ""
+    assert "has shape" in check.difference(found(0.5, free=True), _expected(found(0.0, free=True)))
+    assert "has shape" in check.fault(found(0.0, free=True), _expected(found(0.0, free=False)))

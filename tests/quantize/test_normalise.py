@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from stages.common import sessions
 from stages.quantize import check, normalise
 from stages.quantize.graphs import Names, all_nodes, sort_nodes
-from stages.quantize.normalise import constants, inputs, names, opset
+from stages.quantize.inventory import weighted_nodes
+from stages.quantize.normalise import constants, fused, inputs, names, opset
 from tests.quantize.running import Bench, graph, normal, run
 
 X = {"x": normal(4, 16)}
@@ -227,3 +229,98 @@ def test_sparse_weights_are_weights(bench: Bench, in_node: bool, flat: bool) -> 
     assert outcome.quantized() == {"dense"}
     assert "sparse weights made dense" in outcome.said
     assert outcome.cosine(x) > 0.999
+
+
+_CUT = """<ir_version: 8, opset_import: ["" : 17]>
+attention (float[n, t, {width}] x) => (float[n, t, m] y)
+<int64 last = {{{index}}}, int64[1] zero = {{0}}, int64 two = {{2}}, int64[1] first = {{0}}, int64[1] over = {{9}}> {{
+    shape = Shape(x)
+    {pick}
+    half = Div(number, two)
+    column = Unsqueeze(half, zero)
+    part = Slice(T, zero, column, zero)
+    W = Transpose<perm = [1, 0]>(part)
+    y = MatMul(x, W)
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("width", "index", "pick", "folded"),
+    [
+        ("32", 2, "number = Gather(shape, last)", True),
+        ("32", -1, "number = Gather(shape, last)", True),
+        ("32", 0, "rest = Slice(shape, two_, over)\n    number = Squeeze(rest, zero)", True),
+        ("32", 0, "rest = Shape<start = 2>(x)\n    number = Squeeze(rest, zero)", True),
+        ("w", 2, "number = Gather(shape, last)", False),
+        ("32", 1, "number = Gather(shape, last)", False),
+    ],
+)
+def test_a_weight_that_is_cut_by_a_fixed_size_is_a_constant(width: str, index: int, pick: str, folded: bool) -> None:
+    """As torch's MultiheadAttention does; where the size differs from run to run the weight does, too."""
+    model = onnx.parser.parse_model(_CUT.format(width=width, index=index, pick=pick))
+    model.graph.initializer.append(numpy_helper.from_array(normal(64, 32), "T"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2]), "two_"))
+    result, modified = constants.fold(model)
+    assert modified == folded
+    assert ("W" in {tensor.name for tensor in result.graph.initializer}) == folded
+    for tokens in (4, 6):
+        x = {"x": normal(2, tokens, 32)}
+        expected, found = (run(sessions.open_session(each), x)["y"] for each in (model, result))
+        np.testing.assert_array_equal(expected, found)
+
+
+def test_reading_the_shape_of_a_weight_is_no_use_of_it() -> None:
+    nodes = [helper.make_node("Shape", ["W"], ["s"], "shape"), helper.make_node("MatMul", ["x", "W"], ["y"], "dense")]
+    model = graph(nodes, {"x": ("n", 16)}, {"y": ("n", 8)}, {"W": normal(16, 8)})
+    assert [node.name for node in weighted_nodes(model)] == ["dense"]
+
+
+def _fused(op_type: str, inputs: list[str], **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(op_type, inputs, ["y"], "work", domain="com.microsoft", **attributes)
+
+
+@pytest.mark.parametrize(
+    ("node", "op_types"),
+    [
+        (_fused("FusedMatMul", ["x", "M"], transB=1, alpha=0.5), ["MatMul"]),
+        (_fused("FusedMatMul", ["x", "S"], transB=1), ["MatMul"]),
+        (_fused("FusedMatMul", ["x", "M"], transA=1), None),
+        (_fused("FusedMatMul", ["M", "x"], transB=1), None),
+        (_fused("FusedGemm", ["x", "M", "b"], transB=1, activation="Relu"), ["Gemm", "Relu"]),
+        (
+            _fused("FusedGemm", ["x", "M", "b"], transB=1, alpha=2.0, activation="LeakyRelu", activation_alpha=0.3),
+            ["Gemm", "LeakyRelu"],
+        ),
+        (_fused("FusedConv", ["image", "K"], activation="Tanh", pads=[1, 1, 1, 1]), ["Conv", "Tanh"]),
+        (
+            _fused("FusedConv", ["image", "K", "k", "image"], activation="Relu", pads=[1, 1, 1, 1]),
+            ["Conv", "Add", "Relu"],
+        ),
+        (
+            _fused("FusedConv", ["image", "K"], activation="HardSigmoid", activation_params=[0.3, 0.4]),
+            ["Conv", "HardSigmoid"],
+        ),
+    ],
+)
+def test_what_the_optimiser_fused_is_taken_apart(node: onnx.NodeProto, op_types: list[str] | None) -> None:
+    weights = {
+        "M": normal(16, 16),
+        "S": normal(2, 8, 16),
+        "b": normal(16),
+        "K": normal(3, 3, 3, 3),
+        "k": normal(3),
+    }
+    shape = {"image": (2, 3, 8, 8)} if "image" in node.input else {"x": (16, 16)}
+    used = {name: each for name, each in weights.items() if name in node.input}
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = graph([node], shape, {"y": None}, used, opset_imports=imports)
+    apart, modified = fused.take_apart(model)
+    assert modified == (op_types is not None)
+    if op_types is None:
+        return
+    apart, _ = constants.fold(apart)
+    assert [each.op_type for each in apart.graph.node] == op_types
+    assert apart.graph.node[0].name == "work"
+    feed = {name: normal(*dims) for name, dims in shape.items()}
+    expected, found = (run(sessions.open_session(each), feed)["y"] for each in (model, apart))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -7,7 +7,7 @@ from onnx import ModelProto
 
 from stages.quantize import check
 from stages.quantize.check import Reference
-from stages.quantize.normalise import constants, functions, half_precision, inputs, names, opset, sparse
+from stages.quantize.normalise import constants, functions, fused, half_precision, inputs, names, opset, sparse
 
 Pass = Callable[[ModelProto], tuple[ModelProto, bool]]
 """Gives a rewritten copy and True, or the model itself and False. What it raises undoes it."""
@@ -16,6 +16,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("opset imports put right", opset.repair_imports),
     ("initializers taken off the inputs", inputs.drop_listed_initializers),
     ("local functions inlined", functions.inline),
+    ("fused operators taken apart", fused.take_apart),
     ("sparse weights made dense", sparse.densify),
     (f"opset converted to {opset.OLDEST}", opset.convert),
     ("constant weights computed", constants.fold),

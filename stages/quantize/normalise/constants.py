@@ -8,6 +8,7 @@ from stages.common import model_file, sessions
 from stages.common.errors import StageError
 from stages.quantize.graphs import copy, remove_unused_initializers, replace_nodes, subgraphs, used_names
 from stages.quantize.inventory import weight_inputs
+from stages.quantize.normalise.shapes import fixed_numbers
 
 GROWTH = 2
 """A weight more than this many times the size of what it is computed from stays computed (Expand, ConstantOfShape)."""
@@ -21,18 +22,28 @@ _RANDOM = frozenset(
 def fold(model: ModelProto) -> tuple[ModelProto, bool]:
     """Turn weights that are computed from constants alone into initializers of the same name, in every graph."""
     folded = copy(model)
-    sources = _fold(folded, folded.graph, {})
+    sources = _fold(folded, folded.graph, {}, fixed_numbers(folded))
     if not sources:
         return model, False
     remove_unused_initializers(folded, sources)
     return folded, True
 
 
-def _fold(model: ModelProto, graph: GraphProto, outer: Mapping[str, TensorProto]) -> set[str]:
-    """Fold in `graph` and the graphs inside; returns the names that were folded, and those they were computed from."""
+def _fold(
+    model: ModelProto, graph: GraphProto, outer: Mapping[str, TensorProto], fixed: Mapping[str, TensorProto]
+) -> set[str]:
+    """Fold in `graph` and the graphs inside; returns the names that were folded, and those they were computed from.
+
+    Args:
+        model: that `graph` is of.
+        graph: changed in place.
+        outer: the constants of the graphs around it.
+        fixed: values that nodes of `graph` make, and that are constants all the same.
+    """
     variables = {name for node in graph.node for name in node.output} | {each.name for each in graph.input}
     constants = {name: tensor for name, tensor in outer.items() if name not in variables}
     constants |= {tensor.name: tensor for tensor in graph.initializer if tensor.name not in variables}
+    constants |= fixed
     producers = _constant_producers(graph, constants)
     touched: set[str] = set()
     for name in dict.fromkeys(_weights(graph)):
@@ -48,7 +59,7 @@ def _fold(model: ModelProto, graph: GraphProto, outer: Mapping[str, TensorProto]
         _remove(graph, touched, producers)
     for node in graph.node:
         for _, body in subgraphs(node):
-            touched |= _fold(model, body, constants)
+            touched |= _fold(model, body, constants, {})
     return touched
 
 
