@@ -84,7 +84,7 @@ def test_a_forest_is_the_same_model_twice(tmp_path: Path, monkeypatch: pytest.Mo
     assert found["latency"]["fp32_p50_ms"] == found["latency"]["int8_p50_ms"]
     assert found["memory"]["fp32_mb"] is None
     assert found["bench_notes"]["fp32_mb"] == "bench.memory is false"
-    assert found["control"]["ratio"] != 1
+    assert found["control"]["low95"] < found["control"]["high95"]  # measured, where the speed-up is 1 by construction
 
 
 @pytest.mark.slow
