@@ -70,6 +70,17 @@ def data_frame() -> tuple[Any, Any, Any]:
     return make_pipeline(prepare, LogisticRegression()).fit(frame, price), frame, price
 
 
+def odd_columns() -> Built:
+    """A data frame with a space and a slash in its columns' names, and numbers that it holds as objects."""
+    _, frame, price = data_frame()
+    frame = frame.rename(columns={"age": "age (years)", "rooms": "rooms/flat"})
+    frame["rooms/flat"] = frame["rooms/flat"].astype(object)
+    prepare = ColumnTransformer(
+        [("number", StandardScaler(), ["age (years)", "rooms/flat"]), ("word", OneHotEncoder(), ["city"])]
+    )
+    return make_pipeline(prepare, LogisticRegression()).fit(frame, price), frame, price
+
+
 def scaler() -> tuple[Any, Any]:
     """A transformer: no decision, no labels."""
     x, _ = load_diabetes(return_X_y=True)
@@ -114,6 +125,21 @@ def texts_in_a_column() -> Built:
     """The same with samples that the estimator itself does not take."""
     model, x, y = texts()
     return model, x.reshape(-1, 1), y
+
+
+def ragged() -> tuple[Any, Any]:
+    """Samples of different lengths."""
+    return linear(), {"x": [[1, 2, 3, 4], [1]]}
+
+
+def without_weights() -> tuple[Any, Any]:
+    """A model that was loaded without its external data."""
+    model = linear()
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="weights.bin")
+    return model, np.ones((8, 4), np.float32)
 
 
 def leaves() -> Built:

@@ -80,11 +80,18 @@ def _exported(params: Export) -> Iterator[Exported]:
     built = source.build(params.source, params.seed)
     origin = f"the model of {params.source}"
     if source.is_onnx(built.model):
+        if model_file.external_files(built.model):
+            raise StageError(
+                f"export.source {params.source} returned a model without its weights: they are external data. "
+                "Load it with them (onnx.load does), or name its path as export.source."
+            )
         names = _input_names(built.model)
         yield Exported(built.model, source.by_name(built.inputs, names), built.labels, origin, None)
     elif source.is_sklearn(built.model):
         inputs = sklearn_model.onnx_inputs(built.inputs)
         model = sklearn_model.convert(built.model, inputs, params.opset)
+        # skl2onnx spells names its own way (no spaces, no slashes), and keeps their order.
+        inputs = dict(zip(_input_names(model), inputs.values(), strict=True))
         yield Exported(model, inputs, built.labels, origin, sklearn_model.Fitted(built.model, built.inputs))
     else:
         raise StageError(

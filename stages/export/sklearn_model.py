@@ -105,6 +105,9 @@ class Fitted:
 
 
 def _feedable(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind == "O":  # a data frame of mixed columns gives numbers as objects
+        plain = np.array(array.tolist())
+        array = plain if plain.dtype.kind in "iubf" else array
     if array.dtype.kind in "iub":
         return array.astype(np.int64)
     if array.dtype.kind == "f":

@@ -108,12 +108,21 @@ def by_name(inputs: Inputs, names: list[str]) -> dict[str, np.ndarray]:
     """Evaluation inputs of an ONNX model as arrays by input name; a bare array is the only input's.
 
     Raises:
-        StageError: a bare array for a model with several inputs.
+        StageError: a bare array for a model with several inputs, or rows of different lengths.
     """
     if isinstance(inputs, Mapping):
-        return {str(name): np.asarray(array) for name, array in inputs.items()}
+        return {str(name): _array(name, values) for name, values in inputs.items()}
     if len(names) != 1:
         raise StageError(
             f"export.source returned one array, but the model has the inputs {', '.join(names)}. Return a dict by name."
         )
-    return {names[0]: np.asarray(inputs)}
+    return {names[0]: _array(names[0], inputs)}
+
+
+def _array(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise StageError(
+            f"The evaluation data for '{name}' are no array: {str(error).rstrip('.')}. Give every sample the same shape."
+        ) from error

@@ -63,6 +63,8 @@ def test_every_kind_of_estimator_has_its_drift_or_the_reason_why_not(run: Run, s
     [
         ("tests.sources:texts_in_a_column", "Pipeline.predict fails on the evaluation data"),
         ("tests.sources:leaves", "raised SystemExit: 3"),
+        ("tests.sources:ragged", "The evaluation data for 'x' are no array: .* Give every sample the same shape"),
+        ("tests.sources:without_weights", "returned a model without its weights"),
         ("tests.sources:dice", "differs between two runs on the same samples"),
     ],
 )
@@ -84,6 +86,13 @@ def test_drift_is_measured_not_assumed(run: Run, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Pipeline, "predict_proba", moved)
     assert run("tests.sources:small_mlp")["drift"]["max_abs"] > 0.1
+
+
+def test_columns_may_have_any_name_and_hold_numbers_as_objects(run: Run) -> None:
+    assert run("tests.sources:odd_columns")["drift"]["max_abs"] < 1e-5
+    inputs = ort.InferenceSession(paths.FP32_MODEL).get_inputs()
+    assert [each.type for each in inputs] == ["tensor(float)", "tensor(string)", "tensor(int64)"]
+    assert {each.name for each in EvalData().inputs} == {each.name for each in inputs}
 
 
 def test_a_data_frame_becomes_one_input_a_column(run: Run) -> None:
