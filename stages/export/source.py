@@ -123,6 +123,7 @@ def _array(name: str, values: Any) -> np.ndarray:
     try:
         return np.asarray(values)
     except ValueError as error:
+        words = str(error).rstrip(".")
         raise StageError(
-            f"The evaluation data for '{name}' are no array: {str(error).rstrip('.')}. Give every sample the same shape."
+            f"The evaluation data for '{name}' are no array: {words}. Give every sample the same shape."
         ) from error
