@@ -24,6 +24,7 @@ _REMEDIES = {
     "is not a registered function/op": "Export it with ONNX Runtime's own operators: no custom ones are loaded here.",
     "locale": "Install that locale on this machine.",
     "Could not find an implementation": "Export it with types that the CPU has kernels for, such as float32.",
+    "two nodes with same node name": "Give each node a name of its own, or none.",
     "under development": "Export it with an older opset.",
 }
 
