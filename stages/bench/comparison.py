@@ -12,7 +12,7 @@ from stages.bench.quiet import quiet_rounds
 MIN_LAUNCHES = 8
 """Fewer make the interval too narrow once measuring stops by its width."""
 
-FEWEST_QUIET = 5
+FEWEST_QUIET = 3
 """Launches with quiet rounds: with fewer, what the budget allowed is summed up from all rounds instead."""
 
 

@@ -24,7 +24,7 @@ class Footprint:
     """What one model takes, over some fresh processes.
 
     Attributes:
-        load_ms: session creation; the shortest, as whatever disturbs it makes it longer.
+        load_ms: session creation; the shortest of several in each process, as whatever disturbs it makes it longer.
         first_ms: the first run; the shortest.
         resident_mb: memory after ten runs in MB (1e6 bytes), above a process that has run a one-node model; the median.
         peak_load_mb: the most that loading took; None where the system does not tell.

@@ -12,6 +12,8 @@ from stages.bench.feeds import load
 from stages.common.sessions import open_session, run
 
 _RUNS = 10
+_RELOADS = 8
+_RELOAD_SECONDS = 0.2
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
@@ -26,9 +28,9 @@ def work(job: Any) -> dict[str, Any]:
             model there is.
 
     Returns:
-        `load_ms`, session creation; `first_ms`, the first run; `resident_mb`, memory that the model keeps after ten
-        runs, trimmed; `peak_load_mb` and `peak_run_mb`, the most it took meanwhile, null where the system does not
-        tell; `method` of the memory figures.
+        `load_ms`, session creation, the shortest of a few; `first_ms`, the first run; `resident_mb`, memory that the
+        model keeps after ten runs, trimmed; `peak_load_mb` and `peak_run_mb`, the most it took meanwhile, null where
+        the system does not tell; `method` of the memory figures.
     """
     feed, threads = load(job["feed"]), job["threads"]
     one = job["one_node"]
@@ -37,9 +39,10 @@ def work(job: Any) -> dict[str, Any]:
     base = _resident_mb()
     _reset_peak()
 
+    path = Path(job["model"])
     start = time.perf_counter()
-    session = open_session(Path(job["model"]), threads)
-    loaded = time.perf_counter()
+    session = open_session(path, threads)
+    load_seconds = time.perf_counter() - start
     peak_load = _peak_mb()
     _reset_peak()
     first = time.perf_counter()
@@ -49,14 +52,28 @@ def work(job: Any) -> dict[str, Any]:
         session.run(None, feed)
     peak_run = _peak_mb()
     _trim()
+    resident = _resident_mb() - base
+    del session
     return {
-        "load_ms": (loaded - start) * 1e3,
+        "load_ms": min([load_seconds, *_loads_again(path, threads, load_seconds)]) * 1e3,
         "first_ms": (first_end - first) * 1e3,
-        "resident_mb": _resident_mb() - base,
+        "resident_mb": resident,
         "peak_load_mb": None if peak_load is None else peak_load - base,
         "peak_run_mb": None if peak_run is None else peak_run - base,
         "method": "VmRSS and VmHWM of /proc" if _STATUS.exists() else "rss of psutil",
     }
+
+
+def _loads_again(path: Path, threads: int, seconds: float) -> list[float]:
+    """Seconds that further session creations take, each from trimmed memory like the first; none of a slow model."""
+    durations = []
+    for _ in range(min(_RELOADS, int(_RELOAD_SECONDS / seconds))):
+        _trim()
+        start = time.perf_counter()
+        session = open_session(path, threads)
+        durations.append(time.perf_counter() - start)
+        del session
+    return durations
 
 
 def _trim() -> None:
