@@ -24,8 +24,8 @@ lint: $(VENV)/.dev
 	mypy
 
 lock: ## compile pyproject.toml into the hash-pinned requirements
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-find-links pyproject.toml -o requirements.txt
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-find-links --group dev pyproject.toml \
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --group dev pyproject.toml \
 	    -c requirements.txt -o requirements-dev.txt
 
 clean: ## remove the environment and the caches of the tools; models and metrics stay
