@@ -83,7 +83,7 @@ def main() -> None:
             rows.append(
                 (number + 1, str(found.interval), f"{seconds:.1f}", f"{found.quiet_share:.0%}", f"{naives[-1]:.3f}")
             )
-            fp32, int8 = (footprint.measure(model, feed, one, settings) for model in subject.models)
+            fp32, int8 = footprint.measure(subject.models, feed, one, settings)
             footprints.append([fp32.resident_mb, int8.resident_mb, fp32.load_ms, int8.load_ms])
     rows.append(("furthest from the median", spread(speedups), "", "", spread(naives)))
     headers = ("run", "bench: speed-up (95 % interval)", "seconds", "quiet rounds", "sequential means: speed-up")

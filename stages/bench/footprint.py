@@ -1,7 +1,7 @@
 """What each model takes: memory and load time, each model alone in fresh processes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -41,31 +41,37 @@ class Footprint:
 
 
 def measure(
-    model: Path,
+    models: Sequence[Path],
     feed: StoredFeed,
     one_node: OneNode,
     settings: Settings,
     *,
     launched: Callable[[], object] = lambda: None,
-) -> Footprint:
-    """Load and run `model` in a few fresh processes, one after the other.
+) -> list[Footprint]:
+    """Load and run each model alone in a few fresh processes, the models in turn: a disturbance that lasts meets all.
 
     Raises:
-        StageError: the model does not load or run.
+        StageError: a model does not load or run.
     """
-    job = {
-        "model": str(model),
-        "threads": settings.threads,
-        "feed": feed.job(),
-        "one_node": one_node.job(),
-    }
-    _read_through(model)
-    _read_through(external_data(model))
-    end = time.monotonic() + SECONDS
-    answers: list[dict[str, Any]] = []
-    while len(answers) < FEWEST or (len(answers) < REPEATS and time.monotonic() < end):
-        answers.append(child.ask("probe", job, (settings.lock,)))
-        launched()
+    for model in models:
+        _read_through(model)
+        _read_through(external_data(model))
+    end = time.monotonic() + SECONDS * len(models)
+    answers: list[list[dict[str, Any]]] = [[] for _ in models]
+    while len(answers[0]) < FEWEST or (len(answers[0]) < REPEATS and time.monotonic() < end):
+        for model, found in zip(models, answers, strict=True):
+            job = {
+                "model": str(model),
+                "threads": settings.threads,
+                "feed": feed.job(),
+                "one_node": one_node.job(),
+            }
+            found.append(child.ask("probe", job, (settings.lock,)))
+            launched()
+    return [_summed_up(found) for found in answers]
+
+
+def _summed_up(answers: Sequence[Mapping[str, Any]]) -> Footprint:
     return Footprint(
         load_ms=min(answer["load_ms"] for answer in answers),
         first_ms=min(answer["first_ms"] for answer in answers),

@@ -110,11 +110,9 @@ def measure(subject: Subject, findings: Findings, params: Params, lock: int) -> 
         footprints = None
         if params.bench.memory:
             bar.set_description("memory and load")
-            fp32 = footprint.measure(subject.models[0], feed, one, settings, launched=bar.update)
-            int8 = fp32
-            if findings.quantized:
-                int8 = footprint.measure(subject.models[1], feed, one, settings, launched=bar.update)
-            footprints = (fp32, int8)
+            models = subject.models if findings.quantized else subject.models[:1]
+            found = footprint.measure(models, feed, one, settings, launched=bar.update)
+            footprints = (found[0], found[-1])
 
         bar.set_description("control")
         itself = serving.interval
