@@ -19,7 +19,7 @@ from stages.bench import feeds, footprint, inputs, latency, one_node
 from stages.bench.feeds import StoredFeed
 from stages.bench.latency import Settings
 from stages.bench.lock import alone
-from stages.common import params
+from stages.common.base import params
 
 REPEATS = 5
 

@@ -25,7 +25,8 @@ from statistics import median
 import numpy as np
 from tabulate import tabulate
 
-from stages.common import evaldata, paths
+from stages.common.base import paths
+from stages.common.data import evaldata
 
 ROOT = Path.cwd()
 CHUNK = 10_000
@@ -59,7 +60,7 @@ def main() -> None:
 
 def bare(batch: int) -> None:
     """The loop that parity is held against."""
-    from stages.common.sessions import open_session
+    from stages.common.model.sessions import open_session
 
     data = evaldata.EvalData()
     sessions = [open_session(path) for path in (paths.FP32_MODEL, paths.INT8_MODEL)]

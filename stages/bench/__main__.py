@@ -2,7 +2,7 @@
 
 Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/, metrics/host.json,
         metrics/quantize.json, metrics/parity.json.
-Writes  metrics/bench_latency.csv, metrics/bench_speedup.csv, metrics/operators.csv, metrics/bench.json.
+Writes  metrics/details/bench_latency.csv, metrics/details/bench_speedup.csv, metrics/details/operators.csv, metrics/bench.json.
 Params  bench, serving, gate.max_size_ratio.
 """
 
@@ -10,7 +10,7 @@ import argparse
 
 from stages.bench.selfcheck import self_check
 from stages.bench.stage import bench
-from stages.common import command, params
+from stages.common.base import command, params
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

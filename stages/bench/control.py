@@ -9,7 +9,7 @@ from urllib.parse import quote
 from stages.bench.feeds import StoredFeed
 from stages.bench.interval import Interval
 from stages.bench.latency import Settings, compare
-from stages.common import files
+from stages.common.base import files
 
 
 def once(

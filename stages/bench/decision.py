@@ -96,7 +96,7 @@ def _nothing_quantized(evidence: Evidence) -> str:
             "ai.onnx.ml gain nothing. Skip quantization and ship fp32."
         )
     return (
-        "Nothing was quantized, so both files are the same model (metrics/nodes.csv says why). "
+        "Nothing was quantized, so both files are the same model (metrics/details/nodes.csv says why). "
         "Ship fp32, or try another quantize.method or more quantize.op_types."
     )
 

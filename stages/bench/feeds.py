@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.common.errors import StageError
-from stages.common.evaldata import EvalData
+from stages.common.base.errors import StageError
+from stages.common.data.evaldata import EvalData
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from stages.bench import child
 from stages.bench.feeds import StoredFeed
 from stages.bench.latency import Settings
 from stages.bench.one_node import OneNode
-from stages.common.model_file import external_data
+from stages.common.model.model_file import external_data
 
 REPEATS = 7
 FEWEST = 3

@@ -6,11 +6,13 @@ from pathlib import Path
 import onnx
 
 from stages.bench.latency import Pair
-from stages.common import feeding, files, model_file, paths
-from stages.common.errors import MissingInputError, StageError
-from stages.common.evaldata import EvalData
-from stages.common.params import Params
-from stages.common.sessions import open_session
+from stages.common.base import files, paths
+from stages.common.base.errors import MissingInputError, StageError
+from stages.common.base.params import Params
+from stages.common.data import feeding
+from stages.common.data.evaldata import EvalData
+from stages.common.model import model_file
+from stages.common.model.sessions import open_session
 
 _NO_INT8 = ("TreeEnsemble", "LinearClassifier", "LinearRegressor", "SVM")
 

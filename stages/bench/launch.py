@@ -11,7 +11,7 @@ from typing import Any
 
 from stages.bench import child
 from stages.bench.feeds import load
-from stages.common.sessions import open_session, run
+from stages.common.model.sessions import open_session, run
 
 ROUND_NS = 10_000_000
 """A round lasts this long at least, and MIN_CALLS calls: shorter ones time how the caches fill after the other model,

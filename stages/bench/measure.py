@@ -15,7 +15,7 @@ from stages.bench.latency import Settings
 from stages.bench.launch import fewest_calls
 from stages.bench.noise import Noise
 from stages.bench.operators import Profile
-from stages.common.params import Params
+from stages.common.base.params import Params
 
 SECONDS_BESIDE = 0.2
 """Timed in one launch at each batch size beside that of serving, and on the one-node model."""

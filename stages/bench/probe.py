@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.bench import child
 from stages.bench.feeds import load
-from stages.common.sessions import open_session, run
+from stages.common.model.sessions import open_session, run
 
 _RUNS = 10
 _RELOADS = 8

@@ -11,7 +11,7 @@ import numpy as np
 from stages.bench import child
 from stages.bench.feeds import load
 from stages.bench.operators import Event, cheapest_kernel_us, milliseconds
-from stages.common.sessions import open_session, run, session_options
+from stages.common.model.sessions import open_session, run, session_options
 
 _WARM_CALLS = 3
 _CALLS = 500

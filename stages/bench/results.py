@@ -11,8 +11,8 @@ from stages.bench.decision import Decision
 from stages.bench.interval import Interval
 from stages.bench.measure import Measured
 from stages.bench.quantiles import calls_for, quantile_ms
-from stages.common import paths
-from stages.common.files import rounded, write_csv, write_json
+from stages.common.base import paths
+from stages.common.base.files import rounded, write_csv, write_json
 
 _TAIL = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
 _CURVE = np.linspace(0.01, 0.99, 99).round(2)

@@ -12,7 +12,7 @@ from stages.bench import feeds, inputs
 from stages.bench.comparison import Comparison
 from stages.bench.latency import Settings, compare
 from stages.bench.lock import alone
-from stages.common.params import Params
+from stages.common.base.params import Params
 
 CHECKS = 20
 MUST_COVER = 18

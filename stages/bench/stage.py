@@ -4,7 +4,7 @@ from stages.bench import inputs, results
 from stages.bench.decision import Evidence, decide
 from stages.bench.lock import alone
 from stages.bench.measure import measure
-from stages.common.params import Params
+from stages.common.base.params import Params
 
 
 def bench(params: Params) -> None:

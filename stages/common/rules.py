@@ -7,8 +7,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from stages.common.errors import StageError
-from stages.common.params import Gate
+from stages.common.base.errors import StageError
+from stages.common.base.params import Gate
 
 
 class Outcome(StrEnum):
@@ -91,7 +91,7 @@ def _quantized(evidence: Evidence, limits: Gate) -> Verdict:
         value,
         "quantized",
         Outcome.PASSED if evidence.quantized else Outcome.FAILED,
-        "Nothing could be quantized, and gate.require_quantized is true: metrics/nodes.csv says why for each node.",
+        "Nothing could be quantized, and gate.require_quantized is true: metrics/details/nodes.csv says why for each node.",
     )
 
 
@@ -109,7 +109,7 @@ def _size(evidence: Evidence, limits: Gate) -> Verdict:
         limit,
         Outcome.PASSED if ratio <= limits.max_size_ratio else Outcome.FAILED,
         f"INT8 has {ratio:.3f} of the size of fp32, more than gate.max_size_ratio {limits.max_size_ratio:g}: "
-        "metrics/nodes.csv says which weights stayed float.",
+        "metrics/details/nodes.csv says which weights stayed float.",
     )
 
 

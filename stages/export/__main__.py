@@ -7,7 +7,7 @@ Params  export.
 
 import argparse
 
-from stages.common import command, params
+from stages.common.base import command, params
 from stages.export.exporting import export
 
 

@@ -10,9 +10,11 @@ import onnx
 import onnxruntime as ort
 from tqdm import tqdm
 
-from stages.common import evaldata, feeding, files, model_file, outputs, sessions
+from stages.common.base import files
+from stages.common.base.errors import StageError
 from stages.common.compare import Pair, compare
-from stages.common.errors import StageError
+from stages.common.data import evaldata, feeding, outputs
+from stages.common.model import model_file, sessions
 from stages.export import sklearn_model
 
 BATCH = 256

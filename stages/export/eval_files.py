@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from stages.common.errors import StageError
+from stages.common.base.errors import StageError
 
 LABELS = "labels"
 

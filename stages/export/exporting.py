@@ -11,9 +11,11 @@ import numpy as np
 import onnx
 from tabulate import tabulate
 
-from stages.common import evaldata, feeding, files, model_file, paths, sessions
-from stages.common.errors import StageError
-from stages.common.params import Export
+from stages.common.base import files, paths
+from stages.common.base.errors import StageError
+from stages.common.base.params import Export
+from stages.common.data import evaldata, feeding
+from stages.common.model import model_file, sessions
 from stages.export import eval_files, sklearn_model, source
 from stages.export.drift import Drift, measure
 

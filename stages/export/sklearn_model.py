@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from stages.common.errors import StageError
+from stages.common.base.errors import StageError
 
 
 def onnx_inputs(inputs: Any) -> dict[str, np.ndarray]:

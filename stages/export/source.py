@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from stages.common.errors import StageError
+from stages.common.base.errors import StageError
 
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 

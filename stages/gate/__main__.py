@@ -10,8 +10,8 @@ Params  gate.
 import argparse
 import os
 
-from stages.common import command, files, params, paths
-from stages.common.errors import StageError
+from stages.common.base import command, files, params, paths
+from stages.common.base.errors import StageError
 from stages.common.rules import Evidence, Outcome, judge, table
 
 

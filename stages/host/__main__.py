@@ -9,7 +9,7 @@ import argparse
 
 from tabulate import tabulate
 
-from stages.common import command, files, paths
+from stages.common.base import command, files, paths
 from stages.host.fingerprint import fingerprint
 
 

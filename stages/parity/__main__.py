@@ -1,7 +1,7 @@
 """Judge whether the INT8 model still gives the answers of fp32, on the judge samples, in the serving batch.
 
-Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/, metrics/nodes.csv.
-Writes  metrics/parity_errors.csv, metrics/parity_scatter.csv, metrics/parity_worst.csv, metrics/parity.json.
+Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/, metrics/details/nodes.csv.
+Writes  metrics/details/parity_errors.csv, metrics/details/parity_scatter.csv, metrics/details/parity_worst.csv, metrics/parity.json.
 Params  parity, serving; quantize, for its advice.
 
 A miss is `passed: false` with exit code 0: the gate decides. With --abs-tol or --mean-tol other tolerances are tried
@@ -10,7 +10,7 @@ for every output: the outcome is printed, nothing is written, and a miss exits w
 
 import argparse
 
-from stages.common import command
+from stages.common.base import command
 from stages.parity import stage
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stages.common import isa
-from stages.common.params import Params, Parity, Quantize
+from stages.common.base.params import Params, Parity, Quantize
 from stages.parity.caveats import FAIR_SQNR_DB, unbounded
 from stages.parity.judgement import Judgement
 from stages.parity.suspects import Diagnosis

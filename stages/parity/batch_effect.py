@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stages.common.errors import StageError
+from stages.common.base.errors import StageError
 from stages.parity.serve import Model
 from stages.parity.setting import Setting
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from stages.common.base.params import Parity
 from stages.common.compare import OutputComparison
-from stages.common.params import Parity
 from stages.parity.judgement import Judgement
 from stages.parity.verdict import tolerance_of
 

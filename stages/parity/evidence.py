@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from stages.common import paths
+from stages.common.base import paths
+from stages.common.base.files import rounded, write_csv
 from stages.common.compare import Comparison, OutputComparison
 from stages.common.compare.worst import KEPT, WorstSample
-from stages.common.files import rounded, write_csv
 
 BINS_PER_DECADE = 4
 PLOTTED_OUTPUTS = 6
@@ -15,7 +15,7 @@ PLOTTED_PAIRS = 500
 
 
 def write(comparison: Comparison) -> None:
-    """Write `metrics/parity_errors.csv`, `parity_scatter.csv` and `parity_worst.csv`."""
+    """Write `metrics/details/parity_errors.csv`, `parity_scatter.csv` and `parity_worst.csv`."""
     plotted = comparison.floats[:PLOTTED_OUTPUTS]
     write_csv(paths.PARITY_ERRORS, ("output", "low", "high", "values", "share"), _histogram(plotted))
     write_csv(paths.PARITY_SCATTER, ("output", "sample", "fp32", "int8"), _pairs(plotted))

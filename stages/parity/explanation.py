@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from stages.common.evaldata import Batch
-from stages.common.params import Params
+from stages.common.base.params import Params
+from stages.common.data.evaldata import Batch
 from stages.parity import advice, evidence
 from stages.parity.advice import Attempt
 from stages.parity.features import Outlier, outliers

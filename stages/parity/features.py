@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.common.evaldata import EvalData
+from stages.common.data.evaldata import EvalData
 
 REFERENCE = 2048
 REFERENCE_BYTES = 32 << 20

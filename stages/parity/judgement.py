@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from stages.common.base.errors import StageError
+from stages.common.base.params import Parity
 from stages.common.compare import Comparison, Decider, MismatchError, Outputs, Pair, choose, compare
-from stages.common.errors import StageError
-from stages.common.params import Parity
 from stages.parity.batch_effect import BatchEffect, batch_effect
 from stages.parity.serve import paired
 from stages.parity.setting import Setting

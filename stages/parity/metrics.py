@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stages.common import isa
+from stages.common.base.files import rounded
 from stages.common.compare import Comparison, OutputComparison
-from stages.common.files import rounded
 from stages.parity.batch_effect import BatchEffect, largest
 from stages.parity.judgement import Judgement
 from stages.parity.task import task

@@ -10,9 +10,9 @@ import numpy as np
 import onnxruntime as ort
 
 from stages.common.compare import Pair
-from stages.common.evaldata import Batch
-from stages.common.outputs import as_arrays, per_sample
-from stages.common.sessions import run
+from stages.common.data.evaldata import Batch
+from stages.common.data.outputs import as_arrays, per_sample
+from stages.common.model.sessions import run
 
 TURN = 1024
 """Batches that one model gets in a row: alternating call by call, each evicts the other's weights from the cache."""

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.common import model_file, paths
-from stages.common.errors import StageError
-from stages.common.evaldata import EvalData
-from stages.common.feeding import check_fit, fixed_batch
-from stages.common.params import Serving
-from stages.common.sessions import open_session
+from stages.common.base import paths
+from stages.common.base.errors import StageError
+from stages.common.base.params import Serving
+from stages.common.data.evaldata import EvalData
+from stages.common.data.feeding import check_fit, fixed_batch
+from stages.common.model import model_file
+from stages.common.model.sessions import open_session
 from stages.parity.serve import Model
 
 

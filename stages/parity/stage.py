@@ -4,9 +4,9 @@ import argparse
 import dataclasses
 import math
 
-from stages.common import paths
-from stages.common.files import write_json
-from stages.common.params import load
+from stages.common.base import paths
+from stages.common.base.files import write_json
+from stages.common.base.params import load
 from stages.parity import evidence, metrics, words
 from stages.parity.caveats import caveats
 from stages.parity.explanation import explanation

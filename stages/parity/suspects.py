@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from onnx import ModelProto
 
-from stages.common import model_file, paths
+from stages.common.base import paths
+from stages.common.base.errors import StageError
+from stages.common.base.params import Parity
 from stages.common.compare import Comparison, Decider
-from stages.common.errors import StageError
-from stages.common.evaldata import Batch
-from stages.common.params import Parity
-from stages.common.sessions import open_session
+from stages.common.data.evaldata import Batch
+from stages.common.model import model_file
+from stages.common.model.sessions import open_session
 from stages.parity import segments
 from stages.parity.serve import Model
 from stages.parity.setting import Setting
@@ -144,7 +145,7 @@ def quantized_pieces(fp32: ModelProto, int8: ModelProto) -> dict[tuple[str, ...]
 
 
 def excludable() -> dict[str, str] | None:
-    """The quantized nodes that `metrics/nodes.csv` lists, name to op type; None where quantize left no such file."""
+    """The quantized nodes that `metrics/details/nodes.csv` lists, name to op type; None where quantize left no such file."""
     if not paths.NODES.exists():
         return None
     with paths.NODES.open(newline="", encoding="utf-8") as file:

@@ -4,10 +4,10 @@ import difflib
 import math
 from dataclasses import dataclass
 
+from stages.common.base.errors import ParamsError
+from stages.common.base.params import OutputTolerance, Parity
 from stages.common.compare import Comparison, OutputComparison
 from stages.common.compare.decisions import needed
-from stages.common.errors import ParamsError
-from stages.common.params import OutputTolerance, Parity
 
 
 @dataclass(frozen=True)

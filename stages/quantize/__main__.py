@@ -1,7 +1,7 @@
 """Quantize the fp32 model to INT8, and say what became of every node with a weight.
 
 Reads   artifacts/model.onnx, artifacts/model.onnx.data, artifacts/eval/.
-Writes  artifacts/model.int8.onnx, artifacts/model.int8.onnx.data, metrics/nodes.csv, metrics/quantize.json.
+Writes  artifacts/model.int8.onnx, artifacts/model.int8.onnx.data, metrics/details/nodes.csv, metrics/quantize.json.
 Params  quantize.
 
 Where nothing can be quantized the model written is the fp32 one, `status` is nothing_to_quantize, and the exit code 0.
@@ -9,7 +9,7 @@ Where nothing can be quantized the model written is the fp32 one, `status` is no
 
 import argparse
 
-from stages.common import command
+from stages.common.base import command
 from stages.quantize import stage
 
 

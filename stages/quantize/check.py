@@ -9,9 +9,10 @@ import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto
 
-from stages.common import outputs, sessions
-from stages.common.errors import StageError
-from stages.common.sessions import Feed
+from stages.common.base.errors import StageError
+from stages.common.data import outputs
+from stages.common.model import sessions
+from stages.common.model.sessions import Feed
 
 Outputs = dict[str, np.ndarray]
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper, shape_inference
 
-from stages.common import model_file
+from stages.common.model import model_file
 from stages.quantize.graphs import Names, attribute, remove_unused_initializers
 from stages.quantize.qdq import Flow
 

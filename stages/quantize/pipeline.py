@@ -6,11 +6,12 @@ from functools import partial
 
 from onnx import ModelProto
 
-from stages.common import feeding, sessions
-from stages.common.errors import StageError
-from stages.common.evaldata import EvalData
-from stages.common.params import Quantize
-from stages.common.sessions import Feed
+from stages.common.base.errors import StageError
+from stages.common.base.params import Quantize
+from stages.common.data import feeding
+from stages.common.data.evaldata import EvalData
+from stages.common.model import sessions
+from stages.common.model.sessions import Feed
 from stages.quantize import check, methods, refusal, saturation, trial
 from stages.quantize.decision import Decision
 from stages.quantize.inventory import WeightedNode, parameters_in_attributes, weighted_nodes

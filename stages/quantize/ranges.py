@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import onnx
 
-from stages.common import sessions
+from stages.common.model import sessions
 from stages.quantize import graphs
 
 Range = tuple[float, float]

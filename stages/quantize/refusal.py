@@ -5,8 +5,8 @@ import re
 import numpy as np
 from onnx import ModelProto
 
-from stages.common import model_file
-from stages.common.errors import StageError
+from stages.common.base.errors import StageError
+from stages.common.model import model_file
 from stages.quantize.graphs import all_nodes, scopes
 from stages.quantize.inventory import WEIGHT_INPUTS, weighted_nodes
 

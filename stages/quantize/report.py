@@ -1,4 +1,4 @@
-"""What was done, for people and for DVC: the table on screen, metrics/nodes.csv and metrics/quantize.json."""
+"""What was done, for people and for DVC: the table on screen, metrics/details/nodes.csv and metrics/quantize.json."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from stages.common import paths
-from stages.common.files import rounded
+from stages.common.base import paths
+from stages.common.base.files import rounded
 from stages.quantize import saturation
 from stages.quantize.normalise import WIDENED
 from stages.quantize.pipeline import Result

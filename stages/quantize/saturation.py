@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from stages.common import model_file
+from stages.common.model import model_file
 from stages.quantize.graphs import attribute, subgraphs
 
 LARGEST_SAFE_SUM = 128

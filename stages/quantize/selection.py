@@ -4,8 +4,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from stages.common.errors import StageError
-from stages.common.params import Quantize
+from stages.common.base.errors import StageError
+from stages.common.base.params import Quantize
 from stages.quantize.decision import Decision, kept
 from stages.quantize.inventory import WeightedNode
 from stages.quantize.methods import Method
@@ -70,4 +70,4 @@ def _near(wrong: str, known: Iterable[str], introduction: str) -> str:
     if near:
         return f"Did you mean {' or '.join(repr(name) for name in near)}?"
     shown = ", ".join(repr(name) for name in ordered[:8])
-    return f"{introduction} {shown}{' and more (metrics/nodes.csv lists all)' if len(ordered) > 8 else ''}."
+    return f"{introduction} {shown}{' and more (metrics/details/nodes.csv lists all)' if len(ordered) > 8 else ''}."

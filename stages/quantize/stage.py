@@ -1,12 +1,13 @@
 """The stage: read the fp32 model, quantize it, put the result in place, say what happened."""
 
-from stages.common import files, model_file, params, paths, sessions
-from stages.common.evaldata import EvalData
+from stages.common.base import files, params, paths
+from stages.common.data.evaldata import EvalData
+from stages.common.model import model_file, sessions
 from stages.quantize import pipeline, report
 
 
 def run() -> None:
-    """Write the quantized model, metrics/nodes.csv and metrics/quantize.json, and print what was found.
+    """Write the quantized model, metrics/details/nodes.csv and metrics/quantize.json, and print what was found.
 
     Raises:
         StageError: the model must not or cannot be quantized.

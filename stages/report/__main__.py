@@ -7,7 +7,7 @@ Params  gate, parity (the limits beside the figures).
 
 import argparse
 
-from stages.common import command, params
+from stages.common.base import command, params
 from stages.report import markdown, revision
 
 

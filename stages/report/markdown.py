@@ -5,7 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from stages.common.params import Params
+from stages.common.base.params import Params
 from stages.common.rules import Evidence, Outcome, Verdict, judge
 from stages.report.figures import FIGURES, Figure
 from stages.report.revision import Revision, Tree

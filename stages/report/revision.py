@@ -10,8 +10,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages.common import files, paths
-from stages.common.errors import StageError
+from stages.common.base import files, paths
+from stages.common.base.errors import StageError
 
 STAGES = {
     "host": paths.HOST,

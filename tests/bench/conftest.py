@@ -9,7 +9,8 @@ import pytest
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from stages.bench import lock
-from stages.common import evaldata, paths
+from stages.common.base import paths
+from stages.common.data import evaldata
 from tests import sources
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from stages.bench import child, one_node
 from stages.bench.feeds import store
-from stages.common.errors import StageError
+from stages.common.base.errors import StageError
 from tests import sources
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -62,7 +62,7 @@ def test_a_forest_is_told_that_trees_gain_nothing() -> None:
 
 
 def test_nothing_quantized_for_another_reason_points_to_the_nodes() -> None:
-    assert "metrics/nodes.csv" in decide(replace(EVIDENCE, quantized=False)).reason
+    assert "metrics/details/nodes.csv" in decide(replace(EVIDENCE, quantized=False)).reason
 
 
 def test_slower_names_the_operator_and_the_remedy() -> None:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from stages.bench import feeds
-from stages.common import evaldata
-from stages.common.errors import StageError
-from stages.common.evaldata import EvalData
+from stages.common.base.errors import StageError
+from stages.common.data import evaldata
+from stages.common.data.evaldata import EvalData
 
 
 def data(folder: Path, inputs: dict[str, np.ndarray], layout: evaldata.Layout = "samples") -> EvalData:

@@ -15,9 +15,10 @@ from skl2onnx import to_onnx
 from stages.bench.inputs import findings
 from stages.bench.selfcheck import CHECKS
 from stages.bench.stage import bench
-from stages.common import evaldata, paths
-from stages.common.errors import StageError
-from stages.common.params import Params, load
+from stages.common.base import paths
+from stages.common.base.errors import StageError
+from stages.common.base.params import Params, load
+from stages.common.data import evaldata
 from tests import sources
 from tests.bench.conftest import write_project
 

@@ -12,8 +12,8 @@ STAGES = ("host", "export", "quantize", "parity", "bench", "gate", "report")
 
 PROGRAM = """
 import sys, time, pathlib
-from stages.common import command, files
-from stages.common.errors import ParamsError, StageError
+from stages.common.base import command, files
+from stages.common.base.errors import ParamsError, StageError
 
 def main(arguments):
     {body}

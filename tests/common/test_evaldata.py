@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.common import evaldata
-from stages.common.errors import StageError
+from stages.common.base.errors import StageError
+from stages.common.data import evaldata
 
 
 @given(st.integers(1, 2000), st.integers(0, 2**32))

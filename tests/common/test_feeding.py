@@ -10,8 +10,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from stages.common import evaldata, feeding, sessions
-from stages.common.errors import StageError
+from stages.common.base.errors import StageError
+from stages.common.data import evaldata, feeding
+from stages.common.model import sessions
 
 Shape = Sequence[Any]
 

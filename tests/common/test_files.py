@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common import files
-from stages.common.errors import MissingInputError, StageError
+from stages.common.base import files
+from stages.common.base.errors import MissingInputError, StageError
 
 
 def names(folder: Path) -> list[str]:

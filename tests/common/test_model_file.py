@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from stages.common import model_file, sessions
-from stages.common.errors import MissingInputError, StageError
+from stages.common.base.errors import MissingInputError, StageError
+from stages.common.model import model_file, sessions
 from tests.zoo import ZOO, needs_zoo
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from stages.common import params
-from stages.common.errors import ParamsError
+from stages.common.base import params
+from stages.common.base.errors import ParamsError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -3,8 +3,8 @@
 import pytest
 from onnx import TensorProto, helper
 
-from stages.common import sessions
-from stages.common.errors import StageError
+from stages.common.base.errors import StageError
+from stages.common.model import sessions
 
 
 def test_a_custom_operator_is_named_with_the_remedy() -> None:

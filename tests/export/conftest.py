@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from stages.common import paths
-from stages.common.params import Export
+from stages.common.base import paths
+from stages.common.base.params import Export
 from stages.export.exporting import export
 
 Run = Callable[..., dict[str, Any]]

@@ -9,9 +9,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from stages.common import paths
-from stages.common.errors import StageError
-from stages.common.evaldata import EvalData
+from stages.common.base import paths
+from stages.common.base.errors import StageError
+from stages.common.data.evaldata import EvalData
 from tests import sources
 from tests.export.conftest import Run
 from tests.zoo import ZOO, needs_zoo

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.errors import StageError
-from stages.common.params import Gate
+from stages.common.base.errors import StageError
+from stages.common.base.params import Gate
 from stages.common.rules import Evidence, Outcome, judge
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,8 @@ import onnx
 import pytest
 from onnx import ModelProto, parser
 
-from stages.common import evaldata, paths
+from stages.common.base import paths
+from stages.common.data import evaldata
 from stages.parity import stage
 
 

@@ -10,8 +10,8 @@ from onnx import ModelProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.calibrate import CalibrationDataReader
 
-from stages.common import paths
-from stages.common.sessions import open_session
+from stages.common.base import paths
+from stages.common.model.sessions import open_session
 from stages.parity import segments
 from stages.parity.features import robust_z
 from stages.parity.suspects import named, quantized_pieces

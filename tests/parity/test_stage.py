@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.common import paths
-from stages.common.errors import MissingInputError, ParamsError, StageError
+from stages.common.base import paths
+from stages.common.base.errors import MissingInputError, ParamsError, StageError
 from tests.parity.conftest import Project, graph
 
 ROOT = Path(__file__).resolve().parents[2]

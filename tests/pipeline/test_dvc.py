@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages.common import paths
+from stages.common.base import paths
 from tests.pipeline.conftest import ROOT, Project
 
 MIDDLE = ("export", "quantize", "parity", "bench")

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from stages.common import paths
+from stages.common.base import paths
 from tests.pipeline.conftest import Project
 
 STOPPED = {0, 143, -signal.SIGTERM}

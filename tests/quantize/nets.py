@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from stages.common import sessions
-from stages.common.params import Quantize
-from stages.common.sessions import Feed
+from stages.common.base.params import Quantize
+from stages.common.model import sessions
+from stages.common.model.sessions import Feed
 from stages.quantize import methods
 from stages.quantize.decision import Decision
 from stages.quantize.inventory import weighted_nodes

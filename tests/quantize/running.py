@@ -16,7 +16,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from ruamel.yaml import YAML
 
-from stages.common import evaldata, outputs, paths, sessions
+from stages.common.base import paths
+from stages.common.data import evaldata, outputs
+from stages.common.model import sessions
 from stages.quantize import stage
 
 Arrays = dict[str, np.ndarray]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from stages.common import sessions
+from stages.common.model import sessions
 from stages.quantize import blockwise
 
 shapes = st.tuples(st.integers(1, 20), st.integers(1, 150))

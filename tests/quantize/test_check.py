@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from stages.common import sessions
+from stages.common.model import sessions
 from stages.quantize import check
 from tests.quantize.running import graph, normal
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from stages.common import paths
-from stages.common.sessions import open_session, session_options
+from stages.common.base import paths
+from stages.common.model.sessions import open_session, session_options
 from stages.quantize.graphs import all_nodes
 from tests.quantize.running import Bench, graph, normal, run
 

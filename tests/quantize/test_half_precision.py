@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from stages.common import sessions
+from stages.common.model import sessions
 from stages.quantize import check
 from stages.quantize.normalise import half_precision, normalise
 from tests.quantize import nets

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from stages.common import evaldata, model_file, paths, sessions
-from stages.common.errors import StageError
+from stages.common.base import paths
+from stages.common.base.errors import StageError
+from stages.common.data import evaldata
+from stages.common.model import model_file, sessions
 from tests.quantize import nets
 from tests.quantize.running import Bench
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from stages.common import sessions
+from stages.common.model import sessions
 from stages.quantize import check, normalise
 from stages.quantize.graphs import Names, all_nodes, sort_nodes
 from stages.quantize.inventory import weighted_nodes

@@ -13,8 +13,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from stages.common import model_file, paths
-from stages.common.errors import MissingInputError, StageError
+from stages.common.base import paths
+from stages.common.base.errors import MissingInputError, StageError
+from stages.common.model import model_file
 from stages.quantize.decision import Decision
 from stages.quantize.inventory import WeightedNode
 from stages.quantize.trial import TRIALS, most_that_passes

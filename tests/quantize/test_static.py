@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper
 
-from stages.common.errors import ParamsError
+from stages.common.base.errors import ParamsError
 from stages.quantize.normalise import dropout
 from tests.quantize import nets
 from tests.quantize.nets import net, node, normal
@@ -159,7 +159,7 @@ def test_an_activation_function_does_not_bring_float_back(activation: str, last:
 )
 @settings(max_examples=25, deadline=None)
 def test_any_mlp_keeps_its_answers(widths: list[int], method: str, seed: int) -> None:
-    from stages.common.params import Calibration
+    from stages.common.base.params import Calibration
 
     model = nets.mlp(widths, seed)
     made, decisions = nets.quantized(model, method="static", calibration=Calibration(method=method))

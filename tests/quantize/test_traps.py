@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from stages.common import paths
-from stages.common.errors import ParamsError, StageError
+from stages.common.base import paths
+from stages.common.base.errors import ParamsError, StageError
 from stages.quantize import refusal
 from tests.quantize.running import Bench, graph, normal, run
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from stages.common import model_file, sessions
-from stages.common.errors import ParamsError
-from stages.common.params import WeightOnly
+from stages.common.base.errors import ParamsError
+from stages.common.base.params import WeightOnly
+from stages.common.model import model_file, sessions
 from tests.quantize import nets
 from tests.quantize.nets import net, node, normal
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.common import paths
-from stages.common.errors import StageError
+from stages.common.base import paths
+from stages.common.base.errors import StageError
 from tests.quantize.running import Bench, Outcome, cosine, run
 from tests.zoo import ZOO, needs_zoo
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.common import model_file
+from stages.common.model import model_file
 from tests.quantize.running import Bench, cosine, run
 from tests.zoo import ZOO, needs_zoo
 

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from onnx import ModelProto
 
-from stages.common.params import Quantize
-from stages.common.sessions import Feed
+from stages.common.base.params import Quantize
+from stages.common.model.sessions import Feed
 from stages.quantize.decision import Decision
 from stages.quantize.inventory import WeightedNode
 

@@ -14,8 +14,8 @@ from types import MappingProxyType
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from stages.common.errors import ParamsError
-from stages.common.params import Quantize
+from stages.common.base.errors import ParamsError
+from stages.common.base.params import Quantize
 from stages.quantize import graphs
 from stages.quantize.decision import Decision, kept
 from stages.quantize.graphs import attribute

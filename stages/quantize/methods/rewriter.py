@@ -8,8 +8,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from tqdm import tqdm
 
-from stages.common import model_file
-from stages.common.params import Quantize
+from stages.common.base.params import Quantize
+from stages.common.model import model_file
 from stages.quantize import graphs, linear
 from stages.quantize.decision import Decision, kept
 from stages.quantize.graphs import Names, Scope

@@ -12,8 +12,8 @@ from types import MappingProxyType
 import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from stages.common.errors import ParamsError
-from stages.common.params import Quantize
+from stages.common.base.errors import ParamsError
+from stages.common.base.params import Quantize
 from stages.quantize import graphs, qdq, ranges
 from stages.quantize.decision import Decision, kept
 from stages.quantize.fusing import fold_scales, join_bias, pool_last

@@ -11,8 +11,8 @@ from types import MappingProxyType
 import numpy as np
 from onnx import ModelProto
 
-from stages.common.errors import ParamsError
-from stages.common.params import Quantize
+from stages.common.base.errors import ParamsError
+from stages.common.base.params import Quantize
 from stages.quantize import blockwise, graphs
 from stages.quantize.decision import Decision
 from stages.quantize.inventory import WeightedNode

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from stages.common import model_file, sessions
-from stages.common.errors import StageError
+from stages.common.base.errors import StageError
+from stages.common.model import model_file, sessions
 from stages.quantize.graphs import copy, remove_unused_initializers, replace_nodes, subgraphs, used_names
 from stages.quantize.inventory import weight_inputs
 from stages.quantize.normalise.shapes import fixed_numbers

@@ -7,7 +7,7 @@ Runtime writes a file that does not load (issue 15341).
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from stages.common import model_file
+from stages.common.model import model_file
 from stages.quantize.graphs import Names, Scope, copy, replace_nodes, scopes
 
 _TYPE_ATTRIBUTES = frozenset({"dtype", "to"})

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
-from stages.common import model_file
+from stages.common.model import model_file
 
 _INLINE_BYTES = 1024
 """Larger constants are no shapes: shape inference need not see their values."""

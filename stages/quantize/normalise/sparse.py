@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
-from stages.common import model_file
+from stages.common.model import model_file
 from stages.quantize.graphs import copy, scopes
 
 

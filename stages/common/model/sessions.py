@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto
 
-from stages.common import model_file
-from stages.common.errors import StageError
+from stages.common.base.errors import StageError
+from stages.common.model import model_file
 
 Feed = Mapping[str, np.ndarray]
 

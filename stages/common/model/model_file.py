@@ -17,9 +17,9 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from stages.common import file_kind
-from stages.common.errors import MissingInputError, StageError
-from stages.common.files import replacing
+from stages.common.base.errors import MissingInputError, StageError
+from stages.common.base.files import replacing
+from stages.common.model import file_kind
 
 LARGE_BYTES = 1_000_000_000
 """Weights above this go into the sidecar. One protobuf message ends at 2 GiB, and work on a model needs room in it."""

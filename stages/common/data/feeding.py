@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from stages.common.errors import StageError
-from stages.common.evaldata import EvalInput, Layout
+from stages.common.base.errors import StageError
+from stages.common.data.evaldata import EvalInput, Layout
 
 # ONNX Runtime's names of element types -> numpy's. Types without a numpy counterpart (bfloat16, float8) cannot be fed.
 _DTYPES = {

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from stages.common.errors import StageError
+from stages.common.base.errors import StageError
 
 Main = Callable[[argparse.Namespace], int | None]
 AddArguments = Callable[[argparse.ArgumentParser], None]

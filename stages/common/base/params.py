@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.common.errors import ParamsError
-from stages.common.paths import PARAMS
+from stages.common.base.errors import ParamsError
+from stages.common.base.paths import PARAMS
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from stages.common import paths
-from stages.common.errors import MissingInputError, StageError
+from stages.common.base import paths
+from stages.common.base.errors import MissingInputError, StageError
 
 Layout = Literal["samples", "feeds"]
 Subset = Literal["search", "judge"]

@@ -1,0 +1,1 @@
+"""What every stage needs: arguments and exit codes, errors, files, params, paths."""

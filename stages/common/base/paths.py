@@ -1,0 +1,35 @@
+"""Where everything is, relative to the repository root. `dvc.yaml` names the same paths; a test compares them."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+
+ARTIFACTS = Path("artifacts")
+FP32_MODEL = ARTIFACTS / "model.onnx"
+INT8_MODEL = ARTIFACTS / "model.int8.onnx"
+EVAL = ARTIFACTS / "eval"
+
+# Headlines: what `dvc metrics show`, `dvc metrics diff` and `dvc exp show` are read for.
+METRICS = Path("metrics")
+HOST = METRICS / "host.json"
+EXPORT = METRICS / "export.json"
+QUANTIZE = METRICS / "quantize.json"
+PARITY = METRICS / "parity.json"
+BENCH = METRICS / "bench.json"
+GATE = METRICS / "gate.json"
+
+# Evidence: tracked by DVC, and not listed as metrics.
+DETAILS = METRICS / "details"
+EXPORT_DETAILS = DETAILS / "export.json"
+QUANTIZE_DETAILS = DETAILS / "quantize.json"
+NODES = DETAILS / "nodes.csv"
+PARITY_DETAILS = DETAILS / "parity.json"
+PARITY_WORST = DETAILS / "parity_worst.csv"
+PARITY_ERRORS = DETAILS / "parity_errors.csv"
+PARITY_SCATTER = DETAILS / "parity_scatter.csv"
+BENCH_DETAILS = DETAILS / "bench.json"
+BENCH_LAUNCHES = DETAILS / "bench_launches.csv"
+BENCH_LATENCY = DETAILS / "bench_latency.csv"
+BENCH_SPEEDUP = DETAILS / "bench_speedup.csv"
+OPERATORS = DETAILS / "operators.csv"
+GATE_DETAILS = DETAILS / "gate.json"

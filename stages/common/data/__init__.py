@@ -1,0 +1,1 @@
+"""Evaluation data, how it is fed to a model, and what a model returns."""

@@ -1,0 +1,1 @@
+"""ONNX files on disk, and ONNX Runtime sessions over them."""
