@@ -61,7 +61,7 @@ class Noise:
     load: float
 
     def finding(self) -> str:
-        """What disturbed them, as a sentence; empty if nothing did."""
+        """What disturbed them, as a clause without a full stop; empty if nothing did."""
         findings = []
         if self.quiet_share < _QUIET:
             findings.append(f"{1 - self.quiet_share:.0%} of the rounds were disturbed")
@@ -75,7 +75,7 @@ class Noise:
             findings.append(f"tasks waited for a CPU {self.waiting_share:.0%} of the time")
         if self.throttled_s:
             findings.append(f"the CPU quota stopped bench for {self.throttled_s:.2g} s")
-        return f"While the models were timed, {', '.join(findings)}." if findings else ""
+        return ", ".join(findings)
 
 
 def snapshot() -> Snapshot:

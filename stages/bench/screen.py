@@ -61,7 +61,7 @@ def _conclusion(result: BenchResult, measured: Measurements) -> str:
     lines = [
         f"{serving.launches} launches, {_ENDED[serving.stopped_by]}; "
         f"the fp32 model against itself here: {measured.control}.",
-        noise,
+        f"While the models were timed, {noise}." if noise else "",
         *(f"Warning: {warning}" for warning in result.warnings()),
     ]
     threads = f"{result.threads} thread{'s' * (result.threads > 1)}"
