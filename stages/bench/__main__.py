@@ -7,8 +7,11 @@ Params  bench, serving.
 """
 
 import argparse
+from pathlib import Path
 
 from stages.bench import figures, screen, stage
+from stages.bench.inputs import ModelPair
+from stages.bench.pair import compare_pair
 from stages.bench.selfcheck import self_check
 from stages.common.base import command, params
 
@@ -21,12 +24,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare the fp32 model with itself 20 times, write nothing, and exit 1 if the 95 %% interval of the "
         "speed-up covers 1 in fewer than 18 of them",
     )
+    parser.add_argument(
+        "--pair",
+        nargs=2,
+        type=Path,
+        metavar=("A", "B"),
+        help="time any two ONNX files that take the same inputs, write nothing, and print the speed-up of B over A",
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the stage, or the self-check."""
+    """Run the stage, or one of its other commands."""
     if arguments.self_check:
         return self_check(params.load())
+    if arguments.pair:
+        print(compare_pair(ModelPair(*arguments.pair), params.load()))
+        return 0
     result = stage.run(params.load())
     figures.write(result)
     print(screen.render(result))

@@ -64,17 +64,22 @@ class Inputs:
         return self.sha256[0] == self.sha256[1]
 
     def feed(self, samples: int, seed: int, folder: Path) -> StoredFeed:
-        """Draw `samples` judge samples at random and store them as one feed; they repeat if the split has fewer.
+        """One feed of the evaluation data, see `draw_feed`."""
+        return draw_feed(self.data, samples, seed, folder)
 
-        Raises:
-            StageError: the judge split is empty.
-        """
-        judge = self.data.indices("judge")
-        if not len(judge):
-            raise StageError("artifacts/eval has no samples to judge on. Give export more evaluation data.")
-        drawn = np.resize(np.random.default_rng(seed).permutation(judge), samples)
-        batch = next(self.data.batches(drawn, samples))
-        return store(folder / f"batch_{samples}.npz", batch.feed, samples)
+
+def draw_feed(data: EvalData, samples: int, seed: int, folder: Path) -> StoredFeed:
+    """Draw `samples` judge samples at random and store them as one feed; they repeat if the split has fewer.
+
+    Raises:
+        StageError: the judge split is empty.
+    """
+    judge = data.indices("judge")
+    if not len(judge):
+        raise StageError("artifacts/eval has no samples to judge on. Give export more evaluation data.")
+    drawn = np.resize(np.random.default_rng(seed).permutation(judge), samples)
+    batch = next(data.batches(drawn, samples))
+    return store(folder / f"batch_{samples}.npz", batch.feed, samples)
 
 
 def read(params: Params) -> Inputs:
