@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from stages.common.base.errors import ParamsError
 from stages.common.base.params import OutputTolerance, Parity
 from stages.common.compare import Comparison, OutputComparison
-from stages.common.compare.decisions import needed
+from stages.common.compare.flips import needed
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _flip_rate(comparison: Comparison, limit: float) -> Rule:
     if flips.count < enough:
         words = f"insufficient samples: {flips.count}, while {enough} without a flip would prove it"
     sample = flips.first[0] if flips.first else None
-    return Rule("max_flip_rate", comparison.decider.words, bound, limit, bound <= limit, words, sample)
+    return Rule("max_flip_rate", comparison.decider.description, bound, limit, bound <= limit, words, sample)
 
 
 def _task_drop(comparison: Comparison, limit: float) -> Rule:
