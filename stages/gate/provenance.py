@@ -77,9 +77,9 @@ def _dvc_status() -> dict[str, Any]:
     command = [sys.executable, "-m", "dvc", "status", "--json", *STAGES]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        reason = (done.stderr.strip() or done.stdout.strip()).removeprefix("ERROR: ").splitlines()[:1]
+        reason = (done.stderr.strip() or done.stdout.strip()).removeprefix("ERROR: ").split("\n")[0].rstrip(".")
         raise StageError(
-            f"`dvc status` fails, so the metrics cannot be compared with dvc.lock: {' '.join(reason)}. "
+            f"`dvc status` fails, so the metrics cannot be compared with dvc.lock: {reason}. "
             "Fix that, then run `dvc repro`."
         )
     tree: dict[str, Any] = json.loads(done.stdout)
