@@ -142,6 +142,25 @@ def test_a_signal_between_two_files_that_belong_together_waits_for_the_second(tm
     assert sorted(file.name for file in tmp_path.iterdir()) == ["one.csv", "two.json"]
 
 
+def test_a_stage_run_from_another_folder_names_the_right_one(tmp_path: Path) -> None:
+    """`make repro` installs this file, as Python fails before any code of ours is found."""
+    (tmp_path / "stages.py").write_bytes((ROOT / ".ci/elsewhere.py").read_bytes())
+    (tmp_path / "elsewhere").mkdir()
+    run = subprocess.run(
+        [sys.executable, "-m", "stages.gate"],
+        cwd=tmp_path / "elsewhere",
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    root = Path(sys.prefix).parent
+    expected = (
+        f"Error: There is no stages/ in {tmp_path / 'elsewhere'}. Change to the root of the repository, {root}.\n"
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", expected)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_help_says_what_a_stage_reads_and_writes(stage: str) -> None:
     shown = subprocess.run(

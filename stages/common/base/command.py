@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
@@ -15,7 +16,16 @@ Main = Callable[[argparse.Namespace], int | None]
 AddArguments = Callable[[argparse.ArgumentParser], None]
 
 
-def run(name: str, description: str | None, main: Main, add_arguments: AddArguments | None = None) -> NoReturn:
+EXIT_CODES = "Exit codes: 0 done, whatever the verdict; 1 could not, one line on stderr says why; 2 usage or params."
+
+
+def run(
+    name: str,
+    description: str | None,
+    main: Main,
+    add_arguments: AddArguments | None = None,
+    exit_codes: str = EXIT_CODES,
+) -> NoReturn:
     """Run one stage as a command and leave the process with its exit code.
 
     Exit codes: what `main` returns (None is 0), 1 for a `StageError`, 2 for wrong usage or params, 130 for Ctrl-C,
@@ -26,12 +36,13 @@ def run(name: str, description: str | None, main: Main, add_arguments: AddArgume
         description: shown by `--help`: what the stage reads, writes, and which params it takes.
         main: does the work.
         add_arguments: adds the stage's own options to the parser.
+        exit_codes: shown at the end of `--help`.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m stages.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit codes: 0 done, whatever the verdict; 1 could not, one line on stderr says why; 2 usage or params.",
+        epilog=textwrap.fill(exit_codes, 120),
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     if add_arguments is not None:
