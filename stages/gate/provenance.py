@@ -102,8 +102,8 @@ def _same_arithmetic(evidence: Evidence) -> None:
     here = [evidence.host.get("cpu", "isa"), evidence.host.get("onnxruntime")]
     if judged != here:
         raise StageError(
-            f"Parity was judged on {judged[0]} with ONNX Runtime {judged[1]}, and metrics/host.json describes {here[0]} "
-            f"with {here[1]}, where INT8 may answer differently. Run parity again."
+            f"Parity was judged on {judged[0]} with ONNX Runtime {judged[1]}, and metrics/host.json describes {here[0]}"
+            f" with {here[1]}, where INT8 may answer differently. Run parity again."
         )
 
 
