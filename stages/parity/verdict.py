@@ -69,7 +69,12 @@ def _known(comparison: Comparison, params: Parity) -> None:
 def tolerance_of(output: str, params: Parity) -> OutputTolerance:
     """The tolerances of one output: its own, all of them, or those for all outputs."""
     own = params.outputs.get(output)
-    return own or OutputTolerance(params.abs_tol, params.mean_tol, params.min_sqnr_db, params.min_cosine)
+    return own or OutputTolerance(
+        abs_tol=params.abs_tol,
+        mean_tol=params.mean_tol,
+        min_sqnr_db=params.min_sqnr_db,
+        min_cosine=params.min_cosine,
+    )
 
 
 def _hard(output: OutputComparison) -> list[Rule]:

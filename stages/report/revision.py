@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from stages.common.base import files, paths
+from stages.common.base import files, paths, yaml12
 from stages.common.base.errors import StageError
 
 STAGES = {
@@ -78,9 +75,9 @@ def _metrics(text: str) -> Tree:
 
 def _params(text: str, name: str) -> Tree:
     try:
-        tree = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise StageError(f"params.yaml of {name} is no valid YAML. Mend it.") from error
+        tree = yaml12.load(text)
+    except yaml12.YamlError as error:
+        raise StageError(f"params.yaml of {name} is not valid YAML: {error}. Fix it.") from error
     return _flat(tree) if isinstance(tree, dict) else {}
 
 
