@@ -1,6 +1,7 @@
 """Writing outputs so that a name never holds half a file: a temporary name in the same folder, then `os.replace`."""
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -74,6 +75,16 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def sha256(*paths: Path) -> str:
+    """SHA-256 of the bytes of these files, one after the other, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def rounded(value: float | None, digits: int = 4) -> float | None:
