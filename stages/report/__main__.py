@@ -1,25 +1,24 @@
-"""Print the evidence as Markdown: the verdict first, then what changed against another revision.
+"""Print the evidence as Markdown for a pull request: the verdict first, then what changed against another revision.
 
-Reads   metrics/*.json and params.yaml as they stand, and, with --base, as that revision has them in git.
+Reads   metrics/, params.yaml and dvc.lock as they stand; with --base, also as git has them at that revision.
 Writes  nothing: the Markdown goes to stdout.
-Params  gate, parity (the limits beside the figures).
+Params  none. The decision is read from metrics/gate.json.
 """
 
 import argparse
 
-from stages.common.base import command, params
-from stages.report import markdown, revision
+from stages.common.base import command
+from stages.report import screen, stage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("--base", metavar="REV", help="compare with this revision, e.g. origin/main; default: nothing")
+    parser.add_argument("--base", metavar="REV", help="compare with this revision, e.g. origin/main (default: none)")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Read both sides, and print."""
-    base = revision.at(arguments.base) if arguments.base else None
-    print(markdown.report(revision.workspace(), base, params.load()))
+    """Read, compare, print."""
+    print(screen.render(stage.run(arguments.base)))
 
 
 if __name__ == "__main__":
