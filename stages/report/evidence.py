@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.report.changes import Mark, speedup_mark
-from stages.report.revision import DETAILS, Revision, lookup
+from stages.report.revision import DETAILS, Revision, flat, lookup
 from stages.report.stage import Comparison
 from stages.report.text import UNKNOWN, bullets, code, escape, folded, number, plural, table
 
@@ -107,8 +107,9 @@ def quantization(head: Revision) -> list[str]:
 def _nodes(nodes: Sequence[Mapping[str, str]]) -> tuple[str, str, str]:
     names = [code(node.get("node")) for node in nodes[:NAMES_SHOWN]]
     more = [f"and {len(nodes) - NAMES_SHOWN} more"] if len(nodes) > NAMES_SHOWN else []
-    weights = sum(float(node.get("weight_bytes") or 0) for node in nodes) / 1e6
-    return number(len(nodes)), number(weights, "MB"), ", ".join([*names, *more])
+    weights = sum(float(node.get("weight_bytes") or 0) for node in nodes)
+    size = number(weights / 1e6, "MB") if weights >= 1e5 else number(weights / 1e3, "kB")
+    return number(len(nodes)), size, ", ".join([*names, *more])
 
 
 def _worst_sqnr(nodes: Sequence[Mapping[str, str]]) -> str:
@@ -138,7 +139,8 @@ def notes(head: Revision) -> list[str]:
         for key in ("warnings", "notes"):
             lines += [f"{stage}: {sentence}" for sentence in sentences(head.detail(stage, key))]
         for key, reason in (head.details[stage].get("null_reasons") or {}).items():
-            lines.append(f"{stage}: {code(key)} was not measured: {escape(reason)}")
+            if key in flat(head.metrics[stage]):
+                lines.append(f"{stage}: {code(key)} was not measured: {escape(reason)}")
     return [folded(plural(len(lines), "note"), bullets(lines))] if lines else []
 
 

@@ -49,6 +49,8 @@ class Revision:
         details: evidence by stage; empty for a stage whose file is missing.
         nodes: `metrics/details/nodes.csv`.
         worst: `metrics/details/parity_worst.csv`.
+        errors: `metrics/details/parity_errors.csv`.
+        latency: `metrics/details/bench_latency.csv`.
         params: `params.yaml`, keys joined with dots.
         stale: keys of `params.yaml` that a stage ran with another value of, by `dvc.lock`.
     """
@@ -58,6 +60,8 @@ class Revision:
     details: Mapping[str, Tree]
     nodes: Rows
     worst: Rows
+    errors: Rows
+    latency: Rows
     params: Tree
     stale: Sequence[str]
 
@@ -128,8 +132,10 @@ def _revision(name: str, read: Callable[[Path], str]) -> Revision:
         name,
         {stage: _json(read(path)) for stage, path in HEADLINES.items()},
         {stage: _json(read(path)) for stage, path in DETAILS.items()},
-        list(csv.DictReader(io.StringIO(read(paths.NODES)))),
-        list(csv.DictReader(io.StringIO(read(paths.PARITY_WORST)))),
+        _csv(read(paths.NODES), ("node", "op_type", "quantized", "how", "reason")),
+        _csv(read(paths.PARITY_WORST), ("sample", "output", "fp32", "int8", "abs_error")),
+        _csv(read(paths.PARITY_ERRORS), ("output", "low", "high", "share")),
+        _csv(read(paths.BENCH_LATENCY), ("quantile", "fp32_ms", "int8_ms")),
         params,
         _stale(params, {stage: lookup(entry, "params") or {} for stage, entry in stages.items()}),
     )
@@ -158,6 +164,12 @@ def _json(text: str) -> Tree:
     except ValueError:
         return {}  # a base that was committed broken has nothing to compare with
     return tree if isinstance(tree, dict) else {}
+
+
+def _csv(text: str, columns: Sequence[str]) -> Rows:
+    """The rows; none where a column is missing, as in an older layout."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return rows if rows and set(columns) <= set(rows[0]) else []
 
 
 def _yaml(text: str, name: str) -> Tree:

@@ -1,5 +1,6 @@
 """The report as Markdown: verdict, what to do next, what changed, every rule, and the evidence folded below."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,26 +12,32 @@ from stages.report.stage import Comparison, Report
 from stages.report.text import UNKNOWN, block, bullets, code, escape, folded, number, plural, table
 
 MARKS = {
-    Outcome.PASSED: "✅ passed",
-    Outcome.FAILED: "❌ failed",
+    Outcome.PASSED: "✅\N{NO-BREAK SPACE}passed",
+    Outcome.FAILED: "❌\N{NO-BREAK SPACE}failed",
     Outcome.OFF: "off",
     Outcome.NOT_APPLICABLE: "not applicable",
 }
-CHANGE_MARKS = {Mark.BETTER: "🟢 better", Mark.WORSE: "🔴 worse"}
+RULES_SHOWN = 12
+CHANGE_MARKS = {Mark.BETTER: "🟢\N{NO-BREAK SPACE}better", Mark.WORSE: "🔴\N{NO-BREAK SPACE}worse"}
 
 
-def render(report: Report) -> str:
-    """The whole report; the same figures give the same text."""
+def render(report: Report, pictures: str = "") -> str:
+    """The whole report; the same figures give the same text.
+
+    Args:
+        report: what to show.
+        pictures: HTML that shows them, placed below the figures.
+    """
     head, comparison = report.head, report.comparison
     parts = [
         verdict(head),
         *_next_command(head),
         evidence.conditions(head),
         *_warnings(report),
-        *(_figures(head) if comparison is None else _changes(comparison, head)),
         *_rules(report.rules),
+        *(_figures(head) if comparison is None else [*_changes(comparison, head), *_params(comparison.base, head)]),
+        *([pictures] if pictures else []),
         *evidence.batches(head, comparison),
-        *(_params(comparison.base, head) if comparison else []),
         *evidence.quantization(head),
         *evidence.worst_samples(head),
         *evidence.notes(head),
@@ -56,7 +63,7 @@ def _next_command(head: Revision) -> list[str]:
     others = [trial for trial in tried if trial.get("command") != command]
     if others:
         rows = [f"{code(trial.get('command'))}: {escape(trial.get('effect'))}" for trial in others]
-        lines.append(("Also tried" if command else "**Try**") + "\n\n" + bullets(rows))
+        lines.append(("**Also tried**" if command else "**Try**") + "\n\n" + bullets(rows))
     return lines
 
 
@@ -145,22 +152,38 @@ def _grouped(rows: Iterable[Sequence[str]]) -> list[Sequence[str]]:
 
 
 def _rules(rules: Sequence[Rule]) -> list[str]:
+    """Every rule, the failed ones first; where there are many, those that hold are folded."""
     order = (Outcome.FAILED, Outcome.PASSED, Outcome.NOT_APPLICABLE, Outcome.OFF)
+    ranked = sorted(rules, key=lambda rule: order.index(rule.outcome))
+    failed = [rule for rule in rules if rule.failed]
+    applied = len(failed) + sum(rule.outcome is Outcome.PASSED for rule in rules)
+    if not applied:
+        return ["**No rule applies**", *([_rule_table(ranked)] if ranked else [])]
+    hold = "holds" if applied == 1 else "hold"
+    summary = (
+        f"{len(failed)} of {plural(applied, 'rule')} failed" if failed else f"All {plural(applied, 'rule')} {hold}"
+    )
+    if len(rules) <= RULES_SHOWN:
+        return [f"**{summary}**", _rule_table(ranked)]
+    rest = ranked[len(failed) :]
+    opened = [_rule_table(ranked[: len(failed)])] if failed else []
+    return [
+        f"**{summary}**",
+        *opened,
+        folded(plural(len(rest), "rule" if not failed else "other rule"), _rule_table(rest)),
+    ]
+
+
+def _rule_table(rules: Sequence[Rule]) -> str:
     with_output = any(rule.output for rule in rules)
     rows = []
-    for rule in sorted(rules, key=lambda rule: order.index(rule.outcome)):
-        sample = [] if rule.sample is None else [f"sample {rule.sample}"]
-        message = "; ".join([*sample, *([escape(rule.message)] if rule.message else [])])
+    for rule in rules:
+        named = rule.sample is None or re.search(rf"\b{rule.sample}\b", rule.message)
+        message = [*([] if named else [f"sample {rule.sample}"]), *([escape(rule.message)] if rule.message else [])]
         output = [code(rule.output) if rule.output else ""] if with_output else []
         figures = [number(figure) for figure in (rule.value, rule.limit, rule.margin)]
-        rows.append((MARKS[rule.outcome], code(rule.name), *output, *figures, message))
-    header = ("", "rule", *(["output"] if with_output else []), "value", "limit", "margin", "")
-    failed = sum(rule.failed for rule in rules)
-    applied = failed + sum(rule.outcome is Outcome.PASSED for rule in rules)
-    summary = (
-        f"**{failed} of {plural(applied, 'rule')} failed**" if failed else f"**All {plural(applied, 'rule')} hold**"
-    )
-    return [summary if applied else "**No rule applies**", table(header, rows)] if rules else []
+        rows.append((MARKS[rule.outcome], code(rule.name), *output, *figures, ": ".join(message)))
+    return table(("", "rule", *(["output"] if with_output else []), "value", "limit", "margin", ""), rows)
 
 
 def _params(base: Revision, head: Revision) -> list[str]:
