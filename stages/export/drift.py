@@ -10,9 +10,9 @@ import onnx
 import onnxruntime as ort
 from tqdm import tqdm
 
+from stages.common import decisions
 from stages.common.base import files
 from stages.common.base.errors import StageError
-from stages.common.compare import Pair, compare
 from stages.common.data import evaldata, feeding, outputs
 from stages.common.model import model_file, sessions
 from stages.export import sklearn_model
@@ -68,13 +68,24 @@ def measure(
             pass
         why = "the source is ONNX already"
         return Drift(None, None, {"max_abs": why, "flips": why})
-    found = compare(pairs)
+    max_abs: float | None = None
+    flips: int | None = None
+    decider: decisions.Decider | None = None
+    for source, exported in pairs:
+        if decider is None:  # every batch is of one size, so the first one is the same in every run
+            decider = decisions.choose(source)
+        for name, array in source.items():
+            if array.dtype.kind == "f" and array.size:
+                moved = np.abs(exported[name].astype(np.float64) - array)
+                max_abs = max(max_abs or 0.0, float(moved.max(initial=0.0, where=np.isfinite(moved))))
+        if decider.decides:
+            flips = (flips or 0) + decider.flips(source, exported)
     why_null = {}
-    if found.max_abs is None:
+    if max_abs is None:
         why_null["max_abs"] = "the source gives no numbers that the export gives too"
-    if not found.decider.decides:
+    if flips is None:
         why_null["flips"] = "the model decides nothing"
-    return Drift(found.max_abs, found.flips.flips if found.decider.decides else None, why_null)
+    return Drift(max_abs, flips, why_null)
 
 
 def _pairs(
@@ -83,7 +94,7 @@ def _pairs(
     data: evaldata.EvalData,
     fitted: sklearn_model.Fitted | None,
     origin: str,
-) -> Iterator[Pair]:
+) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
     """The answers of the framework beside those of the fp32 model, for the outputs that the framework has, too."""
     names = [each.name for each in session.get_outputs()]
     batch = feeding.feed_batch(session, data.layout, BATCH)
@@ -100,7 +111,7 @@ def _pairs(
         expected = {} if fitted is None else fitted.answers(each.indices, names)
         # The same values may stand in another shape: a column for a vector, several columns one behind the other.
         same = {name: array for name, array in expected.items() if array.size == found[name].size}
-        yield Pair(each.indices, same, {name: found[name].reshape(array.shape) for name, array in same.items()})
+        yield same, {name: found[name].reshape(array.shape) for name, array in same.items()}
 
 
 def _check_repeatable(once: Mapping[str, np.ndarray], again: Mapping[str, np.ndarray], origin: str) -> None:

@@ -22,12 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Judge, print, and raise where a rule failed and the failure must stop the run."""
+    limits = params.load().gate
     evidence = Evidence(
         quantize=files.read_json(paths.QUANTIZE, "quantize"),
         parity=files.read_json(paths.PARITY, "parity"),
         bench=files.read_json(paths.BENCH, "bench"),
     )
-    verdicts = judge(evidence, params.load().gate)
+    verdicts = judge(evidence, limits)
     print(table(verdicts))
     failed = [each for each in verdicts if each.outcome is Outcome.FAILED]
     if not failed:

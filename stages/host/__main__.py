@@ -1,20 +1,23 @@
 """Fingerprint the machine: what INT8 runs on here, and whether two measurements may be compared.
 
-Reads   nothing but the system.
+It runs first, so it also checks all of params.yaml: a bad value stops the pipeline before it works.
+
+Reads   the system, params.yaml.
 Writes  metrics/host.json.
-Params  none.
+Params  none of its own.
 """
 
 import argparse
 
 from tabulate import tabulate
 
-from stages.common.base import command, files, paths
+from stages.common.base import command, files, params, paths
 from stages.host.fingerprint import fingerprint
 
 
 def main(_arguments: argparse.Namespace) -> None:
     """Write the fingerprint, and print it."""
+    params.load()
     machine = fingerprint()
     files.write_json(paths.HOST, machine.metrics())
     print(tabulate(machine.rows(), tablefmt="plain"))

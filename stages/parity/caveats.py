@@ -52,7 +52,9 @@ def _batch(found: Judgement, params: Parity) -> Iterator[str]:
 def _decisions(found: Judgement, params: Parity) -> Iterator[str]:
     flips, decider = found.comparison.flips, found.comparison.decider
     if params.threshold is not None and decider.threshold is None:
-        yield f"parity.threshold is set, but no output has one or two scores a row; what decides is {decider.words}"
+        yield (
+            f"parity.threshold is set, but no output has one or two scores a row; what decides is {decider.description}"
+        )
     if flips.confident:
         yield f"{flips.confident} of {flips.flips} flips are confident ones: fp32 was sure by a margin of 0.1 or more"
     before, after = (each.ece for each in found.comparison.calibration)

@@ -44,7 +44,7 @@ def tree(found: Judgement, notes: dict[str, str]) -> dict[str, Any]:
         "samples": comparison.samples,
         "batch": found.setting.batch,
         "isa": isa.here(),
-        "decision": comparison.decider.words,
+        "decision": comparison.decider.description,
     }
     exact = [each for each in comparison.outputs.values() if not each.is_float]
     made.groups["rules"] = {

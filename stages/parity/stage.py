@@ -1,7 +1,6 @@
 """The stage from params to files, and the trial of other tolerances."""
 
 import argparse
-import dataclasses
 import math
 
 from stages.common.base import paths
@@ -33,8 +32,8 @@ def trial(abs_tol: float | None, mean_tol: float | None) -> int:
     """Judge by other tolerances for every output, write nothing; 1 for a miss."""
     params = load()
     given = {name: value for name, value in (("abs_tol", abs_tol), ("mean_tol", mean_tol)) if value is not None}
-    outputs = {name: dataclasses.replace(own, **given) for name, own in params.parity.outputs.items()}
-    tried = dataclasses.replace(params.parity, **given, outputs=outputs)
+    outputs = {name: own.model_copy(update=given) for name, own in params.parity.outputs.items()}
+    tried = params.parity.model_copy(update={**given, "outputs": outputs})
     found = judgement(opened(params.serving), tried)
     print(words.report(found, caveats(found, tried), None))
     return 0 if found.passed else 1

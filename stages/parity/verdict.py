@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from stages.common.base.errors import ParamsError
 from stages.common.base.params import OutputTolerance, Parity
 from stages.common.compare import Comparison, OutputComparison
-from stages.common.compare.decisions import needed
+from stages.common.compare.flips import needed
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,12 @@ def _known(comparison: Comparison, params: Parity) -> None:
 def tolerance_of(output: str, params: Parity) -> OutputTolerance:
     """The tolerances of one output: its own, all of them, or those for all outputs."""
     own = params.outputs.get(output)
-    return own or OutputTolerance(params.abs_tol, params.mean_tol, params.min_sqnr_db, params.min_cosine)
+    return own or OutputTolerance(
+        abs_tol=params.abs_tol,
+        mean_tol=params.mean_tol,
+        min_sqnr_db=params.min_sqnr_db,
+        min_cosine=params.min_cosine,
+    )
 
 
 def _hard(output: OutputComparison) -> list[Rule]:
@@ -139,7 +144,7 @@ def _flip_rate(comparison: Comparison, limit: float) -> Rule:
     if flips.count < enough:
         words = f"insufficient samples: {flips.count}, while {enough} without a flip would prove it"
     sample = flips.first[0] if flips.first else None
-    return Rule("max_flip_rate", comparison.decider.words, bound, limit, bound <= limit, words, sample)
+    return Rule("max_flip_rate", comparison.decider.description, bound, limit, bound <= limit, words, sample)
 
 
 def _task_drop(comparison: Comparison, limit: float) -> Rule:

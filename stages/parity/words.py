@@ -65,7 +65,7 @@ def _lines(found: Judgement) -> Iterator[str]:
     if flips.count and flips.rate_high95 is not None:
         apart = f" ({flips.confident} confident, {flips.ties} ties apart)" if flips.margins_known else ""
         yield (
-            f"Decisions ({comparison.decider.words}): {flips.flips} of {flips.count} flip{apart}; "
+            f"Decisions ({comparison.decider.description}): {flips.flips} of {flips.count} flip{apart}; "
             f"with 95 % confidence the flip rate is at most {flips.rate_high95:.2%}."
         )
     measured = task(comparison)

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from stages.common.base import files, paths
+from stages.common.base import files, paths, yaml12
 from stages.common.base.errors import StageError
 
 Tree = Mapping[str, Any]
@@ -174,9 +171,9 @@ def _csv(text: str, columns: Sequence[str]) -> Rows:
 
 def _yaml(text: str, name: str) -> Tree:
     try:
-        tree = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise StageError(f"{name} is not valid YAML. Fix it.") from error
+        tree = yaml12.load(text)
+    except yaml12.YamlError as error:
+        raise StageError(f"{name} is not valid YAML: {error}. Fix it.") from error
     return tree if isinstance(tree, dict) else {}
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.metrics import r2_score, roc_auc_score
 
 from stages.common.compare import Comparison, Decider, MismatchError, OutputComparison, Pair, choose, compare
-from stages.common.compare.decisions import CONFIDENT, needed, upper_bound
+from stages.common.compare.flips import CONFIDENT, needed, upper_bound
 from stages.common.compare.quantiles import RELATIVE_ERROR, QuantileSketch
 from stages.common.compare.sample import BottomK
 from stages.common.compare.worst import KEPT

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
-from stages.common.base import paths
+from stages.common.base import paths, yaml12
 from tests.pipeline.conftest import ROOT, Project
 
 MIDDLE = ("export", "quantize", "parity", "bench")
@@ -44,7 +43,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def pipeline() -> dict[str, Any]:
-    tree: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+    tree: dict[str, Any] = yaml12.load((ROOT / "dvc.yaml").read_text())
     return tree
 
 
@@ -96,7 +95,7 @@ def test_every_metric_of_the_interface_is_there_finite_or_null_with_a_reason(ran
 
 @pytest.mark.slow
 def test_metric_names_are_disjoint_from_params_and_from_each_other(ran: Project) -> None:
-    params = set(flat(YAML(typ="safe").load((ran.root / "params.yaml").read_text())))
+    params = set(flat(yaml12.load((ran.root / "params.yaml").read_text())))
     seen = set(params)
     for stage in KEYS:
         keys = set(flat(ran.metrics(stage)))

@@ -16,8 +16,8 @@ merged in any order.
 """
 
 from stages.common.compare.comparison import Comparison, MismatchError, Outputs
-from stages.common.compare.decisions import Decider, choose
 from stages.common.compare.output import OutputComparison
 from stages.common.compare.stream import Pair, compare
+from stages.common.decisions import Decider, choose
 
 __all__ = ["Comparison", "Decider", "MismatchError", "OutputComparison", "Outputs", "Pair", "choose", "compare"]

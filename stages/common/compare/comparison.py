@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from stages.common.compare.calibration import CalibrationError, Divergence
-from stages.common.compare.decisions import Decider, Flips, TopFive, as_scores
+from stages.common.compare.flips import Flips, TopFive
 from stages.common.compare.output import OutputComparison
 from stages.common.compare.task import Accuracy, Auc, Regression
+from stages.common.decisions import Decider, as_scores
 
 Outputs = Mapping[str, np.ndarray]
 

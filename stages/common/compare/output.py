@@ -6,12 +6,12 @@ import numpy as np
 
 from stages.common.compare.absolute import AbsoluteError
 from stages.common.compare.cosine import CosineSimilarity
-from stages.common.compare.decisions import as_scores
 from stages.common.compare.finite import Finiteness
 from stages.common.compare.ranks import ranks
 from stages.common.compare.sample import BottomK
 from stages.common.compare.signal import SignalNoise
 from stages.common.compare.worst import Worst
+from stages.common.decisions import as_scores
 
 
 @dataclass

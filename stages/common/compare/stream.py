@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.common.compare.comparison import Comparison, Outputs
-from stages.common.compare.decisions import Decider, choose
+from stages.common.decisions import Decider, choose
 
 
 @dataclass(frozen=True)
