@@ -149,26 +149,6 @@ def sha256(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def sha256(*paths: Path) -> str:
-    """SHA-256 of the bytes of these files, one after the other, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def sha256(*paths: Path) -> str:
-    """SHA-256 of the bytes of these files, one after the other, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
 def rounded(value: float | None, digits: int = 4) -> float | None:
     """`value` to `digits` significant digits; None for None, NaN and infinities (report why beside it)."""
     if value is None or not math.isfinite(value):
