@@ -14,32 +14,31 @@ class Divergence:
 
     count: int = 0
     total: float = 0.0
-    largest: float = 0.0
 
     def update(self, reference: np.ndarray, candidate: np.ndarray) -> None:
-        """Add probabilities, float64 [n, classes]. Zeros count as 1e-12; rows that are not finite are left out."""
+        """Add probabilities, float64 [n, classes]. Zeros count as 1e-12; rows that are not finite are ignored."""
         finite = np.isfinite(reference).all(axis=1) & np.isfinite(candidate).all(axis=1)
-        p, q = (np.clip(each[finite], _FLOOR, None) for each in (reference, candidate))
+        p, q = (np.clip(side[finite], _FLOOR, None) for side in (reference, candidate))
         if not len(p):
             return
         divergence = np.maximum((p * np.log(p / q)).sum(axis=1), 0.0)
         self.count += len(p)
         self.total += float(divergence.sum())
-        self.largest = max(self.largest, float(divergence.max()))
 
     def merge(self, other: "Divergence") -> None:
+        """Add what was seen of other samples."""
         self.count += other.count
         self.total += other.total
-        self.largest = max(self.largest, other.largest)
 
     @property
     def mean(self) -> float | None:
+        """None without rows."""
         return self.total / self.count if self.count else None
 
 
 @dataclass
-class CalibrationError:
-    """Expected calibration error of one model: confidence against accuracy, in 15 bins of equal width.
+class ConfidenceError:
+    """Confidence error of one model (ECE, expected calibration error): confidence against accuracy, in 15 equal bins.
 
     Guo et al., ICML 2017: sum over bins of (samples in bin / samples) |accuracy - mean confidence|.
     """
@@ -57,12 +56,14 @@ class CalibrationError:
         self.right += np.bincount(bins[right[finite]], minlength=BINS)
         self.confidence += np.bincount(bins, weights=confidence, minlength=BINS)
 
-    def merge(self, other: "CalibrationError") -> None:
+    def merge(self, other: "ConfidenceError") -> None:
+        """Add what was seen of other samples."""
         self.counts += other.counts
         self.right += other.right
         self.confidence += other.confidence
 
     @property
     def ece(self) -> float | None:
+        """0 is honest; None without samples."""
         count = int(self.counts.sum())
         return float(np.abs(self.right - self.confidence).sum() / count) if count else None

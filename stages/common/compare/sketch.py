@@ -8,10 +8,10 @@ RELATIVE_ERROR = 0.005
 """A quantile is reported within 0.5 % of a value that has exactly that rank."""
 
 SMALLEST = 1e-18
-"""What lies below counts as zero."""
+"""Anything below counts as zero."""
 
 LARGEST = 1e38
-"""What lies above counts as this."""
+"""Anything above counts as this."""
 
 _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _LOG_GAMMA = float(np.log(_GAMMA))
@@ -23,8 +23,8 @@ _LAST = int(np.ceil(np.log(LARGEST) / _LOG_GAMMA))
 class QuantileSketch:
     """Counts of non-negative values in buckets (g^(i-1), g^i], g = (1 + a) / (1 - a), a = `RELATIVE_ERROR`.
 
-    DDSketch (Masson, Rim and Lee, VLDB 2019) with a fixed range. The counts are whole numbers, so merging in any
-    order gives the same sketch; it takes 105 kB however long the stream is.
+    DDSketch (Masson, Rim and Lee, VLDB 2019) with a fixed range. The counts are integers, so merging in any order
+    gives the same sketch; it takes 105 kB however long the stream is.
     """
 
     zeros: int = 0
@@ -38,19 +38,21 @@ class QuantileSketch:
         np.clip(keys, _FIRST, _LAST, out=keys)
         if keys.size:
             low = int(keys.min())
-            found = np.bincount(keys - low)
-            self.counts[low - _FIRST : low - _FIRST + found.size] += found
+            counts = np.bincount(keys - low)
+            self.counts[low - _FIRST : low - _FIRST + counts.size] += counts
 
     def merge(self, other: "QuantileSketch") -> None:
+        """Add what was counted of other samples."""
         self.zeros += other.zeros
         self.counts += other.counts
 
     @property
     def count(self) -> int:
+        """Values counted."""
         return self.zeros + int(self.counts.sum())
 
     def quantile(self, share: float) -> float | None:
-        """The value of rank floor(share * (count - 1)), as `numpy.quantile(method="lower")`; None for no values."""
+        """The value of rank floor(share * (count - 1)), as `numpy.quantile(method="lower")`; None without values."""
         count = self.count
         if count == 0:
             return None
@@ -63,7 +65,7 @@ class QuantileSketch:
     def histogram(self, bins_per_decade: int) -> list[tuple[float, float, int]]:
         """Counts between powers of ten, as (low, high, count) without gaps; zeros are (0, 0, count) and come first.
 
-        A value within `RELATIVE_ERROR` of an edge may be counted on either side of it.
+        A value within `RELATIVE_ERROR` of an edge may be counted on either side.
         """
         rows = [(0.0, 0.0, self.zeros)] if self.zeros else []
         used = np.flatnonzero(self.counts)
