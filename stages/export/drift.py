@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 from tqdm import tqdm
 
@@ -20,7 +20,7 @@ from stages.export import sklearn_model
 BATCH = 256
 """Samples in one call; the answers of an fp32 model do not depend on it."""
 
-FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16})
+FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16})
 """Types of weights that numpy can search for NaN."""
 
 
@@ -52,7 +52,7 @@ class Drift:
 
 def measure(
     session: ort.InferenceSession,
-    model: onnx.ModelProto,
+    model: ir.Model,
     data: evaldata.EvalData,
     fitted: sklearn_model.Fitted | None,
     origin: str,
@@ -79,7 +79,7 @@ def measure(
 
 def _pairs(
     session: ort.InferenceSession,
-    model: onnx.ModelProto,
+    model: ir.Model,
     data: evaldata.EvalData,
     fitted: sklearn_model.Fitted | None,
     origin: str,
@@ -131,12 +131,12 @@ def _not_finite(found: Mapping[str, np.ndarray], indices: np.ndarray) -> str:
     return ""
 
 
-def _cause(model: onnx.ModelProto) -> str:
+def _cause(model: ir.Model) -> str:
     """Where an output may have its NaN from, and what to do."""
     for tensor in model_file.tensors(model):
-        if tensor.data_type not in FLOATS:
+        if tensor.dtype not in FLOATS:
             continue
-        values = model_file.array(tensor)
+        values = tensor.numpy()
         finite = np.isfinite(values)
         if finite.all():
             continue

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 from tabulate import tabulate
 
 from stages.common.base import files, paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
 from stages.common.data import evaldata, feeding
-from stages.common.model import model_file, sessions
+from stages.common.model import ir_conversion, model_file, sessions
 from stages.export import eval_files, sklearn_model, source
 from stages.export.drift import Drift, measure
 
@@ -35,7 +35,7 @@ class Exported:
         framework: the scikit-learn estimator and its own inputs, or None where the source was ONNX already.
     """
 
-    model: onnx.ModelProto
+    model: ir.Model
     inputs: Mapping[str, np.ndarray]
     labels: np.ndarray | None
     origin: str
@@ -82,16 +82,16 @@ def _exported(params: Export) -> Iterator[Exported]:
     built = source.build(params.source, params.seed)
     origin = f"the model of {params.source}"
     if source.is_onnx(built.model):
-        if model_file.external_files(built.model):
+        if ir_conversion.has_external_data(built.model):
             raise StageError(
                 f"export.source {params.source} returned a model without its weights: they are external data. "
                 "Load it with them (onnx.load does), or name its path as export.source."
             )
-        names = _input_names(built.model)
-        yield Exported(built.model, source.by_name(built.inputs, names), built.labels, origin, None)
+        model = ir_conversion.from_proto(built.model)
+        yield Exported(model, source.by_name(built.inputs, _input_names(model)), built.labels, origin, None)
     elif source.is_sklearn(built.model):
         inputs = sklearn_model.onnx_inputs(built.inputs)
-        model = sklearn_model.convert(built.model, inputs, params.opset)
+        model = ir_conversion.from_proto(sklearn_model.convert(built.model, inputs, params.opset))
         # skl2onnx spells names its own way (no spaces, no slashes), and keeps their order.
         inputs = dict(zip(_input_names(model), inputs.values(), strict=True))
         yield Exported(model, inputs, built.labels, origin, sklearn_model.Fitted(built.model, built.inputs))
@@ -115,10 +115,9 @@ def _from_file(params: Export) -> Iterator[Exported]:
         yield Exported(model, inputs, labels, path.as_posix(), None)
 
 
-def _input_names(model: onnx.ModelProto) -> list[str]:
+def _input_names(model: ir.Model) -> list[str]:
     """The inputs that have no default among the initializers."""
-    defaults = {initializer.name for initializer in model.graph.initializer}
-    return [each.name for each in model.graph.input if each.name not in defaults]
+    return [value.name or "" for value in model.graph.inputs if not value.is_initializer()]
 
 
 def _check_counts(exported: Exported) -> None:
@@ -160,7 +159,7 @@ def _warn_of_untracked(params: Export) -> None:
 
 def _told(exported: Exported, drift: Drift, counts: Mapping[str, int]) -> str:
     size = model_file.size_mb(paths.FP32_MODEL)
-    opsets = ", ".join(f"{each.domain or 'ai.onnx'} {each.version}" for each in exported.model.opset_import)
+    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in exported.model.opset_imports.items())
     rows: list[tuple[str, Any]] = [
         ("model", f"{paths.FP32_MODEL.as_posix()}, {size:.2f} MB, opset {opsets}"),
         ("evaluation", f"{counts['samples']} samples: {counts['search']} to search, {counts['judge']} to judge"),

@@ -18,7 +18,7 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Parity
 from stages.common.compare import Comparison, Decider
 from stages.common.data.evaldata import Batch
-from stages.common.model import model_file
+from stages.common.model import ir_conversion, model_file
 from stages.common.model.sessions import open_session
 from stages.parity import segments
 from stages.parity.serve import Model
@@ -82,9 +82,10 @@ def diagnose(
         params: the rules to meet.
         tick: is called for each set of nodes that was tried.
     """
-    fp32, int8 = model_file.read(paths.FP32_MODEL, "export"), model_file.read(paths.INT8_MODEL, "quantize")
-    if model_file.weight_bytes(fp32) + model_file.weight_bytes(int8) > LARGEST_MODEL:
+    models = model_file.read(paths.FP32_MODEL, "export"), model_file.read(paths.INT8_MODEL, "quantize")
+    if sum(map(model_file.weight_bytes, models)) > LARGEST_MODEL:
         return Diagnosis(reason="the models are too large to try variants of them")
+    fp32, int8 = map(ir_conversion.to_proto, models)
     pieces = quantized_pieces(fp32, int8)
     if not pieces:
         return Diagnosis(reason="no quantized node stands between tensors of fp32, and has a name to exclude it by")

@@ -6,31 +6,36 @@ from fnmatch import fnmatchcase
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Quantize
-from stages.quantize.decision import Decision, kept
-from stages.quantize.inventory import WeightedNode
+from stages.common.graph.weights import WeightedNode
 from stages.quantize.methods import Method
+from stages.quantize.outcome import NodeOutcome, kept
 
 _BLOCKED_LAYOUT = "com.microsoft.nchwc."
 
 
 def select(
     nodes: Sequence[WeightedNode], method: Method, params: Quantize
-) -> tuple[list[WeightedNode], dict[str, Decision]]:
-    """Split `nodes` into those to quantize, and decisions for the rest by name.
+) -> tuple[list[WeightedNode], dict[str, NodeOutcome]]:
+    """Split `nodes` into those to quantize, and outcomes for the rest by name.
 
     Raises:
         StageError: a type of operator that the method does not know, or a pattern that matches no node.
     """
     _check_op_types(params.op_types or (), method.OP_TYPES, params.method)
     _check_patterns(params.exclude_nodes, [node.name for node in nodes])
-    selected, decisions = [], {}
+    selected, outcomes = [], {}
     for node in nodes:
         reason = _reason(node, method, params)
         if reason:
-            decisions[node.name] = kept(reason)
+            outcomes[node.name] = kept(reason)
         else:
             selected.append(node)
-    return selected, decisions
+    return selected, outcomes
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern of the params means a node: its exact name, whatever is in it, or a glob."""
+    return name == pattern or fnmatchcase(name, pattern)
 
 
 def _reason(node: WeightedNode, method: Method, params: Quantize) -> str:
@@ -42,7 +47,7 @@ def _reason(node: WeightedNode, method: Method, params: Quantize) -> str:
         return "not in quantize.op_types"
     if params.op_types is None and node.op_type not in method.BY_DEFAULT:
         return method.WHY_NOT[node.op_type]
-    pattern = next((each for each in params.exclude_nodes if fnmatchcase(node.name, each)), None)
+    pattern = next((pattern for pattern in params.exclude_nodes if matches(node.name, pattern)), None)
     return f"matches {pattern!r} of quantize.exclude_nodes" if pattern else ""
 
 
@@ -57,7 +62,7 @@ def _check_op_types(op_types: Iterable[str], known: frozenset[str], method: str)
 
 def _check_patterns(patterns: Iterable[str], names: Sequence[str]) -> None:
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not any(matches(name, pattern) for name in names):
             raise StageError(
                 f"quantize.exclude_nodes names {pattern!r}, which matches no node with a weight. "
                 f"{_near(pattern, names, 'Such nodes are')}"

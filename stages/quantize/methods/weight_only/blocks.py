@@ -15,7 +15,7 @@ class Blocks:
     """A quantized matrix of `rows` rows, each split into blocks.
 
     Attributes:
-        stored: uint8, one value each, shape [rows, blocks, block_size]; the end of a row is padded.
+        stored: uint8, shape [rows, blocks, block_size]; the end of a row is padded.
         scales: float32, shape [rows, blocks].
         zero_points: uint8, shape [rows, blocks]; None where symmetric.
         columns: weights of a row, without the padding.

@@ -7,29 +7,29 @@ scikit-learn operator, keeps every activation in memory, and works on several co
 """
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 import numpy as np
-from onnx import ModelProto, NodeProto, numpy_helper
+import onnx_ir as ir
 
 from stages.common.base.errors import ParamsError
 from stages.common.base.params import Quantize
-from stages.quantize import graphs, qdq, ranges
-from stages.quantize.decision import Decision, kept
-from stages.quantize.fusing import fold_scales, join_bias, pool_last
-from stages.quantize.inventory import WeightedNode
+from stages.common.graph.walk import name_of, number
+from stages.common.graph.weights import WeightedNode
+from stages.quantize import linear
 from stages.quantize.linear import Quantized
-from stages.quantize.methods import Calibration
-from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewriter, Rule, Site
+from stages.quantize.methods import CalibrationFeeds
+from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
+from stages.quantize.methods.static import fold_scales, join_bias, pool_last, qdq, ranges
+from stages.quantize.outcome import NodeOutcome, kept
 
 OP_TYPES = BY_DEFAULT = frozenset({"Conv", "Gemm", "MatMul"})
-WHY_NOT: Mapping[str, str] = MappingProxyType({})
+WHY_NOT: Mapping[str, str] = {}
 
-OPSET = 10
-"""QuantizeLinear came with it."""
-
-CHANNEL_OPSET = 13
+OPSET = 13
 """QuantizeLinear along an axis came with it."""
+
+OLDEST_OPSET = 10
+"""QuantizeLinear came with it."""
 
 _BIAS_LIMIT = 2.0**30
 """A bias is held in 32 bits, in steps of input scale times weight scale; this leaves room for the sum it joins."""
@@ -38,8 +38,8 @@ _LEVELS = {"QUInt8": (np.uint8, 0, 255), "QInt8": (np.int8, -128, 127)}
 
 
 def quantize(
-    model: ModelProto, nodes: Sequence[WeightedNode], params: Quantize, calibration: Calibration
-) -> tuple[ModelProto, dict[str, Decision]]:
+    model: ir.Model, nodes: Sequence[WeightedNode], params: Quantize, calibration: CalibrationFeeds
+) -> tuple[ir.Model, dict[str, NodeOutcome]]:
     """Quantize `nodes`; see `Method`.
 
     Raises:
@@ -51,101 +51,108 @@ def quantize(
             f"quantize.weight_type is {params.weight_type}, which is for quantize.method weight_only; "
             "static takes QInt8 or QUInt8."
         )
-    version = graphs.opset(model) or 0
-    if version < OPSET:
+    version = model.opset_imports.get("", 0)
+    if version < OLDEST_OPSET:
         reason = (
-            f"needs opset {OPSET}, the model has {version} and cannot be converted; export it with opset 13 or later"
+            f"needs opset {OLDEST_OPSET}, the model has {version} and cannot be converted; "
+            "export it with opset 13 or later"
         )
         return model, {node.name: kept(reason) for node in nodes}
-    quantized = graphs.copy(model)
+    quantized = model.clone()
     named = {node.name for node in nodes}
-    fold_scales(quantized, named)
-    join_bias(quantized, named)
-    pool_last(quantized)
+    fold_scales.apply(quantized, named)
+    join_bias.apply(quantized, named)
+    pool_last.apply(quantized)
     rewriter = Rewriter(quantized, params)
-    flow = qdq.Flow(quantized.graph)
-    decisions = _unfit(rewriter, nodes)
-    chosen = {at for at, node in enumerate(flow.nodes) if node.name in named - set(decisions)}
+    outcomes = _unfit(rewriter, nodes)
+    graph = quantized.graph
+    chosen = [node for node in graph if node.name in named - set(outcomes)]
     if not chosen:
-        return model, decisions
-    found = ranges.collect(quantized, sorted(flow.plan(chosen).tensors), calibration, params.calibration.method)
-    blind = {at for at in chosen if not set(flow.quantized_by(at)) <= set(found)}
-    for at in blind:
-        decisions[flow.nodes[at].name] = kept(
+        return model, outcomes
+    tensors = {name_of(value): value for value in qdq.plan(graph, chosen).tensors}
+    collected = ranges.collect(quantized, sorted(tensors), calibration, params.calibration.method)
+    known = {tensors[name]: span for name, span in collected.items()}
+    blind = [node for node in chosen if not set(qdq.quantized_by(node)) <= set(known)]
+    for node in blind:
+        outcomes[node.name or ""] = kept(
             "its activations are not float32, or held no finite value on the calibration samples"
         )
-    plan = flow.plan(chosen - blind, allowed=set(found))
-    scales = {name: _activation_scale(found[name], params.activation_type) for name in set(plan.tensors.values())}
-    names = {name: _store_scale(rewriter, name, *scales[name]) for name in sorted(scales)}
-    inputs = {flow.nodes[at].name: float(scales[plan.tensors[flow.nodes[at].input[0]]][0]) for at in chosen - blind}
-    qdq.rewrite(quantized.graph, plan, names, rewriter.names)
-    rules = {name: _rule(scale, version >= CHANNEL_OPSET) for name, scale in inputs.items()}
-    return quantized, decisions | rewriter.rewrite(rules)
+    sighted = [node for node in chosen if node not in blind]
+    plan = qdq.plan(graph, sighted, allowed=set(known))
+    scales = {value: _activation_scale(known[value], params.activation_type) for value in plan.tensors.values()}
+    stored = {value: _store_scale(rewriter, value, *scales[value]) for value in sorted(scales, key=name_of)}
+    inputs = {node.name or "": scales[plan.tensors[_activation(node)]] for node in sighted}
+    qdq.rewrite(graph, plan, stored, rewriter.names)
+    rewrites = {name: _rewrite(float(scale), version >= OPSET) for name, (scale, _) in inputs.items()}
+    return quantized, outcomes | rewriter.rewrite(rewrites)
 
 
-def _unfit(rewriter: Rewriter, nodes: Sequence[WeightedNode]) -> dict[str, Decision]:
+def _activation(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
+def _unfit(rewriter: Rewriter, nodes: Sequence[WeightedNode]) -> dict[str, NodeOutcome]:
     """The nodes that have no INT8 form, before anything is changed for them."""
-    main = graphs.scopes(rewriter.model)[0]
-    by_name = {node.name: node for node in main.graph.node}
-    decisions = {}
+    by_name = {node.name: node for node in rewriter.model.graph}
+    outcomes = {}
     for node in nodes:
         if node.graph:
-            decisions[node.name] = kept(
-                f"it stands in the subgraph {node.graph}, which calibration does not see into; "
+            outcomes[node.name] = kept(
+                f"it is in the subgraph {node.graph}, which calibration does not see into; "
                 "quantize.method dynamic quantizes it"
             )
             continue
         try:
-            site = Site(rewriter, main, by_name[node.name])
+            site = Site(rewriter, by_name[node.name])
             _weight_of(site)
             _bias_of(site)
         except KeepFloatError as error:
-            decisions[node.name] = kept(str(error))
-    return decisions
+            outcomes[node.name] = kept(str(error))
+    return outcomes
 
 
-def _rule(input_scale: float, axes_allowed: bool) -> Rule:
+def _rewrite(input_scale: float, axes_allowed: bool) -> Rewrite:
     """Put the weight and the bias of a node behind DequantizeLinear; its input is quantized already."""
 
-    def rule(site: Site) -> str:
+    def rewrite(site: Site) -> str:
         weight, axis = _weight_of(site)
         kind = site.params.weight_type
-        # Unsigned weights have a zero point for each channel, and INT8 kernels take one for all.
+        # Unsigned weights have a zero point per channel, and INT8 kernels take one for all.
         by_channel = site.params.per_channel and axes_allowed and kind == "QInt8" and axis is not None
-        quantized = site.quantized(weight, kind, (axis,) if by_channel and axis is not None else ())
+        axes = (axis,) if by_channel and axis is not None else ()
+        quantized = linear.quantize(weight.values, kind, axes, site.params.reduce_range)
         bias = _bias_of(site)
         if bias is not None:
             quantized = _for_bias(weight.values, quantized, bias.values, input_scale)
-        node = NodeProto()
-        node.CopyFrom(site.node)
-        node.input[1] = _dequantized(site, weight, "int8", quantized, axis if by_channel else None)
+        site.record_loss(weight.values, quantized.dequantized())
+        inputs = [site.input(0), _dequantized(site, weight, "int8", quantized, axis if by_channel else None)]
         if bias is not None:
             integers = _integer_bias(bias.values, quantized, input_scale)
-            site.replace_weight(bias, integers.dequantized())
-            node.input[2] = _dequantized(site, bias, "int32", integers, 0 if by_channel else None)
-        site.nodes.append(node)
+            site.record_loss(bias.values, integers.dequantized())
+            inputs.append(_dequantized(site, bias, "int32", integers, 0 if by_channel else None))
+        site.keep(inputs)
         return f"{kind} per {'channel' if by_channel else 'tensor'}, activations {site.params.activation_type}"
 
-    return rule
+    return rewrite
 
 
 def _weight_of(site: Site) -> tuple[Constant, int | None]:
     """The weight of a node and its axis of output channels; None for a stack of matrices, which has no single one."""
-    if site.constant(1) is None and site.constant(0) is not None:
-        raise KeepFloatError("its constant is on the left; INT8 kernels take it on the right only")
-    weight = site.weight(1)
+    weight = site.right_weight()
     if site.node.op_type == "Conv":
         return weight, 0
     if weight.values.ndim < 2:
         raise KeepFloatError("its weight has one dimension; INT8 kernels need two")
     if site.node.op_type == "Gemm":
-        return weight, 0 if graphs.attribute(site.node, "transB", 0) else 1
+        return weight, 0 if number(site.node, "transB", 0) else 1
     return weight, 1 if weight.values.ndim == 2 else None
 
 
 def _bias_of(site: Site) -> Constant | None:
-    """The bias of a Conv or Gemm as a vector of one value a channel, or None where it has none."""
-    if site.node.op_type == "MatMul" or not site.input(2):
+    """The bias of a Conv or Gemm as a vector of one value per channel, or None where it has none."""
+    if site.node.op_type == "MatMul" or site.input(2) is None:
         return None
     bias, (weight, axis) = site.constant(2), _weight_of(site)
     if bias is None:
@@ -153,7 +160,8 @@ def _bias_of(site: Site) -> Constant | None:
     channels = weight.values.shape[axis or 0]
     if bias.values.size != channels or (bias.values.ndim > 1 and bias.values.shape[-1] != channels):
         raise KeepFloatError(
-            f"its bias has shape {list(bias.values.shape)}; INT8 kernels take one value for each of {channels} channels"
+            f"its bias has shape {list(bias.values.shape)}; INT8 kernels take one value "
+            f"for each of the {channels} channels"
         )
     return Constant(bias.name, bias.values.reshape(-1))
 
@@ -178,7 +186,7 @@ def _integer_bias(bias: np.ndarray, weight: Quantized, input_scale: float) -> Qu
     return Quantized(np.rint(bias / scale.astype(np.float64)).astype(np.int32), scale, np.zeros(scale.shape, np.int32))
 
 
-def _dequantized(site: Site, constant: Constant, suffix: str, quantized: Quantized, axis: int | None) -> str:
+def _dequantized(site: Site, constant: Constant, suffix: str, quantized: Quantized, axis: int | None) -> ir.Value:
     """Store a quantized constant, and emit what turns it into floats again."""
     shape = () if axis is None else (-1,)
     inputs = [
@@ -193,18 +201,17 @@ def _dequantized(site: Site, constant: Constant, suffix: str, quantized: Quantiz
     return site.emit("DequantizeLinear", inputs, output, axis=axis)
 
 
-def _activation_scale(found: ranges.Range, kind: str) -> tuple[np.ndarray, np.ndarray]:
+def _activation_scale(span: ranges.Range, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Scale and zero point that cover a range and 0: zero_point = lowest level - low / scale, rounded."""
     dtype, lowest, highest = _LEVELS[kind]
-    low, high = min(found[0], 0.0), max(found[1], 0.0)
+    low, high = min(span[0], 0.0), max(span[1], 0.0)
     scale = (high - low) / (highest - lowest)
     if scale < np.finfo(np.float32).tiny:
         scale = 1.0
     return np.array(scale, np.float32), np.array(round(lowest - low / scale), dtype)
 
 
-def _store_scale(rewriter: Rewriter, name: str, scale: np.ndarray, zero_point: np.ndarray) -> qdq.Scale:
-    names = qdq.Scale(rewriter.names.fresh(f"{name}_scale"), rewriter.names.fresh(f"{name}_zero_point"))
-    stored = ((names.scale, scale), (names.zero_point, zero_point))
-    rewriter.model.graph.initializer.extend(numpy_helper.from_array(values, label) for label, values in stored)
-    return names
+def _store_scale(rewriter: Rewriter, value: ir.Value, scale: np.ndarray, zero_point: np.ndarray) -> qdq.Scale:
+    return qdq.Scale(
+        rewriter.store(f"{value.name}_scale", scale), rewriter.store(f"{value.name}_zero_point", zero_point)
+    )

@@ -1,11 +1,10 @@
 """Which nodes of a model have a weight: a constant tensor of floats that a quantizer could make smaller."""
 
-import math
 from dataclasses import dataclass
 
-from onnx import ModelProto, NodeProto, TensorProto, helper
+import onnx_ir as ir
 
-from stages.quantize.graphs import Scope, all_nodes, scopes
+from stages.common.graph.walk import MICROSOFT, all_nodes, constant, default, paths
 
 WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     "Attention": (1,),
@@ -24,7 +23,7 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
 }
 """Where the operators that quantizers know have their weights: indices of inputs."""
 
-_MICROSOFT = frozenset({"Attention", "EmbedLayerNormalization", "FusedConv", "FusedGemm", "FusedMatMul"})
+_MICROSOFT_OPERATORS = frozenset({"Attention", "EmbedLayerNormalization", "FusedConv", "FusedGemm", "FusedMatMul"})
 
 _IN_ATTRIBUTES = frozenset(
     {
@@ -39,9 +38,9 @@ _IN_ATTRIBUTES = frozenset(
 )
 
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
-"""What has a tensor as input and does not read its values."""
+"""These have a tensor as input and do not read its values."""
 
-_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,9 @@ class WeightedNode:
     """A node with one weight or more.
 
     Attributes:
-        name: of the node, unique in the model once it is normalised.
+        name: of the node, unique in the model once it is clean.
         op_type: of the node; with its domain in front where that is not the one that `WEIGHT_INPUTS` means.
-        graph: where the node stands: empty for the main graph, else the path of the subgraph.
+        graph: where the node is: empty for the main graph, else the path of the subgraph.
         weights: its constant float inputs that count as weights.
     """
 
@@ -77,47 +76,45 @@ class WeightedNode:
         return sum(weight.nbytes for weight in self.weights)
 
 
-def weighted_nodes(model: ModelProto) -> list[WeightedNode]:
+def weighted_nodes(model: ir.Model) -> list[WeightedNode]:
     """Every node with a weight, in subgraphs too, in the order of the graphs.
 
     A weight is a float initializer at a weight's place of an operator of `WEIGHT_INPUTS`; of any other operator, a
-    float initializer with at least two dimensions above 1 (so that a bias is none).
+    float initializer with at least two dimensions above 1 (so that a bias does not count).
     """
-    found = []
-    for scope in scopes(model):
-        for node in scope.graph.node:
-            weights = tuple(weight for index in range(len(node.input)) if (weight := _weight(scope, node, index)))
+    nodes = []
+    for graph, path in paths(model).items():
+        for node in graph:
+            weights = tuple(weight for index in range(len(node.inputs)) if (weight := _weight(node, index)))
             if weights:
-                found.append(WeightedNode(node.name, _known_as(node), scope.path, weights))
-    return found
+                nodes.append(WeightedNode(node.name or "", known_as(node), path, weights))
+    return nodes
 
 
-def parameters_in_attributes(model: ModelProto) -> list[str]:
+def parameters_in_attributes(model: ir.Model) -> list[str]:
     """The types of operator in the model that keep what they learnt in attributes: trees, linear models."""
     return sorted({node.op_type for node in all_nodes(model) if node.domain == "ai.onnx.ml"} & _IN_ATTRIBUTES)
 
 
-def weight_inputs(node: NodeProto) -> tuple[int, ...] | None:
+def weight_inputs(node: ir.Node) -> tuple[int, ...] | None:
     """Where the node has its weights; None where its operator is not one of `WEIGHT_INPUTS`."""
-    return WEIGHT_INPUTS.get(_known_as(node))
+    return WEIGHT_INPUTS.get(known_as(node))
 
 
-def _known_as(node: NodeProto) -> str:
+def known_as(node: ir.Node) -> str:
     """The operator's name; `Attention` alone is that of ONNX Runtime, for one, and ONNX has one too."""
-    domain = node.domain or "ai.onnx"
-    usual = "com.microsoft" if node.op_type in _MICROSOFT else "ai.onnx"
-    return node.op_type if domain == usual else f"{domain}.{node.op_type}"
+    usual = MICROSOFT if node.op_type in _MICROSOFT_OPERATORS else ""
+    return node.op_type if node.domain == usual else f"{node.domain or 'ai.onnx'}.{node.op_type}"
 
 
-def _weight(scope: Scope, node: NodeProto, index: int) -> Weight | None:
-    places = weight_inputs(node)
-    if not node.input[index] or node.op_type in _SHAPE_ONLY or (places is not None and index not in places):
+def _weight(node: ir.Node, index: int) -> Weight | None:
+    value, places = node.inputs[index], weight_inputs(node)
+    if value is None or node.op_type in _SHAPE_ONLY or (places is not None and index not in places):
         return None
-    tensor = scope.constant(node.input[index]) or scope.default(node.input[index])
-    if tensor is None or tensor.data_type not in _FLOATS:
+    tensor = constant(value) or default(value)
+    if tensor is None or tensor.dtype not in _FLOATS:
         return None
-    shape = tuple(tensor.dims)
+    shape = tuple(tensor.shape.numpy())
     if places is None and sum(size > 1 for size in shape) < 2:
         return None
-    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    return Weight(index, tensor.name, shape, str(dtype), math.prod(shape) * dtype.itemsize)
+    return Weight(index, value.name or "", shape, str(tensor.dtype.numpy()), tensor.nbytes)

@@ -1,16 +1,16 @@
 """The ranges of activations, found by running the fp32 model over samples: what static quantization is calibrated on.
 
 ONNX Runtime's histogram calibrators keep every activation of every sample until the end (issue 21979). Here a sample's
-activations live until the next sample, and what stays is two numbers or one histogram a tensor.
+activations live until the next sample, and what stays is two numbers or one histogram per tensor.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
 from stages.common.model import sessions
-from stages.quantize import graphs
 
 Range = tuple[float, float]
 """Lowest and highest value that the quantized type must reach."""
@@ -31,16 +31,16 @@ _ENTROPY_STRIDE = 16
 _SMOOTHING = 1e-4
 
 
-def collect(model: onnx.ModelProto, names: Sequence[str], feeds: Feeds, method: str) -> dict[str, Range]:
+def collect(model: ir.Model, names: Sequence[str], feeds: Feeds, method: str) -> dict[str, Range]:
     """The range of each float tensor of the main graph that `names` lists, over all samples.
 
-    NaN and infinities are left out of account. A tensor that is not of type float, or never held a finite value, has
-    no range and is missing from the result.
+    NaN and infinities do not count. A tensor that is not of type float, or never held a finite value, has no range
+    and is missing from the result.
 
     Args:
         model: fp32.
         names: of activations.
-        feeds: the calibration samples; passed over once for `minmax`, twice for the others.
+        feeds: the calibration samples; read once for `minmax`, twice for the others.
         method: `minmax`, the whole range; `percentile`, what holds `PERCENTILE` of the values; `entropy`, the
             threshold with the least Kullback-Leibler divergence (see `entropy_threshold`).
 
@@ -67,11 +67,13 @@ def collect(model: onnx.ModelProto, names: Sequence[str], feeds: Feeds, method: 
 class _Probe:
     """A session over `model` that also returns the tensors `names`."""
 
-    def __init__(self, model: onnx.ModelProto, names: Sequence[str]) -> None:
+    def __init__(self, model: ir.Model, names: Sequence[str]) -> None:
         self._names = list(dict.fromkeys(names))
-        outputs = {output.name for output in model.graph.output}
-        probed = graphs.copy(model)
-        probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names if name not in outputs)
+        probed = model.clone()
+        graph = probed.graph
+        values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
+        wanted = {value.name: value for value in values if value.name in self._names}
+        graph.outputs.extend(wanted[name] for name in self._names if not wanted[name].is_graph_output())
         self._session = sessions.open_session(probed, name="the model with its activations as outputs")
 
     def values(self, feeds: Iterable[sessions.Feed]) -> Iterable[tuple[str, np.ndarray]]:
@@ -138,8 +140,7 @@ def _clipping_divergence(counts: np.ndarray, kept: int, levels: int) -> float:
 def _smoothed(counts: np.ndarray) -> np.ndarray:
     """As a distribution in which nothing is impossible: shape as given, sum 1."""
     shares = counts / counts.sum() + _SMOOTHING / len(counts)
-    normalised: np.ndarray = shares / shares.sum()
-    return normalised
+    return cast(np.ndarray, shares / shares.sum())
 
 
 def percentile_range(counts: np.ndarray, span: Range, percent: float = PERCENTILE) -> Range:
