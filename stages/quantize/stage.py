@@ -96,22 +96,22 @@ def quantize(model: ir.Model, data: EvalData, params: Quantize, name: str) -> Qu
     expected = equivalence.reference(session, list(_feeds(data, batch, CHECK_FEEDS * batch)), name)
     del session
     method = methods.by_name(params.method)
-    prepared, steps = _prepared(model, expected, method)
-    refusal.refuse_non_finite_weights(prepared, name)
-    nodes = weighted_nodes(prepared)
+    clean_model, steps = prepared(model, expected, method)
+    refusal.refuse_non_finite_weights(clean_model, name)
+    nodes = weighted_nodes(clean_model)
     selected, outcomes = select(nodes, method, params)
     calibration = partial(_feeds, data, batch, params.calibration.samples)
-    make = partial(method.quantize, prepared, params=params, calibration=calibration)
+    make = partial(method.quantize, clean_model, params=params, calibration=calibration)
     floor = check.SANE_IN_4_BITS if params.weight_type in ("QInt4", "QUInt4") else check.SANE
     fault = partial(check.fault, expected=expected, least_cosine=floor)
     quantized, made = trial.most_that_passes(make, selected, fault)
     quantizable = frozenset(node.name for node in nodes if node.op_type in method.OP_TYPES)
     pairs = saturation.of_model(quantized) if quantized is not None else {}
-    in_attributes = parameters_in_attributes(prepared)
+    in_attributes = parameters_in_attributes(clean_model)
     return Quantization(quantized, nodes, outcomes | made, steps, quantizable, pairs, in_attributes)
 
 
-def _prepared(model: ir.Model, expected: Reference, method: methods.Method) -> tuple[ir.Model, list[Step]]:
+def prepared(model: ir.Model, expected: Reference, method: methods.Method) -> tuple[ir.Model, list[Step]]:
     """The clean model in the opset and the float type that the method needs."""
     model, steps = clean(model, expected)
     name = f"opset converted to {method.OPSET}"

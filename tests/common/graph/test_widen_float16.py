@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from stages.common.model import sessions
-from stages.quantize import check
-from stages.quantize.normalise import half_precision, normalise
+from stages.common.graph.passes import widen_float16
+from stages.common.model import ir_conversion, sessions
+from stages.quantize import stage
+from stages.quantize.methods import by_name
+from tests.onnx_models import applied, ir_model, opened, reference
 from tests.quantize import nets
 from tests.quantize.nets import net, node, normal
 
@@ -38,7 +40,7 @@ def half_feeds(model: ModelProto) -> list[sessions.Feed]:
 
 
 def interface(model: ModelProto) -> list[tuple[str, str, str]]:
-    session = sessions.open_session(model)
+    session = opened(model)
     return [(each.name, each.type, str(each.shape)) for each in (*session.get_inputs(), *session.get_outputs())]
 
 
@@ -47,11 +49,10 @@ def interface(model: ModelProto) -> list[tuple[str, str, str]]:
 def test_every_method_quantizes_a_float16_model(method: str, ends: bool) -> None:
     model = halved(nets.mlp((64, 96, 64)), ends)
     given = half_feeds(model)
-    expected = check.reference(sessions.open_session(model), given[:4], "net")
-    normal_, steps = normalise(model, expected)
+    wide, steps = stage.prepared(ir_model(model), reference(model, given[:4]), by_name(method))
     assert [(step.name, step.undone) for step in steps] == [("float16 made float32", "")]
-    made, decisions = nets.quantized(normal_, given, method=method)
-    assert all(decision.quantized for decision in decisions.values())
+    made, outcomes = nets.quantized(ir_conversion.to_proto(wide), given, method=method)
+    assert all(outcome.quantized for outcome in outcomes.values())
     assert interface(made) == interface(model)
     assert nets.sqnr_db(model, made, given) > 25
 
@@ -74,7 +75,7 @@ def test_constants_types_and_subgraphs_are_widened() -> None:
     ]
     nodes[0].ClearField("input")
     model = halved(net(nodes, {"x": ["N", 16]}, {"y": ["N", 8]}, {"W": normal(16, 8)}))
-    wide, modified = half_precision.widen(model)
+    wide, modified = applied(widen_float16.apply, model)
     assert modified
     assert interface(wide) == interface(model)
     assert nets.sqnr_db(model, wide, half_feeds(model)) > 50
@@ -84,19 +85,13 @@ def test_a_tensor_that_is_input_and_output_at_once_keeps_both_names() -> None:
     nodes = [node("MatMul", "x W", "h"), node("MatMul", "h V", "y")]
     shape = ("N", 16)
     model = halved(net(nodes, {"x": shape}, {"h": shape, "y": shape}, {"W": normal(16, 16), "V": normal(16, 16)}))
-    wide, _ = half_precision.widen(model)
+    wide, _ = applied(widen_float16.apply, model)
     assert interface(wide) == interface(model)
     assert nets.sqnr_db(model, wide, half_feeds(model)) > 50
 
 
 def test_models_without_float16_weights_are_left_alone() -> None:
     for model in (nets.mlp(), net([node("Abs", "x", "y")], {"x": ["N"]}, {"y": ["N"]}, {})):
-        assert half_precision.widen(model) == (model, False)
+        assert not applied(widen_float16.apply, model)[1]
     scalar = net([node("Add", "x one", "y")], {"x": ["N"]}, {"y": ["N"]}, {"one": np.ones((), np.float32)})
-    assert half_precision.widen(halved(scalar))[1] is False
-
-
-def test_the_model_given_is_left_as_it_was() -> None:
-    model = halved(nets.mlp())
-    half_precision.widen(model)
-    assert model == halved(nets.mlp())
+    assert applied(widen_float16.apply, halved(scalar))[1] is False

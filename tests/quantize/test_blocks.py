@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from stages.common.model import sessions
-from stages.quantize import blockwise
+from stages.quantize.methods.weight_only import blocks as blockwise
 
 shapes = st.tuples(st.integers(1, 20), st.integers(1, 150))
 bits = st.sampled_from([4, 8])
