@@ -10,6 +10,7 @@ import onnx
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
+from stages.common.model import ir_conversion
 from stages.export.framework import Converted
 
 NAME = "scikit-learn"
@@ -34,9 +35,9 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
         StageError: skl2onnx cannot convert the estimator, or the inputs are not what an estimator takes.
     """
     arrays = onnx_inputs(inputs)
-    converted = _to_onnx(model, arrays, params.opset)
+    converted = ir_conversion.from_proto(_to_onnx(model, arrays, params.opset))
     # skl2onnx changes names (no spaces, no slashes) and keeps their order.
-    names = [graph_input.name for graph_input in converted.graph.input]
+    names = [value.name or "" for value in converted.graph.inputs]
     return Converted(converted, dict(zip(names, arrays.values(), strict=True)), Fitted(model, inputs))
 
 
