@@ -99,6 +99,7 @@ class OutputTolerance(Section):
 
     abs_tol: NonNegative | None = None
     mean_tol: NonNegative | None = None
+    max_nrmse: NonNegative | None = None
     min_sqnr_db: float | None = None
     min_cosine: Cosine | None = None
 
@@ -108,6 +109,7 @@ class Parity(Section):
 
     abs_tol: NonNegative | None = 0.04
     mean_tol: NonNegative | None = 0.01
+    max_nrmse: NonNegative | None = 0.1
     min_sqnr_db: float | None = None
     min_cosine: Cosine | None = None
     max_flip_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -131,6 +133,7 @@ class Gate(Section):
 
     min_speedup: Positive | None = 0.97
     max_size_ratio: Positive | None = 0.9
+    min_samples: Count | None = 100
     require_quantized: bool = False
 
 
