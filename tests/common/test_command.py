@@ -41,7 +41,7 @@ def start(tmp_path: Path, body: str, *arguments: str) -> "subprocess.Popen[str]"
         ("return 3", 3, ""),
         ("raise StageError('Too\\n   bad.')", 1, "Error: Too bad.\n"),
         ("raise ParamsError('No such key.')", 2, "Error: No such key.\n"),
-        ("open('nowhere/x')", 1, "Error: nowhere/x: No such file or directory. Mend that and run again.\n"),
+        ("open('nowhere/x')", 1, "Error: nowhere/x: No such file or directory. Fix that and run again.\n"),
         (
             "raise MemoryError",
             1,

@@ -23,7 +23,7 @@ def run(name: str, description: str | None, main: Main, add_arguments: AddArgume
     """Run one stage as a command and leave the process with its exit code.
 
     Exit codes: what `main` returns (None is 0), 1 for a `StageError`, 2 for wrong usage or params, 130 for Ctrl-C,
-    143 for SIGTERM. An error is one line on stderr; with `--debug` the traceback stands above it.
+    143 for SIGTERM. An error is one line on stderr, below the traceback with `--debug`.
 
     Args:
         name: of the stage, as in `python -m stages.<name>`.
@@ -55,7 +55,7 @@ def _guarded(main: Main, arguments: argparse.Namespace) -> int:
         code = main(arguments) or 0
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): the files are written, so there is nothing left to say.
+        # The reader of our output went away (`| head`): the files are written, so nothing is lost.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt, TerminatedError) as error:
@@ -78,6 +78,6 @@ def _explained(error: BaseException) -> tuple[str, int]:
             return "Error: Out of memory. Lower serving.batch_size, or run on a machine with more RAM.", 1
         case OSError():
             place = f"{error.filename}: " if error.filename else ""
-            return f"Error: {place}{error.strerror or error}. Mend that and run again.", 1
+            return f"Error: {place}{error.strerror or error}. Fix that and run again.", 1
         case _:
             return f"Error: Unexpected {type(error).__name__}: {error}. Please report it with what --debug prints.", 1

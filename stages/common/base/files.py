@@ -14,7 +14,7 @@ from typing import Any
 
 from stages.common.base.errors import MissingInputError, StageError
 
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp")
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)(?P<old>\.old)?\.tmp")
 
 
 @contextmanager
@@ -29,11 +29,26 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        if temporary.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        _put_in_place(temporary, path)
     finally:
         _remove(temporary)
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Rename `temporary` to `path`. A folder cannot be replaced in one step: the old one is renamed aside first."""
+    if not (temporary.is_dir() and path.is_dir()):
+        temporary.replace(path)
+        return
+    aside = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    try:
+        path.rename(aside)
+        temporary.rename(path)
+    except BaseException:
+        if aside.exists() and not path.exists():
+            aside.rename(path)
+        raise
+    finally:
+        _remove(aside)
 
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
@@ -56,16 +71,16 @@ def read_json(path: Path, made_by: str) -> dict[str, Any]:
 
     Raises:
         MissingInputError: there is no such file.
-        StageError: it holds no JSON object.
+        StageError: it does not hold a JSON object.
     """
     if not path.exists():
         raise MissingInputError(path, made_by)
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StageError(f"{path.as_posix()} is no valid JSON ({error}). Run {made_by} again.") from error
+        raise StageError(f"{path.as_posix()} is not valid JSON ({error}). Run {made_by} again.") from error
     if not isinstance(tree, dict):
-        raise StageError(f"{path.as_posix()} holds no JSON object. Run {made_by} again.")
+        raise StageError(f"{path.as_posix()} does not hold a JSON object. Run {made_by} again.")
     return tree
 
 
@@ -88,7 +103,7 @@ def sha256(*paths: Path) -> str:
 
 
 def rounded(value: float | None, digits: int = 4) -> float | None:
-    """`value` to `digits` significant digits; None for None, NaN and infinities (say why beside it)."""
+    """`value` to `digits` significant digits; None for None, NaN and infinities (report why beside it)."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{float(value):.{digits}g}")
@@ -98,7 +113,10 @@ def _sweep(path: Path) -> None:
     for candidate in path.parent.glob(f".{path.name}.*.tmp"):
         match = _TEMPORARY.fullmatch(candidate.name)
         if match and match["name"] == path.name and not _alive(int(match["pid"])):
-            _remove(candidate)
+            if match["old"] and not path.exists():  # killed between two renames: this is what `path` held
+                candidate.rename(path)
+            else:
+                _remove(candidate)
 
 
 def _alive(pid: int) -> bool:

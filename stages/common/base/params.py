@@ -143,8 +143,8 @@ class Params(Section):
     export: Export = Export()
     quantize: Quantize = Quantize()
     parity: Parity = Parity()
-    bench: Bench = Bench()
     gate: Gate = Gate()
+    bench: Bench = Bench()
 
 
 def load(path: Path = PARAMS) -> Params:
