@@ -1,4 +1,4 @@
-"""Memory and load time of one model, alone in a fresh process. Started by `footprint`, see `child`."""
+"""Memory and load time of one model, alone in its process. `footprint` starts it."""
 
 import ctypes
 import gc
@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages.bench import child
-from stages.bench.feeds import load
+from stages.bench.workers import process
+from stages.bench.workers.feed import load
 from stages.common.model.sessions import open_session, run
 
 _RUNS = 10
@@ -21,16 +21,15 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 def work(job: Any) -> dict[str, Any]:
     """Load one model and run it ten times.
 
-    What ONNX Runtime and the feed need themselves is in memory before the model comes: a session of one node has run.
+    A one-node model runs first, so that what ONNX Runtime and the feed need for themselves is in memory already.
 
     Args:
-        job: `model`, its path; `threads`; `feed` of the model; `one_node`, `model` and `feed` of the smallest
-            model there is.
+        job: `model`, its path; `threads`; `feed` of the model; `one_node`, `model` and `feed` of the one-node model.
 
     Returns:
         `load_ms`, session creation, the shortest of a few; `first_ms`, the first run; `resident_mb`, memory that the
-        model keeps after ten runs, trimmed; `peak_load_mb` and `peak_run_mb`, the most it took meanwhile, null where
-        the system does not tell; `method` of the memory figures.
+        model keeps after ten runs, trimmed; `peak_load_mb` and `peak_run_mb`, its peaks on the way, null where the
+        system does not report them; `method` of the memory figures.
     """
     feed, threads = load(job["feed"]), job["threads"]
     one = job["one_node"]
@@ -55,7 +54,7 @@ def work(job: Any) -> dict[str, Any]:
     resident = _resident_mb() - base
     del session
     return {
-        "load_ms": min([load_seconds, *_loads_again(path, threads, load_seconds)]) * 1e3,
+        "load_ms": min([load_seconds, *_reloads(path, threads, load_seconds)]) * 1e3,
         "first_ms": (first_end - first) * 1e3,
         "resident_mb": resident,
         "peak_load_mb": None if peak_load is None else peak_load - base,
@@ -64,8 +63,8 @@ def work(job: Any) -> dict[str, Any]:
     }
 
 
-def _loads_again(path: Path, threads: int, seconds: float) -> list[float]:
-    """Seconds that further session creations take, each from trimmed memory like the first; none of a slow model."""
+def _reloads(path: Path, threads: int, seconds: float) -> list[float]:
+    """Seconds of further session creations, each from trimmed memory like the first; none for a model that is slow."""
     durations = []
     for _ in range(min(_RELOADS, int(_RELOAD_SECONDS / seconds))):
         _trim()
@@ -77,7 +76,7 @@ def _loads_again(path: Path, threads: int, seconds: float) -> list[float]:
 
 
 def _trim() -> None:
-    """Give back what is free, so that what stays is what is used. glibc keeps it otherwise; others lack the call."""
+    """Return free memory to the system, so that only what is used remains; glibc alone holds it back, and can."""
     gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -99,7 +98,7 @@ def _peak_mb() -> float | None:
 
 
 def _reset_peak() -> None:
-    # ru_maxrss knows no reset, and a child inherits that of its parent.
+    # ru_maxrss cannot be reset, and a child inherits that of its parent.
     if _CLEAR_REFS.exists():
         _CLEAR_REFS.write_text("5", encoding="ascii")
 
@@ -112,4 +111,4 @@ def _status_mb(key: str) -> float:
 
 
 if __name__ == "__main__":
-    child.serve(work)
+    process.serve(work)

@@ -1,7 +1,6 @@
-"""A measuring process: a fresh interpreter that reads one job as JSON, does it, and answers in JSON.
+"""Both ends of a worker: a fresh interpreter that reads one job as JSON, does it, and answers in JSON.
 
-Memory layout differs from process to process and stays within one, so one process is one observation. The measuring
-modules import little (numpy, ONNX Runtime), and nothing that the stage itself needs is in their memory.
+Memory layout differs from process to process and stays the same within one, so one process is one observation.
 """
 
 import ctypes
@@ -16,23 +15,23 @@ from typing import Any
 
 from stages.common.base.errors import StageError
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 _PR_SET_PDEATHSIG = 1
 
 
-def ask(module: str, job: Mapping[str, Any], keep: Sequence[int] = ()) -> Any:
+def ask(worker: str, job: Mapping[str, Any], keep: Sequence[int] = ()) -> Any:
     """Do `job` in a fresh process and return its answer.
 
     Args:
-        module: of this room, started as `python -m stages.bench.<module>`; it calls `serve`.
+        worker: a module of this package that calls `serve` when started as `python -m stages.bench.workers.<worker>`.
         job: what JSON can hold.
-        keep: file descriptors that the process holds for as long as it lives: that of the lock.
+        keep: file descriptors that the process keeps open as long as it lives: that of the lock.
 
     Raises:
-        StageError: the process said so, or died.
+        StageError: the worker reported an error, or died.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", f"stages.bench.{module}", str(os.getpid())],
+        [sys.executable, "-m", f"stages.bench.workers.{worker}", str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -43,13 +42,13 @@ def ask(module: str, job: Mapping[str, Any], keep: Sequence[int] = ()) -> Any:
         errors="replace",
     )
     try:
-        answer, complaint = process.communicate(json.dumps(job))
+        answer, stderr = process.communicate(json.dumps(job))
     except BaseException:
         process.kill()
         process.wait()
         raise
     if process.returncode != 0:
-        raise StageError(_epitaph(process.returncode, complaint))
+        raise StageError(_cause_of_death(process.returncode, stderr))
     tree = json.loads(answer)
     if "error" in tree:
         raise StageError(tree["error"])
@@ -57,9 +56,9 @@ def ask(module: str, job: Mapping[str, Any], keep: Sequence[int] = ()) -> Any:
 
 
 def serve(work: Callable[[Any], Any]) -> None:
-    """The other side of `ask`: read the job, `work`, answer. Dies with the process that asked."""
+    """The worker's end of `ask`: read the job, `work`, answer. Dies with the process that asked."""
     _die_with(int(sys.argv[1]))
-    # Whatever a library prints must not get between us and who asked.
+    # Whatever a library prints must not end up in the answer.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
@@ -70,14 +69,14 @@ def serve(work: Callable[[Any], Any]) -> None:
     out.close()
 
 
-def _die_with(asker: int) -> None:
+def _die_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != asker:  # it died before that was said
+        if os.getppid() != parent:  # it died before this took effect
             os._exit(1)
 
 
-def _epitaph(code: int, complaint: str) -> str:
+def _cause_of_death(code: int, stderr: str) -> str:
     if code == -signal.SIGKILL:
         return (
             "A measuring process was killed (SIGKILL), as Linux does when memory runs out. "
@@ -85,8 +84,8 @@ def _epitaph(code: int, complaint: str) -> str:
         )
     if code < 0:
         return (
-            f"A measuring process died of {signal.Signals(-code).name}, inside ONNX Runtime most likely. "
+            f"A measuring process died of {signal.Signals(-code).name}, most likely inside ONNX Runtime. "
             "Run parity to see whether both models run."
         )
-    last = complaint.strip().splitlines()[-1:] or ["it said nothing"]
+    last = stderr.strip().splitlines()[-1:] or ["it printed nothing"]
     return f"A measuring process failed: {last[0].rstrip('.')}. Please report it."

@@ -1,24 +1,22 @@
-"""The speed-up of one model over another: launches until the interval is narrow, or the budget is spent."""
+"""The speed-up of one model over another: launches until the interval is narrow enough, or the budget is spent."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from stages.bench import child
-from stages.bench.comparison import MIN_LAUNCHES, Comparison, Launch, summed_up
-from stages.bench.feeds import StoredFeed
+from stages.bench.inputs import ModelPair
+from stages.bench.timing import MIN_LAUNCHES, Launch, PairedTiming, summarize
+from stages.bench.workers import process
+from stages.bench.workers.feed import StoredFeed
 
 SECONDS = 0.4
-"""Timed in one launch: about where more seconds and more launches narrow the interval by as much."""
-
-Pair = tuple[Path, Path]
+"""Timed in one launch: about where more seconds and more launches narrow the interval equally."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class LaunchSettings:
     """How to launch: intra-op `threads`, the `seed` of every order, and the descriptor of the `lock`."""
 
     threads: int
@@ -26,20 +24,20 @@ class Settings:
     lock: int
 
 
-def compare(
-    models: Pair,
+def time_pair(
+    models: ModelPair,
     feeds: Sequence[StoredFeed],
-    settings: Settings,
+    settings: LaunchSettings,
     *,
     budget: float,
     target: float,
     seconds: float = SECONDS,
     launched: Callable[[], object] = lambda: None,
-) -> list[Comparison]:
+) -> list[PairedTiming]:
     """Time two models on each of `feeds`, in at least MIN_LAUNCHES fresh processes.
 
     It stops when every interval's half-width is at most `target`, or when `budget` seconds are spent; never because of
-    where an interval lies, which would make a difference out of chance.
+    where an interval lies, which would turn chance into a difference.
 
     Args:
         models: fp32 and INT8.
@@ -51,7 +49,7 @@ def compare(
         launched: called after each launch.
 
     Returns:
-        One comparison for each of `feeds`.
+        One timing for each of `feeds`.
 
     Raises:
         StageError: a model does not load or run.
@@ -64,30 +62,32 @@ def compare(
         if len(launches) < MIN_LAUNCHES:
             continue
         by_feed = zip(feeds, zip(*launches, strict=True), strict=True)
-        found = [summed_up(each, feed.samples, target) for feed, each in by_feed]
-        if all(each.stopped_by == "target" for each in found) or time.monotonic() >= end:
-            return found
+        timings = [summarize(of_feed, feed.samples, target) for feed, of_feed in by_feed]
+        if all(timing.stopped_by == "target" for timing in timings) or time.monotonic() >= end:
+            return timings
 
 
-def median_ms(model: Path, feed: StoredFeed, settings: Settings, seconds: float) -> float:
-    """The median time of one call of `model` in one launch, in milliseconds.
+def median_ms(models: ModelPair, feed: StoredFeed, settings: LaunchSettings, seconds: float) -> float:
+    """The median time of one call of two equal models in one launch, in milliseconds.
 
     Raises:
         StageError: the model does not load or run.
     """
-    (launch,) = _launch((model, model), [feed], settings, seconds, 0)
+    (launch,) = _launch(models, [feed], settings, seconds, 0)
     return float(np.median(launch.medians())) / 1e6
 
 
-def _launch(models: Pair, feeds: Sequence[StoredFeed], settings: Settings, seconds: float, number: int) -> list[Launch]:
+def _launch(
+    models: ModelPair, feeds: Sequence[StoredFeed], settings: LaunchSettings, seconds: float, number: int
+) -> list[Launch]:
     job = {
         "models": [str(path) for path in models],
         "threads": settings.threads,
-        "feeds": [each.job() for each in feeds],
+        "feeds": [feed.job() for feed in feeds],
         "seconds": seconds,
         "turn": number + settings.seed,
     }
     return [
-        Launch([(np.array(fp32), np.array(int8)) for fp32, int8 in each["rounds"]], each["cpu_share"])
-        for each in child.ask("launch", job, (settings.lock,))
+        Launch([(np.array(fp32), np.array(int8)) for fp32, int8 in timed["rounds"]], timed["cpu_share"])
+        for timed in process.ask("launch", job, (settings.lock,))
     ]

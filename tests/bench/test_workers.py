@@ -12,8 +12,9 @@ import onnx
 import psutil
 import pytest
 
-from stages.bench import child, one_node
-from stages.bench.feeds import store
+from stages.bench.inputs import write_one_node
+from stages.bench.workers import process as worker
+from stages.bench.workers.feed import store
 from stages.common.base.errors import StageError
 from tests import sources
 
@@ -29,7 +30,7 @@ def launch_job(folder: Path, **changes: object) -> dict[str, object]:
 
 
 def test_a_launch_times_both_models_in_rounds(tmp_path: Path) -> None:
-    (answer,) = child.ask("launch", launch_job(tmp_path))
+    (answer,) = worker.ask("launch", launch_job(tmp_path))
     assert len(answer["rounds"]) >= 4
     for fp32, int8 in answer["rounds"]:
         assert len(fp32) >= 4
@@ -42,11 +43,11 @@ def test_a_launch_measures_each_feed(tmp_path: Path) -> None:
     feeds = [
         store(tmp_path / f"{size}.npz", {"x": np.ones((size, 4), np.float32)}, samples=size).job() for size in (1, 16)
     ]
-    assert len(child.ask("launch", launch_job(tmp_path, feeds=feeds))) == 2
+    assert len(worker.ask("launch", launch_job(tmp_path, feeds=feeds))) == 2
 
 
 def test_two_threads_are_measured_as_well(tmp_path: Path) -> None:
-    assert child.ask("launch", launch_job(tmp_path, threads=2))
+    assert worker.ask("launch", launch_job(tmp_path, threads=2))
 
 
 def test_a_probe_finds_the_memory_of_a_model(tmp_path: Path) -> None:
@@ -57,9 +58,9 @@ def test_a_probe_finds_the_memory_of_a_model(tmp_path: Path) -> None:
         "model": str(model),
         "threads": 1,
         "feed": feed.job(),
-        "one_node": one_node.write(tmp_path).job(),
+        "one_node": write_one_node(tmp_path).job(),
     }
-    answer = child.ask("probe", job)
+    answer = worker.ask("probe", job)
     assert 15 < answer["resident_mb"] < 40
     if sys.platform == "linux":
         assert answer["peak_load_mb"] > 15
@@ -75,37 +76,37 @@ def test_the_profile_names_the_operators_of_both_models(tmp_path: Path) -> None:
         "models": [str(tmp_path / "model.onnx")] * 2,
         "threads": 1,
         "feed": feed.job(),
-        "one_node": one_node.write(tmp_path).job(),
+        "one_node": write_one_node(tmp_path).job(),
         "folder": str(tmp_path),
     }
-    answer = child.ask("profiler", job)
+    answer = worker.ask("profiler", job)
     assert set(answer) == {"fp32", "int8"}
     assert set(answer["fp32"]) == {"Gemm"}
 
 
 def test_a_model_that_does_not_load_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
     broken = str(tmp_path / "broken.onnx")
     with pytest.raises(StageError, match=r"cannot load .*broken\.onnx"):
-        child.ask("launch", launch_job(tmp_path, models=[broken, broken]))
+        worker.ask("launch", launch_job(tmp_path, models=[broken, broken]))
 
 
 def test_a_feed_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
     feed = store(tmp_path / "wrong.npz", {"x": np.ones((2, 5), np.float32)}, samples=2)
     with pytest.raises(StageError, match="does not run on the evaluation data"):
-        child.ask("launch", launch_job(tmp_path, feeds=[feed.job()]))
+        worker.ask("launch", launch_job(tmp_path, feeds=[feed.job()]))
 
 
-def test_a_process_that_is_killed_is_said_to_be(tmp_path: Path) -> None:
+def test_a_killed_process_is_reported(tmp_path: Path) -> None:
     asking = subprocess.Popen(
         [sys.executable, "-c", asking_code(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     os.kill(measuring_process(asking.pid), signal.SIGKILL)
-    _, complaint = asking.communicate(timeout=60)
-    assert "was killed (SIGKILL), as Linux does when memory runs out" in complaint
+    _, stderr = asking.communicate(timeout=60)
+    assert "was killed (SIGKILL), as Linux does when memory runs out" in stderr
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux informs a child that its parent died")
 def test_a_measuring_process_dies_with_the_stage(tmp_path: Path) -> None:
     asking = subprocess.Popen([sys.executable, "-c", asking_code(tmp_path)], cwd=ROOT)
     measuring = measuring_process(asking.pid)
@@ -116,21 +117,21 @@ def test_a_measuring_process_dies_with_the_stage(tmp_path: Path) -> None:
 
 def asking_code(folder: Path) -> str:
     return textwrap.dedent(f"""
-        from stages.bench import child
-        child.ask("launch", {launch_job(folder, seconds=600)!r})
+        from stages.bench.workers import process
+        process.ask("launch", {launch_job(folder, seconds=600)!r})
     """)
 
 
 def measuring_process(asking: int) -> int:
     """Its process id, once it measures."""
-    found: list[psutil.Process] = []
+    children: list[psutil.Process] = []
 
     def started() -> bool:
-        found[:] = psutil.Process(asking).children()
-        return bool(found) and found[0].memory_maps() is not None and "onnxruntime" in str(found[0].memory_maps())
+        children[:] = psutil.Process(asking).children()
+        return bool(children) and "onnxruntime" in str(children[0].memory_maps())
 
     wait_until(started)
-    return int(found[0].pid)
+    return int(children[0].pid)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
