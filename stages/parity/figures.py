@@ -119,8 +119,7 @@ def measured(measurement: Measurement, threshold: float | None) -> Tree:
         "threads": setting.serving.threads,
         "isa": isa.here(),
         "onnxruntime": onnxruntime.__version__,
-        "fp32_sha256": setting.sha256[0],
-        "int8_sha256": setting.sha256[1],
+        "sha256": dict(zip(("fp32", "int8"), setting.sha256, strict=True)),
     }
     return tree
 
