@@ -37,7 +37,7 @@ def refuse_foreign_metrics(evidence: Evidence, serving: Serving) -> list[str]:
     _same_models(evidence)
     _same_threads(evidence, serving)
     if LOCK.exists():
-        for stage, change in stale(_dvc_status(), yaml12.load(LOCK.read_text(encoding="utf-8")), _params()):
+        for stage, change in changes_since_lock():
             pull = ", or `dvc pull` if a remote holds it" if change.endswith("is missing") else ""
             raise StageError(
                 f"The metrics do not belong to the files as they stand: {change}. {stage} must run: `dvc repro`{pull}."
@@ -45,6 +45,15 @@ def refuse_foreign_metrics(evidence: Evidence, serving: Serving) -> list[str]:
         return []
     _models_as_they_stand(evidence)
     return ["There is no dvc.lock, so only models, machine and threads were checked, not params, data and code."]
+
+
+def changes_since_lock() -> list[tuple[str, str]]:
+    """What changed since `dvc.lock` was written, as `stale` yields it.
+
+    Raises:
+        StageError: `dvc status` fails.
+    """
+    return list(stale(_dvc_status(), yaml12.load(LOCK.read_text(encoding="utf-8")), _params()))
 
 
 def stale(status: Tree, lock: Tree, params: Tree) -> Iterator[tuple[str, str]]:

@@ -101,6 +101,18 @@ def test_a_changed_host_measures_again_and_does_nothing_else(ran: Project) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("key", "value"), [("cpu.isa", "avx2"), ("onnxruntime", "1.0.0")])
+def test_parity_is_judged_again_on_another_instruction_set_or_runtime(ran: Project, key: str, value: str) -> None:
+    host = ran.metrics("host")
+    group, _, leaf = key.rpartition(".")
+    (host[group] if group else host)[leaf] = value
+    (ran.root / "metrics" / "host.json").write_text(json.dumps(host))
+    status = json.loads(ran.run("dvc", "status", "--json", "parity").stdout)
+    ran.restore()
+    assert status == {"parity": [{"changed deps": {"metrics/host.json": {key: "modified"}}}]}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "stale"),
     [
