@@ -19,12 +19,12 @@ def main() -> int:
     except StageError as error:
         return problem(str(error))
     # Models live in DVC's cache and may not be here; that the pipeline made them, dvc.lock says.
-    changes = [(stage, change) for stage, change in changes if not change.startswith("artifacts/")]
-    if not changes:
+    sentences = [f"{change}: {stage} must run" for stage, change in changes if not change.startswith("artifacts/")]
+    if not sentences:
         print("The committed metrics belong to this commit.")
         return 0
     return problem(
-        f"The committed metrics are not those of this commit: {'; '.join(dict.fromkeys(f'{change} ({stage} must run)' for stage, change in changes))}. "
+        f"The committed metrics are not those of this commit: {'; '.join(dict.fromkeys(sentences))}. "
         "Run `dvc repro`, and commit dvc.lock and metrics/."
     )
 
