@@ -1,1 +1,1 @@
-"""Where your model lives: code that `export.source` names, or `.onnx` files with their evaluation data."""
+"""Where your model lives: the code that `export.source` names, or model files with their evaluation data."""

@@ -1,4 +1,4 @@
-"""The model that the pipeline ships with: handwritten digits, a standardised MLP of 1.1 million weights."""
+"""The model that comes with the pipeline: an MLP with 1.1 million weights that reads handwritten digits."""
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -25,7 +25,7 @@ def build(seed: int) -> tuple[Pipeline, np.ndarray, np.ndarray]:
     model = make_pipeline(
         StandardScaler(), MLPClassifier((1024, 1024), tol=1e-3, n_iter_no_change=5, random_state=seed)
     )
-    # Sums in BLAS depend on the number of threads; with one the weights do not depend on the number of cores.
+    # Sums in BLAS depend on the number of threads: with one thread, the weights are the same on any number of cores.
     with threadpool_limits(1):
         model.fit(train, train_labels)
     return model, test, test_labels

@@ -1,6 +1,7 @@
 """Small models for the tests, as `export.source` names them: tests.sources:forest."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,20 +23,20 @@ Built = tuple[Any, Any, Any]
 
 
 def forest(seed: int) -> Built:
-    """Trees: nothing in them can be quantized."""
+    """A forest: nothing in it can be quantized."""
     x, y = load_breast_cancer(return_X_y=True)
     return RandomForestClassifier(20, random_state=seed).fit(x[:300], y[:300]), x[300:].astype(np.float32), y[300:]
 
 
 def small_mlp(seed: int) -> Built:
-    """An MLP that trains in a blink: 64-64-10."""
+    """A small MLP, 64-64-10."""
     x, y = load_digits(return_X_y=True)
     model = make_pipeline(MinMaxScaler(), MLPClassifier((64,), tol=1e-2, n_iter_no_change=2, random_state=seed))
     return model.fit(x[:1000], y[:1000]), x[1000:].astype(np.float32), y[1000:]
 
 
 def regressor() -> Built:
-    """An MLP whose one output is an unbounded number."""
+    """A regressor: one output, not bounded."""
     x, y = load_diabetes(return_X_y=True)
     model = make_pipeline(
         StandardScaler(),
@@ -53,7 +54,7 @@ def text_labels() -> Built:
 
 
 def data_frame() -> tuple[Any, Any, Any]:
-    """A pipeline on a data frame: a number, a word and a whole number."""
+    """A pipeline on a data frame with a float, a text and an integer column."""
     import pandas as pd
 
     random = np.random.default_rng(0)
@@ -71,7 +72,7 @@ def data_frame() -> tuple[Any, Any, Any]:
 
 
 def odd_columns() -> Built:
-    """A data frame with a space and a slash in its columns' names, and numbers that it holds as objects."""
+    """A data frame with spaces and slashes in its column names, and a column of numbers of dtype object."""
     _, frame, price = data_frame()
     frame = frame.rename(columns={"age": "age (years)", "rooms": "rooms/flat"})
     frame["rooms/flat"] = frame["rooms/flat"].astype(object)
@@ -82,25 +83,25 @@ def odd_columns() -> Built:
 
 
 def scaler() -> tuple[Any, Any]:
-    """A transformer: no decision, no labels."""
+    """A transformer: it decides nothing, and there are no labels."""
     x, _ = load_diabetes(return_X_y=True)
     return StandardScaler().fit(x), x.astype(np.float32)
 
 
 def margins() -> Built:
-    """A classifier without probabilities, and without the option that leaves ZipMap out."""
+    """A classifier without probabilities, to which skl2onnx's option zipmap does not apply."""
     x, y = load_breast_cancer(return_X_y=True)
     return LinearSVC().fit(x[:300], y[:300]), x[300:], y[300:]
 
 
 def clusters() -> tuple[Any, Any]:
-    """A clusterer: labels, and distances that its `predict` does not give."""
+    """A clusterer: the export returns distances, `predict` does not."""
     x, _ = load_diabetes(return_X_y=True)
     return KMeans(3, random_state=0).fit(x), x
 
 
 def two_numbers() -> Built:
-    """A regressor of two numbers a sample, which skl2onnx writes one behind the other."""
+    """A regressor with two targets, which skl2onnx returns one after the other."""
     x, y = load_diabetes(return_X_y=True)
     y = np.stack([y, -y], axis=1)
     model = MLPRegressor(hidden_layer_sizes=(16,), max_iter=20, tol=1e9, n_iter_no_change=1, random_state=0)
@@ -115,25 +116,25 @@ def several_labels() -> Built:
 
 
 def texts() -> Built:
-    """A text classifier, whose samples are a row of texts."""
+    """A text classifier: its samples are a one-dimensional array of texts."""
     x = np.array(["good day", "bad day", "good night", "bad night"] * 10)
     y = np.array([1, 0, 1, 0] * 10)
     return make_pipeline(TfidfVectorizer(lowercase=False), LogisticRegression()).fit(x, y), x, y
 
 
 def texts_in_a_column() -> Built:
-    """The same with samples that the estimator itself does not take."""
+    """The same with samples in a shape that the estimator does not take."""
     model, x, y = texts()
     return model, x.reshape(-1, 1), y
 
 
 def ragged() -> tuple[Any, Any]:
-    """Samples of different lengths."""
+    """Samples of unequal lengths."""
     return linear(), {"x": [[1, 2, 3, 4], [1]]}
 
 
 def without_weights() -> tuple[Any, Any]:
-    """A model that was loaded without its external data."""
+    """A model loaded without its external data."""
     model = linear()
     weight = model.graph.initializer[0]
     weight.ClearField("raw_data")
@@ -143,12 +144,25 @@ def without_weights() -> tuple[Any, Any]:
 
 
 def leaves() -> Built:
-    """Code that ends the process."""
+    """A callable that ends the process."""
     raise SystemExit(3)
 
 
+def endless() -> Built:
+    """A training that does not end, of an estimator that catches KeyboardInterrupt; it leaves a file once it began."""
+    x, y = load_digits(return_X_y=True)
+
+    class Reporting(MLPClassifier):  # type: ignore[misc]
+        def _update_no_improvement_count(self, *arguments: Any) -> None:
+            Path("training").touch()
+            super()._update_no_improvement_count(*arguments)
+
+    model = Reporting((64,), max_iter=10**6, tol=0, n_iter_no_change=10**6, random_state=0)
+    return model.fit(x, y), x.astype(np.float32), y
+
+
 def dice() -> tuple[Any, Any]:
-    """A model that adds noise to what it is given."""
+    """A model that adds random noise to its input."""
     shape = ["n", 4]
     nodes = [
         helper.make_node("RandomNormalLike", ["x"], ["noise"]),
@@ -179,26 +193,26 @@ def onnx_model() -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
 
 
 def bare_array() -> tuple[onnx.ModelProto, np.ndarray]:
-    """An ONNX model with its only input's data."""
+    """An ONNX model with a bare array for its only input."""
     return linear(), np.ones((8, 4), np.float32)
 
 
 def nothing() -> None:
-    """No model at all."""
+    """A callable that returns nothing."""
 
 
 def raises() -> Built:
-    """A callable with a defect."""
+    """A callable that fails."""
     raise RuntimeError("the data base is down")
 
 
 def other_framework() -> tuple[Callable[[], None], np.ndarray]:
-    """A model of a framework that export does not know."""
+    """A model that no converter knows."""
     return nothing, np.ones((8, 4), np.float32)
 
 
 def infinite() -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
-    """A model that runs out of the range of float32 on sample 5."""
+    """A model whose answer to sample 5 overflows float32."""
     model, inputs = linear(), np.ones((8, 4), np.float32)
     inputs[5] = 3e38
     return model, {"x": inputs}

@@ -1,19 +1,22 @@
 """Export your model to ONNX, with the evaluation data that the later stages judge it on.
 
-Reads   what export.source names (and export.eval_data).
-Writes  artifacts/model.onnx, artifacts/model.onnx.data, artifacts/eval/, metrics/export.json.
+Reads   what export.source names, and export.eval_data.
+Writes  artifacts/model.onnx, artifacts/model.onnx.data, artifacts/eval/, metrics/export.json,
+        metrics/details/export.json.
 Params  export.
 """
 
 import argparse
 
 from stages.common.base import command, params
-from stages.export.exporting import export
+from stages.export import figures, screen, stage
 
 
 def main(_arguments: argparse.Namespace) -> None:
-    """Export, and print what was made."""
-    print(export(params.load().export))
+    """Run the stage, write its metrics, print what it exported."""
+    result = stage.run(params.load().export)
+    figures.write(result)
+    print(screen.render(result))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Evaluation data that a user keeps in files: an `.npz`, or a folder of `.npy` files, keyed by input name.
+"""Evaluation data in the user's own files: an `.npz`, or a folder of `.npy` files, by input name.
 
-In a folder the name may be percent-encoded, as in `artifacts/eval/inputs`: `serving%2Fx%3A0.npy`.
+In a folder, names may be percent-encoded as in `artifacts/eval/inputs`: `serving%2Fx%3A0.npy`.
 """
 
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,17 +20,17 @@ LABELS = "labels"
 
 @contextmanager
 def opened(
-    path: Path, input_names: list[str], scratch: Path
+    path: Path, input_names: Sequence[str], scratch: Path
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
-    """Yield memory-mapped inputs by name, and the labels where an array is called `labels` (and no input is).
+    """Yield memory-mapped inputs by name, and the array called `labels`, unless an input has that name.
 
     Args:
         path: of the `.npz` or the folder.
         input_names: of the model.
-        scratch: a folder for what must be unpacked to be mapped.
+        scratch: a folder for arrays that must be unpacked to be mapped.
 
     Raises:
-        StageError: there is no such file or folder, or it holds no arrays that can be read.
+        StageError: there is no such file or folder, or it holds no readable arrays.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=scratch, prefix=".eval.", suffix=".tmp") as unpacked:
@@ -38,7 +38,7 @@ def opened(
         arrays = {name: _mapped(file, name, path) for name, file in sorted(files.items())}
         labels = arrays.pop(LABELS, None) if LABELS not in input_names else None
         if not arrays:
-            raise StageError(f"export.eval_data {path} holds no array of inputs. Save one for each of: {input_names}.")
+            raise StageError(f"export.eval_data {path} holds no input arrays. Save one per model input.")
         yield arrays, labels
 
 
@@ -47,7 +47,7 @@ def _npy_files(path: Path, unpacked: Path) -> dict[str, Path]:
         return {unquote(file.stem): file for file in path.glob("*.npy")}
     if not path.exists():
         raise StageError(
-            f"export.eval_data is {path}, which is not there. Name an .npz file or a folder of .npy files."
+            f"export.eval_data is {path}, which does not exist. Name an .npz file or a folder of .npy files."
         )
     try:
         with zipfile.ZipFile(path) as archive:
@@ -58,7 +58,7 @@ def _npy_files(path: Path, unpacked: Path) -> dict[str, Path]:
                 with archive.open(member) as source, file.open("wb") as target:
                     shutil.copyfileobj(source, target, 1 << 20)
     except (zipfile.BadZipFile, EOFError) as error:
-        raise StageError(f"export.eval_data {path} is no .npz file. Write it with numpy.savez.") from error
+        raise StageError(f"export.eval_data {path} is not an .npz file. Write it with numpy.savez.") from error
     return files
 
 
@@ -71,6 +71,6 @@ def _mapped(file: Path, name: str, path: Path) -> np.ndarray:
                 f"export.eval_data {path}: the array '{name}' holds Python objects. Save text with dtype str."
             ) from error
         raise StageError(
-            f"export.eval_data {path}: '{name}' is no numpy array ({error}). Save it with numpy."
+            f"export.eval_data {path}: '{name}' is not a numpy array ({error}). Save it with numpy."
         ) from error
     return array

@@ -1,129 +1,107 @@
-"""What `export.source` names: a callable that builds a model, or an ONNX file."""
+"""What `export.source` and `export.eval_data` name, as an ONNX model with its evaluation data."""
 
-import importlib
-import inspect
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
+from stages.common.base import paths
 from stages.common.base.errors import StageError
+from stages.common.base.params import Export
+from stages.export import callables, eval_files, sources
+from stages.export.drift import SourceAnswers
 
-_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-
-Inputs = Any
-"""Evaluation inputs as a callable gives them: one array, a data frame, or a mapping of arrays by input name."""
+MODELS = Path("models")
+"""The folder that dvc.yaml declares as a dependency of export: what changes elsewhere, DVC does not see."""
 
 
 @dataclass(frozen=True)
-class Built:
-    """What a callable returned: the model, evaluation inputs and, where known, their labels."""
+class Exported:
+    """A model that is not published yet, with its evaluation data.
 
-    model: Any
-    inputs: Inputs
+    Attributes:
+        model: the fp32 ONNX model.
+        inputs: evaluation inputs by name; axis 0 counts samples (or feeds).
+        labels: one per sample, or None where they are unknown.
+        origin: what to call the model in an error.
+        framework: that the model came from.
+        source_answers: what the source framework answers; None where the source was ONNX already.
+        notes: sentences on what was cast or left out.
+    """
+
+    model: ir.Model
+    inputs: Mapping[str, np.ndarray]
     labels: np.ndarray | None
+    origin: str
+    framework: str
+    source_answers: SourceAnswers | None
+    notes: tuple[str, ...]
 
 
-def is_callable(source: str) -> bool:
-    """Whether the source has the form package.module:callable; any other is a path."""
-    return _CALLABLE.fullmatch(source) is not None
-
-
-def build(source: str, seed: int) -> Built:
-    """Import and call package.module:callable, with `seed` where it takes one.
-
-    Raises:
-        StageError: it cannot be imported, fails, or returns something else than a model and evaluation data.
-    """
-    function = _import(source)
-    takes_seed = "seed" in inspect.signature(function).parameters
-    try:
-        returned = function(seed=seed) if takes_seed else function()
-    except (Exception, SystemExit) as error:  # the user's code may raise anything
-        raise StageError(
-            f"export.source {source} raised {type(error).__name__}: {str(error).rstrip('.')}. "
-            "Mend it, or see where with --debug."
-        ) from error
-    if not isinstance(returned, tuple) or len(returned) not in (2, 3):
-        raise StageError(
-            f"export.source {source} returned {type(returned).__name__}. "
-            "Return (model, inputs) or (model, inputs, labels), inputs being the evaluation data."
-        )
-    model, inputs, labels = (*returned, None)[:3]
-    return Built(model, inputs, None if labels is None else np.asarray(labels))
-
-
-def _import(source: str) -> Callable[..., Any]:
-    module_name, name = source.split(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise StageError(
-            f"export.source is {source}, but there is no module {error.name}. "
-            "Put it under models/ and run from the repository root, or install it."
-        ) from error
-    except Exception as error:  # importing runs the user's code
-        raise StageError(f"export.source {source}: importing it raised {type(error).__name__}: {error}") from error
-    function: Callable[..., Any] | None = getattr(module, name, None)
-    if not callable(function):
-        known = [each for each, value in vars(module).items() if inspect.isfunction(value) and not each.startswith("_")]
-        raise StageError(
-            f"export.source is {source}, but {module_name} has no function {name}; it has {', '.join(known) or 'none'}."
-        )
-    return function
-
-
-def is_onnx(model: Any) -> bool:
-    """Whether the callable built an ONNX model already."""
-    return isinstance(model, onnx.ModelProto)
-
-
-def is_sklearn(model: Any) -> bool:
-    """Whether the callable built a scikit-learn estimator."""
-    from sklearn.base import BaseEstimator
-
-    return isinstance(model, BaseEstimator)
-
-
-def onnx_path(source: str) -> Path:
-    """The path of an ONNX file.
+@contextmanager
+def opened(params: Export) -> Iterator[Exported]:
+    """Build or read the model and its evaluation data, and convert both to ONNX.
 
     Raises:
-        StageError: there is no such file.
+        StageError: the callable fails, a file cannot be read, no converter knows the model, or its data does not fit.
     """
+    if callables.is_callable(params.source):
+        if params.eval_data is not None:
+            raise StageError(
+                f"export.eval_data is {params.eval_data}, but the callable {params.source} returns the evaluation data "
+                "itself. Set export.eval_data to null."
+            )
+        built = callables.build(params.source, params.seed)
+        yield _exported(built.model, built.inputs, built.labels, f"the model of {params.source}", params)
+        return
+    path = _model_path(params.source)
+    framework, model = sources.load(path)
+    names = framework.input_names(model)
+    if params.eval_data is None:
+        raise StageError(
+            f"export.source is the file {path.as_posix()}, and export.eval_data is null: without real inputs nothing "
+            "can be proved. Name an .npz or a folder of .npy files"
+            f"{' with arrays for ' + ', '.join(names) if names else ''}."
+        )
+    with eval_files.opened(Path(params.eval_data), names, paths.ARTIFACTS) as (inputs, labels):
+        yield _exported(model, inputs, labels, path.as_posix(), params)
+
+
+def untracked(params: Export) -> list[str]:
+    """A sentence for each path that export depends on and DVC does not watch."""
+    watched = {params.source: params.source, params.eval_data: params.eval_data}
+    if callables.is_callable(params.source):
+        watched[params.source] = params.source.split(":")[0].replace(".", "/")
+    return [
+        f"{name} is outside of {MODELS}/, so DVC does not see when it changes. "
+        "Move it there, or add it to the deps of export in dvc.yaml."
+        for name, path in watched.items()
+        if path and not Path(path).resolve().is_relative_to(MODELS.resolve())
+    ]
+
+
+def _exported(model: Any, inputs: Any, labels: np.ndarray | None, origin: str, params: Export) -> Exported:
+    framework = sources.framework_of(model)
+    if framework is None:
+        raise StageError(
+            f"export.source {params.source} returned a model of type {type(model).__name__}, which no converter knows. "
+            f"Return a fitted scikit-learn estimator, or export it yourself and return an onnx.ModelProto."
+        )
+    converted = framework.convert(model, inputs, params)
+    return Exported(
+        converted.model, converted.inputs, labels, origin, framework.NAME, converted.answers, converted.notes
+    )
+
+
+def _model_path(source: str) -> Path:
     path = Path(source)
     if not path.is_file():
         raise StageError(
-            f"export.source is {source}, which is no file here. "
-            "Name an .onnx file, from the repository root, or a callable as package.module:callable."
+            f"export.source is {source}, which is not a file. "
+            "Name a model file, relative to the repository root, or a callable as package.module:callable."
         )
     return path
-
-
-def by_name(inputs: Inputs, names: list[str]) -> dict[str, np.ndarray]:
-    """Evaluation inputs of an ONNX model as arrays by input name; a bare array is the only input's.
-
-    Raises:
-        StageError: a bare array for a model with several inputs, or rows of different lengths.
-    """
-    if isinstance(inputs, Mapping):
-        return {str(name): _array(name, values) for name, values in inputs.items()}
-    if len(names) != 1:
-        raise StageError(
-            f"export.source returned one array, but the model has the inputs {', '.join(names)}. Return a dict by name."
-        )
-    return {names[0]: _array(names[0], inputs)}
-
-
-def _array(name: str, values: Any) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        words = str(error).rstrip(".")
-        raise StageError(
-            f"The evaluation data for '{name}' are no array: {words}. Give every sample the same shape."
-        ) from error

@@ -26,12 +26,12 @@ def write(comparison: Comparison) -> None:
 def worst(comparison: Comparison) -> list[tuple[float, OutputComparison, WorstSample]]:
     """The samples that moved most, each with its error as a share of the output's range.
 
-    The worst `KEPT` of all float outputs come first, then as many of the others, whose values are equal or not.
+    The worst `KEPT` of all float outputs come first, then as many of the others, which are equal or not.
     """
     ranked = [
-        (each.error / (output.signal.span or 1.0), output, each)
+        (sample.error / (output.signal.span or 1.0), output, sample)
         for output in comparison.outputs.values()
-        for each in output.worst.samples
+        for sample in output.worst.samples
     ]
     ranked.sort(key=lambda row: (-row[0], row[2].sample, row[1].name))
     return [
@@ -42,32 +42,33 @@ def worst(comparison: Comparison) -> list[tuple[float, OutputComparison, WorstSa
 
 def _histogram(outputs: list[OutputComparison]) -> Iterator[tuple[Any, ...]]:
     for output in outputs:
-        for low, high, count in output.error.sketch.histogram(BINS_PER_DECADE):
-            yield output.name, rounded(low), rounded(high), count, rounded(count / output.error.count)
+        for low, high, count in output.absolute.sketch.histogram(BINS_PER_DECADE):
+            yield output.name, rounded(low), rounded(high), count, rounded(count / output.absolute.count)
 
 
 def _pairs(outputs: list[OutputComparison]) -> Iterator[tuple[Any, ...]]:
-    """A uniform sample, and the worst, which it would most likely miss."""
+    """A uniform sample, and the worst samples, which it would most likely miss."""
     for output in outputs:
         if output.pairs.values is None:
             continue
         samples, values = output.pairs.samples[:PLOTTED_PAIRS], output.pairs.values[:PLOTTED_PAIRS]
         kept = {(sample, *pair) for sample, pair in zip(samples.tolist(), values.tolist(), strict=True)}
         kept |= {
-            (each.sample, each.reference, each.candidate) for each in output.worst.samples if each.error < math.inf
+            (moved.sample, moved.reference, moved.candidate) for moved in output.worst.samples if moved.error < math.inf
         }
         for sample, fp32, int8 in sorted(kept):
             yield output.name, sample, rounded(fp32, 6), rounded(int8, 6)
 
 
 def _worst(comparison: Comparison) -> Iterator[tuple[Any, ...]]:
-    for share, output, each in worst(comparison):
-        values = (_shown(each.reference), _shown(each.candidate))
-        error = (rounded(each.error), rounded(share)) if output.is_float else ("", "")
-        yield each.sample, output.name, each.position, *values, *error
+    for share, output, sample in worst(comparison):
+        values = (shown(sample.reference), shown(sample.candidate))
+        error = (rounded(sample.error), rounded(share)) if output.is_float else ("", "")
+        yield sample.sample, output.name, sample.position, *values, *error
 
 
-def _shown(value: Any) -> Any:
+def shown(value: Any) -> Any:
+    """A value as JSON and CSV can hold it: NaN and infinities as text."""
     if not isinstance(value, float):
         return value
     return rounded(value, 6) if math.isfinite(value) else str(value)

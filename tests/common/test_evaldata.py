@@ -1,4 +1,4 @@
-"""Evaluation data: what is written comes back, in batches, split in two."""
+"""Evaluation data: what was written is read back in batches, and split in two."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from stages.common.data import evaldata
 
 
 @given(st.integers(1, 2000), st.integers(0, 2**32))
-def test_the_split_is_a_partition_and_a_judge_is_never_without_samples(samples: int, seed: int) -> None:
+def test_the_split_is_a_partition_and_judge_is_never_empty(samples: int, seed: int) -> None:
     search, judge = evaldata.split(samples, seed)
     np.testing.assert_array_equal(np.sort(np.concatenate([search, judge])), np.arange(samples))
     assert len(judge) >= 1
@@ -30,7 +30,7 @@ def test_the_seed_alone_decides_the_split() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(samples=st.integers(1, 60), size=st.integers(1, 70), chunk=st.integers(1, 500), data=st.data())
-def test_batches_give_every_sample_once_whatever_the_chunk(
+def test_batches_yield_every_sample_once_whatever_the_chunk_size(
     tmp_path_factory: pytest.TempPathFactory, samples: int, size: int, chunk: int, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("eval") / "eval"
@@ -42,16 +42,16 @@ def test_batches_give_every_sample_once_whatever_the_chunk(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaldata, "CHUNK_BYTES", chunk)
         batches = list(opened.batches(wanted, size))
-    assert [len(each.indices) for each in batches[:-1]] == [size] * (len(batches) - 1)
-    np.testing.assert_array_equal(np.concatenate([each.indices for each in batches] or [wanted]), wanted)
-    for each in batches:
-        np.testing.assert_array_equal(each.feed["a/b:0"], x[each.indices])
-        assert each.feed["t"].dtype == object
-        assert each.feed["t"].tolist() == t[each.indices].tolist()
-        np.testing.assert_array_equal(opened.labels(each.indices), each.indices * 2)
+    assert [len(batch.indices) for batch in batches[:-1]] == [size] * (len(batches) - 1)
+    np.testing.assert_array_equal(np.concatenate([batch.indices for batch in batches] or [wanted]), wanted)
+    for batch in batches:
+        np.testing.assert_array_equal(batch.feed["a/b:0"], x[batch.indices])
+        assert batch.feed["t"].dtype == object
+        assert batch.feed["t"].tolist() == t[batch.indices].tolist()
+        np.testing.assert_array_equal(opened.labels(batch.indices), batch.indices * 2)
 
 
-def test_whole_feeds_are_given_alone_and_as_they_are(tmp_path: Path) -> None:
+def test_whole_feeds_are_passed_one_at_a_time_unchanged(tmp_path: Path) -> None:
     scalars = np.arange(5, dtype=np.int64)
     state = np.random.default_rng(0).normal(size=(5, 2, 1, 3)).astype(np.float32)
     evaldata.write(tmp_path / "eval", {"rate": scalars, "state": state}, None, "feeds", seed=0)
@@ -75,8 +75,14 @@ def test_labels_may_be_unknown_or_text(tmp_path: Path) -> None:
     ("spoil", "words"),
     [
         (lambda folder: (folder / "manifest.json").unlink(), "Run export first"),
-        (lambda folder: (folder / "manifest.json").write_text("{}"), "no manifest .* Run export again"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), "no manifest .* Run export again"),
+        (
+            lambda folder: (folder / "manifest.json").write_text("{}"),
+            "does not describe evaluation data .* Run export again",
+        ),
+        (
+            lambda folder: (folder / "manifest.json").write_text("{"),
+            "does not describe evaluation data .* Run export again",
+        ),
     ],
 )
 def test_a_folder_that_export_did_not_write(tmp_path: Path, spoil: Callable[[Path], object], words: str) -> None:

@@ -1,4 +1,4 @@
-"""Data that do not fit a model are refused with the input, what it expects, and what was found."""
+"""Data that does not fit a model is refused, with the input, what it expects and what the data holds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ Shape = Sequence[Any]
 
 def session_of(*inputs: tuple[str, int, Shape]) -> ort.InferenceSession:
     """A model that passes every input on."""
-    infos = [helper.make_tensor_value_info(*each) for each in inputs]
+    infos = [helper.make_tensor_value_info(*entry) for entry in inputs]
     outs = [helper.make_tensor_value_info(f"{name}_out", kind, shape) for name, kind, shape in inputs]
     nodes = [helper.make_node("Identity", [name], [f"{name}_out"]) for name, _, _ in inputs]
     graph = helper.make_graph(nodes, "identity", infos, outs)
@@ -34,7 +34,7 @@ def entry(name: str, dtype: str, *shape: int) -> evaldata.EvalInput:
 X = ("x", TensorProto.FLOAT, ["n", 4])
 
 
-def test_fitting_data_pass() -> None:
+def test_data_that_fits_passes() -> None:
     feeding.check_fit(session_of(X), [entry("x", "float32", 4)], "samples")
     feeding.check_fit(session_of(X), [entry("x", "float32", 7, 4)], "feeds")
     text = session_of(("t", TensorProto.STRING, [None, 1]))
@@ -45,33 +45,33 @@ def test_fitting_data_pass() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ([entry("y", "float32", 4)], "no array for the model input 'x'; they hold 'y'"),
-        ([], "no array for the model input 'x'; they hold nothing"),
-        ([entry("x", "float32", 4), entry("z", "float32", 4)], "hold 'z', which is no input of the model"),
-        ([entry("x", "float64", 4)], r"'x' expects float32, the data are float64\. .*astype\(np\.float32\)"),
-        ([entry("x", "<U3", 4)], "'x' expects float32, the data are text"),
-        ([entry("x", "float32", 5)], r"'x' expects the shape \[n, 4\], the data have \[n, 5\]"),
-        ([entry("x", "float32", 2, 4)], r"the data have \[n, 2, 4\] .* set export\.eval_layout to feeds"),
+        ([entry("y", "float32", 4)], "no array for the model input 'x'; it holds 'y'"),
+        ([], "no array for the model input 'x'; it holds nothing"),
+        ([entry("x", "float32", 4), entry("z", "float32", 4)], "holds 'z', which is not an input of the model"),
+        ([entry("x", "float64", 4)], r"'x' expects float32, the evaluation data is float64\. .*astype\(np\.float32\)"),
+        ([entry("x", "<U3", 4)], "'x' expects float32, the evaluation data is text"),
+        ([entry("x", "float32", 5)], r"'x' expects the shape \[n, 4\], the evaluation data has \[n, 5\]"),
+        ([entry("x", "float32", 2, 4)], r"the evaluation data has \[n, 2, 4\] .* set export\.eval_layout to feeds"),
     ],
 )
-def test_what_does_not_fit_is_named(data: list[evaldata.EvalInput], words: str) -> None:
+def test_data_that_does_not_fit_is_refused(data: list[evaldata.EvalInput], words: str) -> None:
     with pytest.raises(StageError, match=words):
         feeding.check_fit(session_of(X), data, "samples")
 
 
-def test_a_type_that_numpy_has_not_is_refused() -> None:
+def test_a_type_that_numpy_lacks_is_refused() -> None:
     wanted = session_of(("b", TensorProto.BFLOAT16, [1]))
     with pytest.raises(StageError, match=r"'b' has the type tensor\(bfloat16\)"):
         feeding.check_fit(wanted, [entry("b", "float32")], "samples")
 
 
-def test_many_names_are_cut_short() -> None:
+def test_a_long_list_of_names_is_cut_short() -> None:
     data = [entry(f"x{i}", "float32", 4) for i in range(12)]
     with pytest.raises(StageError, match=r"'x7' and 4 more"):
         feeding.check_fit(session_of(X), data, "samples")
 
 
-def test_the_batch_is_what_the_model_prescribes_else_what_is_wanted() -> None:
+def test_the_model_prescribes_the_batch_or_the_caller_chooses_it() -> None:
     free, fixed = session_of(X), session_of(("x", TensorProto.FLOAT, [3, 4]))
     assert feeding.feed_batch(free, "samples", 8) == 8
     assert feeding.feed_batch(fixed, "samples", 8) == 3
@@ -79,6 +79,16 @@ def test_the_batch_is_what_the_model_prescribes_else_what_is_wanted() -> None:
     two = session_of(("x", TensorProto.FLOAT, [1, 4]), ("state", TensorProto.FLOAT, [2, 1, 4]))
     with pytest.raises(StageError, match=r"set export\.eval_layout to feeds"):
         feeding.feed_batch(two, "samples", 8)
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch", "filled"),
+    [([7, 9], 5, [7, 9, 7, 9, 7]), ([7, 9], 2, [7, 9]), ([7, 9, 11], 2, [7, 9, 11]), ([4], 3, [4, 4, 4])],
+)
+def test_samples_repeat_up_to_the_batch(samples: list[int], batch: int, filled: list[int]) -> None:
+    indices = feeding.fill(np.array(samples, dtype=np.int64), batch)
+    assert indices.tolist() == filled
+    assert indices.dtype == np.int64
 
 
 def test_every_dtype_named_can_be_fed() -> None:

@@ -1,13 +1,17 @@
-"""`params.yaml`: what is read, and what is refused with which words."""
+"""`params.yaml`: what is read, and what is refused, and how the message reads."""
 
-import dataclasses
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
+import yaml
+from dvc.utils.hydra import apply_overrides
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from stages.common.base import params
+from stages.common.base import params, yaml12
 from stages.common.base.errors import ParamsError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,12 +25,12 @@ def load(tmp_path: Path, text: str) -> params.Params:
 
 def test_the_file_shipped_spells_out_every_default() -> None:
     assert params.load(ROOT / "params.yaml") == params.Params()
-    shipped = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    shipped = yaml12.load((ROOT / "params.yaml").read_text())
 
     def keys(tree: object) -> object:
         return {name: keys(value) for name, value in tree.items()} if isinstance(tree, dict) and tree else None
 
-    assert keys(shipped) == keys(dataclasses.asdict(params.Params()))
+    assert keys(shipped) == keys(params.Params().model_dump())
 
 
 def test_every_key_of_the_file_shipped_has_a_comment() -> None:
@@ -89,12 +93,61 @@ def test_lists_and_mappings_of_names(tmp_path: Path) -> None:
         ("bench: {batch_sizes: [1, 0]}", ["bench.batch_sizes is 0", "at least 1"]),
         ("parity: 3", ["parity is 3", "keys are expected"]),
         ("- 1", ["the file is [1]", "keys are expected"]),
-        ("a: [1", ["no valid YAML", "in line 1"]),
+        ("a: [1", ["not valid YAML", "in line 1"]),
+        ("gate: {}\ngate: {}", ["the key 'gate' is there twice", "in line 2"]),
+        ("1: 2", ["unknown key 1", "Known here: serving, export"]),
+        ("quantize: {1: 2}", ["unknown key quantize.1", "Known here: method"]),
+        ("parity: {outputs: 1}", ["parity.outputs is 1", "a mapping of names"]),
+        ("parity: {outputs: {y: 1}}", ["parity.outputs.y is 1", "keys are expected"]),
+        ("quantize: {weight_only: {block_size: 20}}", ["block_size is 20", "16, 32, 64, 128, 256"]),
+        ("quantize: {weight_type: QInt4}", ["quantize.weight_type is QInt4", "weight_only", "dynamic takes"]),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(tmp_path: Path, text: str, words: list[str]) -> None:
     with pytest.raises(ParamsError) as caught:
         load(tmp_path, text)
-    for each in ["params.yaml", *words]:
-        assert each in str(caught.value)
+    for expected in ["params.yaml", *words]:
+        assert expected in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+NAMES = st.sampled_from([*params.Params.model_fields, *params.Quantize.model_fields, *params.Parity.model_fields])
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.integers(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(NAMES | st.integers(), TREES, max_size=3))
+def test_any_tree_is_read_or_refused_in_one_sentence(tmp_path: Path, tree: dict[object, object]) -> None:
+    try:
+        load(tmp_path, yaml.safe_dump(tree))
+    except ParamsError as error:
+        assert str(error).startswith("params.yaml: ")
+
+
+def test_a_bad_value_of_any_section_stops_every_stage_before_it_works(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("gate: {max_size_ratio: -1}")
+    for stage in ("host", "export", "quantize", "parity", "bench", "gate"):
+        run = subprocess.run(
+            [sys.executable, "-m", f"stages.{stage}"],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        expected = "Error: params.yaml: gate.max_size_ratio is -1; allowed: a number, more than 0.\n"
+        assert (run.returncode, run.stderr) == (2, expected), stage
+
+
+def test_dvc_changes_one_line_of_the_file_shipped(tmp_path: Path) -> None:
+    """`dvc exp run -S` and `dvc exp apply` write params.yaml anew: null as nothing, lists as blocks."""
+    shipped = (ROOT / "params.yaml").read_text()
+    file = tmp_path / "params.yaml"
+    file.write_text(shipped)
+    apply_overrides(file, ["gate.max_size_ratio=0.8"])
+    assert file.read_text() == shipped.replace("max_size_ratio: 0.9", "max_size_ratio: 0.8")

@@ -1,6 +1,12 @@
-"""Export end to end: what it writes, from every kind of source."""
+"""Export end to end: what it writes from every kind of source, and what it refuses."""
 
+import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +18,7 @@ import pytest
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.data.evaldata import EvalData
+from stages.export.sources import sklearn
 from tests import sources
 from tests.export.conftest import Run
 from tests.zoo import ZOO, needs_zoo
@@ -31,13 +38,15 @@ def test_scikit_learn_models_export_with_their_drift(run: Run, source: str, flip
     metrics = run(source)
     assert 0 <= metrics["drift"]["max_abs"] < (0.01 if source.endswith("regressor") else 1e-5)
     assert metrics["drift"]["flips"] == flips
-    assert ("export_notes" in metrics) == (flips is None)
+    assert set(metrics["details"]["null_reasons"]) == ({"drift.flips"} if flips is None else set())
     data = EvalData()
     assert metrics["eval"]["samples"] == data.samples
-    assert metrics["eval"]["search"] + metrics["eval"]["judge"] == data.samples
+    counts = metrics["details"]["eval"]
+    assert counts["search"] + counts["judge"] == data.samples
+    assert counts["labels"] == labels
     assert (data.labels(np.array([0])) is not None) == labels
     session = ort.InferenceSession(paths.FP32_MODEL)
-    assert all("seq" not in each.type for each in session.get_outputs())
+    assert all("seq" not in output.type for output in session.get_outputs())
 
 
 @pytest.mark.parametrize(
@@ -46,30 +55,30 @@ def test_scikit_learn_models_export_with_their_drift(run: Run, source: str, flip
         ("tests.sources:margins", {"flips"}),
         ("tests.sources:clusters", {"flips"}),
         ("tests.sources:two_numbers", {"max_abs"}),
-        ("tests.sources:several_labels", set()),
+        ("tests.sources:several_labels", {"flips"}),
         ("tests.sources:texts", {"flips", "max_abs"}),
     ],
 )
 def test_every_kind_of_estimator_has_its_drift_or_the_reason_why_not(run: Run, source: str, known: set[str]) -> None:
     metrics = run(source)
     assert {key for key, value in metrics["drift"].items() if value is not None} == known
-    assert set(metrics.get("export_notes", {})) == {"max_abs", "flips"} - known
+    assert set(metrics["details"]["null_reasons"]) == {f"drift.{key}" for key in {"max_abs", "flips"} - known}
     assert metrics["drift"]["flips"] in (0, None)
     assert (metrics["drift"]["max_abs"] or 0) < 1e-3
 
 
 @pytest.mark.parametrize(
-    ("source", "words"),
+    ("source", "message"),
     [
         ("tests.sources:texts_in_a_column", "Pipeline.predict fails on the evaluation data"),
         ("tests.sources:leaves", "raised SystemExit: 3"),
-        ("tests.sources:ragged", "The evaluation data for 'x' are no array: .* Give every sample the same shape"),
+        ("tests.sources:ragged", "The evaluation data for 'x' is not an array: .* Give every sample the same shape"),
         ("tests.sources:without_weights", "returned a model without its weights"),
         ("tests.sources:dice", "differs between two runs on the same samples"),
     ],
 )
-def test_sources_that_fail(run: Run, source: str, words: str) -> None:
-    with pytest.raises(StageError, match=words):
+def test_sources_that_fail(run: Run, source: str, message: str) -> None:
+    with pytest.raises(StageError, match=message):
         run(source)
 
 
@@ -91,8 +100,8 @@ def test_drift_is_measured_not_assumed(run: Run, monkeypatch: pytest.MonkeyPatch
 def test_columns_may_have_any_name_and_hold_numbers_as_objects(run: Run) -> None:
     assert run("tests.sources:odd_columns")["drift"]["max_abs"] < 1e-5
     inputs = ort.InferenceSession(paths.FP32_MODEL).get_inputs()
-    assert [each.type for each in inputs] == ["tensor(float)", "tensor(string)", "tensor(int64)"]
-    assert {each.name for each in EvalData().inputs} == {each.name for each in inputs}
+    assert [model_input.type for model_input in inputs] == ["tensor(float)", "tensor(string)", "tensor(int64)"]
+    assert {array.name for array in EvalData().inputs} == {model_input.name for model_input in inputs}
 
 
 def test_a_data_frame_becomes_one_input_a_column(run: Run) -> None:
@@ -104,23 +113,74 @@ def test_a_data_frame_becomes_one_input_a_column(run: Run) -> None:
     assert [feed[name].dtype for name in ("age", "city", "rooms")] == [np.float32, object, np.int64]
 
 
+@pytest.mark.slow
+def test_the_bytes_do_not_depend_on_the_hash_seed() -> None:
+    code = (
+        "import hashlib; from stages.common.base.params import Export; from stages.export import source; from stages.common.model.ir_conversion import to_proto\n"
+        "with source.opened(Export(source='tests.sources:text_labels')) as exported:\n"
+        "    print(hashlib.sha256(to_proto(exported.model).SerializeToString(deterministic=True)).hexdigest())"
+    )
+    digests = set()
+    for seed in (*range(18), 52, 53):
+        environment = os.environ | {"PYTHONHASHSEED": str(seed)}
+        command = [sys.executable, "-c", code]
+        output = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+        digests.add(output.splitlines()[-1])
+    assert len(digests) == 1
+
+
+def test_every_domain_is_imported_once_and_in_order() -> None:
+    pairs = [("ai.onnx.ml", 1), ("", 17), ("ai.onnx.ml", 3), ("", 15)]
+    for order in itertools.permutations(pairs):
+        model = sources.linear()
+        del model.opset_import[:]
+        model.opset_import.extend(onnx.helper.make_opsetid(*pair) for pair in order)
+        opsets = [(opset.domain, opset.version) for opset in sklearn.with_sorted_opsets(model).opset_import]
+        assert opsets == [("", 17), ("ai.onnx.ml", 3)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_swallows_the_stop_signal_publishes_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "params.yaml").write_text("export: {source: 'tests.sources:endless'}\n")
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.export"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not (tmp_path / "training").exists():
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, errors
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"params.yaml", "training"}
+
+
 def test_an_onnx_model_of_a_callable(run: Run) -> None:
     metrics = run("tests.sources:onnx_model")
     assert metrics["drift"] == {"max_abs": None, "flips": None}
-    assert set(metrics["export_notes"]) == {"max_abs", "flips"}
+    assert set(metrics["details"]["null_reasons"]) == {"drift.max_abs", "drift.flips"}
     assert onnx.load(paths.FP32_MODEL) == sources.linear()
     assert run("tests.sources:bare_array")["eval"]["samples"] == 8
 
 
 def test_two_exports_have_the_same_bytes(run: Run, tmp_path: Path) -> None:
     def contents() -> dict[str, bytes]:
-        return {str(each): each.read_bytes() for each in Path().rglob("*") if each.is_file()}
+        return {str(file): file.read_bytes() for file in Path().rglob("*") if file.is_file()}
 
     run("tests.sources:small_mlp")
     first = contents()
     run("tests.sources:small_mlp")
     assert contents() == first
-    assert {"artifacts/model.onnx", "artifacts/model.onnx.data", "metrics/export.json"} <= set(first)
+    assert {
+        "artifacts/model.onnx",
+        "artifacts/model.onnx.data",
+        "metrics/export.json",
+        "metrics/details/export.json",
+    } <= set(first)
     run("tests.sources:small_mlp", seed=1)
     assert contents()["artifacts/model.onnx"] != first["artifacts/model.onnx"]
 
@@ -143,7 +203,7 @@ def test_a_path_with_its_data_in_files(run: Run, tmp_path: Path, kind: str) -> N
     data = EvalData()
     np.testing.assert_array_equal(data.read(np.arange(20))["x"], arrays["x"])
     np.testing.assert_array_equal(data.labels(np.arange(20)), arrays["labels"])
-    assert [each.name for each in Path("artifacts").iterdir() if each.name.startswith(".")] == []
+    assert [file.name for file in Path("artifacts").iterdir() if file.name.startswith(".")] == []
 
 
 def test_input_names_that_no_file_can_have(run: Run, tmp_path: Path) -> None:
@@ -166,50 +226,56 @@ ONES = np.ones((4, 4), np.float32)
 
 
 @pytest.mark.parametrize(
-    ("arrays", "words"),
+    ("arrays", "message"),
     [
         ({"x": ONES[:0]}, "'x' holds no samples"),
-        ({"x": ONES[:, :3]}, r"'x' expects the shape \[n, 4\], the data have \[n, 3\]"),
-        ({"x": ONES.astype(np.float64)}, "'x' expects float32, the data are float64"),
-        ({"z": ONES}, "no array for the model input 'x'; they hold 'z'"),
-        ({"x": ONES, "z": ONES}, "hold 'z', which is no input"),
+        ({"x": ONES[:, :3]}, r"'x' expects the shape \[n, 4\], the evaluation data has \[n, 3\]"),
+        ({"x": ONES.astype(np.float64)}, "'x' expects float32, the evaluation data is float64"),
+        ({"z": ONES}, "no array for the model input 'x'; it holds 'z'"),
+        ({"x": ONES, "z": ONES}, "holds 'z', which is not an input"),
         ({"x": np.float32(1)}, "'x' is a single number"),
-        ({"x": ONES, "labels": np.arange(3)}, r"'x' 4, 'labels' 3\. Give one row for each"),
+        ({"x": ONES, "labels": np.arange(3)}, r"'x' 4, 'labels' 3\. Give one row per sample"),
         ({"x": np.array([[None]])}, "'x' holds Python objects"),
-        ({}, "holds no array of inputs"),
+        ({}, "holds no input arrays"),
     ],
 )
-def test_evaluation_data_that_do_not_fit(run: Run, tmp_path: Path, arrays: dict[str, np.ndarray], words: str) -> None:
+def test_evaluation_data_that_does_not_fit(
+    run: Run, tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
     onnx.save(sources.linear(), tmp_path / "mine.onnx")
-    with pytest.raises(StageError, match=words):
+    with pytest.raises(StageError, match=message):
         run("mine.onnx", eval_data=save(arrays))
     assert not Path("artifacts/model.onnx").exists()
-    assert [each.name for each in Path("artifacts").rglob("*")] == []
+    assert [file.name for file in Path("artifacts").rglob("*")] == []
 
 
 @pytest.mark.parametrize(
-    ("source", "keys", "words"),
+    ("source", "keys", "message"),
     [
         ("models.nowhere:build", {}, r"there is no module models\.nowhere\. Put it under models/"),
         ("tests.sources:forrest", {}, "tests.sources has no function forrest; it has .*forest"),
         ("tests.sources:nothing", {}, "returned NoneType. Return .model, inputs. or .model, inputs, labels."),
         ("tests.sources:raises", {}, "raised RuntimeError: the data base is down"),
-        ("tests.sources:other_framework", {}, "a model of type function. Return a fitted scikit-learn estimator"),
+        (
+            "tests.sources:other_framework",
+            {},
+            "a model of type function, which no converter knows. Return a fitted scikit-learn estimator",
+        ),
         ("tests.sources:infinite", {}, "output 'y' is NaN or infinite for evaluation sample 5 in fp32"),
         ("tests.sources:onnx_model", {"eval_data": "x.npz"}, "returns the evaluation data itself"),
-        ("nowhere.onnx", {"eval_data": "x.npz"}, "nowhere.onnx, which is no file here"),
+        ("nowhere.onnx", {"eval_data": "x.npz"}, "nowhere.onnx, which is not a file"),
         ("mine.onnx", {}, "eval_data is null: .* arrays for x"),
-        ("mine.onnx", {"eval_data": "x.npz"}, "eval_data is x.npz, which is not there"),
-        ("mine.onnx", {"eval_data": "mine.onnx"}, "mine.onnx is no .npz file"),
+        ("mine.onnx", {"eval_data": "x.npz"}, "eval_data is x.npz, which does not exist"),
+        ("mine.onnx", {"eval_data": "mine.onnx"}, "mine.onnx is not an .npz file"),
         ("garbage.onnx", {"eval_data": "x.npz"}, "garbage.onnx is no ONNX model"),
         ("empty.onnx", {"eval_data": "x.npz"}, "empty.onnx is empty"),
     ],
 )
-def test_sources_that_are_none(run: Run, tmp_path: Path, source: str, keys: dict[str, str], words: str) -> None:
+def test_sources_that_are_refused(run: Run, tmp_path: Path, source: str, keys: dict[str, str], message: str) -> None:
     onnx.save(sources.linear(), tmp_path / "mine.onnx")
     (tmp_path / "garbage.onnx").write_bytes(b"\x00garbage" * 40)
     (tmp_path / "empty.onnx").touch()
-    with pytest.raises(StageError, match=words):
+    with pytest.raises(StageError, match=message):
         run(source, **keys)
     assert not Path("metrics").exists()
 
@@ -224,13 +290,13 @@ def test_a_weight_that_is_not_finite_is_named(run: Run, tmp_path: Path) -> None:
         run("mine.onnx", eval_data=save({"x": ONES}))
 
 
-def test_a_mask_of_infinity_is_no_damaged_weight(run: Run, tmp_path: Path) -> None:
+def test_a_mask_of_infinity_is_not_a_damaged_weight(run: Run, tmp_path: Path) -> None:
     model = sources.linear()
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, 0, -np.inf], np.float32), "mask"))
     model.graph.node[0].output[0] = "h"
     model.graph.node.append(onnx.helper.make_node("Add", ["h", "mask"], ["y"]))
     onnx.save(model, tmp_path / "mine.onnx")
-    with pytest.raises(StageError, match=r"Its constant 'mask' masks with infinity: put a large number there"):
+    with pytest.raises(StageError, match=r"Its constant 'mask' masks with infinity: use a large finite number"):
         run("mine.onnx", eval_data=save({"x": ONES}))
 
 
@@ -239,7 +305,37 @@ def test_a_model_with_a_fixed_batch_is_fed_in_it(run: Run, tmp_path: Path) -> No
     for info in (model.graph.input[0], model.graph.output[0]):
         info.type.tensor_type.shape.dim[0].dim_value = 3
     onnx.save(model, tmp_path / "mine.onnx")
-    assert run("mine.onnx", eval_data=save({"x": np.ones((10, 4), np.float32)}))["eval"]["samples"] == 10
+    assert run("mine.onnx", eval_data=save({"x": np.ones((13, 4), np.float32)}))["eval"]["samples"] == 13
+
+
+def test_too_few_rows_for_a_fixed_axis_may_be_whole_feeds(run: Run, tmp_path: Path) -> None:
+    model = sources.linear()
+    for info in (model.graph.input[0], model.graph.output[0]):
+        info.type.tensor_type.shape.dim[0].dim_value = 3
+    onnx.save(model, tmp_path / "mine.onnx")
+    with pytest.raises(StageError, match=r"fix axis 0 at 3, .* has 8 rows, of which 2 .* at least 12; .*eval_layout"):
+        run("mine.onnx", eval_data=save({"x": np.ones((8, 4), np.float32)}))
+    whole = save({"x": np.ones((8, 3, 4), np.float32)})
+    assert run("mine.onnx", eval_data=whole, eval_layout="feeds")["eval"]["samples"] == 8
+
+
+def test_an_output_that_numpy_cannot_hold_is_named_with_its_remedy(run: Run, tmp_path: Path) -> None:
+    model = sources.linear()
+    model.graph.node[0].output[0] = "h"
+    model.graph.node.append(onnx.helper.make_node("Cast", ["h"], ["y"], to=onnx.TensorProto.BFLOAT16))
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.BFLOAT16
+    onnx.save(model, tmp_path / "mine.onnx")
+    with pytest.raises(StageError, match=r"output 'y' .* tensor\(bfloat16\), .* Cast it to float32 in the model"):
+        run("mine.onnx", eval_data=save({"x": ONES}))
+
+
+def test_an_opset_that_onnx_runtime_no_longer_implements_is_converted_not_cast(run: Run, tmp_path: Path) -> None:
+    model = sources.linear()
+    model.opset_import[0].version = 6
+    model.ir_version = 3
+    onnx.save(model, tmp_path / "mine.onnx")
+    with pytest.raises(StageError, match=r"implementation for Gemm\(6\).* Convert it to opset 13 or later"):
+        run("mine.onnx", eval_data=save({"x": ONES}))
 
 
 @needs_zoo
@@ -247,5 +343,6 @@ def test_recurrent_state_and_scalars_come_as_whole_feeds(run: Run) -> None:
     assert ZOO is not None
     folder = ZOO / "silero_vad_op15"
     metrics = run(str(folder / "model.onnx"), eval_data=str(folder / "samples.npz"), eval_layout="feeds")
-    assert metrics["eval"] == {"samples": 64, "search": 16, "judge": 48}
+    assert metrics["eval"] == {"samples": 64}
+    assert metrics["details"]["eval"] == {"layout": "feeds", "search": 16, "judge": 48, "labels": False}
     assert json.loads((paths.EVAL / "manifest.json").read_text())["layout"] == "feeds"

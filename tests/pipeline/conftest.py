@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+import yaml
+
+from stages.common.base import yaml12
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,13 +38,11 @@ class Project:
 
     def set(self, **sections: dict[str, Any]) -> None:
         """Change keys of params.yaml."""
-        yaml = YAML()
         file = self.root / "params.yaml"
-        tree = yaml.load(file.read_text())
+        tree = yaml12.load(file.read_text())
         for section, keys in sections.items():
             tree[section].update(keys)
-        with file.open("w") as stream:
-            yaml.dump(tree, stream)
+        file.write_text(yaml.safe_dump(tree))
 
     def metrics(self, stage: str) -> dict[str, Any]:
         """A metrics file."""

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import yaml
 from onnx import TensorProto, helper, numpy_helper
-from ruamel.yaml import YAML
 
 from stages.common.base import params, paths
 from stages.common.data import evaldata, outputs
@@ -84,7 +84,7 @@ class Bench:
 
     def run(self, **knobs: Any) -> Outcome:
         """Run the stage with these keys of `quantize`."""
-        YAML().dump({"quantize": knobs}, paths.PARAMS)
+        paths.PARAMS.write_text(yaml.safe_dump({"quantize": knobs}))
         said = io.StringIO()
         with redirect_stdout(said):
             result = stage.run(params.load())

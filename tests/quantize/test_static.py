@@ -160,10 +160,8 @@ def test_an_activation_function_does_not_bring_float_back(activation: str, last:
 )
 @settings(max_examples=25, deadline=None)
 def test_any_mlp_keeps_its_answers(widths: list[int], method: str, seed: int) -> None:
-    from stages.common.base.params import Calibration
-
     model = nets.mlp(widths, seed)
-    made, outcomes = nets.quantized(model, method="static", calibration=Calibration(method=method))
+    made, outcomes = nets.quantized(model, method="static", calibration={"method": method})
     assert all(outcome.quantized for outcome in outcomes.values())
     assert nets.sqnr_db(model, made, nets.feeds(model)) > 15
 

@@ -1,7 +1,7 @@
-"""The evaluation data in `artifacts/eval`: written once by export, read in batches by every stage, never held whole.
+"""The evaluation data in `artifacts/eval`: written once by export, read in batches, never loaded as a whole.
 
-`inputs/<name>.npy` (the name percent-encoded where a file name demands it), `labels.npy` where known,
-`search.npy` and `judge.npy` (sorted int64 indices along axis 0), and `manifest.json`, which names it all.
+`inputs/<name>.npy` (the name percent-encoded where it is not a valid file name), `labels.npy` where labels are known,
+`search.npy` and `judge.npy` (sorted int64 indices along axis 0), and `manifest.json`, which describes them.
 """
 
 import json
@@ -21,15 +21,15 @@ Layout = Literal["samples", "feeds"]
 Subset = Literal["search", "judge"]
 
 CHUNK_BYTES = 8 << 20
-"""How much of the inputs is read at once: large enough to be fast, small enough to be nothing."""
+"""How much of the inputs is read at once."""
 
 SEARCH_SHARE = 0.25
-"""The part of the samples that calibration and node selection may see; parity judges on the rest."""
+"""The share of the samples that calibration and node selection may use; parity judges on the rest."""
 
 
 @dataclass(frozen=True)
 class EvalInput:
-    """One model input: `shape` is that of one sample (or of one whole feed), without the counted axis 0."""
+    """One model input. `shape` is the shape of one sample (or of one whole feed), without axis 0, which counts them."""
 
     name: str
     dtype: str
@@ -39,17 +39,18 @@ class EvalInput:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples, ready to run: their indices in the evaluation data, and a feed of arrays by input name."""
+    """One call: the indices of its samples in the evaluation data, and the arrays to feed by input name."""
 
     indices: np.ndarray
     feed: dict[str, np.ndarray]
 
 
 class EvalData:
-    """Evaluation data on disk. Opening it reads the manifest only.
+    """Evaluation data on disk. Opening it reads only the manifest.
 
     Raises:
-        StageError: the folder is missing, or is not what `write` makes.
+        MissingInputError: the folder is missing.
+        StageError: `write` did not make the folder.
     """
 
     def __init__(self, folder: Path = paths.EVAL) -> None:
@@ -61,44 +62,42 @@ class EvalData:
             self.layout: Layout = tree["layout"]
             self.samples: int = tree["samples"]
             self.inputs = tuple(
-                EvalInput(each["name"], each["dtype"], tuple(each["shape"]), folder / "inputs" / each["file"])
-                for each in tree["inputs"]
+                EvalInput(entry["name"], entry["dtype"], tuple(entry["shape"]), folder / "inputs" / entry["file"])
+                for entry in tree["inputs"]
             )
             self._labels = folder / "labels.npy" if tree["labels"] else None
             self._folder = folder
         except (ValueError, KeyError, TypeError) as error:
-            raise StageError(f"{manifest} is no manifest of evaluation data ({error!r}). Run export again.") from error
+            raise StageError(
+                f"{manifest.as_posix()} does not describe evaluation data ({error!r}). Run export again."
+            ) from error
 
     def indices(self, subset: Subset) -> np.ndarray:
         """The samples of one side of the split: int64, sorted."""
-        indices: np.ndarray = np.load(self._folder / f"{subset}.npy")
-        return indices
+        return np.asarray(np.load(self._folder / f"{subset}.npy"))
 
     def labels(self, indices: np.ndarray) -> np.ndarray | None:
-        """The labels of these samples, or None where none are known."""
-        if self._labels is None:
-            return None
-        picked: np.ndarray = np.load(self._labels, mmap_mode="r")[indices]
-        return picked
+        """The labels of these samples, or None where no labels are known."""
+        return None if self._labels is None else np.array(np.load(self._labels, mmap_mode="r")[indices])
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """These samples of every input, by name: shape [len(indices), ...]. Text comes as an array of objects."""
+        """These samples of every input, by name: arrays [len(indices), ...]. Text comes as an array of str objects."""
         arrays = {}
-        for each in self.inputs:
-            # Mapped anew for each read: pages of the file that were touched leave with the mapping.
-            picked = np.array(np.load(each.file, mmap_mode="r")[indices])
-            arrays[each.name] = picked.astype(object) if picked.dtype.kind == "U" else picked
+        for entry in self.inputs:
+            # Mapped anew for each read, so that the pages it touched are released with the mapping.
+            values = np.array(np.load(entry.file, mmap_mode="r")[indices])
+            arrays[entry.name] = values.astype(object) if values.dtype.kind == "U" else values
         return arrays
 
     def batches(self, indices: np.ndarray, size: int) -> Iterator[Batch]:
-        """Feeds over these samples in the order given.
+        """Feeds over these samples, in the order given.
 
-        In the layout `samples` a feed holds `size` samples along axis 0, the last one what remains. In the layout
-        `feeds` each sample is a whole feed already, and is given alone and as it is.
+        In the layout `samples` a feed holds `size` samples along axis 0, and the last feed holds the remainder. In the
+        layout `feeds` each sample is a whole feed, passed on its own, as it is.
         """
         step = 1 if self.layout == "feeds" else size
-        bytes_each = sum(np.dtype(each.dtype).itemsize * math.prod(each.shape) for each in self.inputs)
-        chunk = max(1, CHUNK_BYTES // max(1, bytes_each * step)) * step
+        sample_bytes = sum(np.dtype(entry.dtype).itemsize * math.prod(entry.shape) for entry in self.inputs)
+        chunk = max(1, CHUNK_BYTES // max(1, sample_bytes * step)) * step
         for start in range(0, len(indices), chunk):
             arrays = self.read(indices[start : start + chunk])
             for at in range(start, min(start + chunk, len(indices)), step):
@@ -117,11 +116,11 @@ def write(
     layout: Layout,
     seed: int,
 ) -> None:
-    """Write evaluation data into the empty or missing `folder`, split by a seeded shuffle.
+    """Write evaluation data into `folder`, which is empty or missing, and split it by a seeded shuffle.
 
     Args:
         folder: a temporary name; the caller puts it in place.
-        inputs: arrays by input name, the same length along axis 0. Memory-mapped arrays are copied in pieces.
+        inputs: arrays by input name, of equal length along axis 0. Memory-mapped arrays are copied in pieces.
         labels: one per sample, or None.
         layout: what axis 0 counts.
         seed: of the split.
@@ -151,7 +150,7 @@ def write(
 
 
 def split(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Disjoint sorted indices for search and for judging; a single sample goes to the judge."""
+    """Indices for search and for judge, int64, disjoint and sorted; a single sample goes to judge."""
     order = np.random.default_rng(seed).permutation(samples)
     cut = max(1, round(samples * SEARCH_SHARE)) if samples > 1 else 0
     return np.sort(order[:cut]), np.sort(order[cut:])

@@ -1,10 +1,10 @@
-"""Do the evaluation data fit the model, and in which batches can it be fed?"""
+"""Does the evaluation data fit the model, and in which batches is it fed?"""
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import numpy as np
+import onnxruntime as ort
 
 from stages.common.base.errors import StageError
 from stages.common.data.evaldata import EvalInput, Layout
@@ -29,64 +29,50 @@ _DTYPES = {
 _TENSOR = re.compile(r"(?:optional\()?tensor\((\w+)\)+")
 
 
-class ModelInput(Protocol):
-    """One input as `InferenceSession.get_inputs` tells it."""
-
-    name: str
-    type: str
-    shape: list[int | str | None]
-
-
-class Session(Protocol):
-    """What is asked of an `onnxruntime.InferenceSession` here."""
-
-    def get_inputs(self) -> list[ModelInput]:
-        """The inputs that must be fed."""
-
-    def get_overridable_initializers(self) -> list[ModelInput]:
-        """The inputs that may be fed."""
-
-
-def input_dtype(wanted: ModelInput) -> str | None:
+def input_dtype(model_input: ort.NodeArg) -> str | None:
     """The numpy dtype of a model input, "text" for strings, None where numpy has none."""
-    tensor = _TENSOR.fullmatch(wanted.type)
+    tensor = _TENSOR.fullmatch(model_input.type)
     return _DTYPES.get(tensor[1]) if tensor else None
 
 
-def check_fit(session: Session, data: Iterable[EvalInput], layout: Layout) -> None:
-    """Hold names, dtypes, ranks and fixed dimensions of the data against the model's inputs.
+def check_fit(session: ort.InferenceSession, arrays: Iterable[EvalInput], layout: Layout) -> None:
+    """Check names, dtypes, ranks and fixed dimensions of the evaluation data against the model's inputs.
 
     Raises:
-        StageError: an input has no data, data have no input, or a dtype or a shape differs; it names the input, what
-            the model expects and what was found.
+        StageError: an input has no array, an array has no input, or a dtype or a shape differs. The message names the
+            input, what the model expects and what the data holds.
     """
-    required = {each.name: each for each in session.get_inputs()}
-    known = required | {each.name: each for each in session.get_overridable_initializers()}
-    found = {each.name: each for each in data}
-    if missing := [name for name in required if name not in found]:
+    required = {model_input.name: model_input for model_input in session.get_inputs()}
+    known = required | {model_input.name: model_input for model_input in session.get_overridable_initializers()}
+    given = {array.name: array for array in arrays}
+    if missing := [name for name in required if name not in given]:
         raise StageError(
-            f"The evaluation data have no array for the model input '{missing[0]}'; they hold {_names(found)}. "
+            f"The evaluation data has no array for the model input '{missing[0]}'; it holds {_names(given)}. "
             "Name each array after its input."
         )
-    if extra := [name for name in found if name not in known]:
+    if extra := [name for name in given if name not in known]:
         raise StageError(
-            f"The evaluation data hold '{extra[0]}', which is no input of the model; its inputs are {_names(known)}. "
-            "Leave it out, or name it after its input."
+            f"The evaluation data holds '{extra[0]}', which is not an input of the model; its inputs are "
+            f"{_names(known)}. Remove it, or name it after its input."
         )
-    for name, array in found.items():
+    for name, array in given.items():
         _check_dtype(known[name], array)
         _check_shape(known[name], array, layout)
 
 
-def fixed_batch(session: Session, layout: Layout) -> int | None:
-    """The batch size that the model's inputs prescribe, or None where it is free (or feeds are given as they are).
+def fixed_batch(session: ort.InferenceSession, layout: Layout) -> int | None:
+    """The batch size that the model's inputs prescribe, or None where it is free (or each sample is a whole feed).
 
     Raises:
-        StageError: inputs prescribe different ones, so that axis 0 cannot count samples.
+        StageError: inputs prescribe different sizes, so axis 0 cannot count samples.
     """
     if layout == "feeds":
         return None
-    sizes = {each.name: each.shape[0] for each in session.get_inputs() if each.shape and isinstance(each.shape[0], int)}
+    sizes = {
+        model_input.name: model_input.shape[0]
+        for model_input in session.get_inputs()
+        if model_input.shape and isinstance(model_input.shape[0], int)
+    }
     if len(set(sizes.values())) > 1:
         raise StageError(
             f"Axis 0 of the model's inputs is fixed at different sizes ({sizes}), so it cannot count samples. "
@@ -95,9 +81,25 @@ def fixed_batch(session: Session, layout: Layout) -> int | None:
     return next(iter(sizes.values()), None)
 
 
-def feed_batch(session: Session, layout: Layout, wanted: int) -> int:
-    """The batch size to feed: what the model prescribes, else `wanted`; 1 where each sample is a whole feed."""
+def feed_batch(session: ort.InferenceSession, layout: Layout, wanted: int) -> int:
+    """Samples in one call: what the model prescribes, else `wanted`; 1 where each sample is a whole feed."""
     return 1 if layout == "feeds" else (fixed_batch(session, layout) or wanted)
+
+
+def fill(indices: np.ndarray, batch: int) -> np.ndarray:
+    """Enough samples for one call: `indices`, repeated in order up to `batch` where there are fewer.
+
+    The first `len(indices)` are the samples themselves; the rest only fill the call, so their answers count for
+    nothing.
+
+    Args:
+        indices: of samples, int64 [n], n > 0.
+        batch: samples in one call, from `feed_batch`.
+
+    Returns:
+        Indices, int64 [max(n, batch)].
+    """
+    return np.resize(indices, max(len(indices), batch))
 
 
 def _names(names: Iterable[str]) -> str:
@@ -106,23 +108,24 @@ def _names(names: Iterable[str]) -> str:
     return f"{shown} and {len(listed) - 8} more" if len(listed) > 8 else shown or "nothing"
 
 
-def _check_dtype(wanted: ModelInput, array: EvalInput) -> None:
-    dtype = input_dtype(wanted)
-    if dtype is None:
+def _check_dtype(model_input: ort.NodeArg, array: EvalInput) -> None:
+    expected = input_dtype(model_input)
+    if expected is None:
         raise StageError(
-            f"The model input '{wanted.name}' has the type {wanted.type}, which numpy arrays cannot carry. "
-            "Give the model an input of tensors in float32 there, and cast or collect them inside."
+            f"The model input '{model_input.name}' has the type {model_input.type}, which numpy arrays cannot hold. "
+            "Make it a float32 tensor, and cast inside the model."
         )
-    found = "text" if np.dtype(array.dtype).kind in "OUS" else array.dtype
-    if found != dtype:
-        remedy = "dtype str" if dtype == "text" else f".astype(np.{dtype})"
+    given = "text" if np.dtype(array.dtype).kind in "OUS" else array.dtype
+    if given != expected:
+        remedy = "dtype str" if expected == "text" else f".astype(np.{expected})"
         raise StageError(
-            f"The model input '{wanted.name}' expects {dtype}, the data are {found}. Convert them: {remedy}."
+            f"The model input '{model_input.name}' expects {expected}, the evaluation data is {given}. "
+            f"Convert it: {remedy}."
         )
 
 
-def _check_shape(wanted: ModelInput, array: EvalInput, layout: Layout) -> None:
-    expected = list(wanted.shape)
+def _check_shape(model_input: ort.NodeArg, array: EvalInput, layout: Layout) -> None:
+    expected = list(model_input.shape)
     if not expected:  # a scalar, or a rank that the model leaves open: running it tells
         return
     shape = [expected[0], *array.shape] if layout == "samples" else list(array.shape)
@@ -132,10 +135,10 @@ def _check_shape(wanted: ModelInput, array: EvalInput, layout: Layout) -> None:
     if not fits:
         other = "feeds" if layout == "samples" else "samples"
         raise StageError(
-            f"The model input '{wanted.name}' expects the shape {_shape(expected)}, the data have {_shape(shape)} "
-            f"(export.eval_layout is {layout}). Reshape them, or set export.eval_layout to {other}."
+            f"The model input '{model_input.name}' expects the shape {_shape(expected)}, the evaluation data has "
+            f"{_shape(shape)} (export.eval_layout is {layout}). Reshape it, or set export.eval_layout to {other}."
         )
 
 
 def _shape(dims: Sequence[int | str | None]) -> str:
-    return "[" + ", ".join("?" if each is None else str(each) for each in dims) + "]"
+    return "[" + ", ".join("?" if dim is None else str(dim) for dim in dims) + "]"

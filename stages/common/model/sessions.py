@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from onnx import defs as schemas
 
 from stages.common.base.errors import StageError
 from stages.common.model import ir_conversion, model_file
@@ -18,6 +19,11 @@ _FATAL_ONLY = 4
 
 _PLACE = re.compile(r"\S+\.(?:cc|h|cpp):\d+ [^()]*?\w::[~\w<>]+\(")
 _QUALIFIERS = re.compile(r"^(?:::<lambda\([^)]*\)>)?(?: const)?(?: \[with [^\]]*\])?")
+
+_MISSING_KERNEL = re.compile(r"implementation for (\w+)\((\d+)\)")
+
+FIRST_OPSET = 7
+"""The oldest opset that ONNX Runtime implements."""
 
 # What a message of ONNX Runtime gives away of its cause -> what to do about it.
 _REMEDIES = {
@@ -123,4 +129,12 @@ def _without_places(text: str) -> str:
 
 def _remedy(message: str) -> str:
     """What to do about a model that does not load."""
+    missing = _MISSING_KERNEL.search(message)
+    if missing and schemas.has(missing[1], FIRST_OPSET) and int(missing[2]) < _since(missing[1]):
+        return "Its opset is too old for ONNX Runtime. Convert it to opset 13 or later with onnx.version_converter."
     return next((remedy for sign, remedy in _REMEDIES.items() if sign in message), "Fix the model, or export it again.")
+
+
+def _since(op_type: str) -> int:
+    """The version of an operator in the oldest opset that ONNX Runtime implements."""
+    return int(schemas.get_schema(op_type, FIRST_OPSET).since_version)

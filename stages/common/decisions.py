@@ -1,0 +1,231 @@
+"""What a model decides for each sample: which output holds the decision, and how clear it was."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+DECIDING_SAMPLES = 256
+DECIDING_BYTES = 64 << 20
+"""How much of a stream is looked at to find the decision: so many samples, fewer where their outputs are large."""
+
+TIE = 1e-6
+"""Below this margin the reference itself cannot tell: a changed decision is a tie, not a flip."""
+
+ScoreKind = Literal["probabilities", "log-probabilities", "scores"]
+Outputs = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Decider:
+    """Which outputs hold the decision.
+
+    Attributes:
+        label: the output that holds the decision itself, or None: the decision is then the argmax of `scores`.
+        scores: the output of class scores, or None: the margins are then unknown.
+        kind: what the scores are.
+        threshold: on the probability of class 1; takes precedence over label and argmax.
+        binary: the output whose last column scores class 1 of two, or None; it gives the AUC.
+    """
+
+    label: str | None = None
+    scores: str | None = None
+    kind: ScoreKind = "scores"
+    threshold: float | None = None
+    binary: str | None = None
+
+    @property
+    def decides(self) -> bool:
+        """Whether the model decides anything."""
+        return self.label is not None or self.scores is not None
+
+    @property
+    def description(self) -> str:
+        """What decides, e.g. "argmax of probabilities"."""
+        if self.threshold is not None and self.scores is not None:
+            return f"{self.scores} >= {self.threshold:g}"
+        if self.label is not None:
+            return f"label output {self.label}"
+        return f"argmax of {self.scores}" if self.scores is not None else "no decision"
+
+    def decide(self, outputs: Outputs) -> np.ndarray:
+        """The decisions, one per row of scores: shape [rows], of the label output's dtype, or bool, or int64."""
+        if self.threshold is not None and self.scores is not None:
+            return np.asarray(as_scores(outputs[self.scores])[:, -1] >= self.threshold)
+        if self.label is not None:
+            return outputs[self.label].reshape(-1)
+        assert self.scores is not None
+        return np.asarray(as_scores(outputs[self.scores]).argmax(axis=1))
+
+    def probabilities(self, outputs: Outputs) -> np.ndarray | None:
+        """Class probabilities, float64 [rows, classes]; None where the scores are not probabilities."""
+        if self.scores is None or self.kind == "scores":
+            return None
+        scores = as_scores(outputs[self.scores]).astype(np.float64)
+        if self.kind == "log-probabilities":
+            return np.exp(scores)
+        return np.concatenate((1 - scores, scores), axis=1) if scores.shape[1] == 1 else scores
+
+    def margin(self, outputs: Outputs) -> np.ndarray | None:
+        """How clear each decision is, in units of probability, float64 [rows]: the best class minus the second.
+
+        Raw scores go through a softmax first. With a threshold t the margin is 2 |p - t|. None without scores.
+        """
+        if self.scores is None:
+            return None
+        if self.threshold is not None:
+            return 2 * np.abs(as_scores(outputs[self.scores])[:, -1].astype(np.float64) - self.threshold)
+        probabilities = self.probabilities(outputs)
+        if probabilities is None:
+            probabilities = _softmax(as_scores(outputs[self.scores]).astype(np.float64))
+        best = np.partition(probabilities, -2, axis=1)
+        return np.asarray(best[:, -1] - best[:, -2])
+
+    def flips(self, reference: Outputs, candidate: Outputs) -> int:
+        """How many decisions differ, ties excluded: where the reference's margin is below `TIE` it cannot tell."""
+        changed = self.decide(reference) != self.decide(candidate)
+        margin = self.margin(reference)
+        return int(np.count_nonzero(changed if margin is None else changed & (margin >= TIE)))
+
+
+def choose(
+    outputs: Outputs,
+    labels: np.ndarray | None = None,
+    *,
+    threshold: float | None = None,
+    classifier: bool = False,
+) -> Decider:
+    """Find the decision, and the scores behind it, among the outputs of some samples of the reference model.
+
+    Class scores are rows of two or more floats, along the last axis, that are probabilities or their logarithms;
+    failing that, floats that the labels index, that are called logits, or that come with a label output. A label
+    output holds text, integers or booleans, one per sample or one per row of scores.
+
+    Args:
+        outputs: arrays by name, samples along axis 0; `leading` takes them from a stream.
+        labels: of these samples, or None.
+        threshold: on the probability of class 1.
+        classifier: params say that the model decides, so any floats may be scores.
+    """
+    decider = _decider(outputs, labels, threshold, classifier=classifier)
+    return replace(decider, binary=_binary(outputs, labels, decider.scores))
+
+
+def leading(chunks: Iterable[Outputs]) -> tuple[dict[str, np.ndarray], bool]:
+    """The first samples of a stream of outputs, as `choose` takes them: the same however the stream is cut.
+
+    At most `DECIDING_SAMPLES` are taken, up to the first sample whose outputs have other shapes.
+
+    Args:
+        chunks: outputs of consecutive samples, samples along axis 0.
+
+    Returns:
+        Arrays by name, and whether the chunks held all the samples wanted: more of the stream changes nothing then.
+    """
+    taken: list[Outputs] = []
+    samples, wanted, shapes = 0, DECIDING_SAMPLES, None
+    for chunk in chunks:
+        size = len(next(iter(chunk.values()), ()))
+        if not size:
+            continue
+        if shapes is None:
+            shapes = {name: array.shape[1:] for name, array in chunk.items()}
+            each = sum(array[:1].nbytes for array in chunk.values())
+            wanted = max(1, min(DECIDING_SAMPLES, DECIDING_BYTES // max(1, each)))
+        elif shapes != {name: array.shape[1:] for name, array in chunk.items()}:
+            wanted = samples
+            break
+        taken.append({name: array[: wanted - samples] for name, array in chunk.items()})
+        samples += min(size, wanted - samples)
+        if samples == wanted:
+            break
+    names = taken[0] if taken else ()
+    return {name: np.concatenate([chunk[name] for chunk in taken]) for name in names}, samples == wanted
+
+
+def as_scores(array: np.ndarray) -> np.ndarray:
+    """Scores as rows [rows, classes]: along the last axis, ignoring trailing axes of size 1.
+
+    [n, k] and [n, k, 1, 1] are n rows; [n, positions, k] is n * positions rows; [n] and [n, 1] are n rows of a single
+    score.
+    """
+    shape = array.shape
+    while len(shape) > 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    return array.reshape(-1, shape[-1] if len(shape) > 1 else 1)
+
+
+def are_probabilities(scores: np.ndarray) -> bool:
+    """Whether rows [rows, classes] lie in [0, 1] and, with several classes, sum to 1; rows with NaN are ignored."""
+    finite = scores[np.isfinite(scores).all(axis=1)].astype(np.float64)
+    if not finite.size or finite.min() < -1e-6 or finite.max() > 1 + 1e-6:
+        return False
+    return scores.shape[1] == 1 or bool(np.abs(finite.sum(axis=1) - 1).max() < 1e-3)
+
+
+def are_log_probabilities(scores: np.ndarray) -> bool:
+    """Whether the exponentials of rows [rows, classes] are probabilities."""
+    return scores.shape[1] > 1 and are_probabilities(np.exp(np.minimum(scores, 1.0)))
+
+
+def _decider(outputs: Outputs, labels: np.ndarray | None, threshold: float | None, *, classifier: bool) -> Decider:
+    scored = {name: as_scores(array) for name, array in outputs.items() if array.dtype.kind == "f" and array.size}
+    label = _label(outputs, labels)
+    if threshold is not None:
+        binary = {name: scores for name, scores in scored.items() if scores.shape[1] <= 2}
+        for name, scores in binary.items():
+            if are_probabilities(scores):
+                return Decider(label, name, "probabilities", threshold)
+        if binary:
+            return Decider(label, next(iter(binary)), "scores", threshold)
+    wide = {name: scores for name, scores in scored.items() if scores.shape[1] >= 2}
+    if label is not None:
+        wide = {name: scores for name, scores in wide.items() if len(scores) == outputs[label].size}
+    for name, scores in wide.items():
+        if are_probabilities(scores):
+            return Decider(label, name, "probabilities")
+    for name, scores in wide.items():
+        if are_log_probabilities(scores):
+            return Decider(label, name, "log-probabilities")
+    for name, scores in wide.items():
+        if classifier or label is not None or "logit" in name.lower() or _indexes(labels, scores.shape[1]):
+            return Decider(label, name)
+    return Decider(label)
+
+
+def _binary(outputs: Outputs, labels: np.ndarray | None, scores: str | None) -> str | None:
+    if labels is None or not _indexes(labels, 2):
+        return None
+    if scores is not None:
+        rows = as_scores(outputs[scores])
+        return scores if rows.shape[1] <= 2 and len(rows) == labels.size else None
+    single = (name for name, array in outputs.items() if array.dtype.kind == "f" and array.size == len(array) > 0)
+    return next((name for name in single if are_probabilities(as_scores(outputs[name]))), None)
+
+
+def _label(outputs: Outputs, labels: np.ndarray | None) -> str | None:
+    """The output with one decision per sample or per row of probabilities; of several, the one named so."""
+    if not outputs:
+        return None
+    sizes = {len(next(iter(outputs.values())))}
+    for array in outputs.values():
+        if array.dtype.kind == "f" and array.size and are_probabilities(as_scores(array)):
+            sizes.add(len(as_scores(array)))
+    if labels is not None:
+        sizes.add(labels.size)
+    names = [name for name, array in outputs.items() if array.dtype.kind in "iuUOSb" and array.size in sizes]
+    return next((name for name in names if "label" in name.lower()), next(iter(names), None))
+
+
+def _indexes(labels: np.ndarray | None, classes: int) -> bool:
+    """Whether the labels are whole numbers from 0 to classes - 1."""
+    if labels is None or not labels.size or labels.dtype.kind not in "iuf":
+        return False
+    whole = bool(np.all(np.mod(labels, 1) == 0))
+    return whole and float(labels.min()) >= 0 and float(labels.max()) < classes
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))

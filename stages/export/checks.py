@@ -1,0 +1,62 @@
+"""Is the evaluation data complete, and does it match the exported model?"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnxruntime as ort
+
+from stages.common.base.errors import StageError
+from stages.common.data import evaldata, feeding
+
+
+def check_counts(inputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> None:
+    """Every array must have an axis 0, of one length that is not zero.
+
+    Raises:
+        StageError: naming the array that does not.
+    """
+    arrays = dict(inputs) | ({} if labels is None else {"labels": labels})
+    for name, array in arrays.items():
+        if array.ndim == 0:
+            raise StageError(
+                f"The evaluation array '{name}' is a single number, so it counts no samples. "
+                "Stack one value per feed along axis 0, and set export.eval_layout to feeds."
+            )
+    counts = {name: len(array) for name, array in arrays.items()}
+    if empty := [name for name, count in counts.items() if count == 0]:
+        raise StageError(f"The evaluation array '{empty[0]}' holds no samples. Give at least one, better a thousand.")
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"'{name}' {count}" for name, count in counts.items())
+        raise StageError(f"The evaluation arrays differ in their number of samples: {listed}. Give one row per sample.")
+
+
+def check_samples(session: ort.InferenceSession, data: evaldata.EvalData) -> None:
+    """A model with a fixed batch needs a full batch to search on, and another one to judge.
+
+    Raises:
+        StageError: there are too few samples.
+    """
+    batch = feeding.fixed_batch(session, data.layout) or 1
+    search = len(data.indices("search"))
+    if search >= batch or batch == 1:
+        return
+    needed = round(batch / evaldata.SEARCH_SHARE)
+    raise StageError(
+        f"The model's inputs fix axis 0 at {batch}, and the evaluation data has {data.samples} rows, of which "
+        f"{search} go to the search split. Give at least {needed}; or, where one array row is a whole feed (axis 0 of "
+        "the model counts something other than samples), set export.eval_layout to feeds."
+    )
+
+
+def check_outputs(session: ort.InferenceSession, origin: str) -> None:
+    """Every output must be of a type that numpy can hold.
+
+    Raises:
+        StageError: naming the output that is not.
+    """
+    for output in session.get_outputs():
+        if "tensor(" in output.type and feeding.input_dtype(output) is None and not output.type.startswith("seq"):
+            raise StageError(
+                f"The output '{output.name}' of {origin} has the type {output.type}, which numpy arrays cannot hold. "
+                "Cast it to float32 in the model."
+            )

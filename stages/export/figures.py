@@ -1,0 +1,37 @@
+"""The metrics of export: headlines, and the details behind them."""
+
+from typing import Any
+
+from stages.common.base import files, paths
+from stages.export.stage import ExportResult
+
+
+def headlines(result: ExportResult) -> dict[str, Any]:
+    """The tree of metrics/export.json."""
+    drift = result.drift
+    return {
+        "drift": {"max_abs": files.rounded(drift.max_abs), "flips": drift.flips},
+        "eval": {"samples": result.samples},
+    }
+
+
+def details(result: ExportResult) -> dict[str, Any]:
+    """The tree of metrics/details/export.json."""
+    return {
+        "source": {"framework": result.framework, "opsets": result.opsets},
+        "eval": {
+            "layout": result.layout,
+            "search": result.search,
+            "judge": result.judge,
+            "labels": result.has_labels,
+        },
+        "drift": {name: files.rounded(max_abs) for name, max_abs in result.drift.outputs.items()},
+        "notes": list(result.notes),
+        "null_reasons": {f"drift.{key}": reason for key, reason in result.drift.null_reasons.items()},
+    }
+
+
+def write(result: ExportResult) -> None:
+    """Put details and, last, headlines in place."""
+    files.write_json(paths.EXPORT_DETAILS, details(result))
+    files.write_json(paths.EXPORT, headlines(result))

@@ -1,0 +1,106 @@
+"""Run the fp32 model on every evaluation sample, and refuse one whose answers cannot be compared with anything."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from tqdm import tqdm
+
+from stages.common.base.errors import StageError
+from stages.common.data import evaldata, feeding, outputs
+from stages.common.model import model_file, sessions
+
+BATCH = 256
+"""Samples in one call, where the model leaves it free."""
+
+FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16})
+"""Types of weights that numpy can search for NaN."""
+
+
+def answers(
+    session: ort.InferenceSession, model: ir.Model, data: evaldata.EvalData, origin: str
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Run the model on all samples.
+
+    Args:
+        session: of the model.
+        model: searched for the cause where an output is not finite.
+        data: the evaluation data.
+        origin: what to call the model in an error.
+
+    Yields:
+        The indices of the samples of one call, int64 [n], and its outputs by name. Where the model fixes the batch,
+        the last call is filled by repeating samples, and its outputs are cut to the n samples.
+
+    Raises:
+        StageError: the model does not run, answers differently each time, or with NaN or infinity for a sample.
+    """
+    names = [output.name for output in session.get_outputs()]
+    batch = feeding.feed_batch(session, data.layout, BATCH)
+    fixed = feeding.fixed_batch(session, data.layout) is not None
+    everything = np.arange(data.samples)
+    steps = math.ceil(data.samples / batch)
+    for call in tqdm(data.batches(everything, batch), "fp32", steps, leave=False, disable=None):
+        feed = data.read(feeding.fill(call.indices, batch)) if fixed and len(call.indices) < batch else call.feed
+        values = outputs.as_arrays(names, sessions.run(session, feed, name=origin))
+        if problem := _not_finite(values, call.indices):
+            raise StageError(f"{origin}: {problem} in fp32. {_cause(model)}")
+        if call.indices[0] == 0:
+            again = outputs.as_arrays(names, sessions.run(session, feed, name=origin))
+            _check_repeatable(values, again, origin)
+        if feed is not call.feed:
+            values = {
+                name: array[: len(call.indices)] if array.shape[:1] == (batch,) else array
+                for name, array in values.items()
+            }
+        yield call.indices, {name: _rows(array, data.layout) for name, array in values.items()}
+
+
+def _rows(array: np.ndarray, layout: evaldata.Layout) -> np.ndarray:
+    """In the layout `feeds` a call is one sample, whose outputs have no axis for samples yet."""
+    return array[np.newaxis] if layout == "feeds" else array
+
+
+def _check_repeatable(once: Mapping[str, np.ndarray], again: Mapping[str, np.ndarray], origin: str) -> None:
+    """Refuse a model that draws random numbers: noise cannot be told from the effect of quantization.
+
+    Raises:
+        StageError: an output differs between two runs on the same samples by more than rounding.
+    """
+    for name, array in once.items():
+        if array.shape == again[name].shape and array.dtype.kind == "f":
+            limit = 1e-4 * float(np.abs(array).max(initial=0))
+            same = np.allclose(array, again[name], rtol=0, atol=limit)
+        else:
+            same = np.array_equal(array, again[name])
+        if not same:
+            raise StageError(
+                f"The output '{name}' of {origin} differs between two runs on the same samples: it draws random "
+                "numbers, so no comparison means anything. Export it for inference, or make those numbers an input."
+            )
+
+
+def _not_finite(values: Mapping[str, np.ndarray], indices: np.ndarray) -> str:
+    """Which output is NaN or infinite, for which sample; empty where all are finite."""
+    for name, array in values.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            row = np.argwhere(~np.isfinite(array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)))[0][0]
+            return f"the output '{name}' is NaN or infinite for evaluation sample {indices[min(row, len(indices) - 1)]}"
+    return ""
+
+
+def _cause(model: ir.Model) -> str:
+    """What may have caused a NaN, and what to do."""
+    for tensor in model_file.tensors(model):
+        if tensor.dtype not in FLOATS:
+            continue
+        values = tensor.numpy()
+        finite = np.isfinite(values)
+        if finite.all():
+            continue
+        if not np.isnan(values).any() and not np.any(values[finite]):  # nothing but infinities and zeros
+            return f"Its constant '{tensor.name}' masks with infinity: use a large finite number such as -1e9."
+        return f"Its weight '{tensor.name}' holds NaN or infinity: the training diverged, or the file is damaged."
+    return "Fix the model, or remove that sample."

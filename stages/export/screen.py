@@ -1,0 +1,33 @@
+"""What export prints: what it made, its notes, and the drift in a sentence."""
+
+import textwrap
+
+from tabulate import tabulate
+
+from stages.common.base import paths
+from stages.export.drift import Drift
+from stages.export.stage import ExportResult
+
+WIDTH = 120
+
+
+def render(result: ExportResult) -> str:
+    """A short table, the notes, and one sentence of conclusion."""
+    opsets = ", ".join(f"{domain} {version}" for domain, version in result.opsets.items())
+    labels = "with labels" if result.has_labels else "without labels"
+    rows = [
+        ("model", f"{paths.FP32_MODEL.as_posix()}, {result.size_mb:.2f} MB, from {result.framework}, opset {opsets}"),
+        ("evaluation", f"{result.samples} samples {labels}: {result.search} to search, {result.judge} to judge"),
+    ]
+    notes = [textwrap.fill(f"Note: {note}", WIDTH) for note in result.notes]
+    return "\n\n".join([tabulate(rows, tablefmt="plain"), *notes, textwrap.fill(conclusion(result.drift), WIDTH)])
+
+
+def conclusion(drift: Drift) -> str:
+    """How far the export moves the answers of its source."""
+    flips = "" if drift.flips is None else f"{drift.flips or 'no'} decision{'s' * (drift.flips != 1)}"
+    if drift.max_abs is not None:
+        moves = f"The export moves the answers of its source by at most {drift.max_abs:.2g}"
+        return f"{moves} and flips {flips}." if flips else f"{moves}."
+    reason = drift.null_reasons["max_abs"]
+    return f"The export flips {flips}; {reason}." if flips else f"Drift was not measured: {reason}."

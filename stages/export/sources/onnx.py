@@ -1,0 +1,59 @@
+"""ONNX models, from a file or a callable: nothing to convert, inputs by name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from stages.common.base.errors import StageError
+from stages.common.base.params import Export
+from stages.common.model import ir_conversion
+from stages.export.framework import Converted
+
+NAME = "ONNX"
+
+
+def knows(model: Any) -> bool:
+    """Whether `model` is an ONNX model."""
+    return isinstance(model, (onnx.ModelProto, ir.Model))
+
+
+def input_names(model: ir.Model) -> list[str]:
+    """The inputs that have no default among the initializers."""
+    return [value.name or "" for value in model.graph.inputs if not value.is_initializer()]
+
+
+def convert(model: onnx.ModelProto | ir.Model, inputs: Any, params: Export) -> Converted:
+    """The model as it is, and its inputs as arrays by name; a bare array belongs to the only input.
+
+    Raises:
+        StageError: a model without its weights, a bare array for several inputs, or samples of different shapes.
+    """
+    if isinstance(model, onnx.ModelProto):
+        if ir_conversion.has_external_data(model):
+            raise StageError(
+                f"export.source {params.source} returned a model without its weights: they are external data. "
+                "Load the model with them (onnx.load does), or return the path of its file."
+            )
+        model = ir_conversion.from_proto(model)
+    names = input_names(model)
+    if not isinstance(inputs, Mapping):
+        if len(names) != 1:
+            raise StageError(
+                f"export.source {params.source} returned one array, but the model has the inputs {', '.join(names)}. "
+                "Return a dict of arrays by input name."
+            )
+        inputs = {names[0]: inputs}
+    return Converted(model, {str(name): _array(str(name), values) for name, values in inputs.items()})
+
+
+def _array(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise StageError(
+            f"The evaluation data for '{name}' is not an array: {str(error).rstrip('.')}. "
+            "Give every sample the same shape."
+        ) from error
