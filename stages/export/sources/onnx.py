@@ -17,7 +17,7 @@ NAME = "ONNX"
 
 def knows(model: Any) -> bool:
     """Whether `model` is an ONNX model."""
-    return isinstance(model, onnx.ModelProto | ir.Model)
+    return isinstance(model, (onnx.ModelProto, ir.Model))
 
 
 def input_names(model: ir.Model) -> list[str]:

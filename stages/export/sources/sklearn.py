@@ -35,10 +35,11 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
         StageError: skl2onnx cannot convert the estimator, or the inputs are not what an estimator takes.
     """
     arrays = onnx_inputs(inputs)
-    converted = ir_conversion.from_proto(_to_onnx(model, arrays, params.opset))
+    converted = _to_onnx(model, arrays, params.opset)
     # skl2onnx changes names (no spaces, no slashes) and keeps their order.
-    names = [value.name or "" for value in converted.graph.inputs]
-    return Converted(converted, dict(zip(names, arrays.values(), strict=True)), Fitted(model, inputs))
+    names = [graph_input.name for graph_input in converted.graph.input]
+    inputs_by_name = dict(zip(names, arrays.values(), strict=True))
+    return Converted(ir_conversion.from_proto(converted), inputs_by_name, Fitted(model, inputs))
 
 
 def onnx_inputs(inputs: Any) -> dict[str, np.ndarray]:
