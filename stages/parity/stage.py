@@ -52,8 +52,8 @@ def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
     read_json(paths.PARITY, "parity")
     tree = read_json(paths.PARITY_DETAILS, "parity")
     judged = tree["judged"]
-    for model, key in ((paths.FP32_MODEL, "fp32_sha256"), (paths.INT8_MODEL, "int8_sha256")):
-        if not model.exists() or judged[key] != model_sha256(model):
+    for model, key in ((paths.FP32_MODEL, "fp32"), (paths.INT8_MODEL, "int8")):
+        if not model.exists() or judged["sha256"][key] != model_sha256(model):
             raise StageError(
                 f"{paths.PARITY_DETAILS.as_posix()} was measured on another {model.as_posix()}. Run parity again."
             )
