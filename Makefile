@@ -38,8 +38,9 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # One stamp per set of pins: a changed pin is installed again, an unchanged one costs nothing.
-$(VENV)/.run: requirements.txt | $(VENV)/bin/python
+$(VENV)/.run: requirements.txt .ci/elsewhere.py | $(VENV)/bin/python
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@cp .ci/elsewhere.py "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/stages.py"
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run

@@ -10,7 +10,7 @@ from stages.bench.interval import Interval
 from stages.bench.stage import BenchResult, Measurements
 from stages.bench.timing import PairedTiming, calls_for, quantile_ms
 from stages.common.base import paths
-from stages.common.base.files import rounded, write_csv, write_json
+from stages.common.base.files import rounded, together
 
 _TAIL = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
 _CURVE = np.linspace(0.01, 0.99, 99).round(2)
@@ -22,14 +22,19 @@ def write(result: BenchResult) -> None:
     measured = result.measurements
     timings = measured.by_batch() if measured else []
     launches = (row for timing in timings for row in launch_rows(timing))
-    write_csv(paths.BENCH_LAUNCHES, ("launch", "round", "batch", "fp32_p50_ms", "int8_p50_ms", "counted"), launches)
-    write_csv(paths.BENCH_LATENCY, ("quantile", "fp32_ms", "int8_ms"), _curve(measured.serving) if measured else ())
-    speedups = ((timing.samples, *_ends(timing.interval).values()) for timing in timings)
-    write_csv(paths.BENCH_SPEEDUP, ("batch", "speedup", "low95", "high95"), speedups)
-    operators = ((name, *map(rounded, times)) for name, *times in (measured.profile.rows() if measured else ()))
-    write_csv(paths.OPERATORS, ("operator", "fp32_ms", "int8_ms", "fp32_share", "int8_share"), operators)
-    write_json(paths.BENCH_DETAILS, details(result))
-    write_json(paths.BENCH, headlines(result))
+    with together() as outputs:
+        outputs.csv(
+            paths.BENCH_LAUNCHES, ("launch", "round", "batch", "fp32_p50_ms", "int8_p50_ms", "counted"), launches
+        )
+        outputs.csv(
+            paths.BENCH_LATENCY, ("quantile", "fp32_ms", "int8_ms"), _curve(measured.serving) if measured else ()
+        )
+        speedups = ((timing.samples, *_ends(timing.interval).values()) for timing in timings)
+        outputs.csv(paths.BENCH_SPEEDUP, ("batch", "speedup", "low95", "high95"), speedups)
+        operators = ((name, *map(rounded, times)) for name, *times in (measured.profile.rows() if measured else ()))
+        outputs.csv(paths.OPERATORS, ("operator", "fp32_ms", "int8_ms", "fp32_share", "int8_share"), operators)
+        outputs.json(paths.BENCH_DETAILS, details(result))
+        outputs.json(paths.BENCH, headlines(result))
 
 
 def headlines(result: BenchResult) -> dict[str, Any]:

@@ -5,10 +5,7 @@ Metrics that do not belong together, or to the models, params and code as they s
 Reads   metrics/host.json, metrics/quantize.json, metrics/parity.json, metrics/bench.json, metrics/details/parity.json,
         metrics/details/bench.json; dvc.lock and what it lists.
 Writes  metrics/details/gate.json, metrics/gate.json.
-Params  gate, serving.threads.
-
-Exit code of a closed gate: 1, which fails `dvc repro`; 0 inside `dvc exp run`, so that a sweep keeps the row; with
---strict 1 there, too.
+Params  gate, serving.
 """
 
 import argparse
@@ -17,6 +14,11 @@ import os
 from stages.common.base import command, params
 from stages.common.base.errors import StageError
 from stages.gate import figures, screen, stage
+
+EXIT_CODES = (
+    "Exit codes: 0 the gate is open; 1 it is closed, or the metrics cannot be judged; 2 usage or params. A closed gate "
+    "exits 0 inside `dvc exp run`, so that a sweep keeps the row, unless --strict is given."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,4 +39,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    command.run("gate", __doc__, main, add_arguments)
+    command.run("gate", __doc__, main, add_arguments, EXIT_CODES)

@@ -8,9 +8,10 @@ from stages.gate.stage import GateResult
 
 
 def write(result: GateResult) -> None:
-    """Put the details and, last, the headlines in place."""
-    files.write_json(paths.GATE_DETAILS, details(result))
-    files.write_json(paths.GATE, headlines(result))
+    """Put details and headlines in place, together."""
+    with files.together() as outputs:
+        outputs.json(paths.GATE_DETAILS, details(result))
+        outputs.json(paths.GATE, headlines(result))
 
 
 def headlines(result: GateResult) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class Host:
     machine_id: str
     cpu: str
     isa: str
+    cores: float
     onnxruntime: str
     threads: int
     batch: int
@@ -50,6 +51,7 @@ class Figures:
         size_ratio: size of the INT8 model over that of fp32.
         without_int8: operator types of the model that have no INT8 form: trees and the like.
         parity_passed: whether the answers hold.
+        samples: how many parity judged.
         parity_failures: the rules of parity that failed.
         parity_advice: commands that parity tried, the surest first.
         speedup: at the serving batch.
@@ -62,6 +64,7 @@ class Figures:
     size_ratio: float
     without_int8: tuple[str, ...]
     parity_passed: bool
+    samples: int
     parity_failures: tuple[Rule, ...]
     parity_advice: tuple[str, ...]
     speedup: Speedup
@@ -140,13 +143,17 @@ class Evidence:
             size_ratio=self.quantize.get("size", "int8_mb") / self.quantize.get("size", "fp32_mb"),
             without_int8=tuple(details.get("without_int8")),
             parity_passed=self.parity.get("passed"),
+            samples=self.parity.get("judged", "samples"),
             parity_failures=tuple(rule for rule in rules if rule.failed),
             parity_advice=tuple(advice["command"] for advice in self.parity_details.get("advice")),
             speedup=Speedup(*(self.bench.get("speedup", key) for key in ("ratio", "low95", "high95", "verdict"))),
             findings=tuple(finding for finding in (*findings, details.optional("operators", "remedy")) if finding),
             noise=details.optional("noise", "finding") or "",
             host=Host(
-                *(self.host.get(*key) for key in (("machine_id",), ("cpu", "model"), ("cpu", "isa"), ("onnxruntime",))),
+                *(
+                    self.host.get(*key)
+                    for key in (("machine_id",), ("cpu", "model"), ("cpu", "isa"), ("cpu", "cores"), ("onnxruntime",))
+                ),
                 *(details.get("measured", key) for key in ("threads", "batch")),
             ),
         )

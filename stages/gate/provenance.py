@@ -30,6 +30,7 @@ def refuse_foreign_metrics(evidence: Evidence, serving: Serving) -> list[str]:
         StageError: something does not belong, with the stage to run again.
     """
     _same_machine(evidence)
+    _same_arithmetic(evidence)
     _same_models(evidence)
     _same_threads(evidence, serving)
     if LOCK.exists():
@@ -92,6 +93,17 @@ def _same_machine(evidence: Evidence) -> None:
         raise StageError(
             f"metrics/bench.json was measured on the machine {measured}, and metrics/host.json describes {here}. "
             "Run bench again."
+        )
+
+
+def _same_arithmetic(evidence: Evidence) -> None:
+    """INT8 gives different answers on another instruction set, and may with another version of ONNX Runtime."""
+    judged = [evidence.parity_details.get("judged", key) for key in ("isa", "onnxruntime")]
+    here = [evidence.host.get("cpu", "isa"), evidence.host.get("onnxruntime")]
+    if judged != here:
+        raise StageError(
+            f"Parity was judged on {judged[0]} with ONNX Runtime {judged[1]}, and metrics/host.json describes {here[0]}"
+            f" with {here[1]}, where INT8 may answer differently. Run parity again."
         )
 
 

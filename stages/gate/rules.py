@@ -9,6 +9,7 @@ def evaluate_rules(figures: Figures, limits: Gate) -> list[Rule]:
     """Hold the figures against every rule, in the order in which they are shown."""
     return [
         _parity(figures),
+        _min_samples(figures, limits),
         _require_quantized(figures, limits),
         _max_size_ratio(figures, limits),
         _min_speedup(figures, limits),
@@ -34,6 +35,21 @@ def _parity(figures: Figures) -> Rule:
 def _held(rule: Rule) -> str:
     place = f" of '{rule.output}'" if rule.output else ""
     return f"{rule.name}{place} is {rule.value}, the limit {rule.limit}"
+
+
+def _min_samples(figures: Figures, limits: Gate) -> Rule:
+    samples, limit = figures.samples, limits.min_samples
+    if limit is None:
+        return Rule("min_samples", samples, None, None, Outcome.OFF)
+    if not figures.quantized:
+        return Rule("min_samples", samples, limit, None, Outcome.NOT_APPLICABLE)
+    if samples >= limit:
+        return Rule("min_samples", samples, limit, samples - limit, Outcome.PASSED)
+    message = (
+        f"Parity judged {samples} sample{'' if samples == 1 else 's'}, fewer than gate.min_samples {limit}, so that it "
+        "passed proves little; provide more evaluation data."
+    )
+    return Rule("min_samples", samples, limit, samples - limit, Outcome.FAILED, message=message)
 
 
 def _require_quantized(figures: Figures, limits: Gate) -> Rule:

@@ -5,7 +5,7 @@ from tabulate import tabulate
 from stages.common.rule import Outcome, Rule
 from stages.gate.stage import GateResult
 
-_SIGN = {"max_size_ratio": "at most ", "min_speedup": "at least "}
+_SIGN = {"min_samples": "at least ", "max_size_ratio": "at most ", "min_speedup": "at least "}
 
 
 def render(result: GateResult) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stages.common.base import paths
-from stages.common.base.files import rounded, write_csv
+from stages.common.base.files import Outputs, rounded
 from stages.common.compare import Comparison, OutputComparison
 from stages.common.compare.worst import KEPT, WorstSample
 
@@ -14,13 +14,13 @@ PLOTTED_OUTPUTS = 6
 PLOTTED_PAIRS = 500
 
 
-def write(comparison: Comparison) -> None:
+def write(comparison: Comparison, outputs: Outputs) -> None:
     """Write `metrics/details/parity_errors.csv`, `parity_scatter.csv` and `parity_worst.csv`."""
     plotted = comparison.floats[:PLOTTED_OUTPUTS]
-    write_csv(paths.PARITY_ERRORS, ("output", "low", "high", "values", "share"), _histogram(plotted))
-    write_csv(paths.PARITY_SCATTER, ("output", "sample", "fp32", "int8"), _pairs(plotted))
+    outputs.csv(paths.PARITY_ERRORS, ("output", "low", "high", "values", "share"), _histogram(plotted))
+    outputs.csv(paths.PARITY_SCATTER, ("output", "sample", "fp32", "int8"), _pairs(plotted))
     header = ("sample", "output", "position", "fp32", "int8", "abs_error", "share_of_range")
-    write_csv(paths.PARITY_WORST, header, _worst(comparison))
+    outputs.csv(paths.PARITY_WORST, header, _worst(comparison))
 
 
 def worst(comparison: Comparison) -> list[tuple[float, OutputComparison, WorstSample]]:

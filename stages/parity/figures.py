@@ -7,7 +7,7 @@ import onnxruntime
 
 from stages.common import isa
 from stages.common.base import paths
-from stages.common.base.files import rounded, write_json
+from stages.common.base.files import rounded, together
 from stages.common.compare import Comparison, OutputComparison
 from stages.parity import evidence
 from stages.parity.batch_effect import BatchEffect, Movement
@@ -26,11 +26,12 @@ Tree = dict[str, Any]
 
 
 def write(result: ParityResult) -> None:
-    """Put the evidence, the details and, last, the headlines in place."""
+    """Put the evidence, the details and the headlines in place, together."""
     assert result.comparison is not None
-    evidence.write(result.comparison)
-    write_json(paths.PARITY_DETAILS, details(result))
-    write_json(paths.PARITY, headlines(result))
+    with together() as outputs:
+        evidence.write(result.comparison, outputs)
+        outputs.json(paths.PARITY_DETAILS, details(result))
+        outputs.json(paths.PARITY, headlines(result))
 
 
 def headlines(result: ParityResult) -> Tree:

@@ -93,6 +93,22 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not
     assert (tmp_path / "x.csv").read_bytes() == b"a\n1\n"
 
 
+def test_files_that_belong_together_appear_together_or_not_at_all(tmp_path: Path) -> None:
+    evidence, headlines = tmp_path / "details" / "x.csv", tmp_path / "x.json"
+    files.write_json(headlines, {"run": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"), files.together() as outputs:
+        outputs.csv(evidence, ["run"], [[2]])
+        outputs.json(headlines, {"run": math.nan})
+    assert names(evidence.parent) == []
+    assert files.read_json(headlines, "x") == {"run": 1}
+    with files.together() as outputs:
+        outputs.csv(evidence, ["run"], [[2]])
+        outputs.json(headlines, {"run": 2})
+        assert files.read_json(headlines, "x") == {"run": 1}
+    assert (names(evidence.parent), files.read_json(headlines, "x")) == (["x.csv"], {"run": 2})
+    assert names(tmp_path) == ["details", "x.json"]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_json_holds_no_nan(tmp_path: Path, value: float) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -36,32 +36,35 @@ def decided(limits: Gate, **changes: Any) -> Deployment:
 @pytest.mark.parametrize(
     ("limits", "changes", "outcomes", "deploy"),
     [
-        (Gate(), {}, [OK, OFF, OK, OK], "int8"),
-        (Gate(require_quantized=True), {}, [OK, OK, OK, OK], "int8"),
-        (Gate(), trees.MISS, [BAD, OFF, OK, OK], "fp32"),
-        (Gate(), {"quantize__size__int8_mb": 3.6}, [OK, OFF, OK, OK], "int8"),
-        (Gate(), {"quantize__size__int8_mb": 3.61}, [OK, OFF, BAD, OK], "fp32"),
-        (Gate(max_size_ratio=None), {"quantize__size__int8_mb": 9.0}, [OK, OFF, OFF, OK], "int8"),
-        (Gate(), trees.speedup(0.98, 1.02, "equivalent"), [OK, OFF, OK, OK], "int8"),
-        (Gate(), trees.speedup(0.92, 0.96, "slower"), [OK, OFF, OK, BAD], "fp32"),
-        (Gate(), trees.speedup(0.98, 1.2, "inconclusive"), [OK, OFF, OK, BAD], "fp32"),
-        (Gate(min_speedup=0.9), trees.speedup(0.92, 0.96, "slower"), [OK, OFF, OK, OK], "int8"),
-        (Gate(min_speedup=1.95), {}, [OK, OFF, OK, BAD], "fp32"),
-        (Gate(min_speedup=None), trees.speedup(0.1, 0.2, "slower"), [OK, OFF, OK, OFF], "int8"),
+        (Gate(), {}, [OK, OK, OFF, OK, OK], "int8"),
+        (Gate(require_quantized=True), {}, [OK, OK, OK, OK, OK], "int8"),
+        (Gate(), trees.MISS, [BAD, OK, OFF, OK, OK], "fp32"),
+        (Gate(), {"parity__judged__samples": 99}, [OK, BAD, OFF, OK, OK], "fp32"),
+        (Gate(), {"parity__judged__samples": 100}, [OK, OK, OFF, OK, OK], "int8"),
+        (Gate(min_samples=None), {"parity__judged__samples": 2}, [OK, OFF, OFF, OK, OK], "int8"),
+        (Gate(), {"quantize__size__int8_mb": 3.6}, [OK, OK, OFF, OK, OK], "int8"),
+        (Gate(), {"quantize__size__int8_mb": 3.61}, [OK, OK, OFF, BAD, OK], "fp32"),
+        (Gate(max_size_ratio=None), {"quantize__size__int8_mb": 9.0}, [OK, OK, OFF, OFF, OK], "int8"),
+        (Gate(), trees.speedup(0.98, 1.02, "equivalent"), [OK, OK, OFF, OK, OK], "int8"),
+        (Gate(), trees.speedup(0.92, 0.96, "slower"), [OK, OK, OFF, OK, BAD], "fp32"),
+        (Gate(), trees.speedup(0.98, 1.2, "inconclusive"), [OK, OK, OFF, OK, BAD], "fp32"),
+        (Gate(min_speedup=0.9), trees.speedup(0.92, 0.96, "slower"), [OK, OK, OFF, OK, OK], "int8"),
+        (Gate(min_speedup=1.95), {}, [OK, OK, OFF, OK, BAD], "fp32"),
+        (Gate(min_speedup=None), trees.speedup(0.1, 0.2, "slower"), [OK, OK, OFF, OK, OFF], "int8"),
         (
             Gate(min_speedup=None, max_size_ratio=None),
             {**trees.speedup(0.1, 0.2, "slower"), "quantize__size__int8_mb": 4.1},
-            [OK, OFF, OFF, OFF],
+            [OK, OK, OFF, OFF, OFF],
             "fp32",
         ),
         (
             Gate(),
             {"bench__speedup": {"ratio": None, "low95": None, "high95": None, "verdict": None}},
-            [OK, OFF, OK, BAD],
+            [OK, OK, OFF, OK, BAD],
             "fp32",
         ),
-        (Gate(), trees.NOTHING, [OK, OFF, NA, NA], "fp32"),
-        (Gate(require_quantized=True), trees.NOTHING, [OK, BAD, NA, NA], "fp32"),
+        (Gate(), trees.NOTHING, [OK, NA, OFF, NA, NA], "fp32"),
+        (Gate(require_quantized=True), trees.NOTHING, [OK, NA, BAD, NA, NA], "fp32"),
     ],
 )
 def test_each_rule_holds_one_figure_against_one_limit(
@@ -97,16 +100,17 @@ def test_by_default_the_gate_never_contradicts_the_verdict(low: float, width: fl
         size_ratio=0.25,
         without_int8=(),
         parity_passed=True,
+        samples=500,
         parity_failures=(),
         parity_advice=(),
         speedup=Speedup(low + width / 2, low, low + width, verdict),
         findings=(),
         noise="",
-        host=Host("abc", "A CPU", "avx2", "1.32.0", 1, 1),
+        host=Host("abc", "A CPU", "avx2", 2, "1.32.0", 1, 1),
     )
     rules = evaluate_rules(read, Gate())
     passed = verdict in ("faster", "equivalent")
-    assert rules[3].failed is not passed
+    assert rules[4].failed is not passed
     assert decide(read, rules).deploy == ("int8" if passed else "fp32")
 
 
@@ -141,6 +145,7 @@ def test_a_low_end_between_one_over_1_03_and_0_97_fails_the_gate_as_it_fails_the
             {**trees.speedup(0.8, 1.3, "inconclusive"), "bench_details__noise": {"finding": "the CPU was shared"}},
             "While it was timed, the CPU was shared. Run bench again",
         ),
+        (Gate(), {"parity__judged__samples": 1}, "Parity judged 1 sample, fewer than gate.min_samples 100"),
         (Gate(min_speedup=3), {}, "does not reach gate.min_speedup 3"),
         (
             Gate(),

@@ -59,6 +59,7 @@ def test_the_details_hold_the_reason_and_every_rule_with_its_margin(tmp_path: Pa
         rule["name"]: (rule["value"], rule["limit"], rule["margin"], rule["outcome"]) for rule in details["rules"]
     } == {
         "parity": ("passed", "passed", None, "passed"),
+        "min_samples": (500, 100, 400, "passed"),
         "require_quantized": ("quantized", None, None, "off"),
         "max_size_ratio": (0.25, 0.9, 0.65, "passed"),
         "min_speedup": (1.9, 0.97, 0.93, "passed"),
@@ -67,6 +68,18 @@ def test_the_details_hold_the_reason_and_every_rule_with_its_margin(tmp_path: Pa
     assert details["notes"] == [
         "There is no dvc.lock, so only models, machine and threads were checked, not params, data and code."
     ]
+
+
+def test_more_threads_than_cores_are_noted(tmp_path: Path) -> None:
+    trees.write(tmp_path, parity_details__judged__threads=3, bench_details__measured__threads=3)
+    (tmp_path / "params.yaml").write_text("serving: {threads: 3}")
+    assert "serving.threads is 3, and this machine has 2 cores" in gate(tmp_path).stdout
+
+
+def test_help_states_the_exit_codes_of_a_closed_gate(tmp_path: Path) -> None:
+    shown = gate(tmp_path, "--help").stdout
+    assert "Exit codes: 0 the gate is open; 1 it is closed" in " ".join(shown.split())
+    assert "whatever the verdict" not in shown
 
 
 def test_the_screen_shows_no_rule_that_is_off(tmp_path: Path) -> None:
@@ -83,6 +96,11 @@ def test_the_screen_shows_no_rule_that_is_off(tmp_path: Path) -> None:
             {"bench_details__measured__machine_id": "other"},
             "measured on the machine other, and metrics/host.json describes abc",
         ),
+        (
+            {"parity_details__judged__isa": "avx2"},
+            "judged on avx2 with ONNX Runtime 1.32.0, and metrics/host.json describes avx512_vnni with 1.32.0",
+        ),
+        ({"parity_details__judged__onnxruntime": "1.31.0"}, "judged on avx512_vnni with ONNX Runtime 1.31.0"),
         (
             {"bench_details__measured__sha256": {"fp32": "f" * 64, "int8": "0" * 64}},
             "parity and bench saw different files as artifacts/model.int8.onnx",

@@ -1,4 +1,7 @@
-"""Writing outputs so that a name never holds half a file: a temporary name in the same folder, then `os.replace`."""
+"""Writing outputs so that a name never holds half a file: a temporary name in the same folder, then a rename.
+
+After SIGINT or SIGTERM nothing is put in place any more, even if the code in between swallowed the signal.
+"""
 
 import csv
 import hashlib
@@ -12,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stages.common.base import signals
 from stages.common.base.errors import MissingInputError, StageError
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)(?P<old>\.old)?\.tmp")
@@ -29,7 +33,9 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        _put_in_place(temporary, path)
+        signals.raise_if_stopped()
+        with signals.deferred():
+            _put_in_place(temporary, path)
     finally:
         _remove(temporary)
 
@@ -51,15 +57,58 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         _remove(aside)
 
 
-def write_json(path: Path, tree: Mapping[str, Any]) -> None:
-    """Write `tree` as indented JSON, in place at once.
+class Outputs:
+    """Files that are put in place together, when the block of `together` ends."""
 
-    Raises:
-        ValueError: a NaN or an infinity is in it: JSON has none, so the caller must write null and a reason.
+    def __init__(self) -> None:
+        self.temporaries: dict[Path, Path] = {}
+
+    def json(self, path: Path, tree: Mapping[str, Any]) -> None:
+        """Write `tree` as indented JSON.
+
+        Raises:
+            ValueError: a NaN or an infinity is in it: JSON has none, so the caller must write null and a reason.
+        """
+        text = json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)
+        self._temporary(path).write_text(text + "\n", encoding="utf-8")
+
+    def csv(self, path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Write a CSV file with one header line and Unix line ends."""
+        with self._temporary(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)
+
+    def _temporary(self, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        self.temporaries[path] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        return self.temporaries[path]
+
+
+@contextmanager
+def together() -> Iterator[Outputs]:
+    """Yield a collector of files; put all of them in place, in the order written, if the block ends well.
+
+    A reader never sees the evidence of one run beside the headlines of another: a signal comes before the first rename
+    or after the last.
     """
-    text = json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    outputs = Outputs()
+    try:
+        yield outputs
+        signals.raise_if_stopped()
+        with signals.deferred():
+            for path, temporary in outputs.temporaries.items():
+                temporary.replace(path)
+    finally:
+        for temporary in outputs.temporaries.values():
+            _remove(temporary)
+
+
+def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write one JSON file, in place at once; see `Outputs.json`."""
+    with together() as outputs:
+        outputs.json(path, tree)
 
 
 def read_json(path: Path, made_by: str) -> dict[str, Any]:
@@ -85,11 +134,9 @@ def read_json(path: Path, made_by: str) -> dict[str, Any]:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file with one header line and Unix line ends, in place at once."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+    """Write one CSV file, in place at once; see `Outputs.csv`."""
+    with together() as outputs:
+        outputs.csv(path, header, rows)
 
 
 def sha256(*paths: Path) -> str:

@@ -133,6 +133,7 @@ class Gate(Section):
 
     min_speedup: Positive | None = 0.97
     max_size_ratio: Positive | None = 0.9
+    min_samples: Count | None = 100
     require_quantized: bool = False
 
 
