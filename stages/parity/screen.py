@@ -120,9 +120,11 @@ def _cause(result: ParityResult) -> Iterator[str]:
 def _advice(result: ParityResult) -> Iterator[str]:
     if result.advice:
         yield "Try:\n" + "\n".join(
-            f"{number}. {advice.command}\n   {advice.effect}" for number, advice in enumerate(result.advice, start=1)
+            f"{number}. {advice.command}\n{_wrapped(advice.effect, '   ')}"
+            for number, advice in enumerate(result.advice, start=1)
         )
-    elif result.tried:
+        return
+    if result.tried:
         yield _wrapped(result.tried)
     if result.tolerance is not None:
         yield f"Or, {result.tolerance.effect}:\n   {result.tolerance.command}"
@@ -145,8 +147,10 @@ def _conclusion(result: ParityResult) -> str:
     return _wrapped(f"Parity is missed on {where}: {', '.join(missed[:3])}{more}.")
 
 
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+def _wrapped(text: str, indent: str = "") -> str:
+    return textwrap.fill(
+        text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from tests.parity.conftest import Project
 from tests.parity.test_advice import carried_out
 
 ROOT = Path(__file__).resolve().parents[2]
-FEATURES, HIDDEN, CLASSES, OUTLYING = 24, 64, 5, 13
+FEATURES, HIDDEN, CLASSES, OUTLYING = 24, 768, 5, 13
 
 
 def mlp() -> ModelProto:
