@@ -114,7 +114,10 @@ class Parity(Section):
     min_cosine: Cosine | None = None
     max_flip_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     max_task_drop: NonNegative | None = None
+    max_batch_effect: NonNegative | None = None
     outputs: Annotated[dict[str, OutputTolerance], BeforeValidator(_by_name)] = {}
+    padding: str | None = None
+    advice_seconds: Positive | None = 60.0
     threshold: float | None = None
 
 
