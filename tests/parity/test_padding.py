@@ -28,8 +28,8 @@ def sequences(count: int = 40, length: int = 6) -> tuple[np.ndarray, np.ndarray]
 
 def write(project: Project, mask: str = "attention_mask", **parity: object) -> None:
     ids, values = sequences()
-    models = (graph(BODY % {"mask": mask, "step": step}) for step in (FLOAT, PER_TENSOR))
-    project.write(*models, {"ids": ids, mask: values}, tree={"parity": {"max_nrmse": 10, **parity}})
+    fp32, int8 = (graph(BODY % {"mask": mask, "step": step}) for step in (FLOAT, PER_TENSOR))
+    project.write(fp32, int8, {"ids": ids, mask: values}, tree={"parity": {"max_nrmse": 10, **parity}})
 
 
 def test_padding_moves_int8_and_not_fp32(project: Project) -> None:
