@@ -18,7 +18,7 @@ import pytest
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.data.evaldata import EvalData
-from stages.export.sources import sklearn
+from stages.export import framework
 from tests import sources
 from tests.export.conftest import Run
 from tests.zoo import ZOO, needs_zoo
@@ -135,7 +135,7 @@ def test_every_domain_is_imported_once_and_in_order() -> None:
         model = sources.linear()
         del model.opset_import[:]
         model.opset_import.extend(onnx.helper.make_opsetid(*pair) for pair in order)
-        opsets = [(opset.domain, opset.version) for opset in sklearn.with_sorted_opsets(model).opset_import]
+        opsets = [(opset.domain, opset.version) for opset in framework.normalised(model).opset_import]
         assert opsets == [("", 17), ("ai.onnx.ml", 3)]
 
 
@@ -259,7 +259,7 @@ def test_evaluation_data_that_does_not_fit(
         (
             "tests.sources:other_framework",
             {},
-            "a model of type function, which no converter knows. Return a fitted scikit-learn estimator",
+            "is a function, which no converter knows. Use a model of scikit-learn, XGBoost",
         ),
         ("tests.sources:infinite", {}, "output 'y' is NaN or infinite for evaluation sample 5 in fp32"),
         ("tests.sources:onnx_model", {"eval_data": "x.npz"}, "returns the evaluation data itself"),
