@@ -1,8 +1,8 @@
-# Two commands: `make repro` runs the pipeline, `make test` checks this project. Both make their own environment.
+# Two commands: `make repro` runs the pipeline, `make test` checks this project. Both create their own environment.
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-# dvc starts `python`: nothing of an outer environment may shine through.
+# dvc starts `python`: do not inherit the caller's Python settings.
 unexport PYTHONHOME
 unexport PYTHONPATH
 
@@ -16,7 +16,7 @@ repro: $(VENV)/.run ## run the pipeline: export, quantize, parity, bench, and th
 	dvc repro
 
 test: lint ## lint, type-check and test
-	python -m pytest $(PYTEST_ARGS)
+	python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	ruff check .
@@ -33,13 +33,14 @@ clean: ## remove the environment and the caches of the tools; models and metrics
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "Error: $(PYTHON) is older than Python 3.11. Install a newer one, or name it: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	@echo "Making $(VENV) and installing pinned dependencies: a minute or two."
+	    { echo "Error: $(PYTHON) is older than Python 3.11. Install a newer one, or name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Creating $(VENV) and installing pinned dependencies: a minute or two."
 	@$(PYTHON) -m venv $(VENV)
 
-# One stamp for each set of pins: a changed pin is installed again, an unchanged one costs nothing.
-$(VENV)/.run: requirements.txt | $(VENV)/bin/python
+# One stamp per set of pins: a changed pin is installed again, an unchanged one costs nothing.
+$(VENV)/.run: requirements.txt .ci/elsewhere.py | $(VENV)/bin/python
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@cp .ci/elsewhere.py "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/stages.py"
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run

@@ -1,8 +1,8 @@
 """Does bench give the same figures again? Five repeats of the speed-up, of memory and of load time, as Markdown.
 
 Run from the root of the repository, after `dvc repro`: python -m benchmarks.bench_repeats
-Beside each speed-up stands what is usually done instead: the mean of 100 calls of fp32 after ten to warm up, then the
-same for INT8, in one process.
+Beside each speed-up stands the usual method: the mean of 100 calls of fp32 after ten to warm up, then the same for
+INT8, in one process.
 """
 
 import statistics
@@ -15,10 +15,12 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from stages.bench import feeds, footprint, inputs, latency, one_node
-from stages.bench.feeds import StoredFeed
-from stages.bench.latency import Settings
+from stages.bench import inputs
+from stages.bench.footprint import measure_footprints
+from stages.bench.inputs import ModelPair, write_one_node
+from stages.bench.launches import LaunchSettings, time_pair
 from stages.bench.lock import alone
+from stages.bench.workers.feed import StoredFeed
 from stages.common.base import params
 
 REPEATS = 5
@@ -26,7 +28,7 @@ REPEATS = 5
 NAIVE = """
 import sys, time
 import onnxruntime as ort
-from stages.bench.feeds import load
+from stages.bench.workers.feed import load
 feed = load({"path": sys.argv[3], "names": sys.argv[5:]})
 means = []
 for model in sys.argv[1:3]:
@@ -43,7 +45,7 @@ print(means[0] / means[1])
 """
 
 
-def naive(models: latency.Pair, feed: StoredFeed, threads: int) -> float:
+def naive(models: ModelPair, feed: StoredFeed, threads: int) -> float:
     """The ratio of two means, one model after the other."""
     arguments = [*map(str, models), feed.path, str(threads), *feed.names]
     return float(subprocess.check_output([sys.executable, "-c", NAIVE, *arguments], text=True))
@@ -58,19 +60,19 @@ def spread(values: Sequence[float]) -> str:
 def main() -> None:
     """Measure and print."""
     knobs = params.load()
-    subject = inputs.subject(knobs)
+    subject = inputs.read(knobs)
     rows: list[tuple[object, ...]] = []
     speedups: list[float] = []
     naives: list[float] = []
     footprints: list[list[float]] = []
     with tempfile.TemporaryDirectory() as name, alone() as lock:
         folder = Path(name)
-        feed = feeds.draw(subject.data, subject.batch, knobs.bench.seed, folder)
-        one = one_node.write(folder)
+        feed = subject.feed(subject.batch, knobs.bench.seed, folder)
+        one_node = write_one_node(folder)
         for number in range(REPEATS):
-            settings = Settings(knobs.serving.threads, knobs.bench.seed + number, lock)
+            settings = LaunchSettings(knobs.serving.threads, knobs.bench.seed + number, lock)
             start = time.monotonic()
-            (found,) = latency.compare(
+            (timing,) = time_pair(
                 subject.models,
                 [feed],
                 settings,
@@ -78,12 +80,12 @@ def main() -> None:
                 target=knobs.bench.target_halfwidth,
             )
             seconds = time.monotonic() - start
-            speedups.append(found.interval.ratio)
+            speedups.append(timing.interval.ratio)
             naives.append(naive(subject.models, feed, knobs.serving.threads))
             rows.append(
-                (number + 1, str(found.interval), f"{seconds:.1f}", f"{found.quiet_share:.0%}", f"{naives[-1]:.3f}")
+                (number + 1, str(timing.interval), f"{seconds:.1f}", f"{timing.quiet_share:.0%}", f"{naives[-1]:.3f}")
             )
-            fp32, int8 = footprint.measure(subject.models, feed, one, settings)
+            fp32, int8 = measure_footprints(subject.models, feed, one_node, settings)
             footprints.append([fp32.resident_mb, int8.resident_mb, fp32.load_ms, int8.load_ms])
     rows.append(("furthest from the median", spread(speedups), "", "", spread(naives)))
     headers = ("run", "bench: speed-up (95 % interval)", "seconds", "quiet rounds", "sequential means: speed-up")

@@ -1,1 +1,1 @@
-"""Is it smaller and faster, here? Launches in fresh processes, intervals over launches, and what to deploy."""
+"""How fast is INT8 here, and what does it take? Launches in fresh processes, intervals over launches; no limits."""

@@ -1,34 +1,50 @@
-"""Is it smaller and faster, on this machine? Time both models, measure their memory, and say which to deploy.
+"""How fast is INT8 on this machine, and what does it take? Time both models, and measure memory and load time.
 
-Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/, metrics/host.json,
-        metrics/quantize.json, metrics/parity.json.
-Writes  metrics/details/bench_latency.csv, metrics/details/bench_speedup.csv, metrics/details/operators.csv, metrics/bench.json.
-Params  bench, serving, gate.max_size_ratio.
+Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/, metrics/host.json.
+Writes  metrics/details/bench_launches.csv, metrics/details/bench_latency.csv, metrics/details/bench_speedup.csv,
+        metrics/details/operators.csv, metrics/details/bench.json, metrics/bench.json.
+Params  bench, serving.
 """
 
 import argparse
+from pathlib import Path
 
+from stages.bench import figures, screen, stage
+from stages.bench.inputs import ModelPair
+from stages.bench.pair import compare_pair
 from stages.bench.selfcheck import self_check
-from stages.bench.stage import bench
 from stages.common.base import command, params
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this stage."""
     parser.add_argument(
         "--self-check",
         action="store_true",
         help="compare the fp32 model with itself 20 times, write nothing, and exit 1 if the 95 %% interval of the "
         "speed-up covers 1 in fewer than 18 of them",
     )
+    parser.add_argument(
+        "--pair",
+        nargs=2,
+        type=Path,
+        metavar=("A", "B"),
+        help="time any two ONNX files that take the same inputs, write nothing, and print the speed-up of B over A",
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the stage, or the self-check."""
+    """Run the stage, or one of its other commands."""
     if arguments.self_check:
         return self_check(params.load())
-    bench(params.load())
+    if arguments.pair:
+        print(compare_pair(ModelPair(*arguments.pair), params.load()))
+        return 0
+    result = stage.run(params.load())
+    figures.write(result)
+    print(screen.render(result))
     return 0
 
 
 if __name__ == "__main__":
-    command.run("bench", __doc__, main, _add_arguments)
+    command.run("bench", __doc__, main, add_arguments)

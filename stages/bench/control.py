@@ -1,53 +1,68 @@
-"""The control: a model against itself, whose speed-up is 1. It shows what the figures of this machine are worth."""
+"""The control: a model against itself, whose speed-up is 1. It shows what figures of this machine are worth."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import quote
 
-from stages.bench.feeds import StoredFeed
+from stages.bench.inputs import ModelPair
 from stages.bench.interval import Interval
-from stages.bench.latency import Settings, compare
+from stages.bench.launches import LaunchSettings, time_pair
+from stages.bench.workers.feed import StoredFeed
 from stages.common.base import files
 
 
-def once(
-    model: Path, feed: StoredFeed, settings: Settings, machine_id: str, launched: Callable[[], object]
+def measured_once(
+    model: Path,
+    sha256: str,
+    feed: StoredFeed,
+    settings: LaunchSettings,
+    *,
+    machine_id: str,
+    launched: Callable[[], object] = lambda: None,
 ) -> Interval:
-    """The speed-up of `model` over itself: measured once on each machine and number of threads, then remembered.
+    """The speed-up of `model` over itself: measured once per machine, model, feed and number of threads, then cached.
 
-    An interval that misses 1, or is too wide to tell, is not remembered: the next run tries again.
+    An interval that misses 1, or is too wide to tell, is not cached: the next run tries again.
+
+    Args:
+        model: path of the model.
+        sha256: of the model.
+        feed: what it is timed on.
+        settings: how to launch.
+        machine_id: of this machine.
+        launched: called after each launch.
 
     Raises:
         StageError: the model does not load or run.
     """
-    memory = _memory(machine_id, settings.threads)
-    known = _recall(memory)
+    cached = _cache_file(machine_id, sha256, files.sha256(Path(feed.path)), str(settings.threads))
+    known = _read(cached)
     if known is not None:
         return known
-    (found,) = compare((model, model), [feed], settings, budget=0, target=0, launched=launched)
-    if found.interval.covers(1) and found.interval.verdict == "equivalent":
-        _remember(memory, found.interval)
-    return found.interval
+    (timing,) = time_pair(ModelPair(model, model), [feed], settings, budget=0, target=0, launched=launched)
+    if timing.interval.covers(1) and timing.interval.verdict == "equivalent":
+        _write(cached, timing.interval)
+    return timing.interval
 
 
-def _memory(machine_id: str, threads: int) -> Path:
+def _cache_file(*key: str) -> Path:
     """Outside the project: DVC removes a stage's outs before it runs, and experiments run in copies of the project."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "onnx-quantize-pipeline" / f"control_{quote(machine_id, safe='')}_{threads}.json"
+    return cache / "onnx-quantize-pipeline" / f"control_{hashlib.sha256(' '.join(key).encode()).hexdigest()[:16]}.json"
 
 
-def _recall(memory: Path) -> Interval | None:
+def _read(path: Path) -> Interval | None:
     try:
-        tree = json.loads(memory.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8"))
         return Interval(float(tree["ratio"]), float(tree["low95"]), float(tree["high95"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _remember(memory: Path, found: Interval) -> None:
+def _write(path: Path, interval: Interval) -> None:
     try:
-        files.write_json(memory, {"ratio": found.ratio, "low95": found.low, "high95": found.high})
-    except OSError:  # a home that cannot be written: it is measured again next time
+        files.write_json(path, {"ratio": interval.ratio, "low95": interval.low, "high95": interval.high})
+    except OSError:  # the folder cannot be written to: it is measured again next time
         return

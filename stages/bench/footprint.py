@@ -1,4 +1,4 @@
-"""What each model takes: memory and load time, each model alone in fresh processes."""
+"""Memory and load time of each model, alone in fresh processes."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,28 +7,28 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from stages.bench import child
-from stages.bench.feeds import StoredFeed
-from stages.bench.latency import Settings
-from stages.bench.one_node import OneNode
+from stages.bench.inputs import OneNode
+from stages.bench.launches import LaunchSettings
+from stages.bench.workers import process
+from stages.bench.workers.feed import StoredFeed
 from stages.common.model.model_file import external_data
 
 REPEATS = 7
 FEWEST = 3
 SECONDS = 5.0
-"""A model that loads slowly is repeated less often, as chance weighs less in it."""
+"""A model that loads slowly is repeated less often, because chance matters less to it."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one model takes, over some fresh processes.
+    """Memory and load time of one model, over several fresh processes.
 
     Attributes:
-        load_ms: session creation; the shortest of several in each process, as whatever disturbs it makes it longer.
-        first_ms: the first run; the shortest.
+        load_ms: session creation; the shortest of all, because every disturbance makes it longer.
+        first_ms: the first run, the shortest.
         resident_mb: memory after ten runs in MB (1e6 bytes), above a process that has run a one-node model; the median.
-        peak_load_mb: the most that loading took; None where the system does not tell.
-        peak_run_mb: the most that running took.
+        peak_load_mb: the peak while loading, the median; None where the system does not report it.
+        peak_run_mb: the peak while running, likewise.
         method: where the memory figures come from.
     """
 
@@ -40,15 +40,15 @@ class Footprint:
     method: str
 
 
-def measure(
+def measure_footprints(
     models: Sequence[Path],
     feed: StoredFeed,
     one_node: OneNode,
-    settings: Settings,
+    settings: LaunchSettings,
     *,
     launched: Callable[[], object] = lambda: None,
 ) -> list[Footprint]:
-    """Load and run each model alone in a few fresh processes, the models in turn: a disturbance that lasts meets all.
+    """Load and run each model alone in a few fresh processes, in turns: a lasting disturbance then meets all models.
 
     Raises:
         StageError: a model does not load or run.
@@ -59,19 +59,19 @@ def measure(
     end = time.monotonic() + SECONDS * len(models)
     answers: list[list[dict[str, Any]]] = [[] for _ in models]
     while len(answers[0]) < FEWEST or (len(answers[0]) < REPEATS and time.monotonic() < end):
-        for model, found in zip(models, answers, strict=True):
+        for model, of_model in zip(models, answers, strict=True):
             job = {
                 "model": str(model),
                 "threads": settings.threads,
                 "feed": feed.job(),
                 "one_node": one_node.job(),
             }
-            found.append(child.ask("probe", job, (settings.lock,)))
+            of_model.append(process.ask("probe", job, (settings.lock,)))
             launched()
-    return [_summed_up(found) for found in answers]
+    return [_summarize(of_model) for of_model in answers]
 
 
-def _summed_up(answers: Sequence[Mapping[str, Any]]) -> Footprint:
+def _summarize(answers: Sequence[Mapping[str, Any]]) -> Footprint:
     return Footprint(
         load_ms=min(answer["load_ms"] for answer in answers),
         first_ms=min(answer["first_ms"] for answer in answers),
@@ -88,7 +88,7 @@ def _median_of_known(values: Sequence[float | None]) -> float | None:
 
 
 def _read_through(path: Path) -> None:
-    """Bring a file into the system's cache: it is loading that is compared, not the disk."""
+    """Bring a file into the system's cache: loading is compared, not the disk."""
     if path.exists():
         with path.open("rb", buffering=0) as file:
             while file.read(1 << 20):

@@ -1,11 +1,14 @@
-"""What the stage reads: both models, the evaluation data, and the findings of the stages before."""
+"""What the stage reads and what it times: both models, samples of the evaluation data, and the one-node model."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import onnx
+from onnx import TensorProto, helper
 
-from stages.bench.latency import Pair
+from stages.bench.workers.feed import StoredFeed, store
 from stages.common.base import files, paths
 from stages.common.base.errors import MissingInputError, StageError
 from stages.common.base.params import Params
@@ -17,93 +20,141 @@ from stages.common.model.sessions import open_session
 _NO_INT8 = ("TreeEnsemble", "LinearClassifier", "LinearRegressor", "SVM")
 
 
+class ModelPair(NamedTuple):
+    """Paths of two models that are compared."""
+
+    fp32: Path
+    int8: Path
+
+
 @dataclass(frozen=True)
-class Subject:
+class Machine:
+    """What host found: the identifier of this machine, its CPU and instruction set in words, and its cores."""
+
+    machine_id: str
+    name: str
+    cores: float
+
+
+@dataclass(frozen=True)
+class Inputs:
     """The models to time, and how they are fed.
 
     Attributes:
         models: fp32 and INT8.
+        sha256: of each model, its external data file included.
         data: the evaluation data.
         batch: samples in one call: serving.batch_size, or what the model prescribes.
-        fixed: why no other batch size can be measured, or nothing.
+        one_batch: why no other batch size can be measured; empty if others can.
+        machine: this machine.
+        without_int8: operator types of the fp32 model that have no INT8 form: trees and linear models of ai.onnx.ml.
     """
 
-    models: Pair
+    models: ModelPair
+    sha256: tuple[str, str]
     data: EvalData
     batch: int
-    fixed: str
+    one_batch: str
+    machine: Machine
+    without_int8: list[str]
+
+    @property
+    def same_model(self) -> bool:
+        """Whether both files hold the same bytes, as quantize leaves them where nothing could be quantized."""
+        return self.sha256[0] == self.sha256[1]
+
+    def feed(self, samples: int, seed: int, folder: Path) -> StoredFeed:
+        """One feed of the evaluation data, see `draw_feed`."""
+        return draw_feed(self.data, samples, seed, folder)
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What other stages found.
-
-    Attributes:
-        machine_id: of this machine.
-        machine: its CPU and instruction set in words.
-        quantized: whether quantize changed anything.
-        parity_passed: the verdict of parity.
-    """
-
-    machine_id: str
-    machine: str
-    quantized: bool
-    parity_passed: bool
-
-
-def subject(params: Params) -> Subject:
-    """Look at the models and the evaluation data.
+def draw_feed(data: EvalData, samples: int, seed: int, folder: Path) -> StoredFeed:
+    """Draw `samples` judge samples at random and store them as one feed; they repeat if the split has fewer.
 
     Raises:
-        StageError: one is missing or does not load, or the data do not fit.
+        StageError: the judge split is empty.
     """
-    for path, made_by in ((paths.FP32_MODEL, "export"), (paths.INT8_MODEL, "quantize")):
+    judge = data.indices("judge")
+    if not len(judge):
+        raise StageError("artifacts/eval has no samples to judge on. Give export more evaluation data.")
+    drawn = np.resize(np.random.default_rng(seed).permutation(judge), samples)
+    batch = next(data.batches(drawn, samples))
+    return store(folder / f"batch_{samples}.npz", batch.feed, samples)
+
+
+def read(params: Params) -> Inputs:
+    """Read what the stage needs.
+
+    Raises:
+        StageError: a file is missing or does not load, or the data do not fit the model.
+    """
+    models = ModelPair(paths.FP32_MODEL, paths.INT8_MODEL)
+    for path, made_by in zip(models, ("export", "quantize"), strict=True):
         if not path.exists():
             raise MissingInputError(path, made_by)
+    machine = _machine()
     data = EvalData()
-    session = open_session(paths.FP32_MODEL)
+    session = open_session(models.fp32)
     feeding.check_fit(session, data.inputs, data.layout)
     prescribed = feeding.fixed_batch(session, data.layout)
-    fixed = ""
+    one_batch = ""
     if data.layout == "feeds":
-        fixed = "the evaluation data are whole feeds, given to the model as they are (export.eval_layout is feeds)"
+        one_batch = "the evaluation data are whole feeds (export.eval_layout is feeds)"
     elif prescribed is not None:
-        fixed = f"the model's inputs fix the batch at {prescribed}"
-    return Subject(
-        models=(paths.FP32_MODEL, paths.INT8_MODEL),
+        one_batch = f"the model's inputs fix the batch at {prescribed}"
+    return Inputs(
+        models=models,
+        sha256=(_sha256(models.fp32), _sha256(models.int8)),
         data=data,
         batch=feeding.feed_batch(session, data.layout, params.serving.batch_size),
-        fixed=fixed,
+        one_batch=one_batch,
+        machine=machine,
+        without_int8=_without_int8(models.fp32),
     )
 
 
-def findings() -> Findings:
-    """Read the metrics of host, quantize and parity.
-
-    Raises:
-        StageError: one is missing, or lacks what bench needs.
-    """
+def _machine() -> Machine:
     host = files.read_json(paths.HOST, "host")
-    quantize = files.read_json(paths.QUANTIZE, "quantize")
-    parity = files.read_json(paths.PARITY, "parity")
     try:
-        return Findings(
-            machine_id=host["machine_id"],
-            machine=f"{host['cpu']['model']}, {host['cpu']['isa']}",
-            quantized=quantize["status"] == "quantized",
-            parity_passed=parity["passed"] is True,
-        )
+        cpu = host["cpu"]
+        return Machine(host["machine_id"], f"{cpu['model']}, {cpu['isa']}", float(cpu["cores"]))
     except (KeyError, TypeError) as error:
-        raise StageError(f"metrics/ lacks the key {error}. Run dvc repro to write all metrics anew.") from error
+        raise StageError(f"{paths.HOST.as_posix()} lacks the key {error}. Run host again.") from error
 
 
-def without_int8(model: Path) -> list[str]:
-    """The trees and linear models of ai.onnx.ml in `model`, by operator type: they have no INT8 form."""
+def _sha256(model: Path) -> str:
+    data = model_file.external_data(model)
+    return files.sha256(model, *([data] if data.exists() else []))
+
+
+def _without_int8(model: Path) -> list[str]:
     nodes = onnx.load(model, load_external_data=False).graph.node
     return sorted({node.op_type for node in nodes if node.op_type.startswith(_NO_INT8)})
 
 
-def sizes_mb(models: Pair) -> tuple[float, float]:
-    """Sizes of fp32 and INT8 on disk in MB (1e6 bytes), external data included."""
-    fp32, int8 = (model_file.size_mb(path) for path in models)
-    return fp32, int8
+class OneNode(NamedTuple):
+    """A model of one Identity node on one float, and its feed.
+
+    It shows what a call costs that computes nothing, and what memory ONNX Runtime needs for itself.
+    """
+
+    model: Path
+    feed: StoredFeed
+
+    def job(self) -> dict[str, Any]:
+        """Both, in a form that JSON can hold."""
+        return {"model": str(self.model), "feed": self.feed.job()}
+
+
+def write_one_node(folder: Path) -> OneNode:
+    """Write the one-node model and its feed."""
+    value: dict[str, Any] = {"elem_type": TensorProto.FLOAT, "shape": [1]}
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "one_node",
+        [helper.make_tensor_value_info("x", **value)],
+        [helper.make_tensor_value_info("y", **value)],
+    )
+    path = folder / "one_node.onnx"
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)]), path)
+    return OneNode(path, store(folder / "one_node.npz", {"x": np.zeros(1, np.float32)}, samples=1))

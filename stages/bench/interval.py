@@ -1,4 +1,4 @@
-"""The speed-up with its interval, over launches: one number from each process, Student's t between them."""
+"""The speed-up with its interval over launches: one observation per process, Student's t between them."""
 
 import math
 from collections.abc import Sequence
@@ -7,10 +7,13 @@ from typing import Literal
 
 import numpy as np
 
+from stages.common.base.files import rounded
+
 Verdict = Literal["faster", "slower", "equivalent", "inconclusive"]
 
-EQUIVALENT = 0.03
-"""A speed-up within this share of 1 changes nothing that a user would notice."""
+EQUIVALENT = 0.97
+"""A speed-up from EQUIVALENT to 1 / EQUIVALENT changes nothing that a user would notice. `gate.min_speedup` has the
+same number by default, so that a gate which asks for "not slower" and this verdict draw one line."""
 
 CONFIDENCE = 0.95
 
@@ -30,12 +33,13 @@ class Interval:
 
     @property
     def verdict(self) -> Verdict:
-        """What the interval says. Too wide to say anything is inconclusive, and never a pass."""
-        if self.low >= 1 / (1 + EQUIVALENT) and self.high <= 1 + EQUIVALENT:
+        """What the ends say, to the digits that metrics hold, so that whoever reads those comes to the same verdict."""
+        low, high = rounded(self.low) or self.low, rounded(self.high) or self.high
+        if low >= EQUIVALENT and high <= 1 / EQUIVALENT:
             return "equivalent"
-        if self.low > 1:
+        if low > 1:
             return "faster"
-        if self.high < 1:
+        if high < 1:
             return "slower"
         return "inconclusive"
 
@@ -48,14 +52,14 @@ class Interval:
 
 
 def over_launches(log_ratios: Sequence[float]) -> Interval:
-    """The 95 % interval of the speed-up from one log ratio a launch.
+    """The 95 % interval of the speed-up from one log ratio per launch.
 
     exp(m ± t s / sqrt(P)), with the mean m and the standard deviation s (P - 1 degrees of freedom) of the P log ratios
     and t the 0.975 quantile of Student's t for P - 1 degrees of freedom: the paired t interval on the log scale, after
-    Kalibera and Jones, Rigorous Benchmarking in Reasonable Time (ISMM 2013), with the process as the unit that repeats.
+    Kalibera and Jones, Rigorous Benchmarking in Reasonable Time (ISMM 2013), with processes as repetitions.
 
     Args:
-        log_ratios: log(fp32 time / INT8 time), one a launch, two or more.
+        log_ratios: log(fp32 time / INT8 time), one per launch, two or more.
     """
     from scipy.special import stdtrit
 

@@ -1,5 +1,6 @@
-"""One bench at a time on this machine: two that ran at once would time each other."""
+"""One bench at a time on this machine: two at once would time each other."""
 
+import errno
 import fcntl
 import json
 import os
@@ -10,21 +11,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stages.common.base.errors import StageError
+
 _FILE = "onnx-quantize-pipeline.bench.lock"
 
 
 def lock_file() -> Path:
-    """The file that every bench of this machine locks: in /tmp where there is one, whatever TMPDIR says."""
+    """The file that every bench of this machine locks: in /tmp if that exists, whatever TMPDIR says."""
     shared = Path("/tmp")
     return (shared if shared.is_dir() else Path(tempfile.gettempdir())) / _FILE
 
 
 @contextmanager
 def alone(path: Path | None = None) -> Iterator[int]:
-    """Wait until no other bench runs, say for whom, and yield the descriptor that holds the lock.
+    """Wait until no other bench runs, say for which one, and yield the descriptor that holds the lock.
 
-    The kernel releases the lock when the last process that holds the descriptor is gone, however it ends; measuring
-    processes inherit it, so that none of them goes on while the next bench starts.
+    The kernel releases the lock when the last process that holds the descriptor is gone, however it ended; workers
+    inherit it, so that none of them still measures when the next bench starts.
+
+    Raises:
+        StageError: the file is a symbolic link, which another user may have placed there to have us write elsewhere.
     """
     path = path or lock_file()
     descriptor = _open(path)
@@ -32,7 +38,7 @@ def alone(path: Path | None = None) -> Iterator[int]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"Waiting for another bench on this machine: {_holder(path)}.", file=sys.stderr, flush=True)
+            print(f"Waiting for another bench on this machine: {_holder(descriptor)}.", file=sys.stderr, flush=True)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         _sign(path)
         yield descriptor
@@ -41,28 +47,32 @@ def alone(path: Path | None = None) -> Iterator[int]:
 
 
 def _open(path: Path) -> int:
-    # Another user's file in a sticky folder may not be opened with O_CREAT, nor for writing; locking needs neither.
+    # In a sticky folder another user's file cannot be opened with O_CREAT, or for writing; locking needs neither.
     try:
-        return os.open(path, os.O_RDONLY)
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         os.fchmod(descriptor, 0o666)
         return descriptor
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise StageError(f"The lock {path} is a symbolic link. Remove it and run again.") from error
+        raise
 
 
 def _sign(path: Path) -> None:
+    holder = {"pid": os.getpid(), "folder": str(Path.cwd()), "since": time.strftime("%H:%M:%S")}
     try:
-        path.write_text(
-            json.dumps({"pid": os.getpid(), "folder": str(Path.cwd()), "since": time.strftime("%H:%M:%S")}),
-            encoding="utf-8",
-        )
-    except PermissionError:  # another user's file: those who wait will not know our name
+        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
+    except OSError:  # another user's file: those who wait will not learn who holds it
         return
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(holder, file)
 
 
-def _holder(path: Path) -> str:
+def _holder(descriptor: int) -> str:
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
+        holder = json.loads(os.pread(descriptor, 4096, 0))
         return f"process {holder['pid']} in {holder['folder']}, since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "it did not leave its name"

@@ -5,8 +5,8 @@ import re
 from functools import cache
 from pathlib import Path
 
-# From the best to the least: the first whose flags are all there is what ONNX Runtime's INT8 kernels use.
-# Names of flags: /proc/cpuinfo of Linux on x86-64 and on AArch64.
+# From the best to the worst: ONNX Runtime's INT8 kernels use the first whose flags are all present.
+# The flags are named as in /proc/cpuinfo of Linux on x86-64 and AArch64.
 _LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
     ("amx", frozenset({"amx_tile", "amx_int8"})),
     ("avx512_vnni", frozenset({"avx512_vnni"})),
@@ -20,29 +20,29 @@ _LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
 )
 
 KNOWN = frozenset().union(*(needed for _, needed in _LEVELS)) | {"fma", "avx512vl", "avx512_bf16", "sve", "bf16"}
-"""Flags that select a kernel in ONNX Runtime; the others of a CPU do not move its speed."""
+"""Flags that select a kernel in ONNX Runtime; a CPU's other flags do not affect its speed."""
 
 SATURATING = frozenset({"sse", "avx2", "avx512"})
-"""Where U8S8 products are added in 16 bits and may saturate: x86 without VNNI or AMX."""
+"""Where products of unsigned and signed bytes are added in 16 bits and may saturate: x86 without VNNI or AMX."""
 
 
 def best(flags: frozenset[str]) -> str | None:
-    """The best instruction set that these CPU flags offer INT8, or None where none is known."""
+    """The best instruction set that these CPU flags offer INT8, or None."""
     return next((name for name, needed in _LEVELS if needed <= flags), None)
 
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """The flags of this CPU; empty where the system does not tell."""
+    """The flags of this CPU; empty where the system does not report them."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
-        return frozenset(found[1].split()) if found else frozenset()
+        line = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
+        return frozenset(line[1].split()) if line else frozenset()
     if platform.machine() == "arm64":  # every Apple CPU that ONNX Runtime supports
         return frozenset({"asimd", "asimddp"})
     return frozenset()
 
 
 def here() -> str:
-    """The instruction set of this machine, one of the names above; unknown where the system does not tell."""
+    """The instruction set of this machine, one of the names above, or `unknown`."""
     return best(cpu_flags()) or "unknown"

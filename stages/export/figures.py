@@ -32,6 +32,7 @@ def details(result: ExportResult) -> dict[str, Any]:
 
 
 def write(result: ExportResult) -> None:
-    """Put details and, last, headlines in place."""
-    files.write_json(paths.EXPORT_DETAILS, details(result))
-    files.write_json(paths.EXPORT, headlines(result))
+    """Put details and headlines in place, together."""
+    with files.together() as outputs:
+        outputs.json(paths.EXPORT_DETAILS, details(result))
+        outputs.json(paths.EXPORT, headlines(result))

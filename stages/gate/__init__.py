@@ -1,1 +1,1 @@
-"""The rules that decide, as an exit code."""
+"""The rules that decide, the decision, and its exit code."""

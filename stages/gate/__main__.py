@@ -1,46 +1,42 @@
-"""Hold the metrics against the rules: exit 1 where one fails.
+"""Hold the metrics against the rules, and decide which model to deploy.
 
-Inside `dvc exp run` a failed rule is printed and the exit code is 0, so that a sweep keeps the row of metrics.
+Metrics that do not belong together, or to the models, params and code as they stand, are refused (exit 1).
 
-Reads   metrics/quantize.json, metrics/parity.json, metrics/bench.json.
-Writes  nothing.
-Params  gate.
+Reads   metrics/host.json, metrics/quantize.json, metrics/parity.json, metrics/bench.json, metrics/details/parity.json,
+        metrics/details/bench.json; dvc.lock and what it lists.
+Writes  metrics/details/gate.json, metrics/gate.json.
+Params  gate, serving.
 """
 
 import argparse
 import os
 
-from stages.common.base import command, files, params, paths
+from stages.common.base import command, params
 from stages.common.base.errors import StageError
-from stages.common.rules import Evidence, Outcome, judge, table
+from stages.gate import figures, screen, stage
+
+EXIT_CODES = (
+    "Exit codes: 0 the gate is open; 1 it is closed, or the metrics cannot be judged; 2 usage or params. A closed gate "
+    "exits 0 inside `dvc exp run`, so that a sweep keeps the row, unless --strict is given."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this stage."""
-    parser.add_argument("--strict", action="store_true", help="exit 1 on a failed rule inside an experiment, too")
+    parser.add_argument("--strict", action="store_true", help="exit 1 for a closed gate inside an experiment, too")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Judge, print, and raise where a rule failed and the failure must stop the run."""
-    limits = params.load().gate
-    evidence = Evidence(
-        quantize=files.read_json(paths.QUANTIZE, "quantize"),
-        parity=files.read_json(paths.PARITY, "parity"),
-        bench=files.read_json(paths.BENCH, "bench"),
-    )
-    verdicts = judge(evidence, limits)
-    print(table(verdicts))
-    failed = [each for each in verdicts if each.outcome is Outcome.FAILED]
-    if not failed:
-        print(f"\nThe gate is open: deploy {evidence.deploy}. {evidence.reason}")
+    """Decide, write, print; raise where the gate is closed and that must stop the run."""
+    result = stage.run(params.load())
+    figures.write(result)
+    print(screen.render(result))
+    if result.open:
         return
-    sentences = " ".join(each.sentence for each in failed)
-    sentence = f"The gate is shut: {sentences} Deploy {evidence.deploy}: {evidence.reason}"
-    if "DVC_EXP_NAME" in os.environ and not arguments.strict:
-        print(f"\n{sentence} (Exit 0 inside an experiment, so that its row is kept.)")
-        return
-    raise StageError(sentence)
+    if arguments.strict or "DVC_EXP_NAME" not in os.environ:
+        raise StageError(screen.closed(result))
+    print(f"\n{screen.closed(result)} (Exit 0 inside an experiment, so that its row is kept.)")
 
 
 if __name__ == "__main__":
-    command.run("gate", __doc__, main, add_arguments)
+    command.run("gate", __doc__, main, add_arguments, EXIT_CODES)

@@ -1,6 +1,6 @@
 """Fingerprint the machine: what INT8 runs on here, and whether two measurements may be compared.
 
-It runs first, so it also checks all of params.yaml: a bad value stops the pipeline before it works.
+This stage runs first, so it also checks the whole of params.yaml: a bad value stops the pipeline before it works.
 
 Reads   the system, params.yaml.
 Writes  metrics/host.json.
@@ -9,19 +9,16 @@ Params  none of its own.
 
 import argparse
 
-from tabulate import tabulate
-
-from stages.common.base import command, files, params, paths
-from stages.host.fingerprint import fingerprint
+from stages.common.base import command, params
+from stages.host import figures, screen, stage
 
 
 def main(_arguments: argparse.Namespace) -> None:
     """Write the fingerprint, and print it."""
     params.load()
-    machine = fingerprint()
-    files.write_json(paths.HOST, machine.metrics())
-    print(tabulate(machine.rows(), tablefmt="plain"))
-    print(f"\n{machine.sentence()}")
+    machine = stage.run()
+    figures.write(machine)
+    print(screen.render(machine))
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def model() -> str:
-    """Vendor's name of the CPU with its family, model and stepping where the system tells them."""
+    """The vendor's name of the CPU, with family, model and stepping where the system reports them."""
     if CPUINFO.exists():
         return describe(CPUINFO.read_text(encoding="utf-8"))
     if platform.system() == "Darwin":
-        asked = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or platform.machine()
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or platform.machine()
     return platform.processor() or platform.machine()
 
 
@@ -42,12 +42,26 @@ def describe(cpuinfo: str) -> str:
 
 
 def caches(folder: Path = CACHES) -> str:
-    """Sizes of the caches of one core, e.g. `L1d 32K, L1i 32K, L2 1024K, L3 32768K`; empty where unknown."""
-    found = []
+    """The caches of one core, e.g. `L1d 32K, L1i 32K, L2 1024K, L3 32768K`; empty where the system reports none.
+
+    A virtual machine, and many an ARM board, lists a cache without its size: its name then stands alone.
+    """
+    names = []
     for index in sorted(folder.glob("index*")):
-        level, kind, size = ((index / name).read_text(encoding="utf-8").strip() for name in ("level", "type", "size"))
-        found.append(f"L{level}{ {'Data': 'd', 'Instruction': 'i'}.get(kind, '') } {size}")
-    return ", ".join(found)
+        level, kind, size = (_read(index / name) for name in ("level", "type", "size"))
+        if not level:
+            continue
+        suffix = {"Data": "d", "Instruction": "i"}.get(kind, "")
+        names.append(f"L{level}{suffix} {size}".rstrip())
+    return ", ".join(names)
+
+
+def _read(file: Path) -> str:
+    """The text of a file of the system, stripped; empty where it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def quota(root: Path = CGROUP, membership: Path = MEMBERSHIP) -> float | None:
@@ -63,7 +77,7 @@ def quota(root: Path = CGROUP, membership: Path = MEMBERSHIP) -> float | None:
 
 def _groups(root: Path, membership: Path) -> Iterator[Path]:
     """The group of this process and those that enclose it, in version 2 and in version 1 of control groups."""
-    lines = membership.read_text(encoding="utf-8").split() if membership.exists() else []
+    lines = _read(membership).splitlines()
     for line in ["0::/", *lines]:
         _, controllers, name = line.split(":", 2)
         if controllers == "" or "cpu" in controllers.split(","):

@@ -1,32 +1,50 @@
 """Judge whether the INT8 model still gives the answers of fp32, on the judge samples, in the serving batch.
 
-Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/, metrics/details/nodes.csv.
-Writes  metrics/details/parity_errors.csv, metrics/details/parity_scatter.csv, metrics/details/parity_worst.csv, metrics/parity.json.
-Params  parity, serving; quantize, for its advice.
+Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/
+Writes  metrics/parity.json; in metrics/details/: parity.json, parity_errors.csv, parity_scatter.csv, parity_worst.csv
+Params  parity, serving
 
-A miss is `passed: false` with exit code 0: the gate decides. With --abs-tol or --mean-tol other tolerances are tried
-for every output: the outcome is printed, nothing is written, and a miss exits with 1.
+A miss is `passed: false` with exit code 0: the gate decides. With --abs-tol, --mean-tol or --max-nrmse the figures of
+the last run are judged by other tolerances, for every output that they apply to: the outcome is printed at once,
+nothing is written, and a miss exits with 1.
 """
 
 import argparse
+import math
 
-from stages.common.base import command
-from stages.parity import stage
+from stages.common.base import command, params
+from stages.parity import figures, screen, stage
+
+TOLERANCES = ("abs_tol", "mean_tol", "max_nrmse")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The tolerances to try."""
-    parser.add_argument("--abs-tol", type=stage.tolerance, metavar="X", help="try this parity.abs_tol; writes nothing")
-    parser.add_argument(
-        "--mean-tol", type=stage.tolerance, metavar="Y", help="try this parity.mean_tol; writes nothing"
-    )
+    for key in TOLERANCES:
+        option = "--" + key.replace("_", "-")
+        parser.add_argument(option, type=tolerance, metavar="X", help=f"try this parity.{key}; writes nothing")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the stage, or a trial."""
-    if arguments.abs_tol is not None or arguments.mean_tol is not None:
-        return stage.trial(arguments.abs_tol, arguments.mean_tol)
-    return stage.run()
+    """Run the stage, or try other tolerances."""
+    loaded = params.load()
+    given = {key: getattr(arguments, key) for key in TOLERANCES if getattr(arguments, key) is not None}
+    if given:
+        trial = stage.try_tolerances(loaded, given)
+        print(screen.render(trial))
+        return 0 if trial.passed else 1
+    result = stage.run(loaded)
+    figures.write(result)
+    print(screen.render(result))
+    return 0
+
+
+def tolerance(text: str) -> float:
+    """A tolerance from the command line: zero or more."""
+    value = float(text)
+    if not math.isfinite(value) or value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a tolerance: zero or more is allowed")
+    return value
 
 
 if __name__ == "__main__":

@@ -1,127 +1,114 @@
-"""What to try after a miss, in order, each with the words to type."""
+"""What to try after a miss: commands that the shell, DVC and Hydra take as they are. Nothing is advised untried."""
 
-import json
 import math
+import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from stages.common import isa
-from stages.common.base.params import Params, Parity, Quantize
-from stages.parity.caveats import FAIR_SQNR_DB, unbounded
-from stages.parity.judgement import Judgement
-from stages.parity.suspects import Diagnosis
-from stages.parity.verdict import Rule
+from pydantic import ValidationError
+
+from stages.common.base.errors import ParamsError
+from stages.common.base.params import Parity
+from stages.common.rule import Rule
+from stages.parity.rules import CONSTANT_RULES, evaluate_rules
 
 BROKEN = 0.5
 """An output that moves by more than this share of its range is wrong: no tolerance is advised that would accept it."""
 
-_OF_OUTPUTS = frozenset({"abs_tol", "mean_tol", "min_sqnr_db", "min_cosine"})
+_DICT_KEY = re.compile(r"[\w/.+@?|%$*\\()\[\]{}:=, -]+", re.ASCII)
+_NOT_TEXT = re.compile(r"true|false|null|nan|inf|[\d.eE+-]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """One thing to try: the overrides of `dvc exp run`, and what speaks for it."""
+class Advice:
+    """A command, and what it was seen to do."""
 
-    overrides: tuple[str, ...]
-    words: str
+    command: str
+    effect: str
 
-    @property
-    def command(self) -> str:
-        return "dvc exp run " + " ".join(f"-S {override}" for override in self.overrides)
-
-
-def attempts(found: Judgement, diagnosis: Diagnosis, params: Params) -> list[Attempt]:
-    """From the surest to the last resort. A NaN, or a changed shape, has no knob but the nodes."""
-    nodes = list(_nodes(diagnosis, params.quantize))
-    if any(rule.name in ("shape", "nonfinite") for rule in found.missed):
-        return nodes
-    formats = list(_format(found, params))
-    most = diagnosis.repair is not None and 2 * len(diagnosis.repair.nodes) > quantized_nodes(diagnosis)
-    remedies = [*formats, *nodes] if most else [*nodes, *formats]
-    return [*_relative(found, params.parity), *remedies, *_tolerances(found, params.parity)]
+    def as_json(self) -> dict[str, str]:
+        """As it stands in `metrics/details/parity.json`."""
+        return {"command": self.command, "effect": self.effect}
 
 
-def quantized_nodes(diagnosis: Diagnosis) -> int:
-    """How many nodes are quantized, as far as they were looked at."""
-    return len({name for each in diagnosis.suspects for name in each.nodes})
+def experiment(overrides: Iterable[tuple[str, Any]]) -> str | None:
+    """The `dvc exp run` command that sets these keys of params.yaml; None where Hydra cannot express a value."""
+    pairs = [(key, _value(value)) for key, value in overrides]
+    if any(text is None for _, text in pairs):
+        return None
+    return "dvc exp run " + " ".join(f"-S {shlex.quote(f'{key}={text}')}" for key, text in pairs)
 
 
-def _relative(found: Judgement, params: Parity) -> Iterator[Attempt]:
-    """Where only the default absolute tolerances fail on outputs that are no probabilities: another measure."""
-    outputs = [found.comparison.outputs[rule.output] for rule in found.missed if rule.name in ("abs_tol", "mean_tol")]
-    if len(outputs) < len(found.missed) or not all(unbounded(output, params) for output in outputs):
-        return
-    sqnr = min(output.signal.sqnr_db or 0.0 for output in outputs)
-    if sqnr >= FAIR_SQNR_DB:
-        words = (
-            f"judges '{outputs[0].name}' by its noise, {sqnr:.0f} dB below the signal, as absolute tolerances cannot"
-        )
-        yield Attempt(("parity.abs_tol=null", "parity.mean_tol=null", f"parity.min_sqnr_db={FAIR_SQNR_DB:g}"), words)
+def wider_tolerance(details: Mapping[str, Any], rules: Sequence[Rule], params: Parity) -> Advice | None:
+    """The tolerances that would accept the model as it is, where that can be right; None where it cannot."""
+    failed = [rule for rule in rules if rule.failed]
+    if any(rule.name in CONSTANT_RULES or not isinstance(rule.value, float) for rule in failed):
+        return None
+    if any((details["outputs"].get(rule.output, {}).get("max_of_range") or 0.0) > BROKEN for rule in failed):
+        return None
+    limits: dict[str, float] = {}
+    own: dict[str, dict[str, float]] = {}
+    for rule in failed:
+        assert isinstance(rule.value, float)
+        wide = _down(rule.value) if rule.name.startswith("min_") else _up(rule.value)
+        place = own.setdefault(rule.output, {}) if rule.output in params.outputs else limits
+        place[rule.name] = (min if rule.name.startswith("min_") else max)(wide, place.get(rule.name, wide))
+    tree = params.model_dump() | limits
+    for name, more in own.items():
+        tree["outputs"][name] |= more
+    try:
+        wider = Parity.model_validate(tree)
+    except (ValidationError, ParamsError):
+        return None  # such as a flip rate of 1, which allows anything
+    if any(rule.failed for rule in evaluate_rules(details, wider)):
+        return None
+    overrides: list[tuple[str, Any]] = [(f"parity.{name}", value) for name, value in limits.items()]
+    command = experiment([*overrides, *([("parity.outputs", own)] if own else [])])
+    moved = ", ".join(f"{rule.name} {rule.value:.3g}" for rule in failed[:3])
+    if command is None:
+        return None
+    return Advice(command, f"accepts this model as it is: only if such differences do no harm ({moved})")
 
 
-def _nodes(diagnosis: Diagnosis, quantize: Quantize) -> Iterator[Attempt]:
-    repair = diagnosis.repair
-    if repair is None:
-        return
-    names = [*quantize.exclude_nodes, *(name for name in repair.nodes if name not in quantize.exclude_nodes)]
-    words = (
-        f"keeps {len(repair.nodes)} of {quantized_nodes(diagnosis)} quantized nodes float; "
-        f"tried on {diagnosis.samples} samples, the worst among them: "
-        f"the largest difference becomes {repair.max_abs:.2g}"
-    )
-    yield Attempt((shlex.quote(f"quantize.exclude_nodes={json.dumps(names)}"),), words)
+def _value(value: Any) -> str | None:
+    """A value in Hydra's override grammar; None where the grammar has no form for it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, Mapping):
+        items = [(_dict_key(str(key)), _value(item)) for key, item in value.items()]
+        if any(key is None or item is None for key, item in items):
+            return None
+        return "{" + ",".join(f"{key}:{item}" for key, item in items) + "}"
+    if isinstance(value, list | tuple):
+        texts = [_quoted(str(item)) for item in value]
+        return None if None in texts else "[" + ",".join(text for text in texts if text) + "]"
+    return str(value)
 
 
-def _format(found: Judgement, params: Params) -> Iterator[Attempt]:
-    quantize = params.quantize
-    if not quantize.per_channel and quantize.method != "weight_only":
-        yield Attempt(("quantize.per_channel=true",), "one scale for each output channel: about half the error")
-    if not quantize.reduce_range and quantize.weight_type == "QInt8" and isa.here() in isa.SATURATING:
-        yield Attempt(
-            ("quantize.reduce_range=true",), f"8-bit products may saturate on {isa.here()}; 7-bit ones do not"
-        )
-    alone = found.setting.free and found.setting.batch > 1
-    if alone and quantize.method == "dynamic" and found.effect.serving:
-        yield Attempt(
-            ("serving.batch_size=1",),
-            f"if production can serve samples alone: in batches of {found.setting.batch} the same samples move by "
-            f"{max(found.effect.serving.values()):.2g}",
-        )
-    if quantize.method == "static":
-        words = "takes the ranges of activations from each batch, not from calibration samples"
-        yield Attempt(("quantize.method=dynamic",), words)
-    if quantize.method != "weight_only":
-        yield Attempt(
-            ("quantize.method=weight_only", "quantize.weight_type=QInt8"),
-            "scales activations by blocks within a sample: outliers matter less, the batch does not; "
-            "slower in large batches",
-        )
+def _quoted(text: str) -> str | None:
+    """Text in double quotes: a quote is escaped, and so are backslashes, but only before one or at the end."""
+    if "${" in text:
+        return None  # Hydra interpolates it, quoted or not
+    return '"' + re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), text) + '"'
 
 
-def _tolerances(found: Judgement, params: Parity) -> Iterator[Attempt]:
-    missed: dict[str, list[Rule]] = {}
-    for rule in found.missed:
-        own = rule.output in params.outputs and rule.name in _OF_OUTPUTS
-        key = f"outputs.{rule.output}.{rule.name}" if own else rule.name
-        output = found.comparison.outputs.get(rule.output)
-        broken = output is not None and (output.relative_max or 0.0) > BROKEN
-        if rule.value is not None and math.isfinite(rule.value) and rule.name != "equal" and not broken:
-            missed.setdefault(key, []).append(rule)
-    for key, rules in missed.items():
-        worst = min(rules, key=lambda rule: rule.margin or 0.0)
-        assert worst.value is not None
-        limit = _down(worst.value) if worst.name.startswith("min_") else _up(worst.value)
-        yield Attempt((f"parity.{key}={limit:g}",), f"only if so large a change of '{worst.output}' does no harm")
+def _dict_key(text: str) -> str | None:
+    if not _DICT_KEY.fullmatch(text) or _NOT_TEXT.fullmatch(text):
+        return None
+    return re.sub(r"([\\()\[\]{}:=, ])", r"\\\1", text)
 
 
 def _up(value: float) -> float:
-    """The next number of two significant digits that is no smaller."""
+    """The next number of two significant digits that is not smaller."""
     step = 10.0 ** (math.floor(math.log10(value)) - 1) if value > 0 else 1.0
     return float(f"{math.ceil(value / step * (1 - 1e-12)) * step:.2g}")
 
 
 def _down(value: float) -> float:
-    """The next number of two significant digits, or of three decimals below 1, that is no larger."""
+    """The next number of two significant digits, or of three decimals below 1, that is not larger."""
     step = 0.001 if abs(value) < 1 else 10.0 ** (math.floor(math.log10(abs(value))) - 1)
-    return math.floor(value / step) * step
+    return float(f"{math.floor(value / step * (1 + 1e-12)) * step:.6g}")

@@ -1,4 +1,4 @@
-"""How far the same samples move in INT8 in another batch: dynamic quantization takes one scale for each.
+"""How far the same samples move in INT8 in another batch: dynamic quantization takes one scale per batch.
 
 fp32 does not depend on the batch, so its answers to samples served alone are the reference for every batch size.
 """
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stages.common.base.errors import StageError
-from stages.parity.serve import Model
+from stages.parity.serve import Model, calls
 from stages.parity.setting import Setting
 
 SAMPLES = 256
 LARGE = 64
 LARGE_BYTES = 8 << 20
-"""Inputs of the large batch: what a model computes in between takes many times their room."""
+"""Inputs of the large batch: intermediate tensors take many times their room."""
 
 OUTPUT_BYTES = 16 << 20
 """Outputs of one serving that are kept to compare; fewer samples are tried where they are larger."""
@@ -29,7 +29,7 @@ class BatchEffect:
     """Largest absolute movement of each float output of INT8 against the same sample served alone, by output name.
 
     Attributes:
-        samples: tried, drawn by a fixed seed.
+        samples: how many were tried, drawn by a fixed seed.
         serving: movement in batches of `serving.batch_size`.
         large: movement in batches of `large_batch`.
         large_batch: its size.
@@ -44,22 +44,13 @@ class BatchEffect:
     large_error: Movement = field(default_factory=dict)
     reason: str = ""
 
-    @property
-    def max_abs(self) -> float | None:
-        return max((*self.serving.values(), *self.large.values()), default=None)
 
-
-def largest(movement: Movement) -> float | None:
-    """Over all outputs; None for no figures."""
-    return max(movement.values(), default=None)
-
-
-def batch_effect(setting: Setting) -> BatchEffect:
+def measure_batch_effect(setting: Setting) -> BatchEffect:
     """Serve some of the judged samples alone, in the serving batch, and in a large one."""
     if not setting.free:
         return BatchEffect(reason="the model is served in one batch size only")
     if len(setting.indices) < 2:
-        return BatchEffect(reason="one sample makes no batch")
+        return BatchEffect(reason="one sample does not make a batch")
     drawn = np.random.default_rng(0).permutation(setting.indices)[:SAMPLES]
     try:
         alone = _alone(setting, setting.int8, drawn)
@@ -74,15 +65,15 @@ def batch_effect(setting: Setting) -> BatchEffect:
 
 
 def _large(setting: Setting, samples: int) -> int:
-    each = sum(array.nbytes for array in setting.data.read(setting.indices[:1]).values())
-    return min(samples, max(2, setting.batch, min(LARGE, LARGE_BYTES // max(1, each))))
+    size = sum(array.nbytes for array in setting.data.read(setting.indices[:1]).values())
+    return max(setting.batch, min(samples, max(2, min(LARGE, LARGE_BYTES // max(1, size)))))
 
 
 def _alone(setting: Setting, model: Model, indices: np.ndarray) -> Answers:
     answers: Answers = []
     size = 0
-    for batch in setting.data.batches(indices, 1):
-        answers.append({name: array[0] for name, array in _floats(model.answer(batch)).items()})
+    for call in calls(setting.data, indices, 1):
+        answers.append({name: array[0] for name, array in _floats(model.answer(call)).items()})
         size += sum(array.nbytes for array in answers[-1].values())
         if size > OUTPUT_BYTES:
             break
@@ -91,9 +82,9 @@ def _alone(setting: Setting, model: Model, indices: np.ndarray) -> Answers:
 
 def _in_batches(setting: Setting, model: Model, indices: np.ndarray, size: int) -> Answers:
     answers: Answers = []
-    for batch in setting.data.batches(indices, size):
-        outputs = _floats(model.answer(batch))
-        answers += [{name: array[row] for name, array in outputs.items()} for row in range(len(batch.indices))]
+    for call in calls(setting.data, indices, size):
+        outputs = _floats(model.answer(call))
+        answers += [{name: array[row] for name, array in outputs.items()} for row in range(len(call.indices))]
     return answers
 
 
@@ -102,12 +93,12 @@ def _floats(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _movement(before: Sequence[Mapping[str, np.ndarray]], after: Sequence[Mapping[str, np.ndarray]]) -> Movement:
-    """Over the samples; an output whose shape depends on the batch cannot be followed and is left out."""
-    found: dict[str, float] = {}
+    """Over the samples; an output whose shape depends on the batch cannot be compared and is ignored."""
+    largest: dict[str, float] = {}
     for one, other in zip(before, after, strict=True):
         for name, array in one.items():
             if array.shape == other[name].shape and array.size:
                 with np.errstate(invalid="ignore"):
                     moved = np.abs(array.astype(np.float64) - other[name])
-                found[name] = max(found.get(name, 0.0), float(moved.max(where=np.isfinite(moved), initial=0.0)))
-    return found
+                largest[name] = max(largest.get(name, 0.0), float(moved.max(where=np.isfinite(moved), initial=0.0)))
+    return largest

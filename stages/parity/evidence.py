@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stages.common.base import paths
-from stages.common.base.files import rounded, write_csv
+from stages.common.base.files import Outputs, rounded
 from stages.common.compare import Comparison, OutputComparison
 from stages.common.compare.worst import KEPT, WorstSample
 
@@ -14,24 +14,24 @@ PLOTTED_OUTPUTS = 6
 PLOTTED_PAIRS = 500
 
 
-def write(comparison: Comparison) -> None:
+def write(comparison: Comparison, outputs: Outputs) -> None:
     """Write `metrics/details/parity_errors.csv`, `parity_scatter.csv` and `parity_worst.csv`."""
     plotted = comparison.floats[:PLOTTED_OUTPUTS]
-    write_csv(paths.PARITY_ERRORS, ("output", "low", "high", "values", "share"), _histogram(plotted))
-    write_csv(paths.PARITY_SCATTER, ("output", "sample", "fp32", "int8"), _pairs(plotted))
+    outputs.csv(paths.PARITY_ERRORS, ("output", "low", "high", "values", "share"), _histogram(plotted))
+    outputs.csv(paths.PARITY_SCATTER, ("output", "sample", "fp32", "int8"), _pairs(plotted))
     header = ("sample", "output", "position", "fp32", "int8", "abs_error", "share_of_range")
-    write_csv(paths.PARITY_WORST, header, _worst(comparison))
+    outputs.csv(paths.PARITY_WORST, header, _worst(comparison))
 
 
 def worst(comparison: Comparison) -> list[tuple[float, OutputComparison, WorstSample]]:
     """The samples that moved most, each with its error as a share of the output's range.
 
-    The worst `KEPT` of all float outputs come first, then as many of the others, whose values are equal or not.
+    The worst `KEPT` of all float outputs come first, then as many of the others, which are equal or not.
     """
     ranked = [
-        (each.error / (output.signal.span or 1.0), output, each)
+        (sample.error / (output.signal.span or 1.0), output, sample)
         for output in comparison.outputs.values()
-        for each in output.worst.samples
+        for sample in output.worst.samples
     ]
     ranked.sort(key=lambda row: (-row[0], row[2].sample, row[1].name))
     return [
@@ -42,32 +42,33 @@ def worst(comparison: Comparison) -> list[tuple[float, OutputComparison, WorstSa
 
 def _histogram(outputs: list[OutputComparison]) -> Iterator[tuple[Any, ...]]:
     for output in outputs:
-        for low, high, count in output.error.sketch.histogram(BINS_PER_DECADE):
-            yield output.name, rounded(low), rounded(high), count, rounded(count / output.error.count)
+        for low, high, count in output.absolute.sketch.histogram(BINS_PER_DECADE):
+            yield output.name, rounded(low), rounded(high), count, rounded(count / output.absolute.count)
 
 
 def _pairs(outputs: list[OutputComparison]) -> Iterator[tuple[Any, ...]]:
-    """A uniform sample, and the worst, which it would most likely miss."""
+    """A uniform sample, and the worst samples, which it would most likely miss."""
     for output in outputs:
         if output.pairs.values is None:
             continue
         samples, values = output.pairs.samples[:PLOTTED_PAIRS], output.pairs.values[:PLOTTED_PAIRS]
         kept = {(sample, *pair) for sample, pair in zip(samples.tolist(), values.tolist(), strict=True)}
         kept |= {
-            (each.sample, each.reference, each.candidate) for each in output.worst.samples if each.error < math.inf
+            (moved.sample, moved.reference, moved.candidate) for moved in output.worst.samples if moved.error < math.inf
         }
         for sample, fp32, int8 in sorted(kept):
             yield output.name, sample, rounded(fp32, 6), rounded(int8, 6)
 
 
 def _worst(comparison: Comparison) -> Iterator[tuple[Any, ...]]:
-    for share, output, each in worst(comparison):
-        values = (_shown(each.reference), _shown(each.candidate))
-        error = (rounded(each.error), rounded(share)) if output.is_float else ("", "")
-        yield each.sample, output.name, each.position, *values, *error
+    for share, output, sample in worst(comparison):
+        values = (shown(sample.reference), shown(sample.candidate))
+        error = (rounded(sample.error), rounded(share)) if output.is_float else ("", "")
+        yield sample.sample, output.name, sample.position, *values, *error
 
 
-def _shown(value: Any) -> Any:
+def shown(value: Any) -> Any:
+    """A value as JSON and CSV can hold it: NaN and infinities as text."""
     if not isinstance(value, float):
         return value
     return rounded(value, 6) if math.isfinite(value) else str(value)

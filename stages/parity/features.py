@@ -11,10 +11,10 @@ REFERENCE_BYTES = 32 << 20
 RUNS = 16
 
 FAR = 10.0
-"""The robust z-score from which on a value is called an outlier."""
+"""The robust z-score from which a value counts as an outlier."""
 
 MINIMUM = 20
-"""Fewer samples do not say what is usual."""
+"""Fewer samples do not show what is usual."""
 
 SHOWN = 5
 
@@ -55,7 +55,7 @@ def robust_z(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def _spread(indices: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the indices, in runs all over them: each single sample would bring the pages around it to memory."""
+    """`count` of the indices, in runs spread over them: each single sample would bring its pages into memory."""
     run = -(-count // RUNS)
     starts = np.linspace(0, len(indices) - run, RUNS).astype(np.int64)
     return np.unique(np.concatenate([indices[start : start + run] for start in starts]))
@@ -67,16 +67,16 @@ def outliers(data: EvalData, suspicious: np.ndarray, judged: np.ndarray) -> list
     Args:
         data: evaluation data.
         suspicious: indices of the samples to look at.
-        judged: indices of the samples that say what is usual.
+        judged: indices of the samples that show what is usual.
     """
-    each = sum(array.nbytes for array in data.read(judged[:1]).values())
-    count = min(len(judged), REFERENCE, max(MINIMUM, REFERENCE_BYTES // max(1, each)))
+    size = sum(array.nbytes for array in data.read(judged[:1]).values())
+    count = min(len(judged), REFERENCE, max(MINIMUM, REFERENCE_BYTES // max(1, size)))
     usual = data.read(_spread(judged, count))
-    found = []
+    farthest = []
     for name, array in data.read(suspicious[:count]).items():
         if array.dtype.kind != "f" or not array.size:
             continue
-        values, reference = (each.reshape(len(each), -1).astype(np.float64) for each in (array, usual[name]))
+        values, reference = (side.reshape(len(side), -1).astype(np.float64) for side in (array, usual[name]))
         reference = reference[np.isfinite(reference).all(axis=1)]
         if len(reference) < MINIMUM:
             continue
@@ -86,5 +86,5 @@ def outliers(data: EvalData, suspicious: np.ndarray, judged: np.ndarray) -> list
         for position in np.flatnonzero(z.max(axis=0) >= FAR).tolist():
             row = int(rows[position])
             value, median = float(values[row, position]), float(medians[position])
-            found.append(Outlier(name, position, int(suspicious[row]), value, median, float(z[row, position])))
-    return sorted(found, key=lambda each: (-each.z, each.input, each.position))[:SHOWN]
+            farthest.append(Outlier(name, position, int(suspicious[row]), value, median, float(z[row, position])))
+    return sorted(farthest, key=lambda outlier: (-outlier.z, outlier.input, outlier.position))[:SHOWN]

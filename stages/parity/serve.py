@@ -1,4 +1,4 @@
-"""Serving the judged samples as production does, and pairing what the two models answer."""
+"""Serving samples as production does, in full batches, and pairing the answers of the two models."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from stages.common.compare import Pair
-from stages.common.data.evaldata import Batch
+from stages.common.compare import OutputPair
+from stages.common.data.evaldata import EvalData
+from stages.common.data.feeding import fill
 from stages.common.data.outputs import as_arrays, per_sample
 from stages.common.model.sessions import run
 
@@ -18,67 +19,97 @@ TURN = 1024
 """Batches that one model gets in a row: alternating call by call, each evicts the other's weights from the cache."""
 
 TURN_BYTES = 8 << 20
-"""Feeds and outputs of one model that a turn may hold, as far as the first batch tells."""
+"""Feeds and outputs of one model that a turn may hold, as estimated from the first batch."""
 
 Values = list[Any]
 
 
 @dataclass(frozen=True)
+class Call:
+    """One call of a model.
+
+    Attributes:
+        indices: the samples whose answers count, int64 [n], n >= 1.
+        feed: arrays by input name; beyond the first n samples it holds repeated ones, which fill the batch.
+        size: samples in the feed; 1 where the sample is a whole feed.
+    """
+
+    indices: np.ndarray
+    feed: dict[str, np.ndarray]
+    size: int
+
+
+@dataclass(frozen=True)
 class Model:
-    """A loaded model and what it is called in messages."""
+    """A loaded model, and its name in messages."""
 
     session: ort.InferenceSession
     name: str
 
     @cached_property
     def outputs(self) -> list[str]:
-        return [each.name for each in self.session.get_outputs()]
+        """Names of the outputs."""
+        return [output.name for output in self.session.get_outputs()]
 
-    def values(self, batch: Batch) -> Values:
+    def values(self, call: Call) -> Values:
         """What the session returns, in the order of `outputs`."""
-        return run(self.session, batch.feed, name=self.name)
+        return run(self.session, call.feed, name=self.name)
 
-    def arrays(self, batch: Batch, values: Values) -> dict[str, np.ndarray]:
-        """Values of one batch by output name, with its samples along axis 0."""
-        return per_sample(as_arrays(self.outputs, values), len(batch.indices))
+    def arrays(self, call: Call, values: Values) -> dict[str, np.ndarray]:
+        """What one call returned by output name, with the samples that count along axis 0."""
+        arrays = per_sample(as_arrays(self.outputs, values), call.size)
+        return {name: array[: len(call.indices)] for name, array in arrays.items()}
 
-    def answer(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Outputs by name, with the samples of the batch along axis 0."""
-        return self.arrays(batch, self.values(batch))
+    def answer(self, call: Call) -> dict[str, np.ndarray]:
+        """Outputs by name, with the samples that count along axis 0."""
+        return self.arrays(call, self.values(call))
 
 
-def paired(reference: Model, candidate: Model, batches: Iterable[Batch]) -> Iterator[Pair]:
-    """What both models answer to each batch, in turns of many batches.
+def calls(data: EvalData, indices: np.ndarray, batch: int) -> Iterator[Call]:
+    """The calls that serve these samples in order, every batch full: the last one repeats its samples if need be."""
+    if data.layout == "feeds":
+        batch = 1
+    whole = len(indices) // batch * batch
+    rest = indices[whole:]
+    served = np.concatenate([indices[:whole], fill(rest, batch)]) if len(rest) else indices
+    left = len(indices)
+    for each in data.batches(served, batch):
+        yield Call(each.indices[: min(batch, left)], each.feed, batch)
+        left -= batch
 
-    Answers of equal shape are joined to one pair for the turn, so that the comparison costs little beside the models.
+
+def paired(reference: Model, candidate: Model, stream: Iterable[Call]) -> Iterator[OutputPair]:
+    """The answers of both models to each call, in turns of many calls.
+
+    Answers of equal shape are joined into one pair per turn, so that the comparison costs little beside the models.
     """
-    stream = iter(batches)
+    stream = iter(stream)
     for first in stream:
         opening = reference.values(first)
         turn = [first, *islice(stream, _turn_length(first, opening) - 1)]
         before = [opening, *map(reference.values, turn[1:])]
-        after = [candidate.values(batch) for batch in turn]
+        after = [candidate.values(call) for call in turn]
         joined_before, joined_after = _joined(reference, turn, before), _joined(candidate, turn, after)
         if joined_before is not None and joined_after is not None:
-            yield Pair(np.concatenate([batch.indices for batch in turn]), joined_before, joined_after)
+            yield OutputPair(np.concatenate([call.indices for call in turn]), joined_before, joined_after)
             continue
-        for batch, *values in zip(turn, before, after, strict=True):
-            yield Pair(batch.indices, reference.arrays(batch, values[0]), candidate.arrays(batch, values[1]))
+        for call, *values in zip(turn, before, after, strict=True):
+            yield OutputPair(call.indices, reference.arrays(call, values[0]), candidate.arrays(call, values[1]))
 
 
-def _turn_length(batch: Batch, values: Values) -> int:
-    size = sum(array.nbytes for array in batch.feed.values())
+def _turn_length(call: Call, values: Values) -> int:
+    size = sum(array.nbytes for array in call.feed.values())
     size += sum(value.nbytes for value in values if isinstance(value, np.ndarray))
     return min(TURN, TURN_BYTES // max(1, size) + 1)
 
 
-def _joined(model: Model, turn: Sequence[Batch], values: Sequence[Values]) -> dict[str, np.ndarray] | None:
+def _joined(model: Model, turn: Sequence[Call], values: Sequence[Values]) -> dict[str, np.ndarray] | None:
     """The answers of a turn end to end; None where they are not arrays of one shape beyond the samples."""
     outputs = {}
     for name, arrays in zip(model.outputs, zip(*values, strict=True), strict=True):
         if not isinstance(arrays[0], np.ndarray) or len({array.shape[1:] for array in arrays}) > 1:
             return None
-        if any(array.ndim == 0 or len(array) != len(batch.indices) for array, batch in zip(arrays, turn, strict=True)):
+        if any(array.ndim == 0 or len(array) != call.size for array, call in zip(arrays, turn, strict=True)):
             return None
-        outputs[name] = np.concatenate(arrays)
+        outputs[name] = np.concatenate([array[: len(call.indices)] for array, call in zip(arrays, turn, strict=True)])
     return outputs

@@ -1,47 +1,93 @@
-"""The stage from params to files, and the trial of other tolerances."""
+"""The stage from params to a result, and the trial of other tolerances on the figures of the last run."""
 
-import argparse
-import math
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from stages.common.base import paths
-from stages.common.base.files import write_json
-from stages.common.base.params import load
-from stages.parity import evidence, metrics, words
-from stages.parity.caveats import caveats
-from stages.parity.explanation import explanation
-from stages.parity.judgement import judgement
-from stages.parity.setting import opened
+from stages.common.base.errors import StageError
+from stages.common.base.files import read_json, rounded
+from stages.common.base.params import Params, Parity
+from stages.parity import figures
+from stages.parity.advice import wider_tolerance
+from stages.parity.evidence import worst
+from stages.parity.features import outliers
+from stages.parity.judge import ParityResult, judge
+from stages.parity.measure import Measurement, measure
+from stages.parity.setting import model_sha256, open_setting
+
+LOOKED_AT = 64
+"""Samples whose inputs are searched for outliers after a miss, at least one batch of them."""
 
 
-def run() -> int:
-    """Judge by params.yaml, write the evidence and the metrics, and print both."""
-    params = load()
-    found = judgement(opened(params.serving), params.parity)
-    why = None if found.passed else explanation(found, params)
-    said = caveats(found, params.parity)
-    notes = {f"note_{number}": each for number, each in enumerate(said, start=1)}
-    if why is not None:
-        notes |= {f"try_{number}": each.command for number, each in enumerate(why.attempts, start=1)}
-    evidence.write(found.comparison)
-    write_json(paths.PARITY, metrics.tree(found, notes))
-    print(words.report(found, said, why))
-    return 0
+def run(params: Params) -> ParityResult:
+    """Measure, judge, and after a miss look for its cause.
+
+    Raises:
+        StageError: an input is missing, or nothing can be measured.
+        ParamsError: `parity.outputs` names an output that the model does not have.
+    """
+    measurement = measure(open_setting(params.serving), params.parity)
+    result = judge(figures.measured(measurement, params.parity.threshold), params.parity, measurement.comparison)
+    if result.passed:
+        return result
+    advice = wider_tolerance(result.figures, result.rules, params.parity)
+    return dataclasses.replace(
+        result, advice=[advice.as_json()] if advice else [], outliers=_outlying_features(measurement)
+    )
 
 
-def trial(abs_tol: float | None, mean_tol: float | None) -> int:
-    """Judge by other tolerances for every output, write nothing; 1 for a miss."""
-    params = load()
-    given = {name: value for name, value in (("abs_tol", abs_tol), ("mean_tol", mean_tol)) if value is not None}
-    outputs = {name: own.model_copy(update=given) for name, own in params.parity.outputs.items()}
-    tried = params.parity.model_copy(update={**given, "outputs": outputs})
-    found = judgement(opened(params.serving), tried)
-    print(words.report(found, caveats(found, tried), None))
-    return 0 if found.passed else 1
+def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
+    """Judge the figures of the last run by other tolerances for every output; nothing is measured.
+
+    Args:
+        params: of the pipeline.
+        given: tolerances by key of `parity`.
+
+    Raises:
+        StageError: there are no figures, or they are of other models or of another way to serve them.
+    """
+    read_json(paths.PARITY, "parity")
+    tree = read_json(paths.PARITY_DETAILS, "parity")
+    judged = tree["judged"]
+    for model, key in ((paths.FP32_MODEL, "fp32"), (paths.INT8_MODEL, "int8")):
+        if not model.exists() or judged["sha256"][key] != model_sha256(model):
+            raise StageError(
+                f"{paths.PARITY_DETAILS.as_posix()} was measured on another {model.as_posix()}. Run parity again."
+            )
+    for key, measured, now in (
+        ("serving.batch_size", judged["batch_size"], params.serving.batch_size),
+        ("serving.threads", judged["threads"], params.serving.threads),
+        ("parity.threshold", judged["wanted_threshold"], params.parity.threshold),
+    ):
+        if measured != now:
+            raise StageError(
+                f"{paths.PARITY_DETAILS.as_posix()} was measured with {key} {measured}, params.yaml has {now}. "
+                "Run parity again."
+            )
+    return judge(tree, with_tolerances(params.parity, given))
 
 
-def tolerance(text: str) -> float:
-    """A tolerance from the command line: a number of zero or more."""
-    value = float(text)
-    if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is no tolerance: zero or more is allowed")
-    return value
+def with_tolerances(params: Parity, given: dict[str, float]) -> Parity:
+    """The params with these tolerances for all outputs, those with tolerances of their own included."""
+    outputs = {name: own.model_copy(update=given) for name, own in params.outputs.items()}
+    return params.model_copy(update={**given, "outputs": outputs})
+
+
+def _outlying_features(measurement: Measurement) -> list[dict[str, Any]]:
+    """In the samples that moved most, and in those served with them."""
+    setting = measurement.setting
+    samples = [sample.sample for _, _, sample in worst(measurement.comparison)]
+    indices = np.concatenate(_batches(setting.indices, setting.batch, samples))
+    farthest = outliers(setting.data, indices, setting.indices)
+    return [dataclasses.asdict(outlier) | {"z": rounded(outlier.z)} for outlier in farthest]
+
+
+def _batches(indices: np.ndarray, batch: int, samples: Sequence[int]) -> list[np.ndarray]:
+    """The batches of these samples, the first of them first, filled up with others to `LOOKED_AT` samples."""
+    places = (np.searchsorted(indices, samples) // batch).tolist()
+    every = range(-(-len(indices) // batch))
+    chosen = list(dict.fromkeys([*places, *every[:LOOKED_AT]]))[: max(1, LOOKED_AT // batch)]
+    return [indices[place * batch : (place + 1) * batch] for place in chosen]

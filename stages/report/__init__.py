@@ -1,1 +1,1 @@
-"""The evidence as Markdown, for a pull request."""
+"""The evidence for a reviewer: verdict, rules, what changed against another revision, and why."""

@@ -1,8 +1,10 @@
-"""One side of a comparison: the metrics and params of the workspace, or of a revision in git."""
+"""One side of a comparison: metrics, evidence and params of the workspace, or of a revision in git."""
 
+import csv
+import io
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,28 @@ from typing import Any
 from stages.common.base import files, paths, yaml12
 from stages.common.base.errors import StageError
 
-STAGES = {
+Tree = Mapping[str, Any]
+Rows = Sequence[Mapping[str, str]]
+
+HEADLINES = {
     "host": paths.HOST,
     "export": paths.EXPORT,
     "quantize": paths.QUANTIZE,
     "parity": paths.PARITY,
     "bench": paths.BENCH,
+    "gate": paths.GATE,
 }
+DETAILS = {
+    "export": paths.EXPORT_DETAILS,
+    "quantize": paths.QUANTIZE_DETAILS,
+    "parity": paths.PARITY_DETAILS,
+    "bench": paths.BENCH_DETAILS,
+    "gate": paths.GATE_DETAILS,
+}
+REQUIRED = ("host", "quantize", "parity", "bench", "gate")
+"""Without the metrics of these stages there is nothing to report."""
 
-Tree = Mapping[str, Any]
+LOCK = Path("dvc.lock")
 
 
 @dataclass(frozen=True)
@@ -27,45 +42,120 @@ class Revision:
 
     Attributes:
         name: how a person calls it.
-        metrics: by stage, as the files hold them; a stage without a file is an empty mapping.
-        params: keys joined with dots.
+        metrics: headlines by stage; empty for a stage whose file is missing.
+        details: evidence by stage; empty for a stage whose file is missing.
+        nodes: `metrics/details/nodes.csv`.
+        worst: `metrics/details/parity_worst.csv`.
+        errors: `metrics/details/parity_errors.csv`.
+        latency: `metrics/details/bench_latency.csv`.
+        params: `params.yaml`, keys joined with dots.
+        stale: keys of `params.yaml` that a stage ran with another value of, by `dvc.lock`.
     """
 
     name: str
     metrics: Mapping[str, Tree]
+    details: Mapping[str, Tree]
+    nodes: Rows
+    worst: Rows
+    errors: Rows
+    latency: Rows
     params: Tree
+    stale: Sequence[str]
+
+    def value(self, stage: str, key: str) -> Any:
+        """A headline by its dotted key, or None."""
+        return lookup(self.metrics[stage], key)
+
+    def detail(self, stage: str, key: str) -> Any:
+        """A figure of the evidence by its dotted key, or None."""
+        return lookup(self.details[stage], key)
+
+    @property
+    def machine_id(self) -> str | None:
+        """Where it was timed."""
+        identity = self.detail("bench", "measured.machine_id") or self.value("host", "machine_id")
+        return None if identity is None else str(identity)
+
+    def model_hash(self, model: str) -> str | None:
+        """SHA-256 of the `fp32` or `int8` model that was timed, or None where it was not recorded."""
+        digest = self.detail("bench", f"measured.sha256.{model}")
+        return None if digest is None else str(digest)
+
+
+def lookup(tree: Any, key: str) -> Any:
+    """The value under a dotted key, or None."""
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree
 
 
 def workspace() -> Revision:
     """The files as they stand.
 
     Raises:
-        StageError: metrics are missing, so that there is nothing to report.
+        StageError: metrics that a report needs are missing or broken.
     """
-    metrics = {stage: files.read_json(path, stage) for stage, path in STAGES.items()}
-    text = paths.PARAMS.read_text(encoding="utf-8") if paths.PARAMS.exists() else ""
+    for stage in REQUIRED:
+        files.read_json(HEADLINES[stage], stage)
+    for stage, path in {**HEADLINES, **DETAILS}.items():
+        if path.exists():
+            files.read_json(path, stage)
     commit = _git("rev-parse", "--short", "HEAD")
     changed = _git("status", "--porcelain", "--", paths.PARAMS.as_posix(), paths.METRICS.as_posix())
-    name = "workspace" if commit is None else commit.strip() + (" and uncommitted changes" if changed else "")
-    return Revision(name, metrics, _params(text, "params.yaml"))
+    name = "workspace" if commit is None else commit.strip() + (" with uncommitted changes" if changed else "")
+    return _revision(name, _file_text)
 
 
 def at(name: str) -> Revision:
-    """The files as a commit, branch or tag has them; those that it has not are empty.
+    """The files as a commit, branch or tag has them; what it lacks is empty.
 
     Raises:
-        StageError: this is no git repository, or it has no such revision.
+        StageError: this is not a git repository, or it has no such revision.
     """
     commit = _git("rev-parse", "--short", "--verify", f"{name}^{{commit}}")
     if commit is None:
         raise StageError(
-            f"--base {name} is no revision of this git repository. Fetch it (CI: the whole history), or name another."
+            f"--base {name} is not a revision of this git repository. Fetch it (CI needs the full history), or name "
+            "another."
         )
-    metrics = {stage: _metrics(_show(commit.strip(), path)) for stage, path in STAGES.items()}
-    return Revision(f"{name} ({commit.strip()})", metrics, _params(_show(commit.strip(), paths.PARAMS), name))
+    short = commit.strip()
+    return _revision(short if name == short else f"{name} ({short})", lambda path: _show(short, path))
 
 
-def _metrics(text: str) -> Tree:
+def _revision(name: str, read: Callable[[Path], str]) -> Revision:
+    params = flat(_yaml(read(paths.PARAMS), f"params.yaml of {name}"))
+    stages = _yaml(read(LOCK), f"dvc.lock of {name}").get("stages") or {}
+    return Revision(
+        name,
+        {stage: _json(read(path)) for stage, path in HEADLINES.items()},
+        {stage: _json(read(path)) for stage, path in DETAILS.items()},
+        _csv(read(paths.NODES), ("node", "op_type", "quantized", "how", "reason")),
+        _csv(read(paths.PARITY_WORST), ("sample", "output", "fp32", "int8", "abs_error")),
+        _csv(read(paths.PARITY_ERRORS), ("output", "low", "high", "share")),
+        _csv(read(paths.BENCH_LATENCY), ("quantile", "fp32_ms", "int8_ms")),
+        params,
+        _stale(params, {stage: lookup(entry, "params") or {} for stage, entry in stages.items()}),
+    )
+
+
+def _stale(params: Tree, ran_with: Mapping[str, Mapping[str, Tree]]) -> list[str]:
+    # A closed gate fails its stage, so its entry in the lock is that of the last open one: it says nothing.
+    locked = [flat(files_.get(paths.PARAMS.name) or {}) for stage, files_ in ran_with.items() if stage != "gate"]
+    return sorted({key for entry in locked for key, value in entry.items() if key in params and params[key] != value})
+
+
+def flat(tree: Tree, prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined with dots."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            leaves.update(flat(value, f"{prefix}{key}."))
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def _json(text: str) -> Tree:
     try:
         tree = json.loads(text or "{}")
     except ValueError:
@@ -73,22 +163,22 @@ def _metrics(text: str) -> Tree:
     return tree if isinstance(tree, dict) else {}
 
 
-def _params(text: str, name: str) -> Tree:
+def _csv(text: str, columns: Sequence[str]) -> Rows:
+    """The rows; none where a column is missing, as in an older layout."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return rows if rows and set(columns) <= set(rows[0]) else []
+
+
+def _yaml(text: str, name: str) -> Tree:
     try:
         tree = yaml12.load(text)
     except yaml12.YamlError as error:
-        raise StageError(f"params.yaml of {name} is not valid YAML: {error}. Fix it.") from error
-    return _flat(tree) if isinstance(tree, dict) else {}
+        raise StageError(f"{name} is not valid YAML: {error}. Fix it.") from error
+    return tree if isinstance(tree, dict) else {}
 
 
-def _flat(tree: Tree, prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            out.update(_flat(value, f"{prefix}{key}."))
-        else:
-            out[f"{prefix}{key}"] = value
-    return out
+def _file_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _show(commit: str, path: Path) -> str:
@@ -96,7 +186,7 @@ def _show(commit: str, path: Path) -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints, or None where it fails or is not there."""
+    """What git prints, or None where it fails or is not installed."""
     try:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""Small projects in folders of their own, for running the stage and its measuring processes for real."""
+"""Small projects in folders of their own, to run the stage and its workers for real."""
 
 import json
 from pathlib import Path
@@ -17,18 +17,13 @@ from tests import sources
 def write_project(
     folder: Path, fp32: onnx.ModelProto, int8: onnx.ModelProto | None, data: dict[str, np.ndarray]
 ) -> None:
-    """Write what bench reads; without `int8`, nothing was quantized."""
+    """Write what bench reads; without `int8`, both files hold the same model."""
     (folder / paths.METRICS).mkdir(parents=True)
     evaldata.write(folder / paths.EVAL, data, None, "samples", seed=0)
     for path, model in ((paths.FP32_MODEL, fp32), (paths.INT8_MODEL, int8 or fp32)):
         onnx.save(model, folder / path)
-    status = "quantized" if int8 else "nothing_to_quantize"
-    for path, tree in (
-        (paths.HOST, {"machine_id": "test", "cpu": {"model": "Model T", "isa": "avx2"}}),
-        (paths.QUANTIZE, {"status": status}),
-        (paths.PARITY, {"passed": True}),
-    ):
-        (folder / path).write_text(json.dumps(tree), encoding="utf-8")
+    host = {"machine_id": "test", "cpu": {"model": "Model T", "isa": "avx2", "cores": 2}}
+    (folder / paths.HOST).write_text(json.dumps(host), encoding="utf-8")
 
 
 def quantized(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
@@ -40,7 +35,7 @@ def quantized(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of one Gemm, as the working directory, with a lock and a memory of controls of its own."""
+    """A project of one Gemm, as the working directory, with a lock and a cache of controls of its own."""
     model = sources.linear(width=256, rows=256)
     data = {"x": np.random.default_rng(0).normal(size=(40, 256)).astype(np.float32)}
     write_project(tmp_path, model, quantized(model, tmp_path), data)
@@ -50,6 +45,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests neither wait for a bench of this machine nor hold one up; what they time proves nothing."""
+    """Tests neither wait for a bench of this machine nor delay one; what they time proves nothing."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(lock, "lock_file", lambda: tmp_path / "lock")

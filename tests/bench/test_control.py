@@ -1,37 +1,81 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from stages.bench import control, one_node
+from stages.bench import control
+from stages.bench.inputs import OneNode, write_one_node
 from stages.bench.interval import Interval
-from stages.bench.latency import Settings
+from stages.bench.launches import LaunchSettings
 from stages.bench.lock import alone
 
+KNOWN = Interval(1.0, 0.99, 1.01)
 
-def test_what_is_remembered_for_a_machine_is_not_measured_again(tmp_path: Path) -> None:
-    memory = tmp_path / "cache" / "onnx-quantize-pipeline" / "control_this%2Fmachine_1.json"
-    memory.parent.mkdir(parents=True)
-    memory.write_text('{"ratio": 1.0, "low95": 0.99, "high95": 1.01}', encoding="utf-8")
-    one = one_node.write(tmp_path)
-    found = control.once(Path("no model"), one.feed, Settings(1, 0, 0), "this/machine", launched=lambda: None)
-    assert found == Interval(1.0, 0.99, 1.01)
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was measured, in place of measuring: each a pair of equal models with the speed-up KNOWN."""
+
+    class Timing:
+        interval = KNOWN
+
+    pairs: list[Any] = []
+
+    def time_pair(models: Any, *_args: Any, **_options: Any) -> list[Timing]:
+        pairs.append(models)
+        return [Timing()]
+
+    monkeypatch.setattr(control, "time_pair", time_pair)
+    return pairs
+
+
+def measure(one: OneNode, *, sha256: str = "a", threads: int = 1, machine_id: str = "machine/1") -> Interval:
+    return control.measured_once(one.model, sha256, one.feed, LaunchSettings(threads, 0, 0), machine_id=machine_id)
+
+
+def test_a_control_is_measured_once(tmp_path: Path, measured: list[Any]) -> None:
+    one = write_one_node(tmp_path)
+    assert measure(one) == measure(one) == KNOWN
+    assert measured == [(one.model, one.model)]
+
+
+@pytest.mark.parametrize("change", [{"sha256": "b"}, {"threads": 2}, {"machine_id": "machine/2"}])
+def test_another_model_thread_count_or_machine_has_a_control_of_its_own(
+    change: dict[str, Any], tmp_path: Path, measured: list[Any]
+) -> None:
+    one = write_one_node(tmp_path)
+    measure(one)
+    measure(one, **change)
+    assert len(measured) == 2
+
+
+def test_another_feed_has_a_control_of_its_own(tmp_path: Path, measured: list[Any]) -> None:
+    one = write_one_node(tmp_path)
+    measure(one)
+    Path(one.feed.path).write_bytes(b"another batch")
+    measure(one)
+    assert len(measured) == 2
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"ratio": "?"}'])
-def test_a_memory_that_makes_no_sense_is_measured_anew(tmp_path: Path, content: str) -> None:
-    memory = tmp_path / "cache" / "onnx-quantize-pipeline" / "control_machine_1.json"
-    memory.parent.mkdir(parents=True)
-    memory.write_text(content, encoding="utf-8")
-    assert control._recall(memory) is None
+def test_a_cache_that_makes_no_sense_is_measured_anew(tmp_path: Path, content: str) -> None:
+    cached = tmp_path / "control.json"
+    cached.write_text(content, encoding="utf-8")
+    assert control._read(cached) is None
 
 
 @pytest.mark.slow
 def test_a_model_against_itself_has_the_speed_up_1(tmp_path: Path) -> None:
     launches: list[None] = []
-    one = one_node.write(tmp_path)
+    one = write_one_node(tmp_path)
     with alone(tmp_path / "lock") as lock:
-        found = control.once(
-            one.model, one.feed, Settings(1, 0, lock), "machine", launched=lambda: launches.append(None)
+        interval = control.measured_once(
+            one.model,
+            "a",
+            one.feed,
+            LaunchSettings(1, 0, lock),
+            machine_id="machine",
+            launched=lambda: launches.append(None),
         )
     assert len(launches) == 8
-    assert 0.5 < found.ratio < 2
+    assert 0.5 < interval.ratio < 2

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.bench.interval import Interval, over_launches
+from stages.bench.interval import EQUIVALENT, Interval, over_launches
+from stages.common.base.files import rounded
+from stages.common.base.params import Gate
 
 log_ratios = st.lists(st.floats(-2, 2), min_size=2, max_size=30)
 
@@ -60,6 +62,9 @@ def test_agrees_with_a_worked_example() -> None:
         (0.98, 1.02, "equivalent"),
         (1.005, 1.025, "equivalent"),
         (0.975, 0.99, "equivalent"),
+        (0.9705, 0.99, "equivalent"),
+        (0.96, 0.99, "slower"),
+        (1.02, 1.03, "equivalent"),
         (0.9, 1.1, "inconclusive"),
         (0.99, 1.04, "inconclusive"),
         (1.0, 1.2, "inconclusive"),
@@ -67,3 +72,15 @@ def test_agrees_with_a_worked_example() -> None:
 )
 def test_verdict(low: float, high: float, verdict: str) -> None:
     assert Interval(math.sqrt(low * high), low, high).verdict == verdict
+
+
+@given(st.floats(0.5, 2), st.floats(0.5, 2))
+def test_the_verdict_and_a_gate_that_asks_for_not_slower_never_contradict_each_other(one: float, other: float) -> None:
+    low, high = min(one, other), max(one, other)
+    verdict = Interval(math.sqrt(low * high), low, high).verdict
+    reaches = (rounded(low) or 0) >= EQUIVALENT  # what the gate sees of the low end, and its default limit
+    assert Gate().min_speedup == EQUIVALENT
+    if verdict == "slower":
+        assert not reaches
+    if verdict in ("equivalent", "faster"):
+        assert reaches

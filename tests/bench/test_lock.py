@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages.bench.lock import alone
+from stages.common.base.errors import StageError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,12 +45,12 @@ def test_three_at_once_go_one_after_the_other_and_say_for_whom_they_wait(tmp_pat
     spans = sorted(times(output) for output, _ in answers)
     for (_, end), (start, _) in pairwise(spans):
         assert end <= start
-    waits = [complaint for _, complaint in answers if complaint]
+    waits = [stderr for _, stderr in answers if stderr]
     assert len(waits) == 2
-    for complaint in waits:
-        assert complaint.startswith("Waiting for another bench on this machine: ")
-        assert complaint.count("\n") == 1
-    assert any(f"process {bench.pid} in {ROOT}" in complaint for complaint in waits for bench in benches)
+    for message in waits:
+        assert message.startswith("Waiting for another bench on this machine: ")
+        assert message.count("\n") == 1
+    assert any(f"process {bench.pid} in {ROOT}" in message for message in waits for bench in benches)
 
 
 def test_killing_the_first_lets_the_next_go_on_once_its_measuring_process_is_gone(tmp_path: Path) -> None:
@@ -79,3 +80,19 @@ def test_the_lock_is_free_after_an_error(tmp_path: Path) -> None:
         print(1 / 0)
     with alone(tmp_path / "lock"):
         pass
+
+
+def test_a_symbolic_link_is_refused_and_what_it_points_at_stays(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("kept", encoding="utf-8")
+    (tmp_path / "lock").symlink_to(target)
+    with pytest.raises(StageError, match=r"is a symbolic link\. Remove it"), alone(tmp_path / "lock"):
+        pass
+    assert target.read_text(encoding="utf-8") == "kept"
+
+
+def test_a_link_to_nothing_creates_nothing(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to(tmp_path / "absent")
+    with pytest.raises(StageError, match="symbolic link"), alone(tmp_path / "lock"):
+        pass
+    assert not (tmp_path / "absent").exists()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import onnx
 import pytest
 from skl2onnx import to_onnx
 
-from stages.bench.inputs import findings
+from stages.bench import figures, screen, stage
+from stages.bench.inputs import Machine
 from stages.bench.selfcheck import CHECKS
-from stages.bench.stage import bench
+from stages.bench.stage import BenchResult
+from stages.bench.timing import speedup
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params, load
@@ -24,22 +27,31 @@ from tests.bench.conftest import write_project
 
 ROOT = Path(__file__).resolve().parents[2]
 
-DESIGN_KEYS = {
-    "latency": ("fp32_p50_ms", "int8_p50_ms", "fp32_p99_ms", "int8_p99_ms"),
+HEADLINES = {
     "speedup": ("ratio", "low95", "high95", "verdict"),
+    "latency": ("fp32_p50_ms", "int8_p50_ms"),
     "memory": ("fp32_mb", "int8_mb"),
     "load": ("fp32_ms", "int8_ms"),
 }
 
 
-def params(project: Path, text: str) -> Params:
+def bench(project: Path, text: str) -> tuple[Any, Any]:
+    """Run the stage; its headlines and its details."""
     (project / "params.yaml").write_text(text, encoding="utf-8")
-    return load(project / "params.yaml")
+    result = stage.run(load(project / "params.yaml"))
+    figures.write(result)
+    print(screen.render(result))
+    headlines, details = (read(project / path) for path in (paths.BENCH, paths.BENCH_DETAILS))
+    assert {group: tuple(keys) for group, keys in headlines.items()} == HEADLINES
+    reasons = details.pop("null_reasons")
+    assert {*figures._nulls(headlines), *figures._nulls(details)} == set(reasons)
+    details["null_reasons"] = reasons
+    return headlines, details
 
 
-def metrics(project: Path) -> Any:
-    text = (project / paths.BENCH).read_text(encoding="utf-8")
-    return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+def read(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8")
+    return json.loads(text, parse_constant=lambda word: pytest.fail(f"JSON has no {word}"))
 
 
 def rows(project: Path, path: Path) -> list[dict[str, str]]:
@@ -49,104 +61,104 @@ def rows(project: Path, path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_a_quantized_model_is_measured_from_end_to_end(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bench(params(project, "bench: {max_seconds: 0.1, batch_sizes: [1, 4]}"))
-    found = metrics(project)
-    for group, keys in DESIGN_KEYS.items():
-        for key in keys:
-            assert found[group][key] is not None or key in found["bench_notes"]
-    assert found["speedup"]["low95"] <= found["speedup"]["ratio"] <= found["speedup"]["high95"]
-    assert found["deploy"] in ("int8", "fp32")
-    assert found["measured"]["launches"] >= 8
-    assert found["measured"]["machine_id"] == "test"
-    assert "Model T, avx2, 1 thread, batch 1" in found["reason"]
-    assert set(found["batch_1"]) == set(found["batch_4"])
-    assert found["batch_1"]["speedup"] == found["speedup"]["ratio"]
+    headlines, details = bench(project, "bench: {max_seconds: 0.1, batch_sizes: [1, 4]}")
+    assert headlines["speedup"]["low95"] <= headlines["speedup"]["ratio"] <= headlines["speedup"]["high95"]
+    assert details["measured"]["launches"] >= 8
+    assert details["measured"]["machine_id"] == "test"
+    assert details["measured"]["machine"] == "Model T, avx2"
+    assert [batch["batch"] for batch in details["batches"]] == [1, 4]
+    assert details["batches"][0]["speedup"] == headlines["speedup"]["ratio"]
     assert [row["batch"] for row in rows(project, paths.BENCH_SPEEDUP)] == ["1", "4"]
     assert {row["operator"] for row in rows(project, paths.OPERATORS)} >= {"Gemm"}
     curve = [float(row["fp32_ms"]) for row in rows(project, paths.BENCH_LATENCY)]
     assert curve == sorted(curve)
-    out = capsys.readouterr().out
-    assert found["reason"] in out
-    assert "95 % interval" in out
+    screen_lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, screen_lines)) <= 160
+    assert sum("Model T, avx2" in line for line in screen_lines) == 1
+    check_launches(project, details)
 
 
-@pytest.mark.slow
-def test_a_forest_is_the_same_model_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_launches(project: Path, details: Any) -> None:
+    """Compute each interval again from the CSV file alone."""
+    launches = rows(project, paths.BENCH_LAUNCHES)
+    for batch in details["batches"]:
+        of_batch = [row for row in launches if row["batch"] == str(batch["batch"])]
+        medians, counted = [], []
+        for _, of_launch in groupby(of_batch, key=lambda row: row["launch"]):
+            of_rounds = list(of_launch)
+            medians.append(np.array([[float(row["fp32_p50_ms"]), float(row["int8_p50_ms"])] for row in of_rounds]))
+            counted.append(np.array([row["counted"] == "1" for row in of_rounds]))
+        interval = speedup(medians, counted)
+        assert interval.ratio == pytest.approx(batch["speedup"], rel=5e-4)
+        assert interval.low == pytest.approx(batch["low95"], rel=5e-4)
+        assert interval.high == pytest.approx(batch["high95"], rel=5e-4)
+
+
+def test_two_equal_files_are_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, x, _ = sources.forest(0)
     write_project(tmp_path, to_onnx(model, x[:1], options={"zipmap": False}), None, {"X": x})
     monkeypatch.chdir(tmp_path)
-    bench(params(tmp_path, "bench: {max_seconds: 0.1, batch_sizes: [], memory: false}"))
-    found = metrics(tmp_path)
-    assert found["deploy"] == "fp32"
-    assert "gain nothing" in found["reason"]
-    assert (found["speedup"]["ratio"], found["speedup"]["verdict"]) == (1, "equivalent")
-    assert found["latency"]["fp32_p50_ms"] == found["latency"]["int8_p50_ms"]
-    assert found["memory"]["fp32_mb"] is None
-    assert found["bench_notes"]["fp32_mb"] == "bench.memory is false"
-    assert found["control"]["low95"] < found["control"]["high95"]  # measured, where the speed-up is 1 by construction
+    monkeypatch.setattr(stage, "time_pair", None)
+    headlines, details = bench(tmp_path, "{}")
+    assert headlines["speedup"] == {"ratio": 1, "low95": 1, "high95": 1, "verdict": "equivalent"}
+    assert headlines["latency"] == {"fp32_p50_ms": None, "int8_p50_ms": None}
+    assert "same bytes" in details["null_reasons"]["memory.fp32_mb"]
+    assert details["without_int8"] == ["TreeEnsembleClassifier"]
+    assert details["measured"]["sha256"]["fp32"] == details["measured"]["sha256"]["int8"]
+    assert rows(tmp_path, paths.BENCH_LAUNCHES) == []
+    assert "same bytes" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_a_model_with_a_fixed_batch_is_measured_there_alone(project: Path) -> None:
-    model = onnx.load(paths.FP32_MODEL)
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 3
-    write_twice(model)
-    bench(params(project, "{serving: {batch_size: 2}, bench: {max_seconds: 0.1, batch_sizes: [8], memory: false}}"))
-    found = metrics(project)
-    assert found["measured"]["batch"] == 3
-    assert found["batch_3"]["fp32_p50_ms"] > 0
-    assert set(found["batch_8"].values()) == {None}
-    assert "fix the batch at 3" in found["bench_notes"]["batch_8"]
+    for path in (paths.FP32_MODEL, paths.INT8_MODEL):
+        model = onnx.load(path)
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = 3
+        onnx.save(model, path)
+    _, details = bench(
+        project, "{serving: {batch_size: 2}, bench: {max_seconds: 0.1, batch_sizes: [8], memory: false}}"
+    )
+    assert details["measured"]["batch"] == 3
+    assert details["batches"][0]["fp32_p50_ms"] > 0
+    assert details["batches"][1] == {"batch": 8, "not_measured": "the model's inputs fix the batch at 3"}
+    assert details["null_reasons"]["memory.fp32_mb"] == "bench.memory is false"
 
 
 @pytest.mark.slow
 def test_whole_feeds_are_given_as_they_are(project: Path) -> None:
-    model = sources.linear()
-    write_twice(model)
     folder = project / "feeds"
-    evaldata.write(folder, {"x": np.ones((6, 5, 4), np.float32)}, None, "feeds", seed=0)
+    evaldata.write(folder, {"x": np.ones((6, 5, 256), np.float32)}, None, "feeds", seed=0)
     (project / paths.EVAL).rename(project / "away")
     folder.rename(project / paths.EVAL)
-    bench(params(project, "bench: {max_seconds: 0.1, memory: false}"))
-    found = metrics(project)
-    assert found["latency"]["fp32_p50_ms"] > 0
-    assert found["batch_8"]["speedup"] is None
-    assert "whole feeds" in found["bench_notes"]["batch_8"]
-
-
-def write_twice(model: onnx.ModelProto) -> None:
-    """As quantize does where nothing can be quantized."""
-    onnx.save(model, paths.FP32_MODEL)
-    onnx.save(model, paths.INT8_MODEL)
-    paths.QUANTIZE.write_text('{"status": "nothing_to_quantize"}', encoding="utf-8")
+    headlines, details = bench(project, "bench: {max_seconds: 0.1, batch_sizes: [8], memory: false}")
+    assert headlines["latency"]["fp32_p50_ms"] > 0
+    assert "whole feeds" in details["batches"][1]["not_measured"]
 
 
 @pytest.mark.parametrize(
-    ("path", "made_by"),
-    [
-        (paths.FP32_MODEL, "export"),
-        (paths.INT8_MODEL, "quantize"),
-        (paths.HOST, "host"),
-        (paths.QUANTIZE, "quantize"),
-        (paths.PARITY, "parity"),
-    ],
+    ("path", "made_by"), [(paths.FP32_MODEL, "export"), (paths.INT8_MODEL, "quantize"), (paths.HOST, "host")]
 )
 def test_a_missing_input_names_the_stage_that_writes_it(project: Path, path: Path, made_by: str) -> None:
     path.unlink()
     with pytest.raises(StageError, match=rf"^Missing {path}\. Run {made_by} first\.$"):
-        bench(Params())
+        stage.run(Params())
 
 
-def test_metrics_of_another_version_are_refused(project: Path) -> None:
-    (project / paths.PARITY).write_text("{}", encoding="utf-8")
-    with pytest.raises(StageError, match="'passed'"):
-        findings()
+def test_host_metrics_of_another_version_are_refused(project: Path) -> None:
+    (project / paths.HOST).write_text("{}", encoding="utf-8")
+    with pytest.raises(StageError, match=r"metrics/host\.json lacks the key 'cpu'\. Run host again\."):
+        stage.run(Params())
 
 
-def test_a_parity_that_is_not_known_has_not_passed(project: Path) -> None:
-    (project / paths.PARITY).write_text('{"passed": null}', encoding="utf-8")
-    assert not findings().parity_passed
+@pytest.mark.parametrize(("threads", "cores", "warned"), [(2, 2, False), (3, 2, True), (1, 0.5, True)])
+def test_more_threads_than_cores_is_a_warning(threads: int, cores: float, warned: bool) -> None:
+    subject: Any = type("Subject", (), {"machine": Machine("test", "Model T", cores)})
+    warnings = BenchResult(subject, threads, None).warnings()
+    assert len(warnings) == warned
+    assert all(f"serving.threads is {threads} and this machine has {cores:g} core" in text for text in warnings)
 
 
 def test_sigterm_ends_it_without_a_file_at_its_final_name(project: Path) -> None:
@@ -159,14 +171,14 @@ def test_sigterm_ends_it_without_a_file_at_its_final_name(project: Path) -> None
     while not list(project.glob("bench-*")):
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    _, complaint = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert "Terminated: nothing half-written is left behind." in complaint
+    assert "Terminated: nothing half-written is left behind." in stderr
     assert not list((project / paths.METRICS).glob("*bench*"))
     assert not list(project.glob("bench-*"))
 
 
-def test_help_says_what_it_reads_and_writes() -> None:
-    told = subprocess.check_output([sys.executable, "-m", "stages.bench", "--help"], cwd=ROOT, text=True)
-    for word in ("artifacts/model.int8.onnx", "metrics/bench.json", "Params ", "--self-check", f"{CHECKS} times"):
-        assert word in " ".join(told.split())
+def test_help_names_what_it_reads_and_writes() -> None:
+    text = subprocess.check_output([sys.executable, "-m", "stages.bench", "--help"], cwd=ROOT, text=True)
+    for words in ("artifacts/model.int8.onnx", "metrics/bench.json", "Params ", "--self-check", f"{CHECKS} times"):
+        assert words in " ".join(text.split())

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("host", "export", "quantize", "parity", "bench", "gate", "report")
 
 PROGRAM = """
-import sys, time, pathlib
+import os, pathlib, signal, sys, time
 from stages.common.base import command, files
 from stages.common.base.errors import ParamsError, StageError
 
@@ -41,7 +41,7 @@ def start(tmp_path: Path, body: str, *arguments: str) -> "subprocess.Popen[str]"
         ("return 3", 3, ""),
         ("raise StageError('Too\\n   bad.')", 1, "Error: Too bad.\n"),
         ("raise ParamsError('No such key.')", 2, "Error: No such key.\n"),
-        ("open('nowhere/x')", 1, "Error: nowhere/x: No such file or directory. Mend that and run again.\n"),
+        ("open('nowhere/x')", 1, "Error: nowhere/x: No such file or directory. Fix that and run again.\n"),
         (
             "raise MemoryError",
             1,
@@ -67,7 +67,7 @@ def test_debug_shows_where(tmp_path: Path) -> None:
     assert stderr.endswith("Error: Too bad.\n")
 
 
-def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+def test_a_reader_that_leaves_is_not_an_error(tmp_path: Path) -> None:
     process = start(tmp_path, "[print('x' * 1000) for _ in range(1000)]")
     assert process.stdout is not None
     process.stdout.close()
@@ -92,6 +92,73 @@ def test_a_signal_cleans_up(tmp_path: Path, sent: signal.Signals, code: int) -> 
     assert process.returncode == code
     assert "nothing half-written" in stderr
     assert list(tmp_path.iterdir()) == []
+
+
+SWALLOWED = """
+    with files.replacing(pathlib.Path('out')) as temporary:
+        temporary.write_text('half')
+        print('ready', flush=True)
+        try:
+            time.sleep(60)
+        except BaseException{raising}
+    files.write_json(pathlib.Path('metrics.json'), {{}})
+"""
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("raising", [": pass", " as error: raise RuntimeError('the training failed') from error"])
+def test_a_signal_that_code_in_between_swallows_still_ends_the_stage(
+    tmp_path: Path, sent: signal.Signals, code: int, raising: str
+) -> None:
+    process = start(tmp_path, SWALLOWED.format(raising=raising))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(sent)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr.count("\n")) == (code, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_between_two_files_that_belong_together_waits_for_the_second(tmp_path: Path) -> None:
+    body = """
+    replace = pathlib.Path.replace
+
+    def slow(self, target):
+        result = replace(self, target)
+        if target.name == 'one.csv':
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+        return result
+
+    pathlib.Path.replace = slow
+    with files.together() as outputs:
+        outputs.csv(pathlib.Path('one.csv'), ['a'], [])
+        outputs.json(pathlib.Path('two.json'), {})
+    print('not reached')
+"""
+    process = start(tmp_path, body)
+    stdout, _ = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, "")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["one.csv", "two.json"]
+
+
+def test_a_stage_run_from_another_folder_names_the_right_one(tmp_path: Path) -> None:
+    """`make repro` installs this file, as Python fails before any code of ours is found."""
+    (tmp_path / "stages.py").write_bytes((ROOT / ".ci/elsewhere.py").read_bytes())
+    (tmp_path / "elsewhere").mkdir()
+    run = subprocess.run(
+        [sys.executable, "-m", "stages.gate"],
+        cwd=tmp_path / "elsewhere",
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    root = Path(sys.prefix).parent
+    expected = (
+        f"Error: There is no stages/ in {tmp_path / 'elsewhere'}. Change to the root of the repository, {root}.\n"
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", expected)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -10,11 +10,12 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from sklearn.metrics import r2_score, roc_auc_score
 
-from stages.common.compare import Comparison, Decider, MismatchError, OutputComparison, Pair, choose, compare
+from stages.common.compare import Comparison, MismatchError, OutputComparison, OutputPair, compare
 from stages.common.compare.flips import CONFIDENT, needed, upper_bound
-from stages.common.compare.quantiles import RELATIVE_ERROR, QuantileSketch
 from stages.common.compare.sample import BottomK
+from stages.common.compare.sketch import RELATIVE_ERROR, QuantileSketch
 from stages.common.compare.worst import KEPT
+from stages.common.decisions import Decider, choose
 
 SHARES = (0.0, 0.5, 0.9, 0.99, 0.999, 1.0)
 
@@ -22,8 +23,7 @@ SHARES = (0.0, 0.5, 0.9, 0.99, 0.999, 1.0)
 def probabilities(count: int, classes: int, seed: int) -> np.ndarray:
     scores = np.random.default_rng(seed).normal(0, 2, (count, classes))
     raised = np.exp(scores)
-    found: np.ndarray = (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
-    return found
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def two_models(count: int = 400, classes: int = 7, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -37,25 +37,24 @@ def two_models(count: int = 400, classes: int = 7, seed: int = 0) -> tuple[np.nd
 
 
 def compared(before: np.ndarray, after: np.ndarray, labels: np.ndarray | None = None) -> Comparison:
-    found = Comparison(choose({"p": before}, labels))
-    found.update(np.arange(len(before)), {"p": before}, {"p": after}, labels)
-    return found
+    comparison = Comparison(choose({"p": before}, labels))
+    comparison.update(np.arange(len(before)), {"p": before}, {"p": after}, labels)
+    return comparison
 
 
 class TestFiguresEqualAnIndependentComputation:
     before, after, labels = two_models()
-    found = compared(before, after, labels)
-    output = found.outputs["p"]
+    comparison = compared(before, after, labels)
+    output = comparison.outputs["p"]
     difference = after.astype(np.float64) - before.astype(np.float64)
 
     def test_absolute_error(self) -> None:
         absolute = np.abs(self.difference)
-        assert self.found.max_abs == absolute.max()
-        assert self.output.error.mean == pytest.approx(absolute.mean(), rel=1e-12)
-        assert self.output.error.bias == pytest.approx(self.difference.mean(), abs=1e-15)
+        assert self.comparison.max_abs == absolute.max()
+        assert self.output.absolute.mean == pytest.approx(absolute.mean(), rel=1e-12)
         for share in SHARES:
             exact = np.quantile(absolute, share, method="lower")
-            assert self.output.error.quantile(share) == pytest.approx(exact, rel=RELATIVE_ERROR * 1.001)
+            assert self.output.absolute.quantile(share) == pytest.approx(exact, rel=RELATIVE_ERROR * 1.001)
 
     def test_relative_error_is_scaled_by_the_range_of_the_reference(self) -> None:
         span = float(self.before.max()) - float(self.before.min())
@@ -65,6 +64,14 @@ class TestFiguresEqualAnIndependentComputation:
         signal = np.square(self.before.astype(np.float64)).sum()
         expected = 10 * np.log10(signal / np.square(self.difference).sum())
         assert self.output.signal.sqnr_db == pytest.approx(expected, rel=1e-12)
+
+    def test_nrmse(self) -> None:
+        expected = np.sqrt(np.square(self.difference).mean()) / self.before.astype(np.float64).std()
+        assert self.output.signal.nrmse == pytest.approx(expected, rel=1e-12)
+
+    def test_nrmse_is_free_of_offset_and_scale(self) -> None:
+        moved = compared(self.before * 1e3 + 250_000.0, self.after * 1e3 + 250_000.0).outputs["p"]
+        assert moved.signal.nrmse == pytest.approx(self.output.signal.nrmse, rel=0.02)  # float32 rounds the offset
 
     def test_cosine(self) -> None:
         from scipy.spatial.distance import cosine
@@ -79,27 +86,27 @@ class TestFiguresEqualAnIndependentComputation:
         flipped = self.before.argmax(axis=1) != self.after.argmax(axis=1)
         ordered = np.sort(self.before.astype(np.float64), axis=1)
         confident = flipped & (ordered[:, -1] - ordered[:, -2] >= CONFIDENT)
-        flips = self.found.flips
+        flips = self.comparison.flips
         assert flipped.sum() > 5
         assert (flips.flips, flips.confident, flips.ties) == (flipped.sum(), confident.sum(), 0)
         assert flips.agreement == pytest.approx(1 - flipped.mean())
         assert flips.first == np.flatnonzero(flipped)[:20].tolist()
 
     def test_flip_bound_is_that_of_clopper_and_pearson(self) -> None:
-        flips = self.found.flips
+        flips = self.comparison.flips
         expected = stats.binomtest(flips.flips, flips.count, alternative="less").proportion_ci(0.95, "exact").high
         assert flips.rate_high95 == pytest.approx(expected, rel=1e-9)
 
     def test_top_five(self) -> None:
         best = np.argsort(-self.after, axis=1)[:, :5]
         expected = (best == self.before.argmax(axis=1)[:, None]).any(axis=1).mean()
-        assert self.found.top_five.agreement == pytest.approx(expected)
+        assert self.comparison.top_five.agreement == pytest.approx(expected)
 
     def test_kullback_leibler(self) -> None:
         expected = stats.entropy(self.before.astype(np.float64), self.after.astype(np.float64), axis=1)
-        assert self.found.divergence.mean == pytest.approx(expected.mean(), rel=1e-5)
+        assert self.comparison.divergence.mean == pytest.approx(expected.mean(), rel=1e-5)
 
-    def test_calibration_error(self) -> None:
+    def test_confidence_error(self) -> None:
         for side, each in enumerate((self.before, self.after)):
             confidence, right = each.max(axis=1).astype(np.float64), each.argmax(axis=1) == self.labels
             expected = 0.0
@@ -107,19 +114,19 @@ class TestFiguresEqualAnIndependentComputation:
                 inside = (confidence >= low) & (confidence < low + 1 / 15)
                 if inside.any():
                     expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-            assert self.found.calibration[side].ece == pytest.approx(expected, rel=1e-6)
+            assert self.comparison.confidence[side].ece == pytest.approx(expected, rel=1e-6)
 
     def test_accuracy_and_mcnemar(self) -> None:
         right = [each.argmax(axis=1) == self.labels for each in (self.before, self.after)]
         only = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
-        found = self.found.accuracy
-        assert (found.reference, found.candidate) == pytest.approx((right[0].mean(), right[1].mean()))
-        assert (found.only_reference, found.only_candidate) == only
-        assert found.p_value == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue, rel=1e-9)
+        comparison = self.comparison.accuracy
+        assert (comparison.reference, comparison.candidate) == pytest.approx((right[0].mean(), right[1].mean()))
+        assert (comparison.only_reference, comparison.only_candidate) == only
+        assert comparison.p_value == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue, rel=1e-9)
 
     def test_probabilities_are_recognised(self) -> None:
         assert self.output.probabilities
-        assert self.found.decider == Decider(scores="p", kind="probabilities")
+        assert self.comparison.decider == Decider(scores="p", kind="probabilities")
 
 
 def test_regression_figures() -> None:
@@ -127,15 +134,17 @@ def test_regression_figures() -> None:
     labels = random.normal(100, 20, 300)
     before = (labels + random.normal(0, 5, 300)).astype(np.float32)[:, None]
     after = before + random.normal(0, 2, before.shape).astype(np.float32)
-    found = compared(before, after, labels)
-    assert not found.decider.decides
+    comparison = compared(before, after, labels)
+    assert not comparison.decider.decides
     for side, each in enumerate((before, after)):
-        assert found.regression.r2(side) == pytest.approx(r2_score(labels, each[:, 0].astype(np.float64)), rel=1e-9)
+        assert comparison.regression.r2(side) == pytest.approx(
+            r2_score(labels, each[:, 0].astype(np.float64)), rel=1e-9
+        )
         expected = np.abs(each[:, 0].astype(np.float64) - labels).mean()
-        assert found.regression.mean_absolute(side) == pytest.approx(expected, rel=1e-9)
+        assert comparison.regression.mean_absolute(side) == pytest.approx(expected, rel=1e-9)
     rho = stats.spearmanr(before[:, 0], after[:, 0]).statistic
-    assert found.outputs["p"].rank_correlation == pytest.approx(rho, rel=1e-9)
-    change = found.regression.change95()
+    assert comparison.outputs["p"].rank_correlation == pytest.approx(rho, rel=1e-9)
+    change = comparison.regression.change95()
     assert change is not None
     assert change[0] < r2_score(labels, after[:, 0]) - r2_score(labels, before[:, 0]) < change[1]
 
@@ -145,12 +154,24 @@ def test_auc_of_binary_scores() -> None:
     labels = random.integers(0, 2, 500)
     before = np.clip(0.5 * labels + random.normal(0.25, 0.2, 500), 0, 1).astype(np.float32)[:, None]
     after = np.clip(before + random.normal(0, 0.1, before.shape), 0, 1).astype(np.float32)
-    found = compared(before, after, labels)
+    comparison = compared(before, after, labels)
     for side, each in enumerate((before, after)):
-        assert found.auc.area(side) == pytest.approx(roc_auc_score(labels, each[:, 0]), abs=1e-4)
-    change = found.auc.change95()
+        assert comparison.auc.area(side) == pytest.approx(roc_auc_score(labels, each[:, 0]), abs=1e-12)
+    change = comparison.auc.change95()
     assert change is not None
     assert change[0] < roc_auc_score(labels, after[:, 0]) - roc_auc_score(labels, before[:, 0]) < change[1]
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0, 1e6])
+def test_auc_is_exact_whatever_the_size_of_the_scores(offset: float) -> None:
+    random = np.random.default_rng(4)
+    labels = random.integers(0, 2, 2000)
+    scores = (labels * 2 + random.normal(0, 1, 2000) + offset)[:, None]
+    comparison = Comparison(Decider(binary="p"))
+    comparison.update(np.arange(2000), {"p": scores}, {"p": scores}, labels)
+    expected = roc_auc_score(labels, scores[:, 0])
+    assert expected > 0.9
+    assert comparison.auc.area(0) == pytest.approx(expected, abs=1e-12)
 
 
 @settings(max_examples=40, deadline=None)
@@ -173,18 +194,19 @@ def test_merging_any_split_in_any_order_gives_what_one_pass_gives(data: st.DataO
     assert one.finite == other.finite
     assert (one.width, one.classes, one.probabilities) == (other.width, other.classes, other.probabilities)
     assert repr(one.worst) == repr(other.worst)  # NaN is not equal to NaN
-    assert one.error.maximum == other.error.maximum
+    assert one.absolute.maximum == other.absolute.maximum
     assert (one.cosine.minimum, one.cosine.sample) == (other.cosine.minimum, other.cosine.sample)
     for share in SHARES:
-        assert one.error.quantile(share) == other.error.quantile(share)
+        assert one.absolute.quantile(share) == other.absolute.quantile(share)
     np.testing.assert_array_equal(one.pairs.samples, other.pairs.samples)
     np.testing.assert_array_equal(one.pairs.values, other.pairs.values)
     for mine, theirs in (
-        (one.error.mean, other.error.mean),
+        (one.absolute.mean, other.absolute.mean),
         (one.signal.sqnr_db, other.signal.sqnr_db),
+        (one.signal.nrmse, other.signal.nrmse),
         (one.cosine.mean, other.cosine.mean),
         (whole.divergence.mean, merged.divergence.mean),
-        (whole.calibration[1].ece, merged.calibration[1].ece),
+        (whole.confidence[1].ece, merged.confidence[1].ece),
     ):
         assert theirs == pytest.approx(mine, rel=1e-12, abs=1e-15)
 
@@ -194,11 +216,13 @@ def test_merging_any_split_in_any_order_gives_what_one_pass_gives(data: st.DataO
 def test_the_batches_of_a_stream_do_not_matter(count: int, size: int, seed: int) -> None:
     before, after, labels = two_models(count=count, seed=seed)
     parts = [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
-    found = compare((Pair(rows, {"p": before[rows]}, {"p": after[rows]}) for rows in parts), lambda rows: labels[rows])
+    comparison = compare(
+        (OutputPair(rows, {"p": before[rows]}, {"p": after[rows]}) for rows in parts), lambda rows: labels[rows]
+    )
     whole = compared(before, after, labels)
-    assert found.max_abs == whole.max_abs
-    assert found.flips == whole.flips
-    assert found.outputs["p"].error.mean == pytest.approx(whole.outputs["p"].error.mean, rel=1e-12)
+    assert comparison.max_abs == whole.max_abs
+    assert comparison.flips == whole.flips
+    assert comparison.outputs["p"].absolute.mean == pytest.approx(whole.outputs["p"].absolute.mean, rel=1e-12)
 
 
 @settings(max_examples=60, deadline=None)
@@ -213,8 +237,8 @@ def test_quantiles_keep_the_bound_that_they_state(values: list[float], share: fl
 
 
 def test_no_quantile_is_above_the_maximum() -> None:
-    found = compared(np.zeros((50, 1)), np.full((50, 1), 0.7))
-    assert found.outputs["p"].error.quantile(0.5) == 0.7
+    comparison = compared(np.zeros((50, 1)), np.full((50, 1), 0.7))
+    assert comparison.outputs["p"].absolute.quantile(0.5) == 0.7
 
 
 def test_a_sample_is_uniform_over_the_stream_and_over_positions() -> None:
@@ -257,11 +281,11 @@ def test_no_value_is_too_strange(data: st.DataObject, dtype: type, name: str) ->
     shape = data.draw(st.sampled_from([(1, 1), (3, 4), (2, 7), (2, 3, 2), (4,), (2, 0)]))
     before, after = (data.draw(arrays(dtype, shape)) for _ in range(2))
     labels = data.draw(st.sampled_from([None, np.arange(shape[0]), np.zeros(shape[0], dtype=np.int64)]))
-    found = Comparison(choose({name: before}, labels))
-    found.update(np.arange(shape[0]), {name: before}, {name: after}, labels)
-    output = found.outputs[name]
+    comparison = Comparison(choose({name: before}, labels))
+    comparison.update(np.arange(shape[0]), {name: before}, {name: after}, labels)
+    output = comparison.outputs[name]
     assert output.finite.differing_samples <= shape[0]
-    assert (output.error.maximum or 0.0) >= (output.error.quantile(0.5) or 0.0)
+    assert (output.absolute.maximum or 0.0) >= (output.absolute.quantile(0.5) or 0.0)
 
 
 class TestNotFinite:
@@ -270,9 +294,9 @@ class TestNotFinite:
         before[1, 0] = after[3, 2] = np.nan
         output = compared(before, after).outputs["p"]
         assert (output.finite.differing_samples, output.finite.first) == (2, [1, 3])
-        assert output.error.count == 13
-        assert output.error.mean == 0.5
-        assert [each.error for each in output.worst.samples[:2]] == [math.inf, math.inf]
+        assert output.absolute.count == 13
+        assert output.absolute.mean == 0.5
+        assert [sample.error for sample in output.worst.samples[:2]] == [math.inf, math.inf]
         assert output.cosine.count == 3
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -288,7 +312,7 @@ class TestNotFinite:
 
 
 class TestOtherKindsOfOutput:
-    def test_whole_numbers_do_not_wrap(self) -> None:
+    def test_integers_do_not_wrap(self) -> None:
         before, after = np.array([[3], [7]], np.uint8), np.array([[5], [7]], np.uint8)
         output = OutputComparison("ids", "|u1")
         output.update(np.arange(2), before, after)
@@ -296,28 +320,28 @@ class TestOtherKindsOfOutput:
         assert (output.worst.samples[0].reference, output.worst.samples[0].candidate) == (3, 5)
 
     @pytest.mark.parametrize("values", [["a", "b"], [True, False]])
-    def test_text_and_truth_values_are_compared_by_equality(self, values: list[object]) -> None:
+    def test_text_and_booleans_are_compared_by_equality(self, values: list[object]) -> None:
         before = np.array(values, dtype=object if isinstance(values[0], str) else bool)
-        found = Comparison(Decider(label="label"))
-        found.update(np.arange(2), {"label": before}, {"label": before[::-1].copy()})
-        assert found.outputs["label"].equality == 0.0
-        assert (found.flips.flips, found.flips.margins_known) == (2, False)
+        comparison = Comparison(Decider(label="label"))
+        comparison.update(np.arange(2), {"label": before}, {"label": before[::-1].copy()})
+        assert comparison.outputs["label"].equality == 0.0
+        assert (comparison.flips.flips, comparison.flips.margins_known) == (2, False)
 
     def test_empty_tensors_and_scalars(self) -> None:
-        found = Comparison()
+        comparison = Comparison()
         for name, array in (("none", np.empty((4, 0), np.float32)), ("one", np.arange(4, dtype=np.float32))):
-            found.update(np.arange(4), {name: array}, {name: array.copy()})
-        assert found.outputs["none"].error.mean is None
-        assert found.outputs["one"].error.mean == 0.0
-        assert found.outputs["one"].cosine.minimum is None
+            comparison.update(np.arange(4), {name: array}, {name: array.copy()})
+        assert comparison.outputs["none"].absolute.mean is None
+        assert comparison.outputs["one"].absolute.mean == 0.0
+        assert comparison.outputs["one"].cosine.minimum is None
 
-    def test_a_shape_that_depends_on_the_values_is_counted_apart(self) -> None:
+    def test_a_shape_that_depends_on_the_values_is_counted_separately(self) -> None:
         output = OutputComparison("boxes", "<f4")
         output.update(np.array([4]), np.zeros((1, 3, 4), np.float32), np.zeros((1, 2, 4), np.float32))
-        assert (output.misshapen, output.values) == (1, 0)
-        assert output.misshapen_words == "sample 4: [3, 4] against [2, 4]"
+        assert (output.mismatched, output.values) == (1, 0)
+        assert output.mismatch == "sample 4: [3, 4] in fp32, [2, 4] in int8"
 
-    def test_other_names_or_kinds_are_no_pair(self) -> None:
+    def test_other_names_or_kinds_are_refused(self) -> None:
         array = np.zeros((1, 2), np.float32)
         with pytest.raises(MismatchError, match="output b is on one side only"):
             Comparison().update(np.arange(1), {"a": array, "b": array}, {"a": array})
@@ -333,53 +357,6 @@ class TestOtherKindsOfOutput:
         assert [each.sample for each in output.worst.samples] == [
             sample for value in range(49, 49 - KEPT // 2, -1) for sample in (2 * value, 2 * value + 1)
         ]
-
-
-class TestWhichOutputDecides:
-    scores = probabilities(6, 3, 0)
-    label = scores.argmax(axis=1)
-
-    def test_the_label_output_with_margins_from_the_probabilities(self) -> None:
-        found = choose({"boxes": np.zeros((6, 4), np.float32), "p": self.scores, "label": self.label})
-        assert (found.label, found.scores, found.kind) == ("label", "p", "probabilities")
-
-    def test_logarithms_of_probabilities(self) -> None:
-        found = choose({"y": np.log(self.scores)})
-        assert (found.scores, found.kind) == ("y", "log-probabilities")
-        probabilities = found.probabilities({"y": np.log(self.scores)})
-        assert probabilities is not None
-        np.testing.assert_allclose(probabilities, self.scores, rtol=1e-6)
-
-    def test_raw_scores_only_if_something_says_so(self) -> None:
-        raw = {"y": 10 * self.scores}
-        assert not choose(raw).decides
-        assert choose(raw, self.label).scores == "y"
-        assert choose(raw, classifier=True).scores == "y"
-        assert choose({"logits": raw["y"]}).scores == "logits"
-        assert not choose(raw, np.linspace(0, 1, 6)).decides
-
-    def test_rows_along_the_last_axis(self) -> None:
-        tokens = self.scores.reshape(2, 3, 3)
-        found = Comparison(choose({"p": tokens}))
-        found.update(np.array([7, 9]), {"p": tokens}, {"p": tokens[..., ::-1]})
-        changed = np.flatnonzero(self.label != 2 - self.label)
-        assert (found.flips.count, found.flips.first) == (6, [7 if row < 3 else 9 for row in changed])
-
-    def test_trailing_axes_of_one_do_not_count(self) -> None:
-        assert choose({"p": self.scores.reshape(6, 3, 1, 1)}).scores == "p"
-
-    def test_a_threshold_goes_before_the_label(self) -> None:
-        outputs = {"label": np.array([0, 1, 1]), "p": np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], np.float32)}
-        found = choose(outputs, threshold=0.7)
-        np.testing.assert_array_equal(found.decide(outputs), [False, False, True])
-        margin = found.margin(outputs)
-        assert margin is not None
-        np.testing.assert_allclose(margin, np.array([1.2, 0.2, 0.2]), rtol=1e-6)
-
-    def test_a_tie_is_no_flip(self) -> None:
-        before, after = np.array([[0.5, 0.5]]), np.array([[0.49, 0.51]])
-        found = compared(before, after)
-        assert (found.flips.flips, found.flips.ties) == (0, 1)
 
 
 @pytest.mark.parametrize(("hits", "rate", "count"), [(0, 0.01, 299), (1, 0.01, 473), (0, 0.001, 2995), (10, 0.02, 845)])

@@ -15,11 +15,11 @@ from stages.common.base.errors import MissingInputError, StageError
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(each.name for each in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir())
 
 
 class Stop(BaseException):
-    """What Ctrl-C and SIGTERM are: no Exception."""
+    """As Ctrl-C and SIGTERM: not an Exception."""
 
 
 def test_a_block_that_is_stopped_leaves_what_was_there(tmp_path: Path) -> None:
@@ -42,19 +42,71 @@ def test_folders_are_replaced_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["eval"]
 
 
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_folder_survives_an_interrupt_while_it_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """Between moving the old folder aside and putting the new one in place, neither is at the final name."""
+    path = tmp_path / "eval"
+    path.mkdir()
+    (path / "old").touch()
+    rename, calls = Path.rename, []
+
+    def interrupted(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == failing:
+            raise Stop
+        return rename(self, target)
+
+    with pytest.raises(Stop), files.replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "new").touch()
+        monkeypatch.setattr(Path, "rename", interrupted)
+    assert names(path) == ["old"]
+    assert names(tmp_path) == ["eval"]
+
+
+def test_a_folder_that_a_killed_process_moved_aside_comes_back(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    aside = tmp_path / f".eval.{dead.pid}.old.tmp"
+    aside.mkdir()
+    (aside / "old").touch()
+    with pytest.raises(Stop), files.replacing(tmp_path / "eval"):
+        raise Stop
+    assert names(tmp_path) == ["eval"]
+    assert names(tmp_path / "eval") == ["old"]
+
+
 def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     left, ours, other = (
         tmp_path / name for name in (f".x.csv.{dead.pid}.tmp", f".x.csv.{os.getppid()}.tmp", f".y.csv.{dead.pid}.tmp")
     )
-    for each in (left, ours, other):
-        each.touch()
+    for file in (left, ours, other):
+        file.touch()
     files.write_csv(tmp_path / "x.csv", ["a"], [[1]])
     assert not left.exists()
     assert ours.exists()
     assert other.exists()
     assert (tmp_path / "x.csv").read_bytes() == b"a\n1\n"
+
+
+def test_files_that_belong_together_appear_together_or_not_at_all(tmp_path: Path) -> None:
+    evidence, headlines = tmp_path / "details" / "x.csv", tmp_path / "x.json"
+    files.write_json(headlines, {"run": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"), files.together() as outputs:
+        outputs.csv(evidence, ["run"], [[2]])
+        outputs.json(headlines, {"run": math.nan})
+    assert names(evidence.parent) == []
+    assert files.read_json(headlines, "x") == {"run": 1}
+    with files.together() as outputs:
+        outputs.csv(evidence, ["run"], [[2]])
+        outputs.json(headlines, {"run": 2})
+        assert files.read_json(headlines, "x") == {"run": 1}
+    assert (names(evidence.parent), files.read_json(headlines, "x")) == (["x.csv"], {"run": 2})
+    assert names(tmp_path) == ["details", "x.json"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -68,10 +120,10 @@ def test_missing_and_broken_metrics_name_the_stage(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"Missing .*x\.json\. Run bench first\."):
         files.read_json(tmp_path / "x.json", "bench")
     (tmp_path / "x.json").write_text("{")
-    with pytest.raises(StageError, match=r"no valid JSON .* Run bench again\."):
+    with pytest.raises(StageError, match=r"not valid JSON .* Run bench again\."):
         files.read_json(tmp_path / "x.json", "bench")
     (tmp_path / "x.json").write_text("[]")
-    with pytest.raises(StageError, match="no JSON object"):
+    with pytest.raises(StageError, match="does not hold a JSON object"):
         files.read_json(tmp_path / "x.json", "bench")
 
 
@@ -84,4 +136,4 @@ def test_rounding_keeps_so_many_significant_digits(size: float, sign: int, digit
 
 
 def test_no_number_is_null() -> None:
-    assert [files.rounded(each) for each in (None, math.nan, math.inf, -math.inf)] == [None] * 4
+    assert [files.rounded(value) for value in (None, math.nan, math.inf, -math.inf)] == [None] * 4

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -141,3 +142,12 @@ def test_a_bad_value_of_any_section_stops_every_stage_before_it_works(tmp_path: 
         )
         expected = "Error: params.yaml: gate.max_size_ratio is -1; allowed: a number, more than 0.\n"
         assert (run.returncode, run.stderr) == (2, expected), stage
+
+
+def test_dvc_changes_one_line_of_the_file_shipped(tmp_path: Path) -> None:
+    """`dvc exp run -S` and `dvc exp apply` write params.yaml anew: null as nothing, lists as blocks."""
+    shipped = (ROOT / "params.yaml").read_text()
+    file = tmp_path / "params.yaml"
+    file.write_text(shipped)
+    apply_overrides(file, ["gate.max_size_ratio=0.8"])
+    assert file.read_text() == shipped.replace("max_size_ratio: 0.9", "max_size_ratio: 0.8")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.host import cpu
-from stages.host.fingerprint import Hardware, fingerprint
+from stages.host import cpu, stage
+from stages.host.stage import Hardware
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,7 +33,7 @@ def test_every_key_of_the_interface_is_there_and_stays(tmp_path: Path) -> None:
 
 
 def test_the_identifier_moves_with_what_moves_speed() -> None:
-    here = fingerprint().hardware
+    here = stage.run().hardware
     others = [
         dataclasses.replace(here, model="another"),
         dataclasses.replace(here, isa="another"),
@@ -43,8 +43,8 @@ def test_the_identifier_moves_with_what_moves_speed() -> None:
         dataclasses.replace(here, quota=0.5),
         dataclasses.replace(here, onnxruntime="0.0"),
     ]
-    assert len({each.identifier() for each in [here, *others]}) == 1 + len(dataclasses.fields(Hardware))
-    assert fingerprint().hardware.identifier() == here.identifier()
+    assert len({hardware.identifier() for hardware in [here, *others]}) == 1 + len(dataclasses.fields(Hardware))
+    assert stage.run().hardware.identifier() == here.identifier()
 
 
 X86 = (
@@ -55,13 +55,13 @@ ARM = "processor\t: 0\nBogoMIPS\t: {mhz}\nFeatures\t: fp asimd\nCPU implementer\
 
 
 @pytest.mark.parametrize(
-    ("cpuinfo", "words"),
+    ("cpuinfo", "ending"),
     [(X86, "AMD EPYC (family 25, model 17, stepping 1)"), (ARM, "(implementer 0x41, part 0xd40)")],
 )
-def test_the_clock_is_no_part_of_the_model(cpuinfo: str, words: str) -> None:
-    told = {cpu.describe(cpuinfo.format(mhz=mhz)) for mhz in ("2400.1", "3100.7")}
-    assert len(told) == 1
-    assert told.pop().endswith(words)
+def test_the_clock_is_not_part_of_the_model(cpuinfo: str, ending: str) -> None:
+    names = {cpu.describe(cpuinfo.format(mhz=mhz)) for mhz in ("2400.1", "3100.7")}
+    assert len(names) == 1
+    assert names.pop().endswith(ending)
 
 
 def group(root: Path, name: str, limit: str) -> None:
@@ -81,6 +81,13 @@ def test_the_tightest_quota_of_the_enclosing_groups_counts(tmp_path: Path) -> No
     assert cpu.quota(root, membership) == 1.5
     group(root, "slice/job", "50000 100000")
     assert cpu.quota(root, membership) == 0.5
+
+
+def test_a_control_group_may_have_spaces_in_its_name(tmp_path: Path) -> None:
+    membership = tmp_path / "cgroup"
+    membership.write_text("1:name=systemd:/other\n0::/my session/job\n")
+    group(tmp_path / "fs", "my session/job", "50000 100000")
+    assert cpu.quota(tmp_path / "fs", membership) == 0.5
 
 
 def test_quotas_of_version_1(tmp_path: Path) -> None:
@@ -114,3 +121,13 @@ def test_caches_are_named_by_level_and_kind(tmp_path: Path) -> None:
             (folder / name).write_text(value + "\n")
     assert cpu.caches(tmp_path) == "L1d 32K, L1i 32K, L2 1M"
     assert cpu.caches(tmp_path / "none") == ""
+
+
+def test_a_cache_without_a_size_is_named_without_it(tmp_path: Path) -> None:
+    """As on most ARM boards and in many virtual machines."""
+    folder = tmp_path / "index0"
+    folder.mkdir()
+    (folder / "level").write_text("1\n")
+    (folder / "type").write_text("Data\n")
+    (tmp_path / "index1").mkdir()
+    assert cpu.caches(tmp_path) == "L1d"

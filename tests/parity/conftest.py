@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import ModelProto, parser
 
-from stages.common.base import paths
+from stages.common.base import params, paths
 from stages.common.data import evaldata
-from stages.parity import stage
+from stages.parity import figures, screen, stage
 
 
 def graph(body: str) -> ModelProto:
@@ -38,26 +38,28 @@ class Project:
         inputs: Mapping[str, np.ndarray],
         labels: np.ndarray | None = None,
         layout: evaldata.Layout = "samples",
-        params: Mapping[str, Any] | None = None,
+        tree: Mapping[str, Any] | None = None,
     ) -> None:
-        """Put everything in place; every sample is judged."""
+        """Put everything in place, with `tree` as params.yaml; every sample is judged."""
         paths.ARTIFACTS.mkdir(exist_ok=True)
         onnx.save(fp32, paths.FP32_MODEL)
         onnx.save(int8, paths.INT8_MODEL)
         shutil.rmtree(paths.EVAL, ignore_errors=True)
         evaldata.write(paths.EVAL, inputs, labels, layout, seed=0)
         np.save(paths.EVAL / "judge.npy", np.arange(len(next(iter(inputs.values())))))
-        self.params(params or {})
+        self.params(tree or {})
 
     def params(self, tree: Mapping[str, Any]) -> None:
         """Write params.yaml, which JSON is."""
         paths.PARAMS.write_text(json.dumps(tree), encoding="utf-8")
 
     def run(self) -> dict[str, Any]:
-        """Run the stage; return metrics/parity.json."""
-        assert stage.run() == 0
-        tree: dict[str, Any] = json.loads(paths.PARITY.read_text(encoding="utf-8"))
-        return tree
+        """Run the stage; return the details, and the headlines `passed` and `diff` with them."""
+        result = stage.run(params.load())
+        figures.write(result)
+        print(screen.render(result))
+        headlines, details = (json.loads(path.read_text("utf-8")) for path in (paths.PARITY, paths.PARITY_DETAILS))
+        return {**details, "passed": headlines["passed"], "diff": headlines["diff"]}
 
     def printed(self) -> str:
         """What was printed since the last call."""

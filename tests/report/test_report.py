@@ -1,70 +1,13 @@
-"""The report: verdict first, what changed, and no milliseconds of another machine."""
+"""The Markdown report: verdict first, what changed, and no milliseconds of another machine."""
 
 import json
-import subprocess
-import sys
-from copy import deepcopy
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
-METRICS: dict[str, dict[str, Any]] = {
-    "host": {"machine_id": "a" * 12, "cpu": {"model": "CPU A", "isa": "avx2", "cores": 2}, "onnxruntime": "1.32.0"},
-    "export": {"drift": {"max_abs": 1e-6, "flips": 0}, "eval": {"samples": 400}},
-    "quantize": {
-        "status": "quantized",
-        "size": {"fp32_mb": 4.0, "int8_mb": 1.0, "times_smaller": 4.0},
-        "nodes": {"quantizable": 3, "quantized": 3, "kept_float": 0},
-    },
-    "parity": {
-        "passed": True,
-        "error": {"max_abs": 0.02, "p99_abs": 0.002, "mean_abs": 1e-4, "sqnr_db": None, "min_cosine": 0.999},
-        "judged": {"samples": 300, "batch": 1, "isa": "avx2"},
-    },
-    "bench": {
-        "speedup": {"ratio": 2.0, "low95": 1.9, "high95": 2.1, "verdict": "faster"},
-        "latency": {"fp32_p50_ms": 1.0, "int8_p50_ms": 0.5},
-        "deploy": "int8",
-        "reason": "Parity passed, and INT8 is faster.",
-    },
-}
-
-
-class Repository:
-    """A git repository with metrics and params."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.git("init", "-q", "-b", "main")
-        self.write(METRICS, "parity: {abs_tol: 0.04}\n")
-        self.commit()
-
-    def write(self, metrics: dict[str, dict[str, Any]], params: str) -> None:
-        (self.root / "metrics").mkdir(exist_ok=True)
-        for stage, tree in metrics.items():
-            (self.root / "metrics" / f"{stage}.json").write_text(json.dumps(tree))
-        (self.root / "params.yaml").write_text(params)
-
-    def git(self, *arguments: str) -> None:
-        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-        subprocess.run(["git", *identity, *arguments], cwd=self.root, check=True, capture_output=True)
-
-    def commit(self) -> None:
-        self.git("add", "-A")
-        self.git("commit", "-qm", "x")
-
-    def report(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "stages.report", *arguments],
-            cwd=self.root,
-            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin:/usr/local/bin"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+from tests.report.trees import DETAILS, METRICS, PARAMS, Repository, changed, row, rule
 
 
 @pytest.fixture
@@ -72,83 +15,207 @@ def repository(tmp_path: Path) -> Repository:
     return Repository(tmp_path)
 
 
-def changed(**values: Any) -> dict[str, dict[str, Any]]:
-    tree = deepcopy(METRICS)
-    for key, value in values.items():
-        stage, *path = key.split("__")
-        node = tree[stage]
-        for each in path[:-1]:
-            node = node[each]
-        node[path[-1]] = value
-    return tree
-
-
-def row(text: str, label: str) -> list[str]:
-    (line,) = [each for each in text.splitlines() if each.startswith(f"| {label} ")]
-    return [cell.strip() for cell in line.strip("|").split("|")]
+def section(text: str, start: str) -> str:
+    """From the first line that starts with `start` to the next fold or its end."""
+    return text[text.index(start) :].split("</details>", maxsplit=1)[0]
 
 
 def test_the_verdict_comes_first(repository: Repository) -> None:
-    shown = repository.report()
-    assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.startswith("## ✅ Deploy int8\n\nParity passed, and INT8 is faster.")
-    assert "judged on 300 samples, at batch 1, on avx2" in shown.stdout
-    assert row(shown.stdout, "SQNR, dB")[1] == "unknown"
+    printed = repository.report()
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout.startswith("## ✅ Deploy INT8\n\nParity passed, and INT8 is faster.\n")
+    assert (
+        "Answers judged on 300 samples in batches of 1 on avx2. Timed in batches of 1 with 1 thread" in printed.stdout
+    )
+    assert row(printed.stdout, "signal to quantization noise")[1] == "40 dB"
+    assert row(printed.stdout, "speed-up (95 % interval)")[1] == "2× (1.9 to 2.1)"
 
 
-def test_a_shut_gate_names_the_rules_that_failed(repository: Repository) -> None:
-    repository.write(changed(parity__passed=False, quantize__size__int8_mb=3.9), "{}")
-    shown = repository.report("--base", "HEAD").stdout
-    assert shown.startswith("## ❌ The gate is shut: same answers, size, INT8 over fp32")
-    assert "0.975 of the size" in shown
+def test_a_closed_gate_shows_its_reason_the_failed_rule_first_and_the_command_to_run(repository: Repository) -> None:
+    failed = rule("max_size_ratio", 0.95, 0.9, -0.05, "failed", message="INT8 is not smaller.")
+    details = changed(
+        DETAILS,
+        gate__rules=[DETAILS["gate"]["rules"][1], failed],
+        gate__reason="INT8 has 0.95 of the size, at most 0.9 is allowed.",
+        gate__advice="dvc exp run -S quantize.method=static",
+        parity__advice=[{"command": "dvc exp run -S 'quantize.exclude_nodes=[a]'", "effect": "leaves 0.01"}],
+    )
+    repository.write(changed(METRICS, gate__open=False, gate__deploy="fp32"), details)
+    text = repository.report("--base", "HEAD").stdout
+    assert text.startswith(
+        "## ❌ The gate is closed, deploy fp32\n\nINT8 has 0.95 of the size, at most 0.9 is allowed."
+    )
+    assert "**Run next**\n\n```\ndvc exp run -S quantize.method=static\n```" in text
+    assert "- `dvc exp run -S 'quantize.exclude_nodes=[a]'`: leaves 0.01" in text
+    assert "**1 of 4 rules failed**" in text
+    assert text.index("❌\N{NO-BREAK SPACE}failed") < text.index("✅\N{NO-BREAK SPACE}passed")
+    assert row(text, "`max_size_ratio`") == ["`max_size_ratio`", "", "0.95", "0.9", "-0.05", "INT8 is not smaller."]
+    assert row(text, "gate open")[1:3] == ["yes", "no"]
+
+
+def test_every_rule_stands_with_value_limit_margin_and_output(repository: Repository) -> None:
+    text = repository.report().stdout
+    assert "**All 4 rules hold**" in text
+    assert row(text, "`abs_tol`") == ["`abs_tol`", "`prob\\|s`", "0.02", "0.04", "0.02", "sample 7"]
+    assert row(text, "`max_flip_rate`")[2:] == ["–", "–", "–", ""]
+    assert row(text, "`min_speedup`")[2:5] == ["1.9", "0.97", "0.93"]
+
+
+def test_the_gate_decides_whatever_the_figures_are(repository: Repository) -> None:
+    repository.write(changed(METRICS, parity__passed=False, quantize__size__int8_mb=9.0))
+    assert repository.report().stdout.startswith("## ✅ Deploy INT8")
 
 
 def test_what_changed_stands_open_and_the_rest_is_folded(repository: Repository) -> None:
-    metrics = changed(parity__error__max_abs=0.03, bench__speedup__ratio=1.8, quantize__size__int8_mb=1.0001)
-    repository.write(metrics, "parity: {abs_tol: 0.05}\n")
-    shown = repository.report("--base", "main").stdout
-    open_part, folded = shown.split("<details>")
-    assert row(open_part, "largest difference") == ["largest difference", "0.02", "0.03", "+0.01 (+50.0%)", "worse"]
-    assert row(open_part, "speed-up") == ["speed-up", "2", "1.8", "-0.2 (-10.0%)", "worse"]
-    assert row(folded, "size of INT8, MB")[3] == ""
-    assert row(shown, "`parity.abs_tol`") == ["`parity.abs_tol`", "`0.04`", "`0.05`"]
-    assert shown.count("| size of fp32, MB ") == 1
+    metrics = changed(
+        METRICS,
+        parity__diff__max_abs=0.03,
+        bench__speedup={"ratio": 1.5, "low95": 1.4, "high95": 1.6, "verdict": "faster"},
+        quantize__size__int8_mb=1.2,
+    )
+    repository.write(metrics, changed(DETAILS, bench__measured__sha256__int8="2" * 64), "parity: {abs_tol: 0.05}\n")
+    text = repository.report("--base", "main").stdout
+    opened, rest = text.split("<details>")[:2]
+    assert row(opened, "largest difference")[1:] == ["0.02", "0.03", "+0.01 (+50.0%)", "🔴\N{NO-BREAK SPACE}worse"]
+    assert row(opened, "speed-up (95 % interval)")[1:] == [
+        "2× (1.9 to 2.1)",
+        "1.5× (1.4 to 1.6)",
+        "-0.5× (-25.0%)",
+        "🔴\N{NO-BREAK SPACE}worse",
+    ]
+    assert row(opened, "INT8 file")[1:] == ["1 MB", "1.2 MB", "+0.2 MB (+20.0%)", "🔴\N{NO-BREAK SPACE}worse"]
+    assert row(rest, "fp32 file")[1:] == ["4 MB", "4 MB", "", ""]
+    assert row(text, "`parity.abs_tol`")[1:] == ["`0.04`", "`0.05`"]
+    assert row(text, "`quantize.weight_type`")[1:] == ["`QInt8`", "–"]
+
+
+def test_a_repeat_of_the_same_models_calls_nothing_better_or_worse(repository: Repository) -> None:
+    metrics = changed(
+        METRICS,
+        bench__speedup={"ratio": 3.0, "low95": 2.9, "high95": 3.1, "verdict": "faster"},
+        bench__latency={"fp32_p50_ms": 3.0, "int8_p50_ms": 1.0},
+        bench__memory={"fp32_mb": 16.0, "int8_mb": 1.0},
+        bench__load={"fp32_ms": 30.0, "int8_ms": 1.0},
+    )
+    repository.write(metrics)
+    text = repository.report("--base", "main").stdout
+    assert "better" not in text
+    assert "worse" not in text
+    assert row(text, "speed-up (95 % interval)")[-1] == "same model"
+
+
+def test_a_change_within_noise_is_called_so(repository: Repository) -> None:
+    metrics = changed(
+        METRICS,
+        bench__speedup={"ratio": 2.15, "low95": 2.05, "high95": 2.25, "verdict": "faster"},
+        bench__latency={"fp32_p50_ms": 1.3, "int8_p50_ms": 0.4},
+        bench__memory={"fp32_mb": 8.0, "int8_mb": 3.9},
+        parity__decisions={"flips": 1, "flip_rate_high95": 0.0158},
+        parity__task={"fp32": 0.97, "int8": 0.9667},
+    )
+    repository.write(metrics, changed(DETAILS, bench__measured__sha256__int8="2" * 64))
+    text = repository.report("--base", "main").stdout
+    for label in ("speed-up (95 % interval)", "INT8, median call", "INT8", "decisions flipped", "task metric of INT8"):
+        assert row(text, label)[-1] == "within noise", label
+    assert row(text, "fp32, median call")[-1] == "same model"
+    assert "better" not in text.split("<sub>")[0].replace("called better", "")
 
 
 def test_milliseconds_of_another_machine_are_not_compared(repository: Repository) -> None:
-    other = changed(host__machine_id="b" * 12, host__cpu={"model": "CPU B", "isa": "avx512_vnni", "cores": 4})
-    other["bench"]["latency"]["int8_p50_ms"] = 0.1
-    other["bench"]["speedup"]["ratio"] = 4.0
-    repository.write(other, "{}")
-    shown = repository.report("--base", "main").stdout
-    assert "The base was timed on another machine, CPU A, avx2" in shown
-    assert row(shown, "p50 of INT8, ms")[1:] == ["another machine", "0.1", "", ""]
-    assert row(shown, "speed-up")[4] == "better"
+    metrics = changed(
+        METRICS,
+        host={"machine_id": "b" * 12, "cpu": {"model": "CPU B", "isa": "amx", "cores": 1}, "onnxruntime": "1.32.0"},
+        bench__latency__int8_p50_ms=0.1,
+        bench__speedup={"ratio": 4.0, "low95": 3.9, "high95": 4.1, "verdict": "faster"},
+        parity__diff__max_abs=0.01,
+    )
+    details = changed(DETAILS, bench__measured__machine_id="b" * 12, parity__judged__isa="amx")
+    repository.write(metrics, details)
+    text = repository.report("--base", "main").stdout
+    assert "> ⚠️ The base was timed on another machine.<br>Milliseconds, memory and speed-ups are not compared." in text
+    assert "Base: CPU A, avx2, 2 cores, ONNX Runtime 1.32.0 (machine `aaaaaaaaaaaa`)." in text
+    assert row(text, "INT8, median call")[1:] == ["not compared", "0.1 ms", "", ""]
+    assert row(text, "speed-up (95 % interval)")[1:] == ["not compared", "4× (3.9 to 4.1)", "", ""]
+    assert "another instruction set: avx2, here amx" in text
+    assert row(text, "largest difference")[-1] == ""
+    assert "CPU B, amx, 1 core," in text
 
 
-def test_a_base_without_metrics_or_with_broken_ones_has_unknown_figures(repository: Repository) -> None:
-    (repository.root / "metrics/parity.json").write_text("{broken")
-    (repository.root / "metrics/bench.json").unlink()
+def test_all_batch_sizes_with_the_base_beside_them(repository: Repository) -> None:
+    details = changed(DETAILS, bench__measured__sha256__int8="2" * 64)
+    details["bench"]["batches"][0] |= {"speedup": 3.0, "low95": 2.9, "high95": 3.1}
+    repository.write(METRICS, details)
+    text = section(repository.report("--base", "main").stdout, "<details><summary>Speed at 2 batch sizes")
+    assert row(text, "1")[1:] == ["1 ms", "0.5 ms", "3× (2.9 to 3.1)", "faster", "2× (1.9 to 2.1)", "better"]
+    assert "The model has a fixed batch." in row(text, "8")
+
+
+def test_what_was_quantized_what_was_kept_and_the_worst_samples_are_folded(repository: Repository) -> None:
+    text = repository.report().stdout
+    nodes = section(text, "<details><summary>What was quantized: 2 INT8, 1 kept in float")
+    assert row(nodes, "QInt8 per channel")[1:] == ["2", "32.77 kB", "`/enc/MatMul`, `/dec/MatMul`", "40.5 dB"]
+    assert row(nodes, "no fast INT8 kernel")[-1] == "`conv\\|<b>`"
+    assert "- Folded 1 constant." in nodes
+    worst = section(text, "<details><summary>1 sample that moved most")
+    assert row(worst, "`prob\\|s`")[1:] == ["3", "0.5", "0.52", "0.02"]
+    notes = section(text, "<details><summary>2 notes")
+    assert "- parity: In batches of 64 the answers move by up to 0.17." in notes
+    assert "- bench: `memory.int8_mb` was not measured: this system has no /proc" in notes
+
+
+def test_the_same_files_give_the_same_bytes(repository: Repository) -> None:
+    repository.write(changed(METRICS, parity__diff__max_abs=0.03), DETAILS, "parity: {abs_tol: 0.05}\n")
+    first, second = (repository.report("--base", "main").stdout for _ in range(2))
+    assert first == second
+    assert len(first) > 1000
+
+
+def test_a_base_of_an_older_layout_leaves_figures_out(repository: Repository) -> None:
+    shutil.rmtree(repository.root / "metrics/details")
+    (repository.root / "metrics/gate.json").unlink()
+    old = {"error": {"max_abs": 0.5}, "passed": True, "judged": {"samples": 300, "batch": 1, "isa": "avx2"}}
+    (repository.root / "metrics/parity.json").write_text(json.dumps(old))
+    (repository.root / "metrics/quantize.json").write_text("{broken")
     repository.commit()
-    repository.write(METRICS, "{}")
-    shown = repository.report("--base", "HEAD")
-    assert shown.returncode == 0, shown.stderr
-    assert row(shown.stdout, "largest difference")[1:3] == ["unknown", "0.02"]
-    assert row(shown.stdout, "speed-up")[1:3] == ["unknown", "2"]
+    repository.write()
+    printed = repository.report("--base", "HEAD")
+    assert printed.returncode == 0, printed.stderr
+    assert row(printed.stdout, "largest difference")[1:] == ["–", "0.02", "", ""]
+    assert row(printed.stdout, "INT8 file")[1:] == ["–", "1 MB", "", ""]
+    assert row(printed.stdout, "gate open")[1:] == ["–", "yes", "", ""]
+    assert row(printed.stdout, "parity passed")[1:] == ["yes", "yes", "", ""]
+
+
+def test_params_that_changed_since_the_run_are_named(repository: Repository) -> None:
+    lock = (
+        "schema: '2.0'\nstages:\n  parity:\n    params:\n      params.yaml:\n        parity:\n          abs_tol: 0.04\n"
+    )
+    lock += "  gate:\n    params:\n      params.yaml:\n        quantize:\n          weight_type: QUInt8\n"
+    (repository.root / "dvc.lock").write_text(lock)
+    assert "Run `dvc repro`" not in repository.report().stdout
+    repository.write(params=PARAMS.replace("0.04", "0.05"))
+    assert "> ⚠️ `parity.abs_tol` changed since these figures were made. Run `dvc repro`." in repository.report().stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "remove", "words"),
+    ("arguments", "broken", "message"),
     [
-        (["--base", "nowhere"], None, "--base nowhere is no revision of this git repository"),
-        ([], "bench", "Missing metrics/bench.json. Run bench first."),
+        (["--base", "nowhere"], {}, "--base nowhere is not a revision of this git repository"),
+        ([], {"gate.json": None}, "Missing metrics/gate.json. Run gate first."),
+        ([], {"details/parity.json": '{"rules": [{"rule": 1}]}'}, "The rules in metrics/details/parity.json are of"),
     ],
 )
-def test_what_cannot_be_reported(repository: Repository, arguments: list[str], remove: str | None, words: str) -> None:
-    if remove:
-        (repository.root / "metrics" / f"{remove}.json").unlink()
-    shown = repository.report(*arguments)
-    assert shown.returncode == 1
-    assert shown.stdout == ""
-    assert shown.stderr.startswith(f"Error: {words}")
-    assert shown.stderr.count("\n") == 1
+def test_what_cannot_be_reported(
+    repository: Repository, arguments: list[str], broken: dict[str, Any], message: str
+) -> None:
+    for name, text in broken.items():
+        path = repository.root / "metrics" / name
+        if text is None:
+            path.unlink()
+        else:
+            path.write_text(text)
+    printed = repository.report(*arguments)
+    assert printed.returncode == 1
+    assert printed.stdout == ""
+    assert printed.stderr.startswith(f"Error: {message}")
+    assert printed.stderr.count("\n") == 1

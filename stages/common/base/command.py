@@ -4,61 +4,64 @@ import argparse
 import os
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable
-from types import FrameType
 from typing import NoReturn
 
+from stages.common.base import signals
 from stages.common.base.errors import StageError
 
 Main = Callable[[argparse.Namespace], int | None]
 AddArguments = Callable[[argparse.ArgumentParser], None]
 
 
-class TerminatedError(BaseException):
-    """SIGTERM, raised so that every `with` and `finally` on the way out cleans up as it does for Ctrl-C."""
+EXIT_CODES = "Exit codes: 0 done, whatever the verdict; 1 could not, one line on stderr says why; 2 usage or params."
 
 
-def run(name: str, description: str | None, main: Main, add_arguments: AddArguments | None = None) -> NoReturn:
+def run(
+    name: str,
+    description: str | None,
+    main: Main,
+    add_arguments: AddArguments | None = None,
+    exit_codes: str = EXIT_CODES,
+) -> NoReturn:
     """Run one stage as a command and leave the process with its exit code.
 
     Exit codes: what `main` returns (None is 0), 1 for a `StageError`, 2 for wrong usage or params, 130 for Ctrl-C,
-    143 for SIGTERM. An error is one line on stderr; with `--debug` the traceback stands above it.
+    143 for SIGTERM. An error is one line on stderr, below the traceback with `--debug`.
 
     Args:
         name: of the stage, as in `python -m stages.<name>`.
         description: shown by `--help`: what the stage reads, writes, and which params it takes.
         main: does the work.
         add_arguments: adds the stage's own options to the parser.
+        exit_codes: shown at the end of `--help`.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m stages.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit codes: 0 done, whatever the verdict; 1 could not, one line on stderr says why; 2 usage or params.",
+        epilog=textwrap.fill(exit_codes, 120),
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     if add_arguments is not None:
         add_arguments(parser)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _terminate)
+    signals.install()
     sys.exit(_guarded(main, arguments))
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise TerminatedError
 
 
 def _guarded(main: Main, arguments: argparse.Namespace) -> int:
     try:
         code = main(arguments) or 0
         sys.stdout.flush()
+        signals.raise_if_stopped()
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): the files are written, so there is nothing left to say.
+        # The reader of our output went away (`| head`): the files are written, so nothing is lost.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (Exception, KeyboardInterrupt, TerminatedError) as error:
+    except (Exception, KeyboardInterrupt, signals.TerminatedError) as error:
         if arguments.debug:
             traceback.print_exc()
         sentence, code = _explained(error)
@@ -67,17 +70,18 @@ def _guarded(main: Main, arguments: argparse.Namespace) -> int:
 
 
 def _explained(error: BaseException) -> tuple[str, int]:
+    """One sentence and the exit code; after a signal it is the cause, whatever a library made of it."""
+    if signals.received() == signal.SIGTERM or isinstance(error, signals.TerminatedError):
+        return "Terminated: nothing half-written is left behind.", 128 + signal.SIGTERM
+    if signals.received() == signal.SIGINT or isinstance(error, KeyboardInterrupt):
+        return "Interrupted: nothing half-written is left behind.", 128 + signal.SIGINT
     match error:
         case StageError():
             return f"Error: {error}", error.exit_code
-        case KeyboardInterrupt():
-            return "Interrupted: nothing half-written is left behind.", 130
-        case TerminatedError():
-            return "Terminated: nothing half-written is left behind.", 143
         case MemoryError():
             return "Error: Out of memory. Lower serving.batch_size, or run on a machine with more RAM.", 1
         case OSError():
             place = f"{error.filename}: " if error.filename else ""
-            return f"Error: {place}{error.strerror or error}. Mend that and run again.", 1
+            return f"Error: {place}{error.strerror or error}. Fix that and run again.", 1
         case _:
             return f"Error: Unexpected {type(error).__name__}: {error}. Please report it with what --debug prints.", 1

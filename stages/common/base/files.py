@@ -1,6 +1,10 @@
-"""Writing outputs so that a name never holds half a file: a temporary name in the same folder, then `os.replace`."""
+"""Writing outputs so that a name never holds half a file: a temporary name in the same folder, then a rename.
+
+After SIGINT or SIGTERM nothing is put in place any more, even if the code in between swallowed the signal.
+"""
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -11,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stages.common.base import signals
 from stages.common.base.errors import MissingInputError, StageError
 
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp")
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)(?P<old>\.old)?\.tmp")
 
 
 @contextmanager
@@ -28,22 +33,82 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        if temporary.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        signals.raise_if_stopped()
+        with signals.deferred():
+            _put_in_place(temporary, path)
     finally:
         _remove(temporary)
 
 
-def write_json(path: Path, tree: Mapping[str, Any]) -> None:
-    """Write `tree` as indented JSON, in place at once.
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Rename `temporary` to `path`. A folder cannot be replaced in one step: the old one is renamed aside first."""
+    if not (temporary.is_dir() and path.is_dir()):
+        temporary.replace(path)
+        return
+    aside = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    try:
+        path.rename(aside)
+        temporary.rename(path)
+    except BaseException:
+        if aside.exists() and not path.exists():
+            aside.rename(path)
+        raise
+    finally:
+        _remove(aside)
 
-    Raises:
-        ValueError: a NaN or an infinity is in it: JSON has none, so the caller must write null and a reason.
+
+class Outputs:
+    """Files that are put in place together, when the block of `together` ends."""
+
+    def __init__(self) -> None:
+        self.temporaries: dict[Path, Path] = {}
+
+    def json(self, path: Path, tree: Mapping[str, Any]) -> None:
+        """Write `tree` as indented JSON.
+
+        Raises:
+            ValueError: a NaN or an infinity is in it: JSON has none, so the caller must write null and a reason.
+        """
+        text = json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)
+        self._temporary(path).write_text(text + "\n", encoding="utf-8")
+
+    def csv(self, path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Write a CSV file with one header line and Unix line ends."""
+        with self._temporary(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)
+
+    def _temporary(self, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        self.temporaries[path] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        return self.temporaries[path]
+
+
+@contextmanager
+def together() -> Iterator[Outputs]:
+    """Yield a collector of files; put all of them in place, in the order written, if the block ends well.
+
+    A reader never sees the evidence of one run beside the headlines of another: a signal comes before the first rename
+    or after the last.
     """
-    text = json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    outputs = Outputs()
+    try:
+        yield outputs
+        signals.raise_if_stopped()
+        with signals.deferred():
+            for path, temporary in outputs.temporaries.items():
+                temporary.replace(path)
+    finally:
+        for temporary in outputs.temporaries.values():
+            _remove(temporary)
+
+
+def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write one JSON file, in place at once; see `Outputs.json`."""
+    with together() as outputs:
+        outputs.json(path, tree)
 
 
 def read_json(path: Path, made_by: str) -> dict[str, Any]:
@@ -55,29 +120,37 @@ def read_json(path: Path, made_by: str) -> dict[str, Any]:
 
     Raises:
         MissingInputError: there is no such file.
-        StageError: it holds no JSON object.
+        StageError: it does not hold a JSON object.
     """
     if not path.exists():
         raise MissingInputError(path, made_by)
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StageError(f"{path.as_posix()} is no valid JSON ({error}). Run {made_by} again.") from error
+        raise StageError(f"{path.as_posix()} is not valid JSON ({error}). Run {made_by} again.") from error
     if not isinstance(tree, dict):
-        raise StageError(f"{path.as_posix()} holds no JSON object. Run {made_by} again.")
+        raise StageError(f"{path.as_posix()} does not hold a JSON object. Run {made_by} again.")
     return tree
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file with one header line and Unix line ends, in place at once."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+    """Write one CSV file, in place at once; see `Outputs.csv`."""
+    with together() as outputs:
+        outputs.csv(path, header, rows)
+
+
+def sha256(*paths: Path) -> str:
+    """SHA-256 of the bytes of these files, one after the other, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def rounded(value: float | None, digits: int = 4) -> float | None:
-    """`value` to `digits` significant digits; None for None, NaN and infinities (say why beside it)."""
+    """`value` to `digits` significant digits; None for None, NaN and infinities (report why beside it)."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{float(value):.{digits}g}")
@@ -87,7 +160,10 @@ def _sweep(path: Path) -> None:
     for candidate in path.parent.glob(f".{path.name}.*.tmp"):
         match = _TEMPORARY.fullmatch(candidate.name)
         if match and match["name"] == path.name and not _alive(int(match["pid"])):
-            _remove(candidate)
+            if match["old"] and not path.exists():  # killed between two renames: this is what `path` held
+                candidate.rename(path)
+            else:
+                _remove(candidate)
 
 
 def _alive(pid: int) -> bool:

@@ -101,6 +101,7 @@ class OutputTolerance(Section):
 
     abs_tol: NonNegative | None = None
     mean_tol: NonNegative | None = None
+    max_nrmse: NonNegative | None = None
     min_sqnr_db: float | None = None
     min_cosine: Cosine | None = None
 
@@ -110,6 +111,7 @@ class Parity(Section):
 
     abs_tol: NonNegative | None = 0.04
     mean_tol: NonNegative | None = 0.01
+    max_nrmse: NonNegative | None = 0.1
     min_sqnr_db: float | None = None
     min_cosine: Cosine | None = None
     max_flip_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -133,6 +135,7 @@ class Gate(Section):
 
     min_speedup: Positive | None = 0.97
     max_size_ratio: Positive | None = 0.9
+    min_samples: Count | None = 100
     require_quantized: bool = False
 
 
@@ -143,8 +146,8 @@ class Params(Section):
     export: Export = Export()
     quantize: Quantize = Quantize()
     parity: Parity = Parity()
-    bench: Bench = Bench()
     gate: Gate = Gate()
+    bench: Bench = Bench()
 
 
 def load(path: Path = PARAMS) -> Params:

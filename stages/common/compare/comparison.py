@@ -1,31 +1,41 @@
-"""All outputs of two models: per output, decisions, probabilities and the task."""
+"""All outputs of two models: each output, decisions, probabilities and the task metric; of arrays or of a stream."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from stages.common.compare.calibration import CalibrationError, Divergence
+from stages.common.compare.confidence import ConfidenceError, Divergence
 from stages.common.compare.flips import Flips, TopFive
 from stages.common.compare.output import OutputComparison
-from stages.common.compare.task import Accuracy, Auc, Regression
-from stages.common.decisions import Decider, as_scores
+from stages.common.compare.task import Accuracy, Auc, Regression, TaskMetric, task_metric
+from stages.common.decisions import Decider, Outputs, as_scores, choose, leading
 
-Outputs = Mapping[str, np.ndarray]
+Choose = Callable[[Outputs, np.ndarray | None], Decider]
+
+
+@dataclass(frozen=True)
+class OutputPair:
+    """Outputs of both models for the same samples: indices [n], and arrays with the samples along axis 0."""
+
+    indices: np.ndarray
+    reference: Outputs
+    candidate: Outputs
 
 
 class MismatchError(ValueError):
-    """The two sides do not have the same outputs: another name or kind."""
+    """The two sides have different outputs: another name or kind."""
 
 
 @dataclass
 class Comparison:
-    """Everything measured of two models over the samples seen so far. Merging parts gives what one pass would.
+    """Everything measured of two models over the samples seen so far. Merging shards gives what one pass would.
 
     Attributes:
         decider: which output decides; `decisions.choose` finds it.
-        outputs: figures of each output, by name, in the order of the reference.
+        outputs: figures by output name, in the order of the reference.
+        confidence: confidence error of the reference and of the candidate.
     """
 
     decider: Decider = field(default_factory=Decider)
@@ -34,8 +44,8 @@ class Comparison:
     flips: Flips = field(default_factory=Flips)
     top_five: TopFive = field(default_factory=TopFive)
     divergence: Divergence = field(default_factory=Divergence)
-    calibration: tuple[CalibrationError, CalibrationError] = field(
-        default_factory=lambda: (CalibrationError(), CalibrationError())
+    confidence: tuple[ConfidenceError, ConfidenceError] = field(
+        default_factory=lambda: (ConfidenceError(), ConfidenceError())
     )
     accuracy: Accuracy = field(default_factory=Accuracy)
     auc: Auc = field(default_factory=Auc)
@@ -72,7 +82,7 @@ class Comparison:
             self._update_numbers(indices, reference, candidate, np.asarray(labels))
 
     def merge(self, other: "Comparison") -> None:
-        """Add what another process saw of other samples, under the same decider."""
+        """Add what was seen of other samples, under the same decider."""
         self.samples += other.samples
         for name, output in other.outputs.items():
             if name not in self.outputs:
@@ -81,7 +91,7 @@ class Comparison:
         self.flips.merge(other.flips)
         self.top_five.merge(other.top_five)
         self.divergence.merge(other.divergence)
-        for mine, theirs in zip(self.calibration, other.calibration, strict=True):
+        for mine, theirs in zip(self.confidence, other.confidence, strict=True):
             mine.merge(theirs)
         self.accuracy.merge(other.accuracy)
         self.auc.merge(other.auc)
@@ -89,47 +99,92 @@ class Comparison:
 
     @property
     def floats(self) -> list[OutputComparison]:
-        return [each for each in self.outputs.values() if each.is_float]
+        """The outputs that are compared by distance."""
+        return [output for output in self.outputs.values() if output.is_float]
 
     @property
     def max_abs(self) -> float | None:
         """The largest absolute difference of any float output; None where there is no value to compare."""
-        return max((each.error.largest for each in self.floats if each.error.count), default=None)
+        return max((output.absolute.largest for output in self.floats if output.absolute.count), default=None)
+
+    @property
+    def task(self) -> TaskMetric:
+        """The task metric of both models on the labels."""
+        return task_metric(self.accuracy, self.auc, self.regression)
 
     def _update_decisions(self, indices: np.ndarray, reference: Outputs, candidate: Outputs, labels: Any) -> None:
         decided = self.decider.decide(reference), self.decider.decide(candidate)
         rows = np.repeat(indices, len(decided[0]) // max(1, len(indices)))
         self.flips.update(rows, *decided, self.decider.margin(reference))
         if self.decider.scores is not None:
-            self.top_five.update(*(as_scores(each[self.decider.scores]) for each in (reference, candidate)))
+            self.top_five.update(*(as_scores(side[self.decider.scores]) for side in (reference, candidate)))
         probabilities = self.decider.probabilities(reference), self.decider.probabilities(candidate)
         if probabilities[0] is not None and probabilities[1] is not None:
             self.divergence.update(probabilities[0], probabilities[1])
         if labels is None:
             return
-        right = [matches(each, np.asarray(labels)) for each in decided]
+        right = [matches(decisions, np.asarray(labels)) for decisions in decided]
         if right[0] is None or right[1] is None:
             return
         self.accuracy.update(right[0], right[1])
         for side in (0, 1):
-            each, correct = probabilities[side], right[side]
-            if each is not None and correct is not None:
-                self.calibration[side].update(each, correct)
+            scores, correct = probabilities[side], right[side]
+            if scores is not None and correct is not None:
+                self.confidence[side].update(scores, correct)
 
     def _update_numbers(self, indices: np.ndarray, reference: Outputs, candidate: Outputs, labels: np.ndarray) -> None:
         if labels.dtype.kind not in "iufb" or not len(labels):
             return
         if self.decider.binary is not None:
-            sides = (as_scores(each[self.decider.binary])[:, -1].astype(np.float64) for each in (reference, candidate))
+            sides = (as_scores(side[self.decider.binary])[:, -1].astype(np.float64) for side in (reference, candidate))
             positive = labels.reshape(-1) > 0
             self.auc.update(np.repeat(indices, len(positive) // len(indices)), positive, *sides)
         elif not self.decider.decides:
             columns = labels.reshape(len(labels), -1).astype(np.float64)
             for name, array in reference.items():
                 if array.dtype.kind == "f" and array.size == columns.size:
-                    sides = (each[name].reshape(columns.shape).astype(np.float64) for each in (reference, candidate))
+                    sides = (side[name].reshape(columns.shape).astype(np.float64) for side in (reference, candidate))
                     self.regression.update(indices, columns, *sides)
                     return
+
+
+def compare(
+    pairs: Iterable[OutputPair],
+    labels: Callable[[np.ndarray], np.ndarray | None] | None = None,
+    decider: Choose = choose,
+) -> Comparison:
+    """Compare two models over a stream of outputs. How the stream is cut into pairs does not matter.
+
+    Args:
+        pairs: outputs of both for some samples at a time; a thousand at a time make the arithmetic cheap.
+        labels: gives the labels of samples by their indices, e.g. `EvalData.labels`.
+        decider: finds the decision among the reference's outputs of the first samples, and their labels.
+
+    Raises:
+        MismatchError: names or kinds of the outputs differ.
+    """
+    comparison: Comparison | None = None
+    waiting: list[OutputPair] = []
+
+    def begin() -> Comparison:
+        outputs, _ = leading(pair.reference for pair in waiting)
+        samples = np.concatenate([pair.indices for pair in waiting])[: len(next(iter(outputs.values()), ()))]
+        begun = Comparison(decider(outputs, None if labels is None else labels(samples)))
+        for pair in waiting:
+            begun.update(pair.indices, pair.reference, pair.candidate, None if labels is None else labels(pair.indices))
+        return begun
+
+    for pair in pairs:
+        if comparison is not None:
+            known = None if labels is None else labels(pair.indices)
+            comparison.update(pair.indices, pair.reference, pair.candidate, known)
+            continue
+        waiting.append(pair)
+        if leading(waiting_pair.reference for waiting_pair in waiting)[1]:
+            comparison = begin()
+    if comparison is None:
+        return begin() if waiting else Comparison()
+    return comparison
 
 
 def matches(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
@@ -140,7 +195,7 @@ def matches(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
     if labels.size != len(decisions):
         return None
     labels = labels.reshape(-1)
-    text = [each.dtype.kind in "OUS" for each in (decisions, labels)]
+    text = [array.dtype.kind in "OUS" for array in (decisions, labels)]
     if all(text):
         return np.asarray(decisions.astype(str) == labels.astype(str))
     if any(text):

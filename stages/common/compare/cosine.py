@@ -16,7 +16,7 @@ class CosineSimilarity:
     sample: int | None = None
 
     def update(self, indices: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
-        """Add rows [n, k] of finite float64. A row of one value has no direction, so k = 1 counts nothing."""
+        """Add rows [n, k] of finite float64. A single value has no direction: nothing is counted for k = 1."""
         if reference.shape[1] < 2 or not len(reference):
             return
         # Scaled first: squares of float64 values beyond 1e154 overflow.
@@ -30,6 +30,7 @@ class CosineSimilarity:
         self._lower(float(similarity[at]), int(indices[at]))
 
     def merge(self, other: "CosineSimilarity") -> None:
+        """Add what was seen of other samples."""
         self.count += other.count
         self.total += other.total
         if other.sample is not None:
@@ -37,10 +38,12 @@ class CosineSimilarity:
 
     @property
     def minimum(self) -> float | None:
+        """None where nothing was counted."""
         return self.smallest if self.count else None
 
     @property
     def mean(self) -> float | None:
+        """None where nothing was counted."""
         return self.total / self.count if self.count else None
 
     def _lower(self, similarity: float, sample: int) -> None:
@@ -54,5 +57,4 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     scaled = rows / peak
     length = np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
     length[length == 0] = 1.0
-    unit: np.ndarray = scaled / length
-    return unit
+    return np.asarray(scaled / length)

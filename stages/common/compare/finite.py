@@ -1,16 +1,23 @@
-"""NaN and infinities: they must stand at the same places in both arrays, whatever the tolerance."""
+"""NaN and infinities: both arrays must have them in the same places, whatever the tolerance."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
 SHOWN = 20
-"""How many samples that differ are kept for the message."""
+"""How many differing samples are kept for the message."""
 
 
 @dataclass
 class Finiteness:
-    """Values that are not finite, and the samples where the two sides disagree about them."""
+    """Values that are not finite, and the samples where the two sides disagree about them.
+
+    Attributes:
+        values: single values seen.
+        reference: how many are not finite in the reference.
+        candidate: the same for the candidate.
+        first: indices of the first differing samples.
+    """
 
     values: int = 0
     reference: int = 0
@@ -22,11 +29,11 @@ class Finiteness:
         """Compare the masks of rows [n, k].
 
         Returns:
-            Where both are finite, bool [n, k]; None if everything is.
+            Where both are finite, bool [n, k]; None if all values are.
         """
         self.values += reference.size
         finite_reference, finite_candidate = np.isfinite(reference), np.isfinite(candidate)
-        both: np.ndarray = finite_reference & finite_candidate
+        both = np.asarray(finite_reference & finite_candidate)
         if both.all():
             return None
         self.reference += int(np.count_nonzero(~finite_reference))
@@ -39,6 +46,7 @@ class Finiteness:
         return both
 
     def merge(self, other: "Finiteness") -> None:
+        """Add what was seen of other samples."""
         self.values += other.values
         self.reference += other.reference
         self.candidate += other.candidate

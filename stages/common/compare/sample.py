@@ -1,4 +1,4 @@
-"""A sample of a stream, the same whatever the order in which it comes: for plots, ranks and bootstraps."""
+"""A uniform sample of a stream, whatever order it comes in: for plots, ranks and bootstraps."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ class BottomK:
 
     Attributes:
         samples: index of the sample of each kept place, int64 [kept].
-        values: what stands there in each of the arrays, float64 [kept, arrays].
+        values: the values there, one column per array, float64 [kept, arrays].
     """
 
     keys: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
@@ -28,7 +28,7 @@ class BottomK:
         Args:
             indices: of the samples, int64 [n].
             arrays: numbers, each [n, k].
-            keep: which of them may be drawn, bool [n, k]; None for all.
+            keep: which of the values may be drawn, bool [n, k]; None for all.
         """
         keys = _mixed(_mixed(indices.astype(np.uint64))[:, None] + np.arange(arrays[0].shape[1], dtype=np.uint64))
         drawn = keys <= self.keys[-1] if len(self.keys) == KEPT else np.ones(keys.shape, dtype=bool)
@@ -37,6 +37,7 @@ class BottomK:
         self._keep(keys[rows, columns], indices[rows], picked)
 
     def merge(self, other: "BottomK") -> None:
+        """Add what was drawn from other samples."""
         if other.values is not None:
             self._keep(other.keys, other.samples, other.values)
 
@@ -53,5 +54,4 @@ def _mixed(values: np.ndarray) -> np.ndarray:
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: np.ndarray = values ^ (values >> np.uint64(31))
-    return mixed
+    return np.asarray(values ^ (values >> np.uint64(31)))

@@ -1,15 +1,36 @@
-"""What the labels say: accuracy, R2 and mean error, or AUC of both models, and whether the change is beyond chance."""
+"""The task metric of both models on labels: accuracy, AUC or R2, and whether its change is beyond chance."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from stages.common.compare.ranks import ranks
 from stages.common.compare.sample import BottomK
 
 RESAMPLES = 1000
-BINS = 1 << 16
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class TaskMetric:
+    """One metric of both models on the labels.
+
+    Attributes:
+        metric: accuracy, auc, r2 or none.
+        fp32: its value for the reference.
+        int8: its value for the candidate.
+        more: further figures: change, its interval or McNemar's p-value, AUC or mean absolute errors.
+        chance: the change in words, and whether it is beyond chance.
+        reason: why there is no metric, else empty.
+    """
+
+    metric: str = "none"
+    fp32: float | None = None
+    int8: float | None = None
+    more: Mapping[str, float | None] = field(default_factory=dict)
+    chance: str = ""
+    reason: str = ""
 
 
 @dataclass
@@ -29,6 +50,7 @@ class Accuracy:
         self.both_wrong += int(np.count_nonzero(~reference & ~candidate))
 
     def merge(self, other: "Accuracy") -> None:
+        """Add what was counted of other samples."""
         self.both_right += other.both_right
         self.only_reference += other.only_reference
         self.only_candidate += other.only_candidate
@@ -36,19 +58,22 @@ class Accuracy:
 
     @property
     def count(self) -> int:
+        """Decisions seen."""
         return self.both_right + self.only_reference + self.only_candidate + self.both_wrong
 
     @property
     def reference(self) -> float | None:
+        """Accuracy of the reference; None without decisions."""
         return (self.both_right + self.only_reference) / self.count if self.count else None
 
     @property
     def candidate(self) -> float | None:
+        """Accuracy of the candidate; None without decisions."""
         return (self.both_right + self.only_candidate) / self.count if self.count else None
 
     @property
     def p_value(self) -> float | None:
-        """McNemar's exact test, two-sided: the chance of so uneven a split where both models are equally good."""
+        """McNemar's exact test, two-sided: the chance of so uneven a split if both models are equally good."""
         changed = self.only_reference + self.only_candidate
         if not self.count:
             return None
@@ -71,26 +96,35 @@ class Regression:
     sample: BottomK = field(default_factory=BottomK)
 
     def update(self, indices: np.ndarray, labels: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
-        """Add float64 [n, columns]; rows that are not finite are left out."""
+        """Add float64 [n, columns]; rows that are not finite are ignored."""
         finite = np.isfinite(np.concatenate((labels, reference, candidate), axis=1)).all(axis=1)
         labels, reference, candidate = labels[finite], reference[finite], candidate[finite]
         if not len(labels):
             return
         mean = labels.mean(axis=0)
         errors = np.stack((reference - labels, candidate - labels))
-        self._add(
-            len(labels),
-            mean,
-            np.square(labels - mean).sum(axis=0),
-            np.square(errors).sum(axis=1),
-            np.abs(errors).sum(axis=1),
-        )
-        self.sample.update(indices[finite], labels, reference, candidate)
+        spread = np.square(labels - mean).sum(axis=0)
+        part = Regression(len(labels), mean, spread, np.square(errors).sum(axis=1), np.abs(errors).sum(axis=1))
+        part.sample.update(indices[finite], labels, reference, candidate)
+        self.merge(part)
 
     def merge(self, other: "Regression") -> None:
-        if other.count:
-            self._add(other.count, other.mean, other.spread, other.squares, other.absolutes)
-            self.sample.merge(other.sample)
+        """Add what was seen of other samples."""
+        if not other.count:
+            return
+        total = self.count + other.count
+        if self.count:
+            # Means and spreads of two parts: Chan, Golub and LeVeque (1979).
+            shift = other.mean - self.mean
+            self.spread = self.spread + other.spread + np.square(shift) * self.count * other.count / total
+            self.mean = self.mean + shift * other.count / total
+            self.squares = self.squares + other.squares
+            self.absolutes = self.absolutes + other.absolutes
+        else:
+            self.mean, self.spread = other.mean, other.spread
+            self.squares, self.absolutes = other.squares, other.absolutes
+        self.count = total
+        self.sample.merge(other.sample)
 
     def r2(self, side: int) -> float | None:
         """1 - sum of squared errors / sum of squared distances from the mean; side 0 is the reference."""
@@ -99,6 +133,7 @@ class Regression:
         return float((1 - self.squares[side] / self.spread).mean())
 
     def mean_absolute(self, side: int) -> float | None:
+        """Mean absolute error, in the unit of the labels; side 0 is the reference."""
         return float(self.absolutes[side].mean() / self.count) if self.count else None
 
     def change95(self) -> tuple[float, float] | None:
@@ -112,58 +147,35 @@ class Regression:
         gained = np.square(reference[picks] - drawn).sum(axis=1) - np.square(candidate[picks] - drawn).sum(axis=1)
         return _interval(gained[spread > 0] / spread[spread > 0])
 
-    def _add(
-        self, count: int, mean: np.ndarray, spread: np.ndarray, squares: np.ndarray, absolutes: np.ndarray
-    ) -> None:
-        if not self.count:
-            self.count, self.mean, self.spread = count, mean.copy(), spread.copy()
-            self.squares, self.absolutes = squares.copy(), absolutes.copy()
-            return
-        # Chan, Golub and LeVeque (1979): means and spreads of two parts.
-        total = self.count + count
-        apart = mean - self.mean
-        self.spread += spread + np.square(apart) * self.count * count / total
-        self.mean += apart * count / total
-        self.squares += squares
-        self.absolutes += absolutes
-        self.count = total
-
 
 @dataclass
 class Auc:
-    """Area under the ROC curve of both models on binary labels, from histograms of 65536 bins.
+    """Area under the ROC curve of both models on binary labels. Every score is kept: 17 bytes per sample."""
 
-    Scores are squashed by x / (1 + |x|), which keeps their order. Two scores in one bin count as tied.
-    """
-
-    counts: np.ndarray = field(default_factory=lambda: np.zeros((2, 2, BINS), dtype=np.int64))
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
     sample: BottomK = field(default_factory=BottomK)
 
     def update(self, indices: np.ndarray, positive: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
         """Add scores, float64 [n], and whether each sample is positive, bool [n]."""
         finite = np.isfinite(reference) & np.isfinite(candidate)
-        positive, indices = positive[finite], indices[finite]
-        scores = [each[finite] for each in (reference, candidate)]
-        for side, each in enumerate(scores):
-            squashed = (each / (1 + np.abs(each)) + 1) / 2
-            bins = np.minimum((squashed * BINS).astype(np.int64), BINS - 1)
-            for truth in (0, 1):
-                self.counts[side, truth] += np.bincount(bins[positive == bool(truth)], minlength=BINS)
-        if len(positive):
-            self.sample.update(indices, positive[:, None], scores[0][:, None], scores[1][:, None])
+        if not finite.any():
+            return
+        positive, reference, candidate = positive[finite], reference[finite], candidate[finite]
+        self.parts.append((positive, reference, candidate))
+        self.sample.update(indices[finite], positive[:, None], reference[:, None], candidate[:, None])
 
     def merge(self, other: "Auc") -> None:
-        self.counts += other.counts
+        """Add what was seen of other samples."""
+        self.parts += other.parts
         self.sample.merge(other.sample)
 
     def area(self, side: int) -> float | None:
         """The chance that a positive sample scores above a negative one, ties counting half; side 0: the reference."""
-        negatives, positives = self.counts[side]
-        pairs = int(negatives.sum()) * int(positives.sum())
-        if not pairs:
+        if not self.parts:
             return None
-        below = np.cumsum(negatives) - negatives
-        return float((positives * (below + negatives / 2)).sum() / pairs)
+        positive, *scores = (np.concatenate(column) for column in zip(*self.parts, strict=True))
+        area = _area(positive, scores[side])
+        return None if math.isnan(area) else area
 
     def change95(self) -> tuple[float, float] | None:
         """A 95 % interval of the change: paired percentile bootstrap over the sample that was kept."""
@@ -179,8 +191,38 @@ class Auc:
         return _interval(np.array(changes))
 
 
+def task_metric(accuracy: Accuracy, auc: Auc, regression: Regression) -> TaskMetric:
+    """Accuracy where decisions could be held against labels, else AUC of binary scores, else R2 of numbers."""
+    areas = (auc.area(0), auc.area(1))
+    if accuracy.count:
+        p = accuracy.p_value or 0.0
+        chance = (
+            f"{accuracy.only_reference} right in fp32 only, {accuracy.only_candidate} in int8 only: "
+            f"{_beyond(p < SIGNIFICANT)} (McNemar p = {p:.2g})"
+        )
+        more = _change(accuracy.reference, accuracy.candidate) | {"mcnemar_p": p}
+        if areas[0] is not None:
+            more |= {"auc_fp32": areas[0], "auc_int8": areas[1]}
+        return TaskMetric("accuracy", accuracy.reference, accuracy.candidate, more, chance)
+    if areas[0] is not None:
+        interval = auc.change95()
+        return TaskMetric("auc", *areas, _change(*areas, interval), _chance(interval))
+    before, after = regression.r2(0), regression.r2(1)
+    if before is not None:
+        interval = regression.change95()
+        errors = {"mae_fp32": regression.mean_absolute(0), "mae_int8": regression.mean_absolute(1)}
+        return TaskMetric("r2", before, after, _change(before, after, interval) | errors, _chance(interval))
+    return TaskMetric(reason="there are no labels, or none that fit an output")
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1 on, float64 [n], of values [n]; equal values share the mean of theirs."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[places])
+
+
 def _area(positive: np.ndarray, scores: np.ndarray) -> float:
-    ones = positive.sum()
+    ones = int(positive.sum())
     zeros = len(positive) - ones
     if not ones or not zeros:
         return math.nan
@@ -196,3 +238,23 @@ def _interval(changes: np.ndarray) -> tuple[float, float] | None:
         return None
     low, high = np.quantile(changes, (0.025, 0.975))
     return float(low), float(high)
+
+
+def _change(
+    before: float | None, after: float | None, interval: tuple[float, float] | None = None
+) -> dict[str, float | None]:
+    if before is None or after is None:
+        return {}
+    ends = {} if interval is None else {"change_low95": interval[0], "change_high95": interval[1]}
+    return {"change": after - before, **ends}
+
+
+def _chance(interval: tuple[float, float] | None) -> str:
+    if interval is None:
+        return ""
+    low, high = interval
+    return f"{_beyond(low > 0 or high < 0)} (95 % interval of the change {low:+.2g} to {high:+.2g})"
+
+
+def _beyond(beyond: bool) -> str:
+    return "beyond chance" if beyond else "within chance"

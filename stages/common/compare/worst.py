@@ -11,7 +11,7 @@ KEPT = 20
 
 @dataclass(frozen=True)
 class WorstSample:
-    """The value of one sample that moved most. `position` counts along the flattened output of the sample."""
+    """The value that moved most in one sample. `position` counts along the flattened output of the sample."""
 
     error: float
     sample: int
@@ -27,7 +27,7 @@ class Worst:
     samples: list[WorstSample] = field(default_factory=list)
 
     def update(self, indices: np.ndarray, error: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
-        """Add rows [n, k]; `error` is zero or more, infinite where no tolerance may help."""
+        """Add rows [n, k]; `error` is zero or more, infinite where no tolerance can help."""
         if not error.size:
             return
         positions = error.argmax(axis=1)
@@ -35,7 +35,7 @@ class Worst:
         rows = np.flatnonzero(largest >= self._floor())
         if len(rows) > KEPT:
             rows = rows[np.lexsort((indices[rows], -largest[rows]))[:KEPT]]
-        found = [
+        moved = [
             WorstSample(
                 float(largest[row]),
                 int(indices[row]),
@@ -46,16 +46,17 @@ class Worst:
             for row in rows.tolist()
             if largest[row] > 0
         ]
-        self._keep(found)
+        self._keep(moved)
 
     def merge(self, other: "Worst") -> None:
+        """Add the worst of other samples."""
         self._keep(other.samples)
 
     def _floor(self) -> float:
         return self.samples[-1].error if len(self.samples) == KEPT else 0.0
 
-    def _keep(self, found: list[WorstSample]) -> None:
-        self.samples = heapq.nsmallest(KEPT, [*self.samples, *found], key=lambda each: (-each.error, each.sample))
+    def _keep(self, more: list[WorstSample]) -> None:
+        self.samples = heapq.nsmallest(KEPT, [*self.samples, *more], key=lambda worst: (-worst.error, worst.sample))
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,176 @@
+"""What bench measured, as headlines, details and evidence."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from stages.bench.interval import Interval
+from stages.bench.stage import BenchResult, Measurements
+from stages.bench.timing import PairedTiming, calls_for, quantile_ms
+from stages.common.base import paths
+from stages.common.base.files import rounded, together
+
+_TAIL = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
+_CURVE = np.linspace(0.01, 0.99, 99).round(2)
+_SAME = "both files hold the same bytes, so there is nothing to compare"
+
+
+def write(result: BenchResult) -> None:
+    """Write the evidence, the details and, last, the headlines."""
+    measured = result.measurements
+    timings = measured.by_batch() if measured else []
+    launches = (row for timing in timings for row in launch_rows(timing))
+    with together() as outputs:
+        outputs.csv(
+            paths.BENCH_LAUNCHES, ("launch", "round", "batch", "fp32_p50_ms", "int8_p50_ms", "counted"), launches
+        )
+        outputs.csv(
+            paths.BENCH_LATENCY, ("quantile", "fp32_ms", "int8_ms"), _curve(measured.serving) if measured else ()
+        )
+        speedups = ((timing.samples, *_ends(timing.interval).values()) for timing in timings)
+        outputs.csv(paths.BENCH_SPEEDUP, ("batch", "speedup", "low95", "high95"), speedups)
+        operators = ((name, *map(rounded, times)) for name, *times in (measured.profile.rows() if measured else ()))
+        outputs.csv(paths.OPERATORS, ("operator", "fp32_ms", "int8_ms", "fp32_share", "int8_share"), operators)
+        outputs.json(paths.BENCH_DETAILS, details(result))
+        outputs.json(paths.BENCH, headlines(result))
+
+
+def headlines(result: BenchResult) -> dict[str, Any]:
+    """The tree of metrics/bench.json. Two equal files have the speed-up 1, and no other figures."""
+    measured = result.measurements
+    latency = (measured.serving.fp32.p50_ms, measured.serving.int8.p50_ms) if measured else (None, None)
+    interval = measured.serving.interval if measured else Interval(1.0, 1.0, 1.0)
+    return {
+        "speedup": _ends(interval) | {"verdict": interval.verdict},
+        "latency": dict(zip(("fp32_p50_ms", "int8_p50_ms"), map(rounded, latency), strict=True)),
+        "memory": _footprints(measured, {"mb": "resident_mb"}),
+        "load": _footprints(measured, {"ms": "load_ms"}),
+    }
+
+
+def details(result: BenchResult) -> dict[str, Any]:
+    """The tree of metrics/details/bench.json; `null_reasons` says why a figure here or in the headlines is null."""
+    measured, subject = result.measurements, result.inputs
+    serving = measured.serving if measured else None
+    tree = {
+        **(_measured(measured) if measured else _not_measured(subject.batch)),
+        "without_int8": subject.without_int8,
+        "measured": {
+            "machine_id": subject.machine.machine_id,
+            "machine": subject.machine.name,
+            "threads": result.threads,
+            "batch": subject.batch,
+            "launches": serving.launches if serving else 0,
+            "stopped_by": serving and serving.stopped_by,
+            "rounds": serving and ("all" if serving.all_rounds else "quiet"),
+            "sha256": dict(zip(("fp32", "int8"), subject.sha256, strict=True)),
+        },
+        "notes": result.warnings(),
+    }
+    nulls = [*_nulls(headlines(result)), *_nulls(tree)]
+    return tree | {"null_reasons": {key: _null_reason(key, measured) for key in nulls}}
+
+
+def launch_rows(timing: PairedTiming) -> Iterator[tuple[Any, ...]]:
+    """For each launch and round: the median call of both models in milliseconds, and whether the round counts."""
+    for launch, (medians, counted) in enumerate(zip(timing.medians, timing.counted, strict=True)):
+        for number, ((fp32, int8), counts) in enumerate(zip(medians / 1e6, counted, strict=True)):
+            yield launch, number, timing.samples, f"{fp32:.9g}", f"{int8:.9g}", int(counts)
+
+
+def throughput(timing: PairedTiming) -> dict[str, float | None]:
+    """Samples per second of one session that is always busy."""
+    return {
+        f"{model}_per_s": rounded(timing.samples / times.p50_ms * 1e3)
+        for model, times in (("fp32", timing.fp32), ("int8", timing.int8))
+    }
+
+
+def _measured(measured: Measurements) -> dict[str, Any]:
+    serving, footprints = measured.serving, measured.footprints
+    left_out = [{"batch": size, "not_measured": reason} for size, reason in measured.left_out.items()]
+    peaks = _footprints(measured, {"peak_load_mb": "peak_load_mb", "peak_run_mb": "peak_run_mb"})
+    return {
+        "batches": sorted([*map(_batch, measured.by_batch()), *left_out], key=lambda row: row["batch"]),
+        "latency": {
+            f"{model}_{label}_ms": rounded(quantile_ms(times.all_ns, share))
+            for label, share in _TAIL.items()
+            for model, times in (("fp32", serving.fp32), ("int8", serving.int8))
+        },
+        "memory": {**peaks, "method": footprints[0].method if footprints else None},
+        "load": _footprints(measured, {"first_ms": "first_ms"}),
+        "call": {
+            "floor_ms": rounded(measured.floor_ms),
+            "overhead_bound": measured.overhead_bound,
+            "finding": measured.overhead(),
+        },
+        "control": _ends(measured.control),
+        "noise": {key: rounded(value) for key, value in asdict(measured.noise).items()}
+        | {"finding": measured.noise.finding()},
+        "operators": {"finding": measured.profile.finding()},
+    }
+
+
+def _not_measured(batch: int) -> dict[str, Any]:
+    groups = ("latency", "memory", "load", "call", "control", "noise", "operators")
+    return {"batches": [{"batch": batch, "not_measured": _SAME}], **dict.fromkeys(groups)}
+
+
+def _batch(timing: PairedTiming) -> dict[str, Any]:
+    return {
+        "batch": timing.samples,
+        "fp32_p50_ms": rounded(timing.fp32.p50_ms),
+        "int8_p50_ms": rounded(timing.int8.p50_ms),
+        **throughput(timing),
+        "speedup": rounded(timing.interval.ratio),
+        "low95": rounded(timing.interval.low),
+        "high95": rounded(timing.interval.high),
+        "verdict": timing.interval.verdict,
+    }
+
+
+def _ends(interval: Interval) -> dict[str, float | None]:
+    return {"ratio": rounded(interval.ratio), "low95": rounded(interval.low), "high95": rounded(interval.high)}
+
+
+def _footprints(measured: Measurements | None, attributes: Mapping[str, str]) -> dict[str, float | None]:
+    """Attributes of both models' footprints by the ends of their keys."""
+    footprints = (measured and measured.footprints) or (None, None)
+    return {
+        f"{model}_{key}": rounded(getattr(footprint, attribute, None))
+        for model, footprint in zip(("fp32", "int8"), footprints, strict=True)
+        for key, attribute in attributes.items()
+    }
+
+
+def _nulls(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of what is null in `tree`."""
+    for key, value in tree.items():
+        if value is None:
+            yield prefix + key
+        elif isinstance(value, dict):
+            yield from _nulls(value, f"{prefix}{key}.")
+
+
+def _null_reason(key: str, measured: Measurements | None) -> str:
+    if measured is None:
+        return _SAME
+    group, name = key.split(".")
+    if group == "latency":
+        model, label, _ = name.split("_")
+        timed = len(getattr(measured.serving, model).all_ns)
+        return f"{label} takes {calls_for(_TAIL[label])} calls, and {timed} were timed"
+    if name == "cpu_share":
+        return "known with one thread only: several wait for each other"
+    if group == "noise":
+        return "this system does not count it"
+    return "bench.memory is false" if measured.footprints is None else "this system does not report it"
+
+
+def _curve(timing: PairedTiming) -> Iterator[tuple[float | None, ...]]:
+    for share in map(float, _CURVE):
+        row = [quantile_ms(times.all_ns, share) for times in (timing.fp32, timing.int8)]
+        if None not in row:
+            yield (share, *map(rounded, row))

@@ -1,0 +1,93 @@
+"""The speed-up of one model over another: launches until the interval is narrow enough, or the budget is spent."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.bench.inputs import ModelPair
+from stages.bench.timing import MIN_LAUNCHES, Launch, PairedTiming, summarize
+from stages.bench.workers import process
+from stages.bench.workers.feed import StoredFeed
+
+SECONDS = 0.4
+"""Timed in one launch: about where more seconds and more launches narrow the interval equally."""
+
+
+@dataclass(frozen=True)
+class LaunchSettings:
+    """How to launch: intra-op `threads`, the `seed` of every order, and the descriptor of the `lock`."""
+
+    threads: int
+    seed: int
+    lock: int
+
+
+def time_pair(
+    models: ModelPair,
+    feeds: Sequence[StoredFeed],
+    settings: LaunchSettings,
+    *,
+    budget: float,
+    target: float,
+    seconds: float = SECONDS,
+    launched: Callable[[], object] = lambda: None,
+) -> list[PairedTiming]:
+    """Time two models on each of `feeds`, in at least MIN_LAUNCHES fresh processes.
+
+    It stops when every interval's half-width is at most `target`, or when `budget` seconds are spent; never because of
+    where an interval lies, which would turn chance into a difference.
+
+    Args:
+        models: fp32 and INT8.
+        feeds: every launch measures all of them.
+        settings: how to launch.
+        budget: in seconds, for all launches together.
+        target: half-width as a share of the speed-up.
+        seconds: to time in one launch, for each of `feeds`.
+        launched: called after each launch.
+
+    Returns:
+        One timing for each of `feeds`.
+
+    Raises:
+        StageError: a model does not load or run.
+    """
+    end = time.monotonic() + budget
+    launches: list[list[Launch]] = []
+    while True:
+        launches.append(_launch(models, feeds, settings, seconds, len(launches)))
+        launched()
+        if len(launches) < MIN_LAUNCHES:
+            continue
+        by_feed = zip(feeds, zip(*launches, strict=True), strict=True)
+        timings = [summarize(of_feed, feed.samples, target) for feed, of_feed in by_feed]
+        if all(timing.stopped_by == "target" for timing in timings) or time.monotonic() >= end:
+            return timings
+
+
+def median_ms(models: ModelPair, feed: StoredFeed, settings: LaunchSettings, seconds: float) -> float:
+    """The median time of one call of two equal models in one launch, in milliseconds.
+
+    Raises:
+        StageError: the model does not load or run.
+    """
+    (launch,) = _launch(models, [feed], settings, seconds, 0)
+    return float(np.median(launch.medians())) / 1e6
+
+
+def _launch(
+    models: ModelPair, feeds: Sequence[StoredFeed], settings: LaunchSettings, seconds: float, number: int
+) -> list[Launch]:
+    job = {
+        "models": [str(path) for path in models],
+        "threads": settings.threads,
+        "feeds": [feed.job() for feed in feeds],
+        "seconds": seconds,
+        "turn": number + settings.seed,
+    }
+    return [
+        Launch([(np.array(fp32), np.array(int8)) for fp32, int8 in timed["rounds"]], timed["cpu_share"])
+        for timed in process.ask("launch", job, (settings.lock,))
+    ]

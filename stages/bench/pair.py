@@ -1,0 +1,108 @@
+"""Any two files with the same inputs, timed as bench times fp32 and INT8. Nothing is written."""
+
+import platform
+import re
+import tempfile
+from pathlib import Path
+
+import onnxruntime as ort
+from tabulate import tabulate
+
+from stages.bench.inputs import ModelPair, draw_feed
+from stages.bench.launches import LaunchSettings, time_pair
+from stages.bench.lock import alone
+from stages.bench.timing import PairedTiming
+from stages.bench.workers.feed import StoredFeed, store
+from stages.common import isa
+from stages.common.base import paths
+from stages.common.base.errors import StageError
+from stages.common.base.params import Params
+from stages.common.data import feeding
+from stages.common.data.evaldata import EvalData
+from stages.common.data.generated import generated_feed
+from stages.common.model.sessions import open_session, ort_words
+
+
+def compare_pair(models: ModelPair, params: Params) -> str:
+    """Time two models, and say in a table and a sentence how they compare.
+
+    Args:
+        models: any two files, the first in place of fp32: the speed-up is its time over that of the second.
+        params: the sections serving and bench.
+
+    Raises:
+        StageError: a file is missing or does not load, the inputs differ, or no feed for them can be had.
+    """
+    sessions = [_open(path) for path in models]
+    _check_same_inputs(models, *sessions)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, alone() as lock:
+        feed, source = _feed(models.fp32, sessions[0], params, Path(folder))
+        del sessions
+        settings = LaunchSettings(params.serving.threads, params.bench.seed, lock)
+        (timing,) = time_pair(
+            models, [feed], settings, budget=params.bench.max_seconds, target=params.bench.target_halfwidth
+        )
+    return _render(models, timing, params.serving.threads, source)
+
+
+def _open(path: Path) -> ort.InferenceSession:
+    if not path.is_file():
+        raise StageError(f"There is no file {path}. Give the paths of two ONNX models.")
+    return open_session(path)
+
+
+def _check_same_inputs(models: ModelPair, *sessions: ort.InferenceSession) -> None:
+    first, second = ({arg.name: arg.type for arg in session.get_inputs()} for session in sessions)
+    if first != second:
+        name = min(set(first.items()) ^ set(second.items()))[0]
+        has, lacks = (
+            f"{path} has {f'{inputs[name]} there' if name in inputs else 'no such input'}"
+            for path, inputs in zip(models, (first, second), strict=True)
+        )
+        raise StageError(
+            f"The models differ in the input '{name}': {has}, {lacks}. Give two that take the same inputs."
+        )
+
+
+def _feed(model: Path, session: ort.InferenceSession, params: Params, folder: Path) -> tuple[StoredFeed, str]:
+    """Samples of the evaluation data if they fit the model, else generated inputs; and a sentence that says which."""
+    seed = params.bench.seed
+    try:
+        data = EvalData()
+        feeding.check_fit(session, data.inputs, data.layout)
+        batch = feeding.feed_batch(session, data.layout, params.serving.batch_size)
+        return draw_feed(data, batch, seed, folder), f"Timed on the evaluation data in {paths.EVAL}."
+    except StageError as error:
+        generated = generated_feed(session, params.serving.batch_size, seed)
+        try:
+            session.run(None, generated)
+        except Exception as failure:  # see sessions.run
+            raise StageError(
+                f"{model} does not run on inputs generated from its declared shapes: {ort_words(failure)}. "
+                "Give evaluation data that fits it: export it first."
+            ) from failure
+        samples = max((len(array) for array in generated.values() if array.ndim), default=1)
+        source = f"Timed on inputs generated from the declared shapes, because no evaluation data fits: {error}"
+        return store(folder / "generated.npz", generated, samples), source
+
+
+def _render(models: ModelPair, timing: PairedTiming, threads: int, source: str) -> str:
+    first, second = models
+    rows = [(str(first), timing.fp32.p50_ms), (str(second), timing.int8.p50_ms)]
+    place = f"{_cpu()}, {isa.here()}, {threads} thread{'s' * (threads > 1)}, batch {timing.samples}"
+    interval, verdict = timing.interval, timing.interval.verdict
+    unclear = " Time them again on a quieter machine, or raise bench.max_seconds." if verdict == "inconclusive" else ""
+    return (
+        f"{tabulate(rows, ('model', 'median call, ms'), tablefmt='simple', floatfmt='.3g')}\n\n"
+        f"{source}\n{timing.launches} launches on {place}.\n"
+        f"Speed-up of {second} over {first}: {interval.ratio:.3f} "
+        f"(95 % interval {interval.low:.3f} to {interval.high:.3f}), {verdict}.{unclear}"
+    )
+
+
+def _cpu() -> str:
+    """The model name of this CPU, as /proc/cpuinfo spells it; elsewhere its architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
+    name = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return name[1] if name else platform.machine()

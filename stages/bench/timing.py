@@ -1,0 +1,163 @@
+"""What launches at one batch size add up to: the speed-up with its interval, and how long calls took.
+
+Quiet rounds. A virtual machine shares its cores with others that it cannot see. While one of them is busy, every call
+takes a third longer or more, for tenths of a second or for many seconds; CPU time shows nothing of it, and the two
+models suffer unequally, so that the same pair shows another speed-up. Rounds are chosen by the time that both models
+took together, which favours neither.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from stages.bench.interval import Interval, over_launches
+
+MIN_LAUNCHES = 8
+"""With fewer, the interval comes out too narrow because measuring stops by its width."""
+
+FEWEST_QUIET = 3
+"""With fewer launches that have quiet rounds, all rounds count."""
+
+_QUIETEST = 0.05
+_WITHIN = 0.1
+"""More than launches differ by themselves (memory layout, about 3 %), less than a neighbour costs (25 % and more)."""
+
+_CALLS_BEYOND = 10
+"""Calls that must lie beyond a quantile; with fewer it depends on the chance of a few calls."""
+
+
+class Launch(NamedTuple):
+    """What one process measured: for each round the times of both models' calls in nanoseconds, and its CPU share."""
+
+    rounds: list[tuple[np.ndarray, np.ndarray]]
+    cpu_share: float
+
+    def medians(self) -> np.ndarray:
+        """The median time of a call of each model in each round, in nanoseconds, shape [rounds, 2]."""
+        return np.array([[np.median(fp32), np.median(int8)] for fp32, int8 in self.rounds])
+
+
+class CallTimes(NamedTuple):
+    """Times of single calls in nanoseconds, shape [calls]: of all rounds, and of those that count for the speed-up."""
+
+    all_ns: np.ndarray
+    counted_ns: np.ndarray
+
+    @property
+    def p50_ms(self) -> float:
+        """The median time of a call that counts."""
+        return float(np.median(self.counted_ns)) / 1e6
+
+
+@dataclass(frozen=True)
+class PairedTiming:
+    """Two models at one batch size.
+
+    Attributes:
+        samples: in one call.
+        interval: of the speed-up.
+        fp32: times of the fp32 model.
+        int8: times of the INT8 model.
+        medians: for each launch the median time of a call in nanoseconds, shape [rounds, 2].
+        counted: for each launch which rounds count, shape [rounds].
+        quiet_share: share of the rounds that were quiet.
+        all_rounds: whether all rounds count, because too few launches had quiet ones.
+        cpu_share: CPU time over wall time of the timed rounds, of the median launch.
+        stopped_by: what ended it, the target half-width or the budget.
+    """
+
+    samples: int
+    interval: Interval
+    fp32: CallTimes
+    int8: CallTimes
+    medians: Sequence[np.ndarray]
+    counted: Sequence[np.ndarray]
+    quiet_share: float
+    all_rounds: bool
+    cpu_share: float
+    stopped_by: Literal["target", "budget"]
+
+    @property
+    def launches(self) -> int:
+        """How many launches were made."""
+        return len(self.medians)
+
+
+def summarize(launches: Sequence[Launch], samples: int, target: float) -> PairedTiming:
+    """What some launches at one batch size add up to.
+
+    Each launch gives one observation, the median log ratio of its quiet rounds; a launch without any gives none. If
+    fewer than FEWEST_QUIET are left, all rounds count. The target needs MIN_LAUNCHES launches with quiet rounds.
+
+    Args:
+        launches: two or more.
+        samples: in one call.
+        target: half-width as a share of the speed-up.
+    """
+    medians = [launch.medians() for launch in launches]
+    quiet = quiet_rounds(medians)
+    quiet_launches = sum(bool(mask.any()) for mask in quiet)
+    all_rounds = quiet_launches < FEWEST_QUIET
+    counted = [np.ones_like(mask) for mask in quiet] if all_rounds else quiet
+    interval = speedup(medians, counted)
+    return PairedTiming(
+        samples=samples,
+        interval=interval,
+        fp32=_call_times(launches, counted, 0),
+        int8=_call_times(launches, counted, 1),
+        medians=medians,
+        counted=counted,
+        quiet_share=float(np.concatenate(quiet).mean()),
+        all_rounds=all_rounds,
+        cpu_share=float(np.median([launch.cpu_share for launch in launches])),
+        stopped_by="target" if quiet_launches >= MIN_LAUNCHES and interval.halfwidth <= target else "budget",
+    )
+
+
+def speedup(medians: Sequence[np.ndarray], counted: Sequence[np.ndarray]) -> Interval:
+    """The speed-up from the rounds that count: per launch the median log ratio, over launches Student's t.
+
+    Args:
+        medians: for each launch the median time of a call of fp32 and INT8, shape [rounds, 2], in any one unit.
+        counted: for each launch a mask of shape [rounds]; at least two launches have rounds that count.
+    """
+    log_ratios = [np.log(times[mask, 0] / times[mask, 1]) for times, mask in zip(medians, counted, strict=True)]
+    return over_launches([float(np.median(ratios)) for ratios in log_ratios if len(ratios)])
+
+
+def quiet_rounds(medians: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Which rounds took both models at most a tenth longer than the quietest twentieth of all rounds.
+
+    Args:
+        medians: for each launch the median time of a call, shape [rounds, 2], in any one unit.
+
+    Returns:
+        For each launch a mask of shape [rounds].
+    """
+    slowness = [np.log(times).mean(axis=1) for times in medians]
+    limit = np.quantile(np.concatenate(slowness), _QUIETEST) + math.log1p(_WITHIN)
+    return [values <= limit for values in slowness]
+
+
+def calls_for(share: float) -> int:
+    """How many calls a quantile needs: 100 for p90, 200 for p95, 1000 for p99; one for the median and below."""
+    return 1 if share <= 0.5 else round(_CALLS_BEYOND / (1 - share))
+
+
+def quantile_ms(ns: np.ndarray, share: float) -> float | None:
+    """The `share` quantile in milliseconds, or None if there are too few calls for it.
+
+    Args:
+        ns: durations of calls in nanoseconds, shape [calls].
+        share: 0 to 1.
+    """
+    return float(np.quantile(ns, share)) / 1e6 if len(ns) >= calls_for(share) else None
+
+
+def _call_times(launches: Sequence[Launch], counted: Sequence[np.ndarray], which: int) -> CallTimes:
+    rounds = [both[which] for launch in launches for both in launch.rounds]
+    kept = [times for times, counts in zip(rounds, np.concatenate(counted), strict=True) if counts]
+    return CallTimes(np.concatenate(rounds), np.concatenate(kept))

@@ -1,0 +1,45 @@
+"""Feeds on disk: the stage writes one, every worker reads it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class StoredFeed(NamedTuple):
+    """One feed for both models: arrays of their own would differ in alignment, and so in speed.
+
+    Attributes:
+        path: of an .npz file.
+        names: of the inputs, in the order of its arrays.
+        samples: in one call.
+    """
+
+    path: str
+    names: tuple[str, ...]
+    samples: int
+
+    def job(self) -> dict[str, Any]:
+        """What `load` needs, in a form that JSON can hold."""
+        return {"path": self.path, "names": self.names}
+
+
+def store(path: Path, feed: Mapping[str, np.ndarray], samples: int) -> StoredFeed:
+    """Write one feed of `samples` samples.
+
+    Text is stored in numpy's own text type: reading a file of pickled objects would run code.
+    """
+    arrays = [np.asarray(array, dtype=np.str_) if array.dtype.kind == "O" else array for array in feed.values()]
+    np.savez(path, *arrays)
+    return StoredFeed(str(path), tuple(feed), samples)
+
+
+def load(job: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Read a stored feed: arrays by input name, text as objects."""
+    with np.load(job["path"]) as archive:
+        arrays = [archive[f"arr_{number}"] for number in range(len(job["names"]))]
+    return {
+        name: array.astype(object) if array.dtype.kind == "U" else array
+        for name, array in zip(job["names"], arrays, strict=True)
+    }

@@ -1,0 +1,120 @@
+"""One launch: both models in one process, timed in alternating rounds. `launches` starts it."""
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from stages.bench.workers import process
+from stages.bench.workers.feed import load
+from stages.common.model.sessions import open_session, run
+
+ROUND_NS = 10_000_000
+"""A round lasts at least this long, and MIN_CALLS calls. Shorter rounds would time how the caches recover from the
+other model, and make the smaller model look slower than it is when it runs alone."""
+
+MIN_CALLS = 4
+MIN_ROUNDS = 4
+WARM_NS = 60_000_000
+WARM_CALLS = 3
+
+SLOW_NS = 100_000_000
+SLOW_WARM_CALLS = 2
+"""Above SLOW_NS, two calls warm a model up and half the rounds are enough: caches matter little to such a call."""
+
+Call = Callable[[], object]
+
+
+def work(job: Any) -> list[dict[str, Any]]:
+    """Time both models on each feed in turn.
+
+    Args:
+        job: `models`, the paths of the two; `threads`; `feeds`, see `feed.load`; `seconds`, to spend on each feed;
+            `turn`, a number that decides which model is loaded first and which is timed first.
+
+    Returns:
+        For each feed: `rounds`, for each round the times of both models' calls in nanoseconds, without the first call;
+        `cpu_share`, CPU time of this thread over wall time.
+    """
+    paths = job["models"]
+    order = (0, 1) if job["turn"] // 2 % 2 else (1, 0)
+    opened = {which: open_session(Path(paths[which]), job["threads"]) for which in order}
+    sessions = [opened[0], opened[1]]
+    return [_time_pair(sessions, paths, load(feed), job["seconds"], job["turn"]) for feed in job["feeds"]]
+
+
+def fewest_calls(call_ns: float) -> int:
+    """How many calls of both models together a launch makes at least on each feed, if one takes `call_ns`."""
+    if call_ns > SLOW_NS:
+        return 2 * (SLOW_WARM_CALLS + MIN_ROUNDS // 2 * (MIN_CALLS + 1))
+    return 2 * (WARM_CALLS + MIN_ROUNDS * (MIN_CALLS + 1))
+
+
+def _time_pair(
+    sessions: Sequence[ort.InferenceSession],
+    names: Sequence[str],
+    feed: Mapping[str, np.ndarray],
+    seconds: float,
+    turn: int,
+) -> dict[str, Any]:
+    calls = []
+    for session, name in zip(sessions, names, strict=True):
+        run(session, feed, name=name)  # reports an error in a sentence, and costs nothing below
+        # What a Python service calls; run_with_ort_values would cost 30 us more.
+        calls.append(partial(session.run, [output.name for output in session.get_outputs()], feed))
+    steady = [_warm_up(call) for call in calls]
+    lengths = [max(MIN_CALLS, math.ceil(ROUND_NS / call_ns)) + 1 for call_ns in steady]
+    fewest = MIN_ROUNDS // 2 if max(steady) > SLOW_NS else MIN_ROUNDS
+
+    rounds: list[list[list[int]]] = []
+    gc.collect()
+    gc.disable()
+    wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
+    end = wall + int(seconds * 1e9)
+    while len(rounds) < fewest or time.perf_counter_ns() < end:
+        calls_ns: list[list[int]] = [[], []]
+        for which in _order(len(rounds), turn):
+            # The first call of a round pays for what the other model left in the caches.
+            calls_ns[which] = _timed(calls[which], lengths[which])[1:]
+        rounds.append(calls_ns)
+    wall, cpu = time.perf_counter_ns() - wall, time.thread_time_ns() - cpu
+    gc.enable()
+    return {"rounds": rounds, "cpu_share": cpu / wall}
+
+
+def _order(number: int, turn: int) -> tuple[int, int]:
+    """AB BA BA AB, or its reverse: neither model always runs right after the other."""
+    return (1, 0) if (number ^ number >> 1 ^ turn) & 1 else (0, 1)
+
+
+def _warm_up(call: Call) -> float:
+    """Call until caches, arenas and clocks have settled; the median time of the later half, in nanoseconds."""
+    durations: list[int] = []
+    spent = 0
+    while spent < WARM_NS or len(durations) < WARM_CALLS:
+        durations += _timed(call, 1)
+        spent += durations[-1]
+        if durations[-1] > SLOW_NS and len(durations) >= SLOW_WARM_CALLS:
+            break
+    return statistics.median(durations[len(durations) // 2 :])
+
+
+def _timed(call: Call, count: int) -> list[int]:
+    clock = time.perf_counter_ns
+    durations = [0] * count
+    for number in range(count):
+        start = clock()
+        call()
+        durations[number] = clock() - start
+    return durations
+
+
+if __name__ == "__main__":
+    process.serve(work)

@@ -1,0 +1,63 @@
+"""SIGINT and SIGTERM end a stage whatever code runs when they arrive, and nothing is published afterwards.
+
+A signal raises an exception, so that every `with` and `finally` on the way out cleans up. Libraries may swallow it: the
+training loops of scikit-learn catch KeyboardInterrupt and return a half-trained model. So the signal is remembered too:
+`raise_if_stopped`, called before anything is put in place, raises it again, and `command` exits with its code.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+
+class TerminatedError(BaseException):
+    """SIGTERM; KeyboardInterrupt is its counterpart for SIGINT."""
+
+
+class _State:
+    received: int | None = None
+    deferring: bool = False
+
+
+_STATE: Final = _State()
+
+
+def install() -> None:
+    """Handle both signals from now on. In the main thread only, as Python demands."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _on_signal)
+
+
+def received() -> int | None:
+    """The signal that arrived, or None."""
+    return _STATE.received
+
+
+def raise_if_stopped() -> None:
+    """Raise the signal that arrived, in case that somebody swallowed it.
+
+    Raises:
+        KeyboardInterrupt: it was SIGINT.
+        TerminatedError: it was SIGTERM.
+    """
+    if _STATE.received is not None:
+        raise KeyboardInterrupt if _STATE.received == signal.SIGINT else TerminatedError
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let the block end before a signal is raised: for the few renames that belong together."""
+    _STATE.deferring = True
+    try:
+        yield
+    finally:
+        _STATE.deferring = False
+    raise_if_stopped()
+
+
+def _on_signal(number: int, _frame: FrameType | None) -> None:
+    _STATE.received = number
+    if not _STATE.deferring:
+        raise_if_stopped()

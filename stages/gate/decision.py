@@ -1,0 +1,60 @@
+"""Which model to deploy, and why. A pure function over figures and rules."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from stages.common.rule import Rule
+from stages.gate.inputs import Figures
+from stages.gate.rules import nothing_quantized
+
+_BENCH_AGAIN = "dvc repro --force --single-item bench"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The decision.
+
+    Attributes:
+        deploy: the model to ship.
+        reason: why, in sentences.
+        advice: the one command to run next; None where nothing needs to be done.
+    """
+
+    deploy: Literal["int8", "fp32"]
+    reason: str
+    advice: str | None = None
+
+
+def decide(figures: Figures, rules: Sequence[Rule]) -> Deployment:
+    """INT8 where no rule failed and it gains speed or size; fp32 otherwise."""
+    failed = [rule for rule in rules if rule.failed]
+    if failed:
+        return Deployment("fp32", " ".join(rule.message for rule in failed), _advice(figures, failed))
+    if not figures.quantized:
+        return Deployment("fp32", nothing_quantized(figures))
+    smaller = figures.size_ratio < 1
+    speed = f"speed-up {figures.speedup} {figures.host}"
+    match figures.speedup.verdict:
+        case "faster":
+            start = f"Parity passed, and INT8 is faster: {speed}."
+        case "equivalent":
+            start = f"Parity passed, and INT8 is as fast as fp32: {speed}."
+        case "slower":
+            start = f"Parity passed; INT8 is slower, which gate.min_speedup allows: {speed}."
+        case _:
+            start = f"Parity passed; whether INT8 is faster is not known, and gate.min_speedup is off: {speed}."
+    if smaller:
+        return Deployment("int8", f"{start} Its file is {1 / figures.size_ratio:.2g} times smaller.")
+    if figures.speedup.verdict == "faster":
+        return Deployment("int8", f"{start} Its file has {figures.size_ratio:.2f} times the size of the fp32 file.")
+    return Deployment("fp32", f"{start} Its file is not smaller, so nothing is gained.")
+
+
+def _advice(figures: Figures, failed: Sequence[Rule]) -> str | None:
+    names = {rule.name for rule in failed}
+    if "parity" in names:
+        return next(iter(figures.parity_advice), None)
+    if "min_speedup" in names and figures.speedup.verdict == "inconclusive":
+        return _BENCH_AGAIN
+    return None

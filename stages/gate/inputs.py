@@ -1,0 +1,159 @@
+"""The figures that the decision rests on, as the metrics of the other stages hold them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.common.base import files, paths
+from stages.common.base.errors import StageError
+from stages.common.rule import Rule
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where speed was measured, and how the model was served there."""
+
+    machine_id: str
+    cpu: str
+    isa: str
+    cores: float
+    onnxruntime: str
+    threads: int
+    batch: int
+
+    def __str__(self) -> str:
+        plural = "" if self.threads == 1 else "s"
+        return f"on {self.cpu}, {self.isa}, {self.threads} thread{plural}, batch {self.batch}"
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """fp32 time over INT8 time with its 95 % interval, and bench's verdict on it. None: it was not measured."""
+
+    ratio: float | None
+    low: float | None
+    high: float | None
+    verdict: str | None
+
+    def __str__(self) -> str:
+        if self.ratio is None:
+            return "not measured"
+        return f"{self.ratio:.3g} ({self.low:.3g} to {self.high:.3g})"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All that the rules and the decision are computed from.
+
+    Attributes:
+        quantized: whether there is an INT8 model at all.
+        size_ratio: size of the INT8 model over that of fp32.
+        without_int8: operator types of the model that have no INT8 form: trees and the like.
+        parity_passed: whether the answers hold.
+        samples: how many parity judged.
+        parity_failures: the rules of parity that failed.
+        parity_advice: commands that parity tried, the surest first.
+        speedup: at the serving batch.
+        findings: what bench found about the INT8 model's time, in sentences.
+        noise: what disturbed the measurement, in a sentence without its full stop, or nothing.
+        host: where it was measured.
+    """
+
+    quantized: bool
+    size_ratio: float
+    without_int8: tuple[str, ...]
+    parity_passed: bool
+    samples: int
+    parity_failures: tuple[Rule, ...]
+    parity_advice: tuple[str, ...]
+    speedup: Speedup
+    findings: tuple[str, ...]
+    noise: str
+    host: Host
+
+
+class Metrics:
+    """One metrics file of a stage; a missing key is reported with the stage that must run again."""
+
+    def __init__(self, path: Path, stage: str) -> None:
+        self.tree = files.read_json(path, stage)
+        self.path = path
+        self.stage = stage
+
+    def get(self, *keys: str) -> Any:
+        """The value at these keys.
+
+        Raises:
+            StageError: it is not there.
+        """
+        node: Any = self.tree
+        for key in keys:
+            if not isinstance(node, Mapping) or key not in node:
+                raise StageError(f"{self.path.as_posix()} has no {'.'.join(keys)}. Run {self.stage} again.")
+            node = node[key]
+        return node
+
+    def optional(self, *keys: str) -> Any:
+        """The value at these keys, or None where one of them is absent or null."""
+        node: Any = self.tree
+        for key in keys:
+            node = node.get(key) if isinstance(node, Mapping) else None
+        return node
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The metrics files that the gate reads."""
+
+    host: Metrics
+    quantize: Metrics
+    parity: Metrics
+    parity_details: Metrics
+    bench: Metrics
+    bench_details: Metrics
+
+    @classmethod
+    def read(cls) -> "Evidence":
+        """Read them.
+
+        Raises:
+            StageError: one is missing, or is not JSON.
+        """
+        return cls(
+            Metrics(paths.HOST, "host"),
+            Metrics(paths.QUANTIZE, "quantize"),
+            Metrics(paths.PARITY, "parity"),
+            Metrics(paths.PARITY_DETAILS, "parity"),
+            Metrics(paths.BENCH, "bench"),
+            Metrics(paths.BENCH_DETAILS, "bench"),
+        )
+
+    def figures(self) -> Figures:
+        """The figures in them.
+
+        Raises:
+            StageError: one is missing.
+        """
+        details = self.bench_details
+        findings = (details.optional("operators", "finding"), details.optional("call", "finding"))
+        rules = map(Rule.from_json, self.parity_details.get("rules"))
+        return Figures(
+            quantized=self.quantize.get("status") == "quantized",
+            size_ratio=self.quantize.get("size", "int8_mb") / self.quantize.get("size", "fp32_mb"),
+            without_int8=tuple(details.get("without_int8")),
+            parity_passed=self.parity.get("passed"),
+            samples=self.parity.get("judged", "samples"),
+            parity_failures=tuple(rule for rule in rules if rule.failed),
+            parity_advice=tuple(advice["command"] for advice in self.parity_details.get("advice")),
+            speedup=Speedup(*(self.bench.get("speedup", key) for key in ("ratio", "low95", "high95", "verdict"))),
+            findings=tuple(finding for finding in (*findings, details.optional("operators", "remedy")) if finding),
+            noise=details.optional("noise", "finding") or "",
+            host=Host(
+                *(
+                    self.host.get(*key)
+                    for key in (("machine_id",), ("cpu", "model"), ("cpu", "isa"), ("cpu", "cores"), ("onnxruntime",))
+                ),
+                *(details.get("measured", key) for key in ("threads", "batch")),
+            ),
+        )

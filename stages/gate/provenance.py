@@ -1,0 +1,138 @@
+"""Do these metrics belong together, and to the files as they stand? Metrics that do not are not judged."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.common.base import files, paths
+from stages.common.base.errors import StageError
+from stages.common.base.params import Serving
+from stages.gate.inputs import Evidence
+
+LOCK = Path("dvc.lock")
+STAGES = ("export", "quantize", "parity", "bench")
+_MODELS = {"fp32": (paths.FP32_MODEL, "export"), "int8": (paths.INT8_MODEL, "quantize")}
+
+
+def refuse_foreign_metrics(evidence: Evidence, serving: Serving) -> list[str]:
+    """Check that all metrics come from one run over the files as they stand.
+
+    What the metrics record of each other is compared first: machine, models, threads. Then DVC compares params, models,
+    data, code and metrics with `dvc.lock`.
+
+    Returns:
+        Sentences on what could not be checked.
+
+    Raises:
+        StageError: something does not belong, with the stage to run again.
+    """
+    _same_machine(evidence)
+    _same_arithmetic(evidence)
+    _same_models(evidence)
+    _same_threads(evidence, serving)
+    if LOCK.exists():
+        for stage, change in stale(_dvc_status()):
+            raise StageError(
+                f"The metrics do not belong to the files as they stand: {change} since {stage} ran. "
+                f"Run `dvc repro {stage} gate`."
+            )
+        return []
+    _models_as_they_stand(evidence)
+    return ["There is no dvc.lock, so only models, machine and threads were checked, not params, data and code."]
+
+
+def stale(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What changed since `dvc.lock` was written, in the order of the pipeline.
+
+    Args:
+        status: what `dvc status --json` prints.
+
+    Yields:
+        (stage, sentence without its end), e.g. ("parity", "parity.abs_tol in params.yaml was modified").
+    """
+    for stage in STAGES:
+        for entry in status.get(stage, ()):
+            if entry == "changed command":
+                yield stage, "its command in dvc.yaml was changed"
+            elif isinstance(entry, dict):
+                for changes in entry.values():
+                    yield from ((stage, change) for change in _changes(changes))
+
+
+def _changes(changes: Mapping[str, Any]) -> Iterator[str]:
+    for path, what in changes.items():
+        if isinstance(what, dict):
+            yield from (f"{key} in {path} was {_word(word)}" for key, word in what.items())
+        elif what not in ("not in cache", "not in remote"):  # the file is there, and as it was
+            yield f"{path} was {_word(what)}"
+
+
+def _word(word: Any) -> str:
+    return {"new": "added"}.get(str(word), str(word))
+
+
+def _dvc_status() -> dict[str, Any]:
+    command = [sys.executable, "-m", "dvc", "status", "--json", *STAGES]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = (done.stderr.strip() or done.stdout.strip()).removeprefix("ERROR: ").split("\n")[0].rstrip(".")
+        raise StageError(
+            f"`dvc status` fails, so the metrics cannot be compared with dvc.lock: {reason}. "
+            "Fix that, then run `dvc repro`."
+        )
+    tree: dict[str, Any] = json.loads(done.stdout)
+    return tree
+
+
+def _same_machine(evidence: Evidence) -> None:
+    here, measured = evidence.host.get("machine_id"), evidence.bench_details.get("measured", "machine_id")
+    if here != measured:
+        raise StageError(
+            f"metrics/bench.json was measured on the machine {measured}, and metrics/host.json describes {here}. "
+            "Run bench again."
+        )
+
+
+def _same_arithmetic(evidence: Evidence) -> None:
+    """INT8 gives different answers on another instruction set, and may with another version of ONNX Runtime."""
+    judged = [evidence.parity_details.get("judged", key) for key in ("isa", "onnxruntime")]
+    here = [evidence.host.get("cpu", "isa"), evidence.host.get("onnxruntime")]
+    if judged != here:
+        raise StageError(
+            f"Parity was judged on {judged[0]} with ONNX Runtime {judged[1]}, and metrics/host.json describes {here[0]}"
+            f" with {here[1]}, where INT8 may answer differently. Run parity again."
+        )
+
+
+def _same_models(evidence: Evidence) -> None:
+    for model, (path, _) in _MODELS.items():
+        judged = evidence.parity_details.get("judged", "sha256", model)
+        if judged != evidence.bench_details.get("measured", "sha256", model):
+            raise StageError(
+                f"parity and bench saw different files as {path.as_posix()}. Run both again: `dvc repro`, or "
+                "`python -m stages.parity` and `python -m stages.bench`."
+            )
+
+
+def _same_threads(evidence: Evidence, serving: Serving) -> None:
+    for stage, threads in (
+        ("parity", evidence.parity_details.get("judged", "threads")),
+        ("bench", evidence.bench_details.get("measured", "threads")),
+    ):
+        if threads != serving.threads:
+            raise StageError(
+                f"metrics/{stage}.json holds for {threads} threads, and serving.threads is {serving.threads}. "
+                f"Run {stage} again."
+            )
+
+
+def _models_as_they_stand(evidence: Evidence) -> None:
+    for model, (path, _) in _MODELS.items():
+        external = path.with_name(path.name + ".data")
+        if path.exists() and files.sha256(
+            path, *([external] if external.exists() else [])
+        ) != evidence.parity_details.get("judged", "sha256", model):
+            raise StageError(f"{path.as_posix()} was changed since parity and bench ran. Run both again.")

@@ -1,0 +1,119 @@
+"""The rules of the gate: each holds one figure against one limit. Pure functions over `Figures`."""
+
+from stages.common.base.params import Gate
+from stages.common.rule import Outcome, Rule
+from stages.gate.inputs import Figures
+
+
+def evaluate_rules(figures: Figures, limits: Gate) -> list[Rule]:
+    """Hold the figures against every rule, in the order in which they are shown."""
+    return [
+        _parity(figures),
+        _min_samples(figures, limits),
+        _require_quantized(figures, limits),
+        _max_size_ratio(figures, limits),
+        _min_speedup(figures, limits),
+    ]
+
+
+def sentences(*parts: str) -> str:
+    """Parts that may lack their full stop, as sentences; empty ones are left out."""
+    return " ".join(part if part.endswith((".", "?", "!")) else f"{part}." for part in parts if part)
+
+
+def _parity(figures: Figures) -> Rule:
+    if figures.parity_passed:
+        return Rule("parity", "passed", "passed", None, Outcome.PASSED)
+    worst = next(iter(figures.parity_failures), None)
+    message = sentences(
+        f"Parity failed, so INT8 must not ship regardless of speed (speed-up {figures.speedup})",
+        "" if worst is None else worst.message or _held(worst),
+    )
+    return Rule("parity", "failed", "passed", None, Outcome.FAILED, message=message)
+
+
+def _held(rule: Rule) -> str:
+    place = f" of '{rule.output}'" if rule.output else ""
+    return f"{rule.name}{place} is {rule.value}, the limit {rule.limit}"
+
+
+def _min_samples(figures: Figures, limits: Gate) -> Rule:
+    samples, limit = figures.samples, limits.min_samples
+    if limit is None:
+        return Rule("min_samples", samples, None, None, Outcome.OFF)
+    if not figures.quantized:
+        return Rule("min_samples", samples, limit, None, Outcome.NOT_APPLICABLE)
+    if samples >= limit:
+        return Rule("min_samples", samples, limit, samples - limit, Outcome.PASSED)
+    message = (
+        f"Parity judged {samples} sample{'' if samples == 1 else 's'}, fewer than gate.min_samples {limit}, so that it "
+        "passed proves little; provide more evaluation data."
+    )
+    return Rule("min_samples", samples, limit, samples - limit, Outcome.FAILED, message=message)
+
+
+def _require_quantized(figures: Figures, limits: Gate) -> Rule:
+    value = "quantized" if figures.quantized else "nothing to quantize"
+    if not limits.require_quantized:
+        return Rule("require_quantized", value, None, None, Outcome.OFF)
+    outcome = Outcome.PASSED if figures.quantized else Outcome.FAILED
+    message = (
+        "" if figures.quantized else f"gate.require_quantized is true, and nothing was. {nothing_quantized(figures)}"
+    )
+    return Rule("require_quantized", value, "quantized", None, outcome, message=message)
+
+
+def _max_size_ratio(figures: Figures, limits: Gate) -> Rule:
+    ratio, limit = figures.size_ratio, limits.max_size_ratio
+    if limit is None:
+        return Rule("max_size_ratio", ratio, None, None, Outcome.OFF)
+    if not figures.quantized:
+        return Rule("max_size_ratio", ratio, limit, None, Outcome.NOT_APPLICABLE)
+    if ratio <= limit:
+        return Rule("max_size_ratio", ratio, limit, limit - ratio, Outcome.PASSED)
+    message = (
+        f"The INT8 file has {ratio:.3f} times the size of the fp32 file, above gate.max_size_ratio {limit:g}; "
+        "metrics/details/nodes.csv says which weights stayed float."
+    )
+    return Rule("max_size_ratio", ratio, limit, limit - ratio, Outcome.FAILED, message=message)
+
+
+def _min_speedup(figures: Figures, limits: Gate) -> Rule:
+    """The lower end of the 95 % interval must reach the limit. An interval too wide for a verdict never passes."""
+    speedup, limit = figures.speedup, limits.min_speedup
+    low = speedup.low
+    if limit is None:
+        return Rule("min_speedup", low, None, None, Outcome.OFF)
+    if not figures.quantized:
+        return Rule("min_speedup", low, limit, None, Outcome.NOT_APPLICABLE)
+    if low is None or speedup.verdict == "inconclusive":
+        message = sentences(
+            f"The speed-up {speedup} {figures.host} is too uncertain for a verdict",
+            f"While it was timed, {figures.noise}" if figures.noise else "",
+            "Run bench again on a quieter machine, or raise bench.max_seconds",
+        )
+        return Rule("min_speedup", low, limit, None if low is None else low - limit, Outcome.FAILED, message=message)
+    if low >= limit:
+        return Rule("min_speedup", low, limit, low - limit, Outcome.PASSED)
+    if speedup.verdict == "slower":
+        message = sentences(f"INT8 is slower than fp32: speed-up {speedup} {figures.host}", *figures.findings)
+    else:
+        message = (
+            f"The speed-up {speedup} {figures.host} does not reach gate.min_speedup {limit:g} with the lower end of "
+            "its interval."
+        )
+    return Rule("min_speedup", low, limit, low - limit, Outcome.FAILED, message=message)
+
+
+def nothing_quantized(figures: Figures) -> str:
+    """Why there is no INT8 model, and what follows."""
+    if figures.without_int8:
+        verb = "has" if len(figures.without_int8) == 1 else "have"
+        return (
+            f"Nothing was quantized: {', '.join(figures.without_int8)} {verb} no INT8 form; trees and linear models of "
+            "ai.onnx.ml gain nothing. Skip quantization and ship fp32."
+        )
+    return (
+        "Nothing was quantized, so both files are the same model; metrics/details/nodes.csv says why. "
+        "Ship fp32, or try another quantize.method or more quantize.op_types."
+    )

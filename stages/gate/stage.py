@@ -1,0 +1,50 @@
+"""From the metrics of the other stages to the decision."""
+
+from dataclasses import dataclass
+
+from stages.common.base.params import Params
+from stages.common.rule import Rule
+from stages.gate.decision import Deployment, decide
+from stages.gate.inputs import Evidence, Figures, Host
+from stages.gate.provenance import refuse_foreign_metrics
+from stages.gate.rules import evaluate_rules
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """The rules, the decision, and what the decision could not look at."""
+
+    figures: Figures
+    rules: list[Rule]
+    deployment: Deployment
+    notes: list[str]
+
+    @property
+    def failed(self) -> list[Rule]:
+        """The rules that do not hold."""
+        return [rule for rule in self.rules if rule.failed]
+
+    @property
+    def open(self) -> bool:
+        """Whether every rule that applies holds."""
+        return not self.failed
+
+
+def run(params: Params) -> GateResult:
+    """Read the metrics, evaluate the rules, decide.
+
+    Raises:
+        StageError: metrics are missing, incomplete, or do not belong together.
+    """
+    evidence = Evidence.read()
+    notes = refuse_foreign_metrics(evidence, params.serving)
+    figures = evidence.figures()
+    rules = evaluate_rules(figures, params.gate)
+    return GateResult(figures, rules, decide(figures, rules), [*notes, *_threads_above_cores(figures.host)])
+
+
+def _threads_above_cores(host: Host) -> list[str]:
+    if host.threads <= host.cores:
+        return []
+    cores = f"{host.cores:g} core{'' if host.cores == 1 else 's'}"
+    return [f"serving.threads is {host.threads}, and this machine has {cores}: the speed-up holds for that only."]

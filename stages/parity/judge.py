@@ -1,0 +1,53 @@
+"""The verdict over figures: rules, notes, and whether they prove anything. Nothing is measured here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stages.common.base.params import Parity
+from stages.common.compare import Comparison
+from stages.common.rule import Rule
+from stages.parity.notes import notes, vacuous_outputs
+from stages.parity.rules import evaluate_rules, samples_needed
+
+
+@dataclass(frozen=True)
+class ParityResult:
+    """Figures and the verdict over them.
+
+    Attributes:
+        figures: the tree that `figures.measured` makes, or that `metrics/details/parity.json` holds.
+        rules: those that apply, evaluated.
+        vacuous: the outputs about which the rules prove nothing.
+        needed: samples that the rules need, by rule.
+        notes: sentences about what the verdict means.
+        advice: commands that were tried and what each did, best first; after a miss only.
+        outliers: input features far outside the rest; after a miss only.
+        comparison: what the evidence is written from; None in a trial over files.
+    """
+
+    figures: Mapping[str, Any]
+    rules: list[Rule]
+    vacuous: list[str]
+    needed: dict[str, int]
+    notes: list[str]
+    advice: list[dict[str, str]] = field(default_factory=list)
+    outliers: list[dict[str, Any]] = field(default_factory=list)
+    comparison: Comparison | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every rule holds."""
+        return not any(rule.failed for rule in self.rules)
+
+
+def judge(figures: Mapping[str, Any], params: Parity, comparison: Comparison | None = None) -> ParityResult:
+    """Hold the figures against the tolerances.
+
+    Raises:
+        ParamsError: `parity.outputs` names an output that the model does not have.
+    """
+    rules = evaluate_rules(figures, params)
+    vacuous = vacuous_outputs(figures, params)
+    needed = samples_needed(figures, params)
+    return ParityResult(figures, rules, vacuous, needed, notes(figures, params), comparison=comparison)

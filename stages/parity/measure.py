@@ -1,0 +1,114 @@
+"""What parity measures: both models over the judged samples, the batch effect, and a model that answers the median."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from stages.common.base.errors import StageError
+from stages.common.base.params import Parity
+from stages.common.compare import Comparison, MismatchError, OutputPair, compare
+from stages.common.decisions import Decider, Outputs, choose
+from stages.parity.batch_effect import BatchEffect, measure_batch_effect
+from stages.parity.serve import calls, paired
+from stages.parity.setting import Setting
+
+MEDIAN_SAMPLES = 256
+MEDIAN_BYTES = 64 << 20
+"""fp32 outputs that are kept for the median: so many samples, fewer where they are larger."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Figures without a verdict.
+
+    Attributes:
+        setting: what was judged, and how it was served.
+        comparison: INT8 against fp32, over all judged samples.
+        effect: how far INT8 moves with the batch.
+        median: a model that always answers fp32's median against fp32, over up to `MEDIAN_SAMPLES` samples; None
+            where the outputs' shapes vary.
+    """
+
+    setting: Setting
+    comparison: Comparison
+    effect: BatchEffect
+    median: Comparison | None
+
+
+def measure(setting: Setting, params: Parity) -> Measurement:
+    """Serve the judged samples to both models and compare.
+
+    Raises:
+        StageError: a model does not run, gives nothing finite in fp32, or the two have different outputs.
+    """
+
+    def decider(outputs: Outputs, labels: np.ndarray | None) -> Decider:
+        return choose(outputs, labels, threshold=params.threshold, classifier=params.max_flip_rate is not None)
+
+    kept = _Kept(setting.indices)
+    try:
+        comparison = compare(_progressing(setting, kept), setting.data.labels, decider)
+    except MismatchError as error:
+        raise StageError(
+            f"{setting.int8.name} has other outputs than {setting.fp32.name}: {error}. Run quantize again."
+        ) from error
+    for output in comparison.floats:
+        if output.finite.values and output.finite.reference == output.finite.values:
+            raise StageError(
+                f"The output '{output.name}' of {setting.fp32.name} is NaN or infinite for every sample. "
+                "Fix the model or the evaluation data, and run export again."
+            )
+    effect = measure_batch_effect(setting)
+    return Measurement(setting, comparison, effect, _median_comparison(kept, setting, comparison.decider))
+
+
+@dataclass
+class _Kept:
+    """fp32 outputs of some samples, drawn uniformly from all judged ones by a fixed seed."""
+
+    judged: np.ndarray
+    drawn: np.ndarray | None = None
+    indices: list[np.ndarray] = field(default_factory=list)
+    outputs: list[Outputs] = field(default_factory=list)
+
+    def keep(self, pair: OutputPair) -> None:
+        """Copy what is drawn from the pair."""
+        if self.drawn is None:
+            size = sum(array[:1].nbytes for array in pair.reference.values())
+            count = max(1, min(MEDIAN_SAMPLES, MEDIAN_BYTES // max(1, size)))
+            self.drawn = np.random.default_rng(0).permutation(self.judged)[:count]
+        rows = np.isin(pair.indices, self.drawn)
+        if rows.any():
+            self.indices.append(pair.indices[rows])
+            self.outputs.append({name: array[rows] for name, array in pair.reference.items()})
+
+
+def _progressing(setting: Setting, kept: _Kept) -> Iterator[OutputPair]:
+    stream = calls(setting.data, setting.indices, setting.batch)
+    with tqdm(total=len(setting.indices), unit="sample", desc="parity", disable=None, leave=False) as progress:
+        for pair in paired(setting.fp32, setting.int8, stream):
+            kept.keep(pair)
+            yield pair
+            progress.update(len(pair.indices))
+
+
+def _median_comparison(kept: _Kept, setting: Setting, decider: Decider) -> Comparison | None:
+    if len({tuple(array.shape[1:] for array in outputs.values()) for outputs in kept.outputs}) != 1:
+        return None
+    indices = np.concatenate(kept.indices)
+    reference = {name: np.concatenate([part[name] for part in kept.outputs]) for name in kept.outputs[0]}
+    candidate = {name: np.broadcast_to(_typical(array), array.shape) for name, array in reference.items()}
+    comparison = Comparison(decider)
+    comparison.update(indices, reference, candidate, setting.data.labels(indices))
+    return comparison
+
+
+def _typical(rows: np.ndarray) -> np.ndarray:
+    """Of floats [n, ...] the median at each position, else the most frequent row: [...]."""
+    if rows.dtype.kind == "f":
+        return np.asarray(np.median(np.nan_to_num(rows.astype(np.float64)), axis=0)).astype(rows.dtype)
+    frequent = Counter(tuple(row) for row in rows.reshape(len(rows), -1).tolist()).most_common(1)[0][0]
+    return np.array(frequent, dtype=rows.dtype).reshape(rows.shape[1:])

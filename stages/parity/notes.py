@@ -1,0 +1,136 @@
+"""What the verdict alone does not say: what it proves, and where it would not hold. Read from the figures alone."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stages.common.base.params import OutputTolerance, Parity
+from stages.common.compare.flips import upper_bound
+from stages.parity.rules import evaluate_rules, samples_needed, tolerance_of
+
+CONFIDENCE_SHIFT = 0.02
+"""A change of the confidence error that is worth a note."""
+
+PROVING_NRMSE = 0.1
+PROVING_FLIP_RATE = 0.01
+"""Limits to suggest where the rules prove nothing."""
+
+Tree = Mapping[str, Any]
+
+
+def notes(details: Tree, params: Parity) -> list[str]:
+    """Sentences about `metrics/details/parity.json`, the most important first."""
+    return [
+        *_vacuous(details, params),
+        *_too_few(details, params),
+        *_serving(details),
+        *_batch(details, params),
+        *_decisions(details, params),
+        *_changed_values(details),
+    ]
+
+
+def vacuous_outputs(details: Tree, params: Parity) -> list[str]:
+    """The outputs whose rules hold for a model that always answers fp32's median, so that passing proves nothing."""
+    median = details["median"]
+    if median is None:
+        return []
+    rules = evaluate_rules(median, params)
+    if any(rule.failed and rule.output not in median["outputs"] for rule in rules):
+        return []  # a rule on decisions or on the task tells such a model apart
+    equal = {rule.output for rule in rules if rule.name == "equal"}
+    judged = [
+        name for name, output in median["outputs"].items() if output["values"] and (output["is_float"] or name in equal)
+    ]
+    return [name for name in judged if not any(rule.failed for rule in rules if rule.output == name)]
+
+
+def _vacuous(details: Tree, params: Parity) -> Iterator[str]:
+    names = vacuous_outputs(details, params)
+    remedies: dict[str, list[str]] = {}
+    for name in names:
+        remedies.setdefault(_proving_rule(details["median"], name), []).append(f"'{name}'")
+    for remedy, outputs in remedies.items():
+        listed = ", ".join(outputs[:3]) + (f" and {len(outputs) - 3} more" if len(outputs) > 3 else "")
+        yield f"A model that always answers the median passes too: this proves nothing about {listed}; {remedy}."
+
+
+def _proving_rule(median: Tree, name: str) -> str:
+    """Which rule would tell a model that answers the median from fp32."""
+    output, decisions = median["outputs"][name], median["decisions"]
+    nrmse = output.get("nrmse")
+    if nrmse is not None and nrmse > PROVING_NRMSE:
+        return f"parity.outputs.{name}.max_nrmse, e.g. {PROVING_NRMSE:g}, would"
+    if decisions["flips"] and decisions["flips"] > PROVING_FLIP_RATE * decisions["count"]:
+        return f"parity.max_flip_rate, e.g. {PROVING_FLIP_RATE:g}, would"
+    return "fp32 answers (almost) the same to every sample, so give export samples that differ"
+
+
+def _too_few(details: Tree, params: Parity) -> Iterator[str]:
+    samples = details["judged"]["samples"]
+    for rule, needed in samples_needed(details, params).items():
+        if samples < needed and rule == "abs_tol":
+            share = upper_bound(0, samples)
+            yield (
+                f"{samples} samples bound the share of samples outside abs_tol by {share:.1%} at best, "
+                f"at 95 % confidence; {needed} would bound it by 1 %."
+            )
+        elif samples < needed:
+            yield f"{rule} {params.max_flip_rate:g} takes at least {needed} samples to prove; {samples} were judged."
+
+
+def _serving(details: Tree) -> Iterator[str]:
+    judged = details["judged"]
+    if judged["batch"] != judged["batch_size"]:
+        wanted = f"serving.batch_size {judged['batch_size']}"
+        yield f"Served in batches of {judged['batch']}, as the model and its data prescribe, not of {wanted}."
+    if judged["samples"] < judged["batch"]:
+        yield f"{judged['samples']} samples do not fill a batch of {judged['batch']}: they were repeated to fill it."
+
+
+def _batch(details: Tree, params: Parity) -> Iterator[str]:
+    judged, effect = details["judged"], details["batch_effect"]
+    for name, moved in effect["outputs"].items():
+        output = details["outputs"][name]
+        limit = _movement_limit(output, tolerance_of(name, output["kind"], params))
+        serving, large, error = (moved[key] or 0.0 for key in ("serving", "large", "large_error"))
+        if limit is None or max(large, serving) <= limit:
+            continue
+        if serving > limit:
+            yield (
+                f"'{name}' of the same sample moves by up to {serving:.2g} between batches of 1 and of "
+                f"{judged['batch']}: the answer depends on what is served beside it."
+            )
+        else:
+            yield (
+                f"In batches of {effect['large_batch']} '{name}' of the same samples moves by up to {large:.2g} and is "
+                f"{error:.2g} from fp32: this verdict holds for batches of {judged['batch']} only."
+            )
+
+
+def _movement_limit(output: Tree, tolerance: OutputTolerance) -> float | None:
+    """From which movement on the batch is worth a note: abs_tol, or max_nrmse as a share of the output's range."""
+    if tolerance.abs_tol is not None or tolerance.max_nrmse is None or output["high"] is None or output["low"] is None:
+        return tolerance.abs_tol
+    return tolerance.max_nrmse * float(output["high"] - output["low"])
+
+
+def _decisions(details: Tree, params: Parity) -> Iterator[str]:
+    decisions, judged, probabilities = details["decisions"], details["judged"], details["probabilities"]
+    if params.threshold is not None and judged["threshold"] is None:
+        yield f"parity.threshold is set, but no output has one or two scores per row; {judged['decision']} decides."
+    if decisions["confident_flips"]:
+        yield (
+            f"{decisions['confident_flips']} of {decisions['flips']} flips are confident: "
+            "fp32 was sure by a margin of 0.1 or more."
+        )
+    before, after = probabilities["ece_fp32"], probabilities["ece_int8"]
+    if before is not None and after is not None and abs(after - before) > CONFIDENCE_SHIFT:
+        yield f"The confidence error of the probabilities goes from {before:.3f} to {after:.3f}."
+
+
+def _changed_values(details: Tree) -> Iterator[str]:
+    floats = any(output["is_float"] and output["values"] for output in details["outputs"].values())
+    label = details["judged"]["decision"].removeprefix("label output ")
+    for name, output in details["outputs"].items():
+        if floats and not output["is_float"] and name != label and output["values_changed"]:
+            yield f"{output['values_changed']} of {output['values']} values of '{name}' changed."

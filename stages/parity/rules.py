@@ -1,0 +1,163 @@
+"""The rules: figures of `metrics/details/parity.json` held against the tolerances of params.yaml. Nothing is measured.
+
+The figures are those that the file holds, rounded as they are there: the stage and a later trial of other tolerances
+so come to the same verdict.
+"""
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stages.common.base.errors import ParamsError
+from stages.common.base.files import rounded
+from stages.common.base.params import OutputTolerance, Parity
+from stages.common.compare.flips import needed
+from stages.common.rule import Outcome, Rule
+
+CONSTANT_RULES = ("shape", "nonfinite", "equal")
+"""Rules that no key turns off."""
+
+QUANTILE = 0.99
+"""Where no judged sample exceeds abs_tol, that bounds this quantile of all samples once there are enough."""
+
+OVERFLOW = "beyond what float64 holds"
+
+Tree = Mapping[str, Any]
+
+
+def evaluate_rules(details: Tree, params: Parity) -> list[Rule]:
+    """All rules that apply, in the order in which they are shown.
+
+    Args:
+        details: the tree of `metrics/details/parity.json`; only its figures are read.
+        params: the tolerances.
+
+    Raises:
+        ParamsError: `parity.outputs` names an output that the model does not have.
+    """
+    outputs: Mapping[str, Tree] = details["outputs"]
+    _check_names(outputs, params)
+    rules = [rule for name, output in outputs.items() for rule in _unconditional(name, output)]
+    for name, output in outputs.items():
+        if output.get("values_compared"):
+            rules += _distances(name, output, tolerance_of(name, output["kind"], params))
+    if not any(output["is_float"] and output["values"] for output in outputs.values()) and not params.max_flip_rate:
+        # Without a float value and without a rule on flips, only equality proves anything.
+        rules += [_equal(name, output) for name, output in outputs.items()]
+    if params.max_flip_rate is not None:
+        rules.append(_flip_rate(details, params.max_flip_rate))
+    if params.max_task_drop is not None:
+        rules.append(_task_drop(details, params.max_task_drop))
+    return rules
+
+
+def tolerance_of(name: str, kind: str, params: Parity) -> OutputTolerance:
+    """The tolerances of one output: its own, all of them, or those that params give outputs of its kind."""
+    own = params.outputs.get(name)
+    if own is not None:
+        return own
+    probabilities = kind == "probabilities"
+    return OutputTolerance(
+        abs_tol=params.abs_tol if probabilities else None,
+        mean_tol=params.mean_tol if probabilities else None,
+        max_nrmse=None if probabilities else params.max_nrmse,
+        min_sqnr_db=params.min_sqnr_db,
+        min_cosine=params.min_cosine,
+    )
+
+
+def samples_needed(details: Tree, params: Parity) -> dict[str, int]:
+    """By rule, how many samples it takes to prove with 95 % confidence what the rule asks for."""
+    numbers = {}
+    if any(
+        output.get("values_compared") and tolerance_of(name, output["kind"], params).abs_tol is not None
+        for name, output in details["outputs"].items()
+    ):
+        numbers["abs_tol"] = needed(1 - QUANTILE)
+    if params.max_flip_rate is not None:
+        numbers["max_flip_rate"] = needed(params.max_flip_rate)
+    return numbers
+
+
+def _check_names(outputs: Tree, params: Parity) -> None:
+    for name in params.outputs:
+        if name not in outputs:
+            near = difflib.get_close_matches(name, outputs, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(outputs)}."
+            raise ParamsError(f"params.yaml: parity.outputs.{name} is not an output of the model; {hint}")
+
+
+def _held(name: str, output: str, value: float | None, limit: float, message: str = "", **more: Any) -> Rule:
+    """A rule with a limit; the value of one that begins with `min_` must reach it, of another must not exceed it."""
+    if value is None:
+        return Rule(name, None, limit, None, Outcome.FAILED, output, message or OVERFLOW, **more)
+    margin = rounded(value - limit if name.startswith("min_") else limit - value, 6)
+    outcome = Outcome.PASSED if (value >= limit if name.startswith("min_") else value <= limit) else Outcome.FAILED
+    if not math.isfinite(value):
+        return Rule(name, str(value), limit, None, outcome, output, message, **more)
+    return Rule(name, value, limit, margin, outcome, output, message, **more)
+
+
+def _unconditional(name: str, output: Tree) -> Iterator[Rule]:
+    if mismatched := output["shape_mismatches"]:
+        message = f"shapes differ for {mismatched} samples, e.g. {output['shape_mismatch']}"
+        yield Rule("shape", mismatched, 0, -mismatched, Outcome.FAILED, name, message)
+    if not output["is_float"] or not output["values"]:
+        return
+    differing = output["nonfinite_samples"]
+    if not differing:
+        yield Rule("nonfinite", 0, 0, 0, Outcome.PASSED, name)
+        return
+    first = output["nonfinite_first"]
+    listed = ", ".join(map(str, first[:10])) + (", ..." if differing > 10 else "")
+    message = f"NaN or infinity on one side only, samples {listed}"
+    yield Rule("nonfinite", differing, 0, -differing, Outcome.FAILED, name, message, first[0])
+
+
+def _distances(name: str, output: Tree, tolerance: OutputTolerance) -> Iterator[Rule]:
+    still = output["max_abs"] == 0
+    if tolerance.abs_tol is not None:
+        yield _held("abs_tol", name, output["max_abs"], tolerance.abs_tol, sample=output["worst_sample"])
+    if tolerance.mean_tol is not None:
+        yield _held("mean_tol", name, output["mean_abs"], tolerance.mean_tol)
+    if tolerance.max_nrmse is not None:
+        message = "" if output["nrmse"] is not None else output["nrmse_reason"]
+        yield _held("max_nrmse", name, output["nrmse"], tolerance.max_nrmse, message)
+    if tolerance.min_sqnr_db is not None:
+        value, message = output["sqnr_db"], ""
+        if value is None and still:
+            value = math.inf
+        elif value is None:
+            message = "fp32 answers nothing but zeros, or the noise exceeds what float64 holds"
+        yield _held("min_sqnr_db", name, value, tolerance.min_sqnr_db, message)
+    if tolerance.min_cosine is not None and output["min_cosine"] is not None:
+        yield _held("min_cosine", name, output["min_cosine"], tolerance.min_cosine, sample=output["min_cosine_sample"])
+
+
+def _equal(name: str, output: Tree) -> Rule:
+    changed = output["values_changed"]
+    passed = not changed and not output["shape_mismatches"]
+    message = "" if output["values"] else "empty on both sides"
+    outcome = Outcome.PASSED if passed else Outcome.FAILED
+    return Rule("equal", changed, 0, -changed, outcome, name, message, output["worst_sample"])
+
+
+def _flip_rate(details: Tree, limit: float) -> Rule:
+    decisions, decider = details["decisions"], details["judged"]["decision"]
+    bound = decisions["flip_rate_high95"]
+    if bound is None:
+        message = "no output holds a decision: set parity.threshold, or parity.max_flip_rate to null"
+        return _held("max_flip_rate", "", None, limit, message)
+    message = f"{decisions['flips']} flips in {decisions['count']}; the value is the 95 % upper bound"
+    if decisions["count"] < needed(limit):
+        message = f"insufficient samples: {decisions['count']}; it takes {needed(limit)} without a flip"
+    return _held("max_flip_rate", decider, bound, limit, message, sample=decisions["first_flip"])
+
+
+def _task_drop(details: Tree, limit: float) -> Rule:
+    task = details["task"]
+    if task["fp32"] is None or task["int8"] is None:
+        message = f"{task['reason']}: give labels, or set parity.max_task_drop to null"
+        return _held("max_task_drop", "", None, limit, message)
+    return _held("max_task_drop", task["metric"], task["fp32"] - task["int8"], limit, task["chance"])

@@ -1,0 +1,159 @@
+"""What a person reads: the outputs, the rules, after a miss the cause and what to try, then one sentence."""
+
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from stages.common.rule import Outcome, Rule
+from stages.parity.judge import ParityResult
+
+WIDTH = 160
+NAME = 40
+MANY = 8
+NOTES = 4
+
+Tree = Mapping[str, Any]
+
+
+def render(result: ParityResult) -> str:
+    """All of it, without a trailing newline. No line is wider than `WIDTH`, except commands to copy."""
+    parts = [_outputs(result.figures["outputs"]), "\n".join(_lines(result)), _rules(result.rules)]
+    if not result.passed:
+        parts += _cause(result)
+    parts.append("\n".join(_wrapped(f"Note: {note}") for note in result.notes[:NOTES]))
+    return "\n\n".join(part for part in [*parts, _conclusion(result)] if part)
+
+
+def _outputs(outputs: Mapping[str, Tree]) -> str:
+    """The outputs; of many, those that moved most. Columns that no output has are left out."""
+    shown = list(outputs.items())
+    if len(shown) > MANY:
+        shown = sorted(shown, key=lambda item: -(item[1].get("max_of_range") or 0.0))[:MANY]
+    header = ("output", "kind", "max", "p99", "mean", "NRMSE", "SQNR dB", "min cosine", "equal")
+    keys = ("max_abs", "p99_abs", "mean_abs", "nrmse", "sqnr_db", "min_cosine")
+    rows = [
+        (_name(name), output["kind"], *(_number(output.get(key)) for key in keys), _equal(output))
+        for name, output in shown
+    ]
+    used = [column for column in range(len(header)) if any(row[column] for row in rows)]
+    table = _table([[row[column] for column in used] for row in rows], [header[column] for column in used])
+    hidden = len(outputs) - len(shown)
+    return table + (f"\nand {hidden} outputs that moved less" if hidden else "")
+
+
+def _equal(output: Tree) -> str:
+    if output["is_float"] or not output["values"]:
+        return ""
+    return f"{1 - output['values_changed'] / output['values']:.2%}"
+
+
+def _lines(result: ParityResult) -> Iterator[str]:
+    figures = result.figures
+    judged, decisions, task = figures["judged"], figures["decisions"], figures["task"]
+    if decisions["count"]:
+        margins = decisions["confident_flips"] is not None
+        detail = (
+            f" ({decisions['confident_flips']} confident, {decisions['tie_flips']} ties excluded)" if margins else ""
+        )
+        yield (
+            f"Decisions ({_name(judged['decision'])}): {decisions['flips']} of {decisions['count']} flip{detail}; "
+            f"at most {decisions['flip_rate_high95']:.2%} of all, at 95 % confidence."
+        )
+    if task["fp32"] is not None and task["int8"] is not None:
+        chance = f": {task['chance']}" if task["chance"] else ""
+        yield f"Task ({task['metric']}): {task['fp32']:.4f} in fp32, {task['int8']:.4f} in int8{chance}."
+
+
+def _rules(rules: Sequence[Rule]) -> str:
+    """The rules with a limit to speak of; of many, those that are missed and the closest of each kind."""
+    listed = [rule for rule in rules if rule.name != "nonfinite" or rule.failed]
+    shown = listed
+    if len(listed) > 2 * MANY:
+        closest: dict[str, Rule] = {}
+        for rule in sorted(listed, key=lambda rule: math.inf if rule.margin is None else rule.margin):
+            closest.setdefault(rule.name, rule)
+        failed = [rule for rule in listed if rule.failed]
+        shown = [rule for rule in listed if rule in failed[: 2 * MANY] or rule in closest.values()]
+    if not shown:
+        return ""
+    rows = [
+        (
+            rule.name,
+            _name(rule.output),
+            _number(rule.value),
+            _number(rule.limit),
+            _number(rule.margin),
+            "" if rule.sample is None else str(rule.sample),
+            "ok" if rule.outcome is Outcome.PASSED else "MISS",
+        )
+        for rule in shown
+    ]
+    lines = [_table(rows, ("rule", "of", "value", "limit", "margin", "sample", ""))]
+    if len(shown) < len(listed):
+        lines.append(f"and {len(listed) - len(shown)} rules more")
+    lines += [_wrapped(f"{rule.name}{_of(rule)}: {rule.message}.") for rule in shown if rule.message]
+    return "\n".join(lines)
+
+
+def _of(rule: Rule) -> str:
+    return f" of {_name(rule.output)}" if rule.output else ""
+
+
+def _cause(result: ParityResult) -> Iterator[str]:
+    if worst := result.figures["worst"]:
+        rows = [
+            (str(row["sample"]), _name(row["output"]), str(row["position"]), _value(row["fp32"]), _value(row["int8"]))
+            for row in worst
+        ]
+        yield "Worst samples:\n" + _table(rows, ("sample", "output", "position", "fp32", "int8"))
+    if result.outliers:
+        far = [(_name(row["input"]), str(row["position"]), str(row["sample"]), *_far(row)) for row in result.outliers]
+        header = ("input", "feature", "sample", "value", "median", "robust z")
+        yield "Input features far outside the rest, in these samples or in their batches:\n" + _table(far, header)
+    if result.advice:
+        yield "Try:\n" + "\n".join(
+            f"{number}. {advice['command']}\n   {advice['effect']}"
+            for number, advice in enumerate(result.advice, start=1)
+        )
+
+
+def _far(row: Tree) -> tuple[str, str, str]:
+    z = "constant elsewhere" if row["z"] is None else f"{row['z']:.0f}"
+    return _number(row["value"]), _number(row["median"]), z
+
+
+def _conclusion(result: ParityResult) -> str:
+    judged = result.figures["judged"]
+    samples = judged["samples"]
+    where = f"{samples} sample{'s' * (samples != 1)} in batches of {judged['batch']}, on {judged['isa']}"
+    if result.passed:
+        proof = ", but this proves nothing" if result.vacuous else ""
+        return f"Parity holds on {where}{proof}."
+    missed = list(dict.fromkeys(f"{rule.name}{_of(rule)}" for rule in result.rules if rule.failed))
+    more = f" and {len(missed) - 3} more" if len(missed) > 3 else ""
+    return _wrapped(f"Parity is missed on {where}: {', '.join(missed[:3])}{more}.")
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
+    return str(tabulate(rows, header, tablefmt="simple", disable_numparse=True))
+
+
+def _name(text: str) -> str:
+    """A name, its middle left out where it is too long for a table."""
+    half = (NAME - 3) // 2
+    return text if len(text) <= NAME else f"{text[:half]}...{text[-half:]}"
+
+
+def _number(value: float | str | None) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:.3g}"
+
+
+def _value(value: object) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

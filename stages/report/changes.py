@@ -1,0 +1,257 @@
+"""What changed between two revisions, and whether a change is more than noise. Pure functions over their figures.
+
+A figure that the same inputs always give again (sizes, differences of answers) changes for a reason. A measured one
+is noise until shown otherwise: a speed-up is better or worse where the two 95 % intervals do not overlap; a count of
+samples where exact 95 % intervals of its share do not; milliseconds and memory beyond what repeats of one model show.
+A model whose file is the same in both is neither better nor worse, whatever was measured.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+from scipy.special import betaincinv
+
+from stages.report.revision import Revision
+
+
+class Noise(StrEnum):
+    """What can move a figure besides a change of the model."""
+
+    NOTHING = "nothing"
+    MACHINE = "machine"
+    SAMPLES = "samples"
+
+
+class Mark(StrEnum):
+    """What a change means."""
+
+    NONE = ""
+    BETTER = "better"
+    WORSE = "worse"
+    NOISE = "within noise"
+    SAME_MODEL = "same model"
+    NOT_COMPARED = "not compared"
+
+
+REPEATS = {"latency": 0.35, "load": 0.25, "memory": 0.03}
+"""How far apart two runs of one model on one machine were found, at most, as a share (docs/report.md, Noise)."""
+
+MEMORY_STEP_MB = 1.1
+"""Resident memory comes in pages and arenas: repeats of one model differ by up to 1 MiB whatever its size."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row of the comparison.
+
+    Attributes:
+        group: the part of the table that it stands in.
+        label: for a person.
+        stage: whose headlines hold it.
+        key: in that file, joined with dots.
+        unit: of the value.
+        better: the direction that a reviewer hopes for.
+        noise: what can move it besides the model.
+        models: which of the two models it depends on.
+        headline: it stands in the open part of the table even where nothing changed.
+    """
+
+    group: str
+    label: str
+    stage: str
+    key: str
+    unit: str = ""
+    better: Literal["lower", "higher", "neither"] = "lower"
+    noise: Noise = Noise.NOTHING
+    models: Sequence[str] = ("fp32", "int8")
+    headline: bool = False
+
+    def of(self, revision: Revision) -> Any:
+        """The value, or None where it is unknown."""
+        return revision.value(self.stage, self.key)
+
+
+SPEEDUP = Figure(
+    "Latency", "speed-up (95 % interval)", "bench", "speedup.ratio", "×", "higher", Noise.MACHINE, headline=True
+)
+
+FIGURES = (
+    Figure("Decision", "gate open", "gate", "open", better="neither", headline=True),
+    Figure("Decision", "deploy", "gate", "deploy", better="neither", headline=True),
+    Figure("Size", "INT8 file", "quantize", "size.int8_mb", "MB", headline=True),
+    Figure("Size", "fp32 file", "quantize", "size.fp32_mb", "MB"),
+    Figure("Size", "times smaller", "quantize", "size.times_smaller", "×", "higher"),
+    Figure("Size", "nodes that can be quantized", "quantize", "nodes.quantizable", better="neither"),
+    Figure("Size", "nodes quantized", "quantize", "nodes.quantized", better="neither"),
+    Figure("Size", "nodes kept in float", "quantize", "nodes.kept_float", better="neither"),
+    SPEEDUP,
+    Figure(
+        "Latency", "INT8, median call", "bench", "latency.int8_p50_ms", "ms", "lower", Noise.MACHINE, ("int8",), True
+    ),
+    Figure("Latency", "fp32, median call", "bench", "latency.fp32_p50_ms", "ms", "lower", Noise.MACHINE, ("fp32",)),
+    Figure("Latency", "INT8, load", "bench", "load.int8_ms", "ms", "lower", Noise.MACHINE, ("int8",)),
+    Figure("Latency", "fp32, load", "bench", "load.fp32_ms", "ms", "lower", Noise.MACHINE, ("fp32",)),
+    Figure("Memory", "INT8", "bench", "memory.int8_mb", "MB", "lower", Noise.MACHINE, ("int8",), True),
+    Figure("Memory", "fp32", "bench", "memory.fp32_mb", "MB", "lower", Noise.MACHINE, ("fp32",)),
+    Figure("Answers", "parity passed", "parity", "passed", better="neither", headline=True),
+    Figure("Answers", "largest difference", "parity", "diff.max_abs", headline=True),
+    Figure("Answers", "mean difference", "parity", "diff.mean_abs"),
+    Figure("Answers", "normalized RMS error", "parity", "diff.nrmse"),
+    Figure("Answers", "signal to quantization noise", "parity", "diff.sqnr_db", "dB", "higher"),
+    Figure("Answers", "smallest cosine similarity", "parity", "diff.min_cosine", better="higher"),
+    Figure("Answers", "decisions flipped", "parity", "decisions.flips", noise=Noise.SAMPLES, headline=True),
+    Figure("Answers", "flip rate, 95 % bound", "parity", "decisions.flip_rate_high95", noise=Noise.SAMPLES),
+    Figure("Answers", "task metric of INT8", "parity", "task.int8", better="higher", noise=Noise.SAMPLES),
+    Figure("Answers", "task metric of fp32", "parity", "task.fp32", "", "higher", Noise.SAMPLES, ("fp32",)),
+    Figure("Answers", "batch effect, largest difference", "parity", "batch_effect.max_abs"),
+    Figure("Answers", "weights saturating, share", "quantize", "saturation.share"),
+    Figure("Answers", "samples judged", "parity", "judged.samples", better="neither"),
+    Figure("Export", "drift, largest difference", "export", "drift.max_abs", models=("fp32",)),
+    Figure("Export", "drift, decisions flipped", "export", "drift.flips", models=("fp32",)),
+    Figure("Export", "evaluation samples", "export", "eval.samples", better="neither"),
+)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under what two revisions were measured, where they differ.
+
+    Attributes:
+        timing: sentences; empty where milliseconds and memory may be compared.
+        judging: sentences; empty where answers may be compared.
+        same_models: which of `fp32` and `int8` are the same file in both.
+    """
+
+    timing: Sequence[str]
+    judging: Sequence[str]
+    same_models: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A figure in both revisions.
+
+    Attributes:
+        figure: which.
+        then: its value in the base.
+        now: its value here.
+        mark: what the change means.
+    """
+
+    figure: Figure
+    then: Any
+    now: Any
+    mark: Mark
+
+    @property
+    def moved(self) -> bool:
+        """Whether a reviewer must see it."""
+        return self.then != self.now and self.mark in (Mark.NONE, Mark.BETTER, Mark.WORSE)
+
+
+def conditions(base: Revision, head: Revision) -> Conditions:
+    """Hold against each other under what the two were measured."""
+    timing, judging = [], []
+    if base.machine_id is None or base.machine_id != head.machine_id:
+        timing.append(f"The base was timed on {'an unknown' if base.machine_id is None else 'another'} machine.")
+    for key, label in (("batch", "samples in a call"), ("threads", "threads")):
+        then, now = (side.detail("bench", f"measured.{key}") for side in (base, head))
+        if then != now and None not in (then, now):
+            timing.append(f"The base was timed with another number of {label}: {then}, here {now}.")
+    for key, label in (("batch", "batch size"), ("isa", "instruction set"), ("samples", "number of samples")):
+        then, now = (_judged(side, key) for side in (base, head))
+        if then != now and None not in (then, now):
+            judging.append(f"The base was judged with another {label}: {then}, here {now}.")
+    return Conditions(timing, judging, [model for model in ("fp32", "int8") if _same(base, head, model)])
+
+
+def changes(base: Revision, head: Revision, context: Conditions) -> list[Change]:
+    """All figures, in their order; those that neither side knows are left out."""
+    pairs = [(figure, figure.of(base), figure.of(head)) for figure in FIGURES]
+    return [
+        Change(figure, then, now, mark(figure, base, head, context))
+        for figure, then, now in pairs
+        if then is not None or now is not None
+    ]
+
+
+def mark(figure: Figure, base: Revision, head: Revision, context: Conditions) -> Mark:
+    """What the change of one figure means."""
+    then, now = figure.of(base), figure.of(head)
+    if figure.noise is Noise.MACHINE and context.timing:
+        return Mark.NOT_COMPARED
+    if then == now or not (_number(then) and _number(now)):
+        return Mark.NONE
+    if figure.stage in ("parity", "bench") and set(figure.models) <= set(context.same_models):
+        return Mark.NONE if context.judging and figure.stage == "parity" else Mark.SAME_MODEL
+    if figure.better == "neither" or (figure.stage == "parity" and context.judging):
+        return Mark.NONE
+    if not _beyond_noise(figure, base, head, context):
+        return Mark.NOISE
+    return Mark.BETTER if (now < then) == (figure.better == "lower") else Mark.WORSE
+
+
+def speedup_mark(then: Sequence[float], now: Sequence[float]) -> Mark:
+    """Compare two 95 % intervals, each (low, high), of a speed-up."""
+    if now[0] > then[1]:
+        return Mark.BETTER
+    return Mark.WORSE if now[1] < then[0] else Mark.NOISE
+
+
+def _beyond_noise(figure: Figure, base: Revision, head: Revision, context: Conditions) -> bool:
+    then, now = figure.of(base), figure.of(head)
+    if figure.noise is Noise.NOTHING:
+        return True
+    if figure.noise is Noise.SAMPLES:
+        return _shares_differ(figure, base, head)
+    fp32_is_control = figure.key == "latency.int8_p50_ms" and "fp32" in context.same_models
+    if figure.key == SPEEDUP.key or fp32_is_control:
+        # Both models take turns in one process, so the ratio is free of what slows the machine; where fp32 is the same
+        # file in both revisions, INT8 became faster exactly where the ratio grew.
+        ends = [[side.value("bench", f"speedup.{end}") for end in ("low95", "high95")] for side in (base, head)]
+        return all(map(_number, ends[0] + ends[1])) and speedup_mark(ends[0], ends[1]) is not Mark.NOISE
+    step = MEMORY_STEP_MB if figure.key.startswith("memory.") else 0.0
+    return bool(abs(now - then) > max(step, REPEATS[figure.key.split(".")[0]] * max(abs(then), abs(now))))
+
+
+def _shares_differ(figure: Figure, base: Revision, head: Revision) -> bool:
+    """Whether the exact 95 % intervals of two shares of samples do not overlap; only accuracy is such a share."""
+    if figure.key.startswith("task.") and not all(
+        side.detail("parity", "task.metric") == "accuracy" for side in (base, head)
+    ):
+        return False
+    intervals = []
+    for side in (base, head):
+        samples = side.value("parity", "judged.samples")
+        if not samples:
+            return False
+        share = side.value("parity", figure.key) if figure.key.startswith("task.") else None
+        count = side.value("parity", "decisions.flips") if share is None else round(share * samples)
+        if count is None:
+            return False
+        intervals.append(binomial_interval(count, samples))
+    (low, high), (other_low, other_high) = intervals
+    return high < other_low or other_high < low
+
+
+def binomial_interval(count: int, samples: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share (Clopper and Pearson 1934), from 0 to 1."""
+    low = 0.0 if count == 0 else float(betaincinv(count, samples - count + 1, 0.025))
+    high = 1.0 if count == samples else float(betaincinv(count + 1, samples - count, 0.975))
+    return low, high
+
+
+def _judged(side: Revision, key: str) -> Any:
+    value = side.detail("parity", f"judged.{key}")
+    return side.value("parity", f"judged.{key}") if value is None else value
+
+
+def _same(base: Revision, head: Revision, model: str) -> bool:
+    digest = head.model_hash(model)
+    return digest is not None and digest == base.model_hash(model)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,164 @@
+"""Drawing with Vega-Lite through vl-convert, without browser or network: themes, scales, and the plot both pages share.
+
+A colour in a specification is a token such as `@ink`, which a theme replaces: hexadecimal for a PNG, a CSS variable
+for an SVG inside a page.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import vl_convert
+
+Spec = dict[str, Any]
+Theme = Literal["light", "dark", "page"]
+
+TOKENS = ("ink", "grid", "base", "int8", "fp32", "limit")
+_HEX = {
+    "light": ("#1f2328", "#d1d9e0", "#818b98", "#0969da", "#bc4c00", "#cf222e"),
+    "dark": ("#f0f6fc", "#3d444d", "#9198a1", "#4493f8", "#f0883e", "#f85149"),
+}
+WIDTH, HEIGHT = 330, 210
+VERSION = "5.20"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture.
+
+    Attributes:
+        name: of its file.
+        alt: what it shows, for who cannot see it.
+        spec: in Vega-Lite.
+    """
+
+    name: str
+    alt: str
+    spec: Spec
+
+    def svg(self) -> str:
+        """An SVG on one line whose colours are CSS variables named after the tokens."""
+        text = vl_convert.vegalite_to_svg(_themed(self.spec, "page"), vl_version=VERSION)
+        return " ".join(str(text).splitlines())
+
+    def png(self, theme: Theme) -> bytes:
+        """A PNG with a transparent background, at twice the size for sharp text."""
+        data: bytes = vl_convert.vegalite_to_png(_themed(self.spec, theme), vl_version=VERSION, scale=2)
+        return data
+
+
+def pareto(rows: Sequence[Mapping[str, Any]], title: str, x_title: str, kinds: Sequence[str]) -> Spec:
+    """Points with intervals, named; rows have kind, x, y, low, high, size, label (on hover) and name (beside it)."""
+    x = {"field": "x", "type": "quantitative", "title": x_title, "axis": {"tickCount": 5}}
+    hue = color_by("kind", kinds)
+    size = {"field": "size", "type": "quantitative", "legend": None, "scale": {"range": [40, 320], "zero": True}}
+    middle = (min(row["x"] for row in rows) + max(row["x"] for row in rows)) / 2
+    sides = [("left", 10, f"datum.x <= {middle}"), ("right", -10, f"datum.x > {middle}")]
+    return plot(
+        title,
+        [
+            {
+                "mark": {"type": "rule", "strokeWidth": 1.5},
+                "encoding": {"x": x, "y": scale("low", "speed-up"), "y2": {"field": "high"}, "color": hue},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "opacity": 0.9},
+                "encoding": {
+                    "x": x,
+                    "y": scale("y", "speed-up"),
+                    "size": size,
+                    "color": hue,
+                    "description": {"field": "label"},
+                },
+            },
+            *(
+                {
+                    "transform": [{"filter": condition}],
+                    "mark": {"type": "text", "align": align, "dx": dx, "dy": -9, "color": "@ink"},
+                    "encoding": {"x": x, "y": scale("y", "speed-up"), "text": {"field": "name"}},
+                }
+                for align, dx, condition in sides
+            ),
+        ],
+        rows,
+    )
+
+
+def scale(field: str, title: str) -> Spec:
+    return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False, "nice": True}}
+
+
+def log(field: str, title: str, values: Sequence[float], label: str) -> Spec:
+    """A logarithmic scale that ends at powers of ten, with a tick at each, or at every other where there are many."""
+    ends = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    ticks = [10.0**power for power in range(ends[0], ends[1] + 1)]
+    axis = {"values": ticks, "format": label, "labelOverlap": "greedy"}
+    scale = {"type": "log", "domain": [ticks[0], ticks[-1]]}
+    return {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": axis}
+
+
+def color_by(field: str, domain: Sequence[str]) -> Spec:
+    tokens = {"base": "@base", "this": "@int8", "INT8": "@int8", "fp32": "@fp32"}
+    scale = {"domain": list(domain), "range": [tokens[name] for name in domain]}
+    legend = {"orient": "top", "title": None, "symbolType": "stroke", "symbolStrokeWidth": 3}
+    return {"field": field, "type": "nominal", "scale": scale, "legend": legend if len(domain) > 1 else None}
+
+
+def line_at(value: float, axis: Literal["x", "y"], color: str = "@grid", label: str = "") -> Spec:
+    rule: Spec = {
+        "data": {"values": [{}]},
+        "mark": {"type": "rule", "strokeWidth": 1.5, "strokeDash": [5, 3], "color": color},
+        "encoding": {axis: {"datum": value}},
+    }
+    if not label:
+        return rule
+    text = {"type": "text", "align": "right", "dx": -4, "dy": 8, "baseline": "top", "color": color, "text": label}
+    return {
+        "data": rule["data"],
+        "layer": [rule, {"mark": text, "encoding": {axis: {"datum": value}, "y": {"value": 0}}}],
+    }
+
+
+def plot(title: str, layers: Sequence[Spec], rows: Sequence[Mapping[str, Any]]) -> Spec:
+    axis = {
+        "labelColor": "@ink",
+        "titleColor": "@ink",
+        "gridColor": "@grid",
+        "domainColor": "@grid",
+        "tickColor": "@grid",
+    }
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "background": None,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "title": title,
+        "data": {"values": list(rows)},
+        "layer": list(layers),
+        "config": {
+            "font": "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif",
+            "axis": {
+                **axis,
+                "gridOpacity": 0.6,
+                "labelFontSize": 12,
+                "titleFontSize": 12,
+                "titleFontWeight": "normal",
+                "offset": 5,
+            },
+            "legend": {"labelColor": "@ink", "titleColor": "@ink", "labelFontSize": 12, "titleFontSize": 12},
+            "title": {"color": "@ink", "fontSize": 14, "anchor": "start"},
+            "text": {"fontSize": 12},
+            "view": {"stroke": None},
+        },
+    }
+
+
+def _themed(spec: Spec, theme: Theme) -> Spec:
+    colors = [f"var(--{token})" for token in TOKENS] if theme == "page" else _HEX[theme]
+    text = json.dumps(spec)
+    for token, color in zip(TOKENS, colors, strict=True):
+        text = text.replace(f'"@{token}"', f'"{color}"')
+    themed: Spec = json.loads(text)
+    return themed

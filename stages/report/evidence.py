@@ -1,0 +1,157 @@
+"""Sections of the report that show evidence: conditions, batch sizes, what was quantized, worst samples, notes."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stages.report.changes import Mark, speedup_mark
+from stages.report.revision import DETAILS, Revision, flat, lookup
+from stages.report.stage import Comparison
+from stages.report.text import UNKNOWN, bullets, code, escape, folded, number, plural, table
+
+NAMES_SHOWN = 5
+WORST_SHOWN = 10
+
+
+def conditions(head: Revision) -> str:
+    """On what, where and how the figures were made, in a sentence each."""
+    parity, bench = head.details["parity"], head.details["bench"]
+    samples = lookup(parity, "judged.samples") or head.value("parity", "judged.samples")
+    lines = []
+    if samples is not None:
+        batch, isa = (lookup(parity, f"judged.{key}") for key in ("batch", "isa"))
+        lines.append(f"Answers judged on {plural(samples, 'sample')}{_at(batch)}{f' on {escape(isa)}' if isa else ''}.")
+    batch, threads = (lookup(bench, f"measured.{key}") for key in ("batch", "threads"))
+    with_threads = f" with {plural(threads, 'thread')}" if threads else ""
+    lines.append(f"Timed{_at(batch)}{with_threads} on {machine(head)}.")
+    return " ".join(lines)
+
+
+def _at(batch: int | None) -> str:
+    return "" if batch is None else f" in batches of {batch}"
+
+
+def machine(side: Revision) -> str:
+    """CPU, instruction set, cores and ONNX Runtime of one side."""
+    model, isa, cores = (side.value("host", f"cpu.{key}") for key in ("model", "isa", "cores"))
+    parts = [escape(part) for part in (model, isa) if part]
+    parts += [plural(cores, "core")] if isinstance(cores, int) else []
+    runtime = side.value("host", "onnxruntime")
+    parts += [f"ONNX Runtime {escape(runtime)}"] if runtime else []
+    identity = f"machine {code(side.machine_id)}" if side.machine_id else "an unknown machine"
+    return f"{', '.join(parts)} ({identity})" if parts else identity
+
+
+def batches(head: Revision, comparison: Comparison | None) -> list[str]:
+    """Every batch size that bench measured, beside the base's where both were timed alike."""
+    timed = {row.get("batch"): row for row in head.detail("bench", "batches") or [] if isinstance(row, Mapping)}
+    if not timed:
+        return []
+    comparable = comparison is not None and not comparison.conditions.timing
+    before: dict[Any, Mapping[str, Any]] = {}
+    if comparison and comparable:
+        before = {row.get("batch"): row for row in comparison.base.detail("bench", "batches") or []}
+    same = comparison is not None and {"fp32", "int8"} <= set(comparison.conditions.same_models)
+    rows = []
+    for batch, row in timed.items():
+        if "not_measured" in row:
+            rows.append(
+                (number(batch), UNKNOWN, UNKNOWN, escape(row["not_measured"]), UNKNOWN, *(("", "") if before else ()))
+            )
+            continue
+        base = [_speedup(before.get(batch)), _batch_mark(before.get(batch), row, same)] if before else []
+        times = [number(row.get(f"{model}_p50_ms"), "ms") for model in ("fp32", "int8")]
+        rows.append((number(batch), *times, _speedup(row), escape(row.get("verdict") or UNKNOWN), *base))
+    header = ("batch", "fp32", "INT8", "speed-up (95 % interval)", "verdict", *(("base", "") if before else ()))
+    return [folded(f"Speed at {plural(len(rows), 'batch size')}", table(header, rows))]
+
+
+def _speedup(row: Mapping[str, Any] | None) -> str:
+    if row is None or row.get("speedup") is None:
+        return UNKNOWN
+    return f"{number(row['speedup'], '×')} ({number(row.get('low95'))} to {number(row.get('high95'))})"
+
+
+def _batch_mark(before: Mapping[str, Any] | None, row: Mapping[str, Any], same: bool) -> str:
+    ends = [[side.get(end) for end in ("low95", "high95")] for side in (before or {}, row)]
+    if None in ends[0] + ends[1]:
+        return ""
+    return str(Mark.SAME_MODEL if same else speedup_mark(ends[0], ends[1]))  # type: ignore[arg-type]
+
+
+def quantization(head: Revision) -> list[str]:
+    """What was quantized and how, what stayed float and why."""
+    if not head.nodes:
+        return []
+    quantized: dict[tuple[str, str], list[Mapping[str, str]]] = defaultdict(list)
+    kept: dict[tuple[str, str], list[Mapping[str, str]]] = defaultdict(list)
+    for node in head.nodes:
+        if node.get("quantized") == "true":
+            quantized[node.get("op_type", ""), node.get("how", "")].append(node)
+        else:
+            kept[node.get("op_type", ""), node.get("reason", "")].append(node)
+    parts = []
+    if quantized:
+        rows = [(escape(op), escape(how), *_nodes(nodes), _worst_sqnr(nodes)) for (op, how), nodes in quantized.items()]
+        header = ("operator", "how", "nodes", "weights", "names", "lowest weight SQNR")
+        parts += ["**Quantized**", table(header, rows)]
+    if kept:
+        floats = [(escape(op), escape(why), *_nodes(nodes)) for (op, why), nodes in kept.items()]
+        parts += ["**Kept in float**", table(("operator", "why", "nodes", "weights", "names"), floats)]
+    steps = sentences(head.detail("quantize", "steps"))
+    parts += ["**Steps**", bullets(steps)] if steps else []
+    counts = (sum(map(len, group.values())) for group in (quantized, kept))
+    return [folded("What was quantized: {} INT8, {} kept in float".format(*counts), *parts)]
+
+
+def _nodes(nodes: Sequence[Mapping[str, str]]) -> tuple[str, str, str]:
+    names = [code(node.get("node")) for node in nodes[:NAMES_SHOWN]]
+    more = [f"and {len(nodes) - NAMES_SHOWN} more"] if len(nodes) > NAMES_SHOWN else []
+    weights = sum(float(node.get("weight_bytes") or 0) for node in nodes)
+    size = number(weights / 1e6, "MB") if weights >= 1e5 else number(weights / 1e3, "kB")
+    return number(len(nodes)), size, ", ".join([*names, *more])
+
+
+def _worst_sqnr(nodes: Sequence[Mapping[str, str]]) -> str:
+    values = [float(node["weight_sqnr_db"]) for node in nodes if node.get("weight_sqnr_db")]
+    return number(min(values), "dB") if values else UNKNOWN
+
+
+def worst_samples(head: Revision) -> list[str]:
+    """The samples whose answers moved most."""
+    rows = [
+        (
+            escape(row.get("sample", "")),
+            code(row.get("output", "")),
+            escape(row.get("position", "")),
+            *(escape(row.get(key, "")) for key in ("fp32", "int8", "abs_error")),
+        )
+        for row in head.worst[:WORST_SHOWN]
+    ]
+    header = ("sample", "output", "position", "fp32", "INT8", "difference")
+    return [folded(f"{plural(len(rows), 'sample')} that moved most", table(header, rows))] if rows else []
+
+
+def notes(head: Revision) -> list[str]:
+    """What the stages noted, and why a figure is missing."""
+    lines = []
+    for stage in DETAILS:
+        for key in ("warnings", "notes"):
+            lines += [f"{stage}: {sentence}" for sentence in sentences(head.detail(stage, key))]
+        for key, reason in (head.details[stage].get("null_reasons") or {}).items():
+            if key in flat(head.metrics[stage]):
+                lines.append(f"{stage}: {code(key)} was not measured: {escape(reason)}")
+    return [folded(plural(len(lines), "note"), bullets(lines))] if lines else []
+
+
+def sentences(listed: Any) -> list[str]:
+    """A list of sentences, or of records shown as `key: value`, as safe text."""
+    lines = []
+    for entry in listed or []:
+        if isinstance(entry, Mapping):
+            lines.append(
+                ", ".join(f"{escape(key)}: {escape(value)}" for key, value in entry.items() if value is not None)
+            )
+        else:
+            lines.append(escape(entry))
+    return lines

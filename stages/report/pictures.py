@@ -1,0 +1,172 @@
+"""The pictures of a report: speed-up by batch size, speed against error, differences against tolerance, latency."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from stages.report import drawing
+from stages.report.drawing import Picture
+from stages.report.revision import Revision, Rows
+from stages.report.stage import Report
+
+
+def pictures(report: Report) -> list[Picture]:
+    """Those whose figures were measured. The base stands beside them where both sides compare."""
+    comparison = report.comparison
+    sides = [("this", report.head)]
+    if comparison and not comparison.conditions.timing:
+        sides.insert(0, ("base", comparison.base))
+    drawn = [speedup(sides), tradeoff(sides), differences(report, sides), latency(sides)]
+    return [picture for picture in drawn if picture is not None]
+
+
+def speedup(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
+    """Speed-up with its interval over batch sizes, and the line at 1."""
+    rows = [
+        {**{key: row[key] for key in ("batch", "speedup", "low95", "high95")}, "side": name}
+        for name, side in sides
+        for row in side.detail("bench", "batches") or []
+        if isinstance(row, Mapping) and row.get("speedup") is not None
+    ]
+    if not rows:
+        return None
+    for row in rows:
+        row["label"] = f"{row['side']}, batch {row['batch']}: {row['speedup']} ({row['low95']} to {row['high95']})"
+    x = {
+        "field": "batch",
+        "type": "ordinal",
+        "title": "samples in a call",
+        "axis": {"labelAngle": 0},
+        "scale": {"paddingInner": 0.6},
+    }
+    offset = {"field": "side", "sort": ["base", "this"]}
+    color = drawing.color_by("side", [name for name, _ in sides])
+    spec = drawing.plot(
+        "Speed-up with its 95 % interval",
+        [
+            drawing.line_at(1, "y"),
+            {
+                "mark": {"type": "rule", "strokeWidth": 2},
+                "encoding": {
+                    "x": x,
+                    "xOffset": offset,
+                    "y": drawing.scale("low95", "fp32 time / INT8 time"),
+                    "y2": {"field": "high95"},
+                    "color": color,
+                },
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+                "encoding": {
+                    "x": x,
+                    "xOffset": offset,
+                    "y": drawing.scale("speedup", "fp32 time / INT8 time"),
+                    "color": color,
+                    "description": {"field": "label"},
+                },
+            },
+        ],
+        rows,
+    )
+    return Picture("speedup", "Speed-up of INT8 over fp32 by batch size, with 95 % intervals", spec)
+
+
+def tradeoff(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
+    """Speed-up against error; the area of a point is the file's size."""
+    rows = []
+    for name, side in sides:
+        error, size = side.value("parity", "diff.max_abs"), side.value("quantize", "size.int8_mb")
+        ratio, low, high = (side.value("bench", f"speedup.{key}") for key in ("ratio", "low95", "high95"))
+        if None not in (error, size, ratio, low, high):
+            rows.append(_point(f"INT8, {name}", name, (ratio, low, high), error, size))
+    if not rows:
+        return None
+    size = sides[-1][1].value("quantize", "size.fp32_mb")
+    if size is not None:
+        rows.append(_point("fp32", "fp32", (1.0, 1.0, 1.0), 0.0, size))
+    return Picture(
+        "tradeoff",
+        "Speed-up against the largest difference from fp32, with file sizes",
+        drawing.pareto(
+            rows, "Speed, error and size", "largest difference from fp32", [*(name for name, _ in sides), "fp32"]
+        ),
+    )
+
+
+def _point(name: str, kind: str, interval: tuple[float, float, float], error: float, size: float) -> dict[str, Any]:
+    ratio, low, high = interval
+    label = f"{name}: speed-up {ratio} ({low} to {high}), difference {error}, {size} MB"
+    shown = f"{name}, {size:.3g} MB"
+    return {"kind": kind, "x": error, "y": ratio, "low": low, "high": high, "size": size, "label": label, "name": shown}
+
+
+def differences(report: Report, sides: Sequence[tuple[str, Revision]]) -> Picture | None:
+    """Which share of values differs by more than x, by output, with the tolerance as a line."""
+    tolerances = [rule.limit for rule in report.rules if rule.name == "abs_tol"]
+    limits = sorted({float(limit) for limit in tolerances if isinstance(limit, int | float)})
+    judged = sides
+    if report.comparison and not report.comparison.conditions.judging:
+        judged = [("base", report.comparison.base), ("this", report.head)]
+    rows = [row for name, side in judged for row in _survival(name, side.errors)]
+    if not rows:
+        return None
+    floor = max([*limits, *(row["x"] for row in rows)]) / 1e4
+    rows = [row for row in rows if row["x"] >= floor]
+    x = drawing.log("x", "absolute difference from fp32", [row["x"] for row in rows] + limits, "~e")
+    y = drawing.log("y", "share of values that differ more", [row["y"] for row in rows], "~%")
+    outputs = len({row["output"] for row in rows})
+    detail = {"strokeDash": {"field": "output", "title": "output"}} if outputs > 1 else {}
+    layers: list[drawing.Spec] = [
+        {
+            "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2},
+            "encoding": {"x": x, "y": y, "color": drawing.color_by("side", [name for name, _ in judged]), **detail},
+        }
+    ]
+    layers += [drawing.line_at(limit, "x", "@limit", f"tolerance {limit:g}") for limit in limits]
+    spec = drawing.plot("Differences, and the tolerance", layers, rows)
+    return Picture(
+        "differences", "Share of output values that differ from fp32 by more than x, and the tolerance", spec
+    )
+
+
+def _survival(side: str, bins: Rows) -> Iterable[dict[str, Any]]:
+    by_output: dict[str, list[tuple[float, float]]] = {}
+    for row in bins:
+        by_output.setdefault(row["output"], []).append((float(row["low"]), float(row["share"])))
+    for output, shares in by_output.items():
+        above = 0.0
+        for low, share in sorted(shares, reverse=True):
+            above += share
+            if low > 0 and above > 0:
+                yield {"side": side, "output": output, "x": low, "y": min(above, 1.0)}
+
+
+def latency(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
+    """Share of calls that are at least as fast as x, for both models, up to the 99th percentile."""
+    rows = [
+        {"side": name, "model": model, "x": float(row[column]), "y": float(row["quantile"])}
+        for name, side in sides
+        for row in side.latency
+        for model, column in (("fp32", "fp32_ms"), ("INT8", "int8_ms"))
+        if row.get(column)
+    ]
+    if not rows:
+        return None
+    x = {
+        "field": "x",
+        "type": "quantitative",
+        "title": "milliseconds in a call",
+        "scale": {"type": "log", "nice": False},
+    }
+    x["axis"] = {"format": "~g", "tickCount": 6, "labelOverlap": "greedy", "grid": False}
+    y = {"field": "y", "type": "quantitative", "title": "share of calls", "axis": {"format": "%"}}
+    dash = {
+        "field": "side",
+        "legend": {"orient": "top", "title": None},
+        "scale": {"domain": ["this", "base"], "range": [[1, 0], [4, 3]]},
+    }
+    encoding = {"x": x, "y": y, "color": drawing.color_by("model", ["fp32", "INT8"])}
+    if len(sides) > 1:
+        encoding["strokeDash"] = dash
+    mark = {"type": "line", "interpolate": "step-after", "strokeWidth": 2}
+    spec = drawing.plot("Latency of both models", [{"mark": mark, "encoding": encoding}], rows)
+    return Picture("latency", "Distribution of latency of both models at the serving batch", spec)

@@ -1,0 +1,208 @@
+"""The report as Markdown: verdict, what to do next, what changed, every rule, and the evidence folded below."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from stages.common.rule import Outcome, Rule
+from stages.report import evidence
+from stages.report.changes import FIGURES, SPEEDUP, Change, Mark
+from stages.report.revision import Revision
+from stages.report.stage import Comparison, Report
+from stages.report.text import UNKNOWN, block, bullets, code, escape, folded, number, plural, table
+
+MARKS = {
+    Outcome.PASSED: "✅\N{NO-BREAK SPACE}passed",
+    Outcome.FAILED: "❌\N{NO-BREAK SPACE}failed",
+    Outcome.OFF: "off",
+    Outcome.NOT_APPLICABLE: "not applicable",
+}
+RULES_SHOWN = 12
+CHANGE_MARKS = {Mark.BETTER: "🟢\N{NO-BREAK SPACE}better", Mark.WORSE: "🔴\N{NO-BREAK SPACE}worse"}
+
+
+def render(report: Report, pictures: str = "") -> str:
+    """The whole report; the same figures give the same text.
+
+    Args:
+        report: what to show.
+        pictures: HTML that shows them, placed below the figures.
+    """
+    head, comparison = report.head, report.comparison
+    parts = [
+        verdict(head),
+        *_next_command(head),
+        evidence.conditions(head),
+        *_warnings(report),
+        *_rules(report.rules),
+        *(_figures(head) if comparison is None else [*_changes(comparison, head), *_params(comparison.base, head)]),
+        *([pictures] if pictures else []),
+        *evidence.batches(head, comparison),
+        *evidence.quantization(head),
+        *evidence.worst_samples(head),
+        *evidence.notes(head),
+        _footer(report),
+    ]
+    return "\n\n".join(parts)
+
+
+def verdict(head: Revision) -> str:
+    """The decision that the gate wrote, with its reason."""
+    deploy = "INT8" if head.value("gate", "deploy") == "int8" else "fp32"
+    opened = head.value("gate", "open") is True
+    reason = escape(head.detail("gate", "reason") or "The gate gave no reason.")
+    return f"## {f'✅ Deploy {deploy}' if opened else f'❌ The gate is closed, deploy {deploy}'}\n\n{reason}"
+
+
+def _next_command(head: Revision) -> list[str]:
+    """What gate advises, or else what parity tried."""
+    lines = []
+    if command := head.detail("gate", "advice"):
+        lines.append("**Run next**\n\n" + block(str(command)))
+    tried = [trial for trial in head.detail("parity", "advice") or [] if isinstance(trial, Mapping)]
+    others = [trial for trial in tried if trial.get("command") != command]
+    if others:
+        rows = [f"{code(trial.get('command'))}: {escape(trial.get('effect'))}" for trial in others]
+        lines.append(("**Also tried**" if command else "**Try**") + "\n\n" + bullets(rows))
+    return lines
+
+
+def _warnings(report: Report) -> list[str]:
+    lines = []
+    if report.head.stale:
+        keys = ", ".join(code(key) for key in report.head.stale)
+        lines.append(f"{keys} changed since these figures were made. Run `dvc repro`.")
+    if report.comparison:
+        context = report.comparison.conditions
+        if context.timing:
+            machine = evidence.machine(report.comparison.base)
+            lines += [
+                *map(escape, context.timing),
+                f"Milliseconds, memory and speed-ups are not compared. Base: {machine}.",
+            ]
+        if context.judging:
+            lines += [*map(escape, context.judging), "No difference of answers is called better or worse."]
+    return ["> ⚠️ " + "<br>".join(lines)] if lines else []
+
+
+def _figures(head: Revision) -> list[str]:
+    known = [(figure, figure.of(head)) for figure in FIGURES]
+    rows = [
+        (figure.group, figure.label, shown(head, figure.key, value, figure.unit))
+        for figure, value in known
+        if value is not None
+    ]
+    return [table(("", "figure", "value"), _grouped(rows))]
+
+
+def _changes(comparison: Comparison, head: Revision) -> list[str]:
+    header = ("", "figure", "base", "this", "change", "")
+    opened = [change for change in comparison.changes if change.moved or change.figure.headline]
+    rest = [change for change in comparison.changes if change not in opened]
+    parts = [table(header, _grouped(_change_row(change, comparison.base, head) for change in opened))]
+    if rest:
+        rows = _grouped(_change_row(change, comparison.base, head) for change in rest)
+        parts.append(folded(f"{plural(len(rest), 'more figure')} without a change beyond noise", table(header, rows)))
+    return parts
+
+
+def _change_row(change: Change, base: Revision, head: Revision) -> tuple[str, ...]:
+    figure, then, now = change.figure, change.then, change.now
+    after = shown(head, figure.key, now, figure.unit)
+    if change.mark is Mark.NOT_COMPARED:
+        return (figure.group, figure.label, "not compared", after, "", "")
+    before = shown(base, figure.key, then, figure.unit)
+    return (
+        figure.group,
+        figure.label,
+        before,
+        after,
+        _difference(change),
+        CHANGE_MARKS.get(change.mark, str(change.mark)),
+    )
+
+
+def _difference(change: Change) -> str:
+    then, now = change.then, change.now
+    if then == now or any(isinstance(value, bool) or not isinstance(value, int | float) for value in (then, now)):
+        return ""
+    share = f" ({(now - then) / abs(then):+.1%})" if then else ""
+    difference = number(now - then, change.figure.unit)
+    return f"{'+' if now > then else ''}{difference}{share}"
+
+
+def shown(side: Revision, key: str, value: Any, unit: str) -> str:
+    """A figure as a cell; a speed-up with its interval."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key == SPEEDUP.key and value is not None:
+        low, high = (side.value("bench", f"speedup.{end}") for end in ("low95", "high95"))
+        return f"{number(value, unit)} ({number(low)} to {number(high)})"
+    return number(value, unit)
+
+
+def _grouped(rows: Iterable[Sequence[str]]) -> list[Sequence[str]]:
+    """Name a group in its first row only."""
+    out: list[Sequence[str]] = []
+    group = ""
+    for row in rows:
+        out.append((f"**{row[0]}**" if row[0] != group else "", *row[1:]))
+        group = row[0]
+    return out
+
+
+def _rules(rules: Sequence[Rule]) -> list[str]:
+    """Every rule, the failed ones first; where there are many, those that hold are folded."""
+    order = (Outcome.FAILED, Outcome.PASSED, Outcome.NOT_APPLICABLE, Outcome.OFF)
+    ranked = sorted(rules, key=lambda rule: order.index(rule.outcome))
+    failed = [rule for rule in rules if rule.failed]
+    applied = len(failed) + sum(rule.outcome is Outcome.PASSED for rule in rules)
+    if not applied:
+        return ["**No rule applies**", *([_rule_table(ranked)] if ranked else [])]
+    hold = "holds" if applied == 1 else "hold"
+    summary = (
+        f"{len(failed)} of {plural(applied, 'rule')} failed" if failed else f"All {plural(applied, 'rule')} {hold}"
+    )
+    if len(rules) <= RULES_SHOWN:
+        return [f"**{summary}**", _rule_table(ranked)]
+    rest = ranked[len(failed) :]
+    opened = [_rule_table(ranked[: len(failed)])] if failed else []
+    return [
+        f"**{summary}**",
+        *opened,
+        folded(plural(len(rest), "rule" if not failed else "other rule"), _rule_table(rest)),
+    ]
+
+
+def _rule_table(rules: Sequence[Rule]) -> str:
+    with_output = any(rule.output for rule in rules)
+    rows = []
+    for rule in rules:
+        named = rule.sample is None or re.search(rf"\b{rule.sample}\b", rule.message)
+        message = [*([] if named else [f"sample {rule.sample}"]), *([escape(rule.message)] if rule.message else [])]
+        output = [code(rule.output) if rule.output else ""] if with_output else []
+        figures = [number(figure) for figure in (rule.value, rule.limit, rule.margin)]
+        rows.append((MARKS[rule.outcome], code(rule.name), *output, *figures, ": ".join(message)))
+    return table(("", "rule", *(["output"] if with_output else []), "value", "limit", "margin", ""), rows)
+
+
+def _params(base: Revision, head: Revision) -> list[str]:
+    keys = sorted(key for key in {*head.params, *base.params} if head.params.get(key) != base.params.get(key))
+    rows = [(code(key), _param(base, key), _param(head, key)) for key in keys]
+    if not rows:
+        return ["**Params**: no change."]
+    return ["**Params**", table(("key", "base", "this"), rows)]
+
+
+def _param(side: Revision, key: str) -> str:
+    if key not in side.params:
+        return UNKNOWN
+    value = side.params[key]
+    if value is None or isinstance(value, bool):
+        return code({None: "null", True: "true", False: "false"}[value])
+    return code(value)
+
+
+def _footer(report: Report) -> str:
+    against = f" against {escape(report.comparison.base.name)}" if report.comparison else ""
+    return f"<sub>{escape(report.head.name)}{against}</sub>"

@@ -1,0 +1,64 @@
+"""Markdown building blocks: text that a name cannot break, numbers with units, tables, folded parts."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+UNKNOWN = "–"
+
+
+def escape(text: object) -> str:
+    """Plain text for a paragraph or a cell: names such as `a|b`, `<b>` or `*c*` stay what they are."""
+    line = " ".join(str(text).split())
+    line = re.sub(r"[\\`*\[|]|~~|(?<![^\W_])_|_(?![^\W_])", lambda match: "\\" + match[0], line)
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def code(text: object) -> str:
+    """Text as code, for a paragraph or a cell."""
+    line = " ".join(str(text).split()).replace("|", "\\|")
+    fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
+    space = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{space}{line}{space}{fence}"
+
+
+def block(text: str) -> str:
+    """A command on lines of its own."""
+    return f"```\n{text}\n```"
+
+
+def number(value: Any, unit: str = "") -> str:
+    """A value to four significant digits, with its unit; shares as percentages; a dash where there is none."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return escape(value)
+    if unit == "%":
+        return f"{value:.4g}%" if value else "0%"
+    shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    if "e+" in shown:
+        shown = f"{value:,.0f}"
+    return f"{shown}{'' if unit in ('', '×') else ' '}{unit}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 sample`, `2 samples`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A GitHub table; cells must be safe already."""
+    text = tabulate(list(rows), headers=header, tablefmt="github", disable_numparse=True)
+    return "\n".join(re.sub(r" {2,}\|", " |", line) for line in str(text).splitlines())
+
+
+def folded(summary: str, *parts: str) -> str:
+    """Parts that a click opens."""
+    return f"<details><summary>{summary}</summary>\n\n" + "\n\n".join(parts) + "\n\n</details>"
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """One line each."""
+    return "\n".join(f"- {line}" for line in lines)

@@ -1,0 +1,89 @@
+"""Which output decides, what it decides, and how clear that is; on arrays, and on streams however they are cut."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.common.compare import Comparison, OutputPair, compare
+from stages.common.decisions import choose
+from tests.common.test_compare import compared, probabilities
+
+
+class TestWhichOutputDecides:
+    scores = probabilities(6, 3, 0)
+    label = scores.argmax(axis=1)
+
+    def test_the_label_output_with_margins_from_the_probabilities(self) -> None:
+        decider = choose({"boxes": np.zeros((6, 4), np.float32), "p": self.scores, "label": self.label})
+        assert (decider.label, decider.scores, decider.kind) == ("label", "p", "probabilities")
+
+    def test_logarithms_of_probabilities(self) -> None:
+        decider = choose({"y": np.log(self.scores)})
+        assert (decider.scores, decider.kind) == ("y", "log-probabilities")
+        probabilities = decider.probabilities({"y": np.log(self.scores)})
+        assert probabilities is not None
+        np.testing.assert_allclose(probabilities, self.scores, rtol=1e-6)
+
+    def test_raw_scores_only_if_something_says_so(self) -> None:
+        raw = {"y": 10 * self.scores}
+        assert not choose(raw).decides
+        assert choose(raw, self.label).scores == "y"
+        assert choose(raw, classifier=True).scores == "y"
+        assert choose({"logits": raw["y"]}).scores == "logits"
+        assert not choose(raw, np.linspace(0, 1, 6)).decides
+
+    def test_rows_along_the_last_axis(self) -> None:
+        tokens = self.scores.reshape(2, 3, 3)
+        comparison = Comparison(choose({"p": tokens}))
+        comparison.update(np.array([7, 9]), {"p": tokens}, {"p": tokens[..., ::-1]})
+        changed = np.flatnonzero(self.label != 2 - self.label)
+        assert (comparison.flips.count, comparison.flips.first) == (6, [7 if row < 3 else 9 for row in changed])
+
+    def test_trailing_axes_of_one_do_not_count(self) -> None:
+        assert choose({"p": self.scores.reshape(6, 3, 1, 1)}).scores == "p"
+
+    def test_a_threshold_goes_before_the_label(self) -> None:
+        outputs = {"label": np.array([0, 1, 1]), "p": np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], np.float32)}
+        decider = choose(outputs, threshold=0.7)
+        np.testing.assert_array_equal(decider.decide(outputs), [False, False, True])
+        margin = decider.margin(outputs)
+        assert margin is not None
+        np.testing.assert_allclose(margin, np.array([1.2, 0.2, 0.2]), rtol=1e-6)
+
+    def test_a_tie_is_not_a_flip(self) -> None:
+        before, after = np.array([[0.5, 0.5]]), np.array([[0.49, 0.51]])
+        comparison = compared(before, after)
+        assert (comparison.flips.flips, comparison.flips.ties) == (0, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_how_a_stream_is_cut_does_not_change_what_decides(data: st.DataObject) -> None:
+    """Rows that look like probabilities come first, and labels are all 0 there; what follows tells better."""
+    count = data.draw(st.integers(1, 400))
+    turn = data.draw(st.integers(0, count))
+    scores = probabilities(count, 3, 0) * np.where(np.arange(count) < turn, 1.0, 7.0)[:, None].astype(np.float32)
+    labels = np.where(np.arange(count) < turn, 0, np.arange(count) % data.draw(st.integers(1, 9)))
+    deciders = set()
+    for _ in range(3):
+        cuts = sorted(data.draw(st.lists(st.integers(0, count), max_size=5)))
+        pairs = [
+            OutputPair(rows, {"y": scores[rows]}, {"y": scores[rows]}) for rows in np.split(np.arange(count), cuts)
+        ]
+        deciders.add(compare((pair for pair in pairs if len(pair.indices)), lambda rows: labels[rows]).decider)
+    assert len(deciders) == 1
+
+
+def test_what_decides_is_found_where_shapes_vary() -> None:
+    pairs = [OutputPair(np.array([row]), {"p": array}, {"p": array}) for row, array in enumerate(ragged())]
+    comparison = compare(pairs)
+    assert (comparison.samples, comparison.decider.scores, comparison.flips.count) == (
+        6,
+        "p",
+        sum(2 + row for row in range(6)),
+    )
+
+
+def ragged() -> list[np.ndarray]:
+    """Probabilities of three classes for 2, 3, ... positions."""
+    return [probabilities(2 + row, 3, row)[None] for row in range(6)]
