@@ -264,7 +264,7 @@ def test_evaluation_data_that_does_not_fit(
         ("tests.sources:infinite", {}, "output 'y' is NaN or infinite for evaluation sample 5 in fp32"),
         ("tests.sources:onnx_model", {"eval_data": "x.npz"}, "returns the evaluation data itself"),
         ("nowhere.onnx", {"eval_data": "x.npz"}, "nowhere.onnx, which is not a file"),
-        ("mine.onnx", {}, "eval_data is null: .* arrays for x"),
+        ("mine.onnx", {}, r"eval_data is null: .* or a \.csv with x"),
         ("mine.onnx", {"eval_data": "x.npz"}, "eval_data is x.npz, which does not exist"),
         ("mine.onnx", {"eval_data": "mine.onnx"}, "mine.onnx is not an .npz file"),
         ("garbage.onnx", {"eval_data": "x.npz"}, "garbage.onnx is no ONNX model"),
