@@ -9,9 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
+from stages.common.model import ir_conversion
 from stages.export.drift import SourceAnswers
 
 DEFAULT_OPSET = 17
@@ -28,7 +30,7 @@ class Converted:
         notes: sentences on what was cast or left out.
     """
 
-    model: onnx.ModelProto
+    model: ir.Model
     inputs: Mapping[str, np.ndarray]
     answers: SourceAnswers | None = None
     notes: tuple[str, ...] = ()
@@ -124,8 +126,8 @@ def read_by(loader: Callable[[], Any], path: Path, framework: str) -> Any:
         ) from error
 
 
-def normalised(model: onnx.ModelProto, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
-    """The model with each domain imported once, in order, the default domain among them.
+def as_model(model: onnx.ModelProto, opset: int = DEFAULT_OPSET) -> ir.Model:
+    """What a converter made, with each domain imported once, in order, the default domain among them.
 
     skl2onnx imports domains in the order of a set's hashes, and some of them twice; onnxmltools leaves out the default.
     """
@@ -134,7 +136,7 @@ def normalised(model: onnx.ModelProto, opset: int = DEFAULT_OPSET) -> onnx.Model
         versions[entry.domain] = max(entry.version, versions.get(entry.domain, 0))
     del model.opset_import[:]
     model.opset_import.extend(onnx.helper.make_opsetid(domain, versions[domain]) for domain in sorted(versions))
-    return model
+    return ir_conversion.from_proto(model)
 
 
 def rounding_note(given: np.ndarray, cast: np.ndarray, name: str) -> list[str]:

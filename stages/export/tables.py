@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.export.framework import required, rounding_note
@@ -48,7 +48,7 @@ def select(frame: Any, columns: Sequence[str]) -> Any:
     return frame[list(columns)]
 
 
-def as_inputs(frame: Any, inputs: Sequence[onnx.ValueInfoProto]) -> tuple[dict[str, np.ndarray], list[str]]:
+def as_inputs(frame: Any, inputs: Sequence[ir.Value]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Columns of a table as the inputs of an ONNX model.
 
     Each input takes the column of its name, as [samples] or [samples, 1]; a model with one input of another name takes
@@ -60,7 +60,7 @@ def as_inputs(frame: Any, inputs: Sequence[onnx.ValueInfoProto]) -> tuple[dict[s
     Raises:
         StageError: a column is missing, or cannot be cast without loss (but for float64 to float32, which is noted).
     """
-    names = [model_input.name for model_input in inputs]
+    names = [value.name or "" for value in inputs]
     arrays: dict[str, np.ndarray] = {}
     notes: list[str] = []
     if len(names) == 1 and names[0] not in frame.columns:
@@ -68,20 +68,19 @@ def as_inputs(frame: Any, inputs: Sequence[onnx.ValueInfoProto]) -> tuple[dict[s
     else:
         select(frame, names)
         parts = {name: [name] for name in names}
-    for model_input in inputs:
-        columns = [_cast(frame[name], str(name), model_input, notes) for name in parts[model_input.name]]
-        flat = len(columns) == 1 and len(model_input.type.tensor_type.shape.dim) == 1
-        arrays[model_input.name] = columns[0] if flat else np.stack(columns, axis=1)
+    for input_name, value in zip(names, inputs, strict=True):
+        columns = [_cast(frame[name], str(name), value, notes) for name in parts[input_name]]
+        flat = len(columns) == 1 and value.shape is not None and value.shape.rank() == 1
+        arrays[input_name] = columns[0] if flat else np.stack(columns, axis=1)
     return arrays, list(dict.fromkeys(notes))
 
 
-def _cast(column: Any, name: str, model_input: onnx.ValueInfoProto, notes: list[str]) -> np.ndarray:
-    kind = model_input.type.tensor_type.elem_type
-    expected = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind))
-    if kind == onnx.TensorProto.STRING:
+def _cast(column: Any, name: str, model_input: ir.Value, notes: list[str]) -> np.ndarray:
+    if model_input.dtype == ir.DataType.STRING:
         if column.isna().any():
             raise _missing(column, name, "Text has no missing values in ONNX: fill them.")
         return np.asarray(column.astype(str), dtype=np.str_)
+    expected = np.dtype((model_input.dtype or ir.DataType.FLOAT).numpy())
     if column.dtype.kind not in "iufb":
         raise StageError(
             f"The column '{name}' of the evaluation data is {column.dtype}, and the model input '{model_input.name}' "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from stages.common.base.params import Export
 from stages.export.framework import Converted, belongs_to, read_by, required
@@ -44,10 +45,9 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     converted = trees.converted(
         partial(onnxmltools.convert_lightgbm, zipmap=False), model, features.array, NAME, params.opset
     )
-    for output in converted.graph.output:  # the converter declares one label, whatever the batch
-        dimension = output.type.tensor_type.shape.dim
-        if len(dimension) and dimension[0].dim_value == 1:
-            dimension[0].Clear()
+    for output in converted.graph.outputs:  # the converter declares one label, whatever the batch
+        if output.shape is not None and output.shape.rank() and output.shape[0] == 1:
+            output.shape = ir.Shape([None, *output.shape[1:]])
     answers = trees.Answers(model, features.given, _predict)
     return Converted(converted, {trees.INPUT: features.array}, answers, features.notes)
 

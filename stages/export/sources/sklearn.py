@@ -9,16 +9,16 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
 from stages.export import tables
 from stages.export.framework import (
     Converted,
+    as_model,
     belongs_to,
     first_line,
-    normalised,
     only_array,
     read_by,
     required,
@@ -71,7 +71,7 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     arrays, notes = onnx_inputs(inputs)
     converted = _to_onnx(model, arrays, params.opset)
     # skl2onnx changes names (no spaces, no slashes) and keeps their order.
-    names = [graph_input.name for graph_input in converted.graph.input]
+    names = [value.name or "" for value in converted.graph.inputs]
     return Converted(converted, dict(zip(names, arrays.values(), strict=True)), Fitted(model, inputs), tuple(notes))
 
 
@@ -127,7 +127,7 @@ def _feedable(array: np.ndarray, label: str, notes: list[str]) -> np.ndarray:
     return array.astype(np.str_)
 
 
-def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> onnx.ModelProto:
+def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
     from sklearn.base import is_classifier
@@ -148,11 +148,11 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> onnx.Mode
         # skl2onnx gives the trees of HistGradientBoosting booleans as integers, which onnx 1.23 refuses.
         with mock.patch("skl2onnx.common._container.make_node", estimators.make_node):
             if not is_classifier(convertible):
-                return normalised(export())
+                return as_model(export())
             try:
-                return normalised(export(options={id(convertible): {"zipmap": False}}))
+                return as_model(export(options={id(convertible): {"zipmap": False}}))
             except NameError:  # raised for an option that an estimator does not have: LinearSVC never gets a ZipMap
-                return normalised(export())
+                return as_model(export())
     except Exception as error:  # its converters raise anything
         raise StageError(
             f"skl2onnx cannot export {type(model).__name__} ({first_line(error)}). "

@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
-from stages.export.framework import Converted, belongs_to, first_line, normalised, read_by, required
+from stages.export.framework import Converted, as_model, belongs_to, first_line, read_by, required
 
 NAME = "PyTorch"
 SUFFIXES: tuple[str, ...] = (".pt2",)
 
 FIRST_OPSET = 18
 """The oldest opset that the dynamo exporter writes."""
+
+BATCH = "batch"
+"""What axis 0 of the inputs is called."""
 
 PACKAGES = "torch onnxscript"
 
@@ -57,10 +60,10 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     notes: list[str] = []
     with _quiet():
         program = model if hasattr(model, "model_proto") else _export(model, arrays, params, notes)
-        proto = _anonymous(program.model_proto)
-    names = [graph_input.name for graph_input in proto.graph.input]
+        exported = _anonymous(as_model(program.model_proto))
+    names = [value.name or "" for value in exported.graph.inputs]
     named = dict(zip(names, arrays.values(), strict=True))
-    return Converted(normalised(proto), named, _answers(model, arrays, params), tuple(notes))
+    return Converted(exported, named, _answers(model, arrays, params), tuple(notes))
 
 
 def _by_name(model: Any, inputs: Any) -> dict[str, np.ndarray]:
@@ -116,25 +119,17 @@ def _export(model: Any, arrays: Mapping[str, np.ndarray], params: Export, notes:
         ) from error
 
 
-def _anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
+def _anonymous(model: ir.Model) -> ir.Model:
     """Without stack traces, which hold paths of this machine, and with the free axis called batch."""
-    import onnx_ir as ir
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    cleared = ir.from_proto(model)
-    ClearMetadataAndDocStringPass()(cleared)
-    model = ir.to_proto(cleared)
-    symbols = {
-        graph_input.type.tensor_type.shape.dim[0].dim_param
-        for graph_input in model.graph.input
-        if graph_input.type.tensor_type.shape.dim
-    } - {""}
-    if len(symbols) == 1:
-        symbol = symbols.pop()
-        for info in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-            for dimension in info.type.tensor_type.shape.dim:
-                if dimension.dim_param == symbol:
-                    dimension.dim_param = "batch"
+    ClearMetadataAndDocStringPass()(model)
+    first = {str(value.shape[0]) for value in model.graph.inputs if value.shape and not isinstance(value.shape[0], int)}
+    if len(first) == 1:
+        values = [*model.graph.inputs, *(output for node in model.graph.all_nodes() for output in node.outputs)]
+        for value in values:
+            if value.shape is not None:
+                value.shape = ir.Shape([BATCH if str(size) in first else size for size in value.shape])
     return model
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.export import tables
-from stages.export.framework import first_line, normalised, only_array, rounding_note
+from stages.export.framework import as_model, first_line, only_array, rounding_note
 
 INPUT = "X"
 
@@ -65,7 +66,7 @@ def features(inputs: Any, columns: Sequence[str], framework: str) -> Features:
 
 def converted(
     converter: Callable[..., onnx.ModelProto], model: Any, array: np.ndarray, framework: str, opset: int
-) -> onnx.ModelProto:
+) -> ir.Model:
     """Convert a model of trees.
 
     Raises:
@@ -76,7 +77,7 @@ def converted(
     types = [(INPUT, FloatTensorType([None, array.shape[1]]))]
     try:
         # Without a name the graph gets a random one.
-        return normalised(converter(model, name=framework, initial_types=types, target_opset=OPSET), opset)
+        return as_model(converter(model, name=framework, initial_types=types, target_opset=OPSET), opset)
     except Exception as error:  # converters raise anything
         raise StageError(
             f"onnxmltools cannot export this {type(model).__name__} of {framework} ({first_line(error)}). "
