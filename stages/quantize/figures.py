@@ -89,7 +89,8 @@ def _decibels(ratio: float | None) -> float | str | None:
 
 
 def write(result: QuantizeResult) -> None:
-    """Put the evidence, the details and, last, the headlines in place."""
-    files.write_csv(paths.NODES, NODES_HEADER, node_rows(result))
-    files.write_json(paths.QUANTIZE_DETAILS, details(result))
-    files.write_json(paths.QUANTIZE, headlines(result))
+    """Put the evidence, the details and the headlines in place, together."""
+    with files.together() as outputs:
+        outputs.csv(paths.NODES, NODES_HEADER, node_rows(result))
+        outputs.json(paths.QUANTIZE_DETAILS, details(result))
+        outputs.json(paths.QUANTIZE, headlines(result))
