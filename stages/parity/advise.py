@@ -63,7 +63,7 @@ def advise(measurement: Measurement, result: ParityResult, params: Params) -> Ad
     worth.sort(key=lambda trial: (not (on_batch and _per_row(trial)), -round(trial.speedup, 1), trial.size_ratio))
     commands = [(experiment(trial.overrides.items()), trial) for trial in worth]
     advice = [Advice(command, _effect(trial, on_batch)) for command, trial in commands if command is not None]
-    return Advised(advice, "" if advice or result.passed else _nothing_passed(trials))
+    return Advised(advice, "" if advice else _nothing_passed(trials, passed=result.passed))
 
 
 def depends_on_batch(result: ParityResult, params: Params) -> bool:
@@ -133,15 +133,16 @@ def _effect(trial: Trial, on_batch: bool) -> str:
     )
 
 
-def _nothing_passed(trials: list[Trial]) -> str:
+def _nothing_passed(trials: list[Trial], *, passed: bool) -> str:
     if not trials:
-        return "Nothing could be tried within parity.advice_seconds. Raise it, or ship fp32."
+        return "" if passed else "Nothing could be tried within parity.advice_seconds. Raise it, or ship fp32."
     listed = []
     for trial in trials[:4]:
         settings = (f"{key.removeprefix('quantize.')}={_short(value)}" for key, value in trial.overrides.items())
         listed.append(f"{' '.join(settings)} ({_why_not(trial)})")
     more = f", and {len(trials) - 4} more" if len(trials) > 4 else ""
-    return f"Nothing that was tried passes and pays: {', '.join(listed)}{more}. Ship fp32."
+    end = "" if passed else " Ship fp32."
+    return f"Nothing that was tried passes and pays: {', '.join(listed)}{more}.{end}"
 
 
 def _short(value: object) -> str:
@@ -153,8 +154,10 @@ def _short(value: object) -> str:
 def _why_not(trial: Trial) -> str:
     if trial.result is None:
         return trial.problem if len(trial.problem) < 40 else "quantize refuses it"
-    if trial.passed:
-        return "passes, but is slower" if trial.speedup < SLOWER else "passes, but is not smaller"
-    failed = next(rule for rule in trial.result.rules if rule.failed)
+    failed = next((rule for rule in trial.result.rules if rule.failed), None)
+    if failed is None:
+        if trial.speedup < SLOWER:
+            return f"passes, but is slower: about {trial.speedup:.2g} times as fast"
+        return "passes, but is not smaller" if trial.size_ratio >= 1 else "passes, but still depends on the batch"
     value = failed.value if isinstance(failed.value, str) or failed.value is None else f"{failed.value:.2g}"
     return f"misses {failed.name} with {value}"

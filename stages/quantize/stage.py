@@ -14,7 +14,7 @@ from stages.common.data.evaldata import EvalData
 from stages.common.graph import equivalence
 from stages.common.graph.cleaning import Step, clean
 from stages.common.graph.equivalence import Reference
-from stages.common.graph.passes import convert_opset, widen_float16
+from stages.common.graph.passes import convert_opset, name_nodes, widen_float16
 from stages.common.graph.weights import WeightedNode, parameters_in_attributes, weighted_nodes
 from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
@@ -95,34 +95,44 @@ def quantize(model: ir.Model, data: EvalData, params: Quantize, name: str) -> Qu
     batch = feeding.feed_batch(session, data.layout, wanted=1)
     expected = equivalence.reference(session, list(_feeds(data, batch, CHECK_FEEDS * batch)), name)
     del session
-    method = methods.by_name(params.method)
-    clean_model, steps = prepared(model, expected, method)
-    refusal.refuse_non_finite_weights(clean_model, name)
-    nodes = weighted_nodes(clean_model)
-    selected, outcomes = select(nodes, method, params)
+    cleaned, steps = clean(model, expected)
+    selected, _ = select(weighted_nodes(cleaned), params)
+    prepared, more = prepare(cleaned, expected, max((needed_opset(each) for each in selected), default=1))
+    refusal.refuse_non_finite_weights(prepared, name)
+    nodes = weighted_nodes(prepared)
+    selected, outcomes = select(nodes, params)
     calibration = partial(_feeds, data, batch, params.calibration.samples)
-    make = partial(method.quantize, clean_model, params=params, calibration=calibration)
-    floor = check.SANE_IN_4_BITS if params.weight_type in ("QInt4", "QUInt4") else check.SANE
-    fault = partial(check.fault, expected=expected, least_cosine=floor)
+    make = partial(methods.quantize, prepared, calibration=calibration)
+    in_4_bits = any(assigned.params.weight_type.endswith("4") for assigned in selected)
+    fault = partial(check.fault, expected=expected, least_cosine=check.SANE_IN_4_BITS if in_4_bits else check.SANE)
     quantized, made = trial.most_that_passes(make, selected, fault)
-    quantizable = frozenset(node.name for node in nodes if node.op_type in method.OP_TYPES)
+    known = methods.by_name(params.method).OP_TYPES
+    quantizable = {assigned.name for assigned in selected} | {node.name for node in nodes if node.op_type in known}
     pairs = saturation.of_model(quantized) if quantized is not None else {}
-    in_attributes = parameters_in_attributes(clean_model)
-    return Quantization(quantized, nodes, outcomes | made, steps, quantizable, pairs, in_attributes)
+    in_attributes = parameters_in_attributes(prepared)
+    return Quantization(
+        quantized, nodes, outcomes | made, [*steps, *more], frozenset(quantizable), pairs, in_attributes
+    )
 
 
-def prepared(model: ir.Model, expected: Reference, method: methods.Method) -> tuple[ir.Model, list[Step]]:
-    """The clean model in the opset and the float type that the method needs."""
-    model, steps = clean(model, expected)
-    name = f"opset converted to {method.OPSET}"
+def needed_opset(assigned: methods.Assignment) -> int:
+    """The opset that the operators of a quantized node need."""
+    return methods.by_name(assigned.params.method).opset(assigned.params)
+
+
+def prepare(model: ir.Model, expected: Reference, opset: int) -> tuple[ir.Model, list[Step]]:
+    """The clean model in the opset and the float type that quantized operators need; undone where answers change."""
+    steps = []
+    name = f"opset converted to {opset}"
     try:
-        result = convert_opset.apply(model, method.OPSET)
+        result = convert_opset.apply(model, opset)
     except Exception as error:  # onnx raises what it likes; a conversion that fails is not applied
         steps.append(Step(name, " ".join(str(error).split())[:200] or type(error).__name__))
     else:
         if result.modified:
             steps.append(Step(name, equivalence.difference(result.model, expected)))
             model = model if steps[-1].undone else result.model
+            name_nodes.apply(model)  # the converter leaves those that it adds without a name
     result = widen_float16.apply(model.clone())
     if result.modified:
         # Float16 rounds coarsely, so that the float32 model need only be sane beside it.
