@@ -250,11 +250,8 @@ def test_a_real_sweep_through_dvc(tmp_path: Path) -> None:
     done = run(sys.executable, "-m", "stages.report", "--experiments")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("## ✅ Best: `good`\n")
-    assert row(done.stdout, "❌\N{NO-BREAK SPACE}`bad`") == [
-        "❌\N{NO-BREAK SPACE}`bad`",
-        "-1",
-        "Error: ratio is negative.",
-    ]
+    failed = "❌\N{NO-BREAK SPACE}`bad`"
+    assert row(done.stdout, failed) == [failed, "Error: ratio is negative.", "-1"]
     assert row(done.stdout, "`good`")[3] == "2.5× (2.4 to 2.6)"
     assert row(done.stdout, "_baseline_")[-1] == "1.5"
     assert done.stdout == run(sys.executable, "-m", "stages.report", "--experiments").stdout
