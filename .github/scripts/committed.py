@@ -4,31 +4,27 @@ The pipeline runs again in the workflow, so its report is right in any case; wha
 metrics in git, which the next pull request compares itself with.
 """
 
-import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-from stages.gate.provenance import STAGES, stale
+from stages.common.base.errors import StageError
+from stages.gate.provenance import changes_since_lock
 
 
 def main() -> int:
     """Ask DVC, print, and leave the sentence for the report."""
-    done = subprocess.run(["dvc", "status", "--json", *STAGES], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        return problem(f"dvc status fails: {done.stderr.strip().splitlines()[0]}")
+    try:
+        changes = changes_since_lock()
+    except StageError as error:
+        return problem(str(error))
     # Models live in DVC's cache and may not be here; that the pipeline made them, dvc.lock says.
-    changes = [
-        f"{change} since {stage} ran"
-        for stage, change in stale(json.loads(done.stdout))
-        if not change.startswith("artifacts/")
-    ]
-    if not changes:
+    sentences = [f"{change}: {stage} must run" for stage, change in changes if not change.startswith("artifacts/")]
+    if not sentences:
         print("The committed metrics belong to this commit.")
         return 0
     return problem(
-        f"The committed metrics are not those of this commit: {'; '.join(dict.fromkeys(changes))}. "
+        f"The committed metrics are not those of this commit: {'; '.join(dict.fromkeys(sentences))}. "
         "Run `dvc repro`, and commit dvc.lock and metrics/."
     )
 

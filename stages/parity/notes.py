@@ -14,6 +14,9 @@ PROVING_NRMSE = 0.1
 PROVING_FLIP_RATE = 0.01
 """Limits to suggest where the rules prove nothing."""
 
+LEAST_NRMSE = 0.01
+"""Below it, a model that answers the median is as good as an INT8 model can be: no limit tells the two apart."""
+
 Tree = Mapping[str, Any]
 
 
@@ -24,6 +27,7 @@ def notes(details: Tree, params: Parity) -> list[str]:
         *_too_few(details, params),
         *_serving(details),
         *_batch(details, params),
+        *_padding(details, params),
         *_decisions(details, params),
         *_changed_values(details),
     ]
@@ -57,9 +61,9 @@ def _vacuous(details: Tree, params: Parity) -> Iterator[str]:
 def _proving_rule(median: Tree, name: str) -> str:
     """Which rule would tell a model that answers the median from fp32."""
     output, decisions = median["outputs"][name], median["decisions"]
-    nrmse = output.get("nrmse")
-    if nrmse is not None and nrmse > PROVING_NRMSE:
-        return f"parity.outputs.{name}.max_nrmse, e.g. {PROVING_NRMSE:g}, would"
+    nrmse = output.get("nrmse") or 0.0
+    if nrmse > LEAST_NRMSE:
+        return f"parity.outputs.{name}.max_nrmse, e.g. {min(PROVING_NRMSE, nrmse / 2):.1g}, would"
     if decisions["flips"] and decisions["flips"] > PROVING_FLIP_RATE * decisions["count"]:
         return f"parity.max_flip_rate, e.g. {PROVING_FLIP_RATE:g}, would"
     return "fp32 answers (almost) the same to every sample, so give export samples that differ"
@@ -105,6 +109,22 @@ def _batch(details: Tree, params: Parity) -> Iterator[str]:
                 f"In batches of {effect['large_batch']} '{name}' of the same samples moves by up to {large:.2g} and is "
                 f"{error:.2g} from fp32: this verdict holds for batches of {judged['batch']} only."
             )
+
+
+def _padding(details: Tree, params: Parity) -> Iterator[str]:
+    padding = details["batch_effect"]["padding"]
+    if padding["int8_max_abs"] is not None:
+        yield (
+            f"Padded from {padding['length']} to {padding['padded']} positions ({padding['mask']}), the same samples "
+            f"move by up to {padding['int8_max_abs']:.2g} in INT8 and by {padding['fp32_max_abs']:.2g} in fp32."
+        )
+    elif params.padding is not None:
+        yield f"Padding by {params.padding} was not tried: {padding['reason']}."
+
+
+def batch_effect_is_noted(details: Tree, params: Parity) -> bool:
+    """Whether the answers move with the batch beyond what an output may differ by."""
+    return any(True for _ in _batch(details, params))
 
 
 def _movement_limit(output: Tree, tolerance: OutputTolerance) -> float | None:

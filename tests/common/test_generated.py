@@ -1,24 +1,24 @@
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from stages.common.base.errors import StageError
 from stages.common.data.generated import FREE_DIM, generated_feed
-from stages.common.model.sessions import open_session
+from tests.onnx_models import opened
 
 
-def identity(**inputs: tuple[int, list[int | str]]) -> onnx.ModelProto:
+def identity(**inputs: tuple[int, list[int | str]]) -> bytes:
     """A model that returns each of its inputs; types and shapes by name."""
     values = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()]
     outputs = [helper.make_tensor_value_info(f"{name}_", kind, shape) for name, (kind, shape) in inputs.items()]
     nodes = [helper.make_node("Identity", [name], [f"{name}_"]) for name in inputs]
     graph = helper.make_graph(nodes, "identity", values, outputs)
-    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    return bytes(model.SerializeToString())
 
 
 def test_each_input_has_its_type_and_a_shape_that_fits() -> None:
-    session = open_session(
+    session = opened(
         identity(
             image=(TensorProto.FLOAT, ["batch", 3, "height"]),
             state=(TensorProto.DOUBLE, [2, "batch", 4]),
@@ -42,12 +42,12 @@ def test_each_input_has_its_type_and_a_shape_that_fits() -> None:
 
 
 def test_the_same_seed_gives_the_same_values() -> None:
-    session = open_session(identity(x=(TensorProto.FLOAT, ["n", 4])))
+    session = opened(identity(x=(TensorProto.FLOAT, ["n", 4])))
     first, second = (generated_feed(session, 2, seed=1)["x"] for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 def test_a_type_that_numpy_lacks_is_an_error() -> None:
-    session = open_session(identity(x=(TensorProto.BFLOAT16, [1])))
+    session = opened(identity(x=(TensorProto.BFLOAT16, [1])))
     with pytest.raises(StageError, match=r"made up for the model input 'x' of type tensor\(bfloat16\)"):
         generated_feed(session, 1, 0)
