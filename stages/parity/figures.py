@@ -13,6 +13,7 @@ from stages.parity import evidence
 from stages.parity.batch_effect import BatchEffect, Movement
 from stages.parity.judge import ParityResult
 from stages.parity.measure import Measurement
+from stages.parity.padding import PaddingEffect
 from stages.parity.rules import OVERFLOW
 
 DIGITS = 6
@@ -79,7 +80,9 @@ def details(result: ParityResult) -> Tree:
         "judged": {**result.figures["judged"], "needed": result.needed, "vacuous": result.vacuous},
         "rules": [rule.as_json() for rule in result.rules],
         "outliers": result.outliers,
-        "advice": result.advice,
+        "advice": [advice.as_json() for advice in result.advice],
+        "tried": result.tried,
+        "tolerance": result.tolerance and result.tolerance.as_json(),
         "notes": result.notes,
         "null_reasons": {**result.figures["null_reasons"], **nulls},
     }
@@ -95,7 +98,7 @@ def measured(measurement: Measurement, threshold: float | None) -> Tree:
     setting, comparison = measurement.setting, measurement.comparison
     tree = compared(comparison)
     reasons: dict[str, str] = tree["null_reasons"]
-    tree["batch_effect"] = _batch_effect(measurement.effect)
+    tree["batch_effect"] = {**_batch_effect(measurement.effect), "padding": _padding(measurement.padding)}
     if tree["batch_effect"]["max_abs"] is None:
         reason = measurement.effect.reason or "no float output counts samples along axis 0"
         reasons |= {f"batch_effect.{key}": reason for key, value in tree["batch_effect"].items() if value is None}
@@ -240,6 +243,17 @@ def _task(comparison: Comparison) -> Tree:
     }
 
 
+def _padding(effect: PaddingEffect) -> Tree:
+    return {
+        "mask": effect.mask,
+        "length": effect.length,
+        "padded": effect.padded,
+        "fp32_max_abs": _number(effect.fp32),
+        "int8_max_abs": _number(effect.int8),
+        "reason": effect.reason,
+    }
+
+
 def _batch_effect(effect: BatchEffect) -> Tree:
     def largest(*movements: Movement) -> float | None:
         return _number(max((value for movement in movements for value in movement.values()), default=None))
@@ -251,6 +265,7 @@ def _batch_effect(effect: BatchEffect) -> Tree:
         "large_error_max_abs": largest(effect.large_error),
         "large_batch": effect.large_batch,
         "samples": effect.samples,
+        "reason": effect.reason,
         "outputs": {
             name: {
                 "serving": _number(effect.serving.get(name)),

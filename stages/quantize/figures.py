@@ -20,6 +20,7 @@ NODES_HEADER = (
     "quantized",
     "how",
     "weight_sqnr_db",
+    "weight_sqnr_full_range_db",
     "saturating_share",
     "reason",
     "becomes",
@@ -55,7 +56,7 @@ def details(result: QuantizeResult) -> dict[str, Any]:
         "steps": [{"name": step.name, "undone": step.undone or None} for step in made.steps],
         "in_attributes": list(made.in_attributes),
         "warnings": [warning] if warning else [],
-        "notes": [],
+        "notes": list(made.notes),
         "null_reasons": {},
     }
 
@@ -75,15 +76,21 @@ def node_rows(result: QuantizeResult) -> Iterator[tuple[Any, ...]]:
             node.nbytes,
             str(outcome.quantized).lower(),
             outcome.how,
-            "" if outcome.sqnr_db is None else rounded(outcome.sqnr_db),
+            _decibels(outcome.sqnr_db),
+            _decibels(outcome.full_range_sqnr_db),
             rounded(made.pairs[node.name].share) if node.name in made.pairs else "",
             outcome.reason,
             ";".join(outcome.becomes),
         )
 
 
+def _decibels(ratio: float | None) -> float | str | None:
+    return "" if ratio is None else rounded(ratio)
+
+
 def write(result: QuantizeResult) -> None:
-    """Put the evidence, the details and, last, the headlines in place."""
-    files.write_csv(paths.NODES, NODES_HEADER, node_rows(result))
-    files.write_json(paths.QUANTIZE_DETAILS, details(result))
-    files.write_json(paths.QUANTIZE, headlines(result))
+    """Put the evidence, the details and the headlines in place, together."""
+    with files.together() as outputs:
+        outputs.csv(paths.NODES, NODES_HEADER, node_rows(result))
+        outputs.json(paths.QUANTIZE_DETAILS, details(result))
+        outputs.json(paths.QUANTIZE, headlines(result))

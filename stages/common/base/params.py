@@ -52,6 +52,8 @@ class Export(Section):
     source: str = "models.digits:build"
     eval_data: str | None = None
     eval_layout: Literal["samples", "feeds"] = "samples"
+    labels: str = "labels"
+    allow_pickle: bool = False
     clean: bool = True
     opset: Annotated[int, Field(ge=13, le=25)] = 17
     seed: Seed = 0
@@ -72,26 +74,46 @@ class WeightOnly(Section):
     accuracy_level: Annotated[int, Field(ge=0, le=4)] = 4
 
 
+Method = Literal["dynamic", "static", "weight_only"]
+WeightType = Literal["QInt8", "QUInt8", "QInt4", "QUInt4"]
+ActivationScale = Literal["tensor", "row"]
+
+
+class NodeOverrides(Section):
+    """What is different for some nodes; null leaves a key as it is for all."""
+
+    method: Method | Literal["float"] | None = None
+    weight_type: WeightType | None = None
+    per_channel: bool | None = None
+    activation_scale: ActivationScale | None = None
+
+
 class Quantize(Section):
     """fp32 ONNX -> INT8 ONNX."""
 
-    method: Literal["dynamic", "static", "weight_only"] = "dynamic"
-    weight_type: Literal["QInt8", "QUInt8", "QInt4", "QUInt4"] = "QInt8"
+    method: Method = "dynamic"
+    weight_type: WeightType = "QInt8"
     activation_type: Literal["QUInt8", "QInt8"] = "QUInt8"
+    activation_scale: ActivationScale = "tensor"
     per_channel: bool = True
+    portable: bool = True
     reduce_range: bool = False
     op_types: Texts | None = None
     exclude_nodes: Texts = ()
+    nodes: dict[str, NodeOverrides] = {}
     calibration: Calibration = Calibration()
     weight_only: WeightOnly = WeightOnly()
 
     @model_validator(mode="after")
     def _four_bits_are_weight_only(self) -> Self:
-        if self.weight_type.endswith("4") and self.method != "weight_only":
-            raise ParamsError(
-                f"quantize.weight_type is {self.weight_type}, which is for quantize.method weight_only; "
-                f"{self.method} takes QInt8 or QUInt8."
-            )
+        overridden = {f"nodes.{name}.": node for name, node in self.nodes.items() if node.method != "float"}
+        for place, node in {"": NodeOverrides(), **overridden}.items():
+            method, weight_type = node.method or self.method, node.weight_type or self.weight_type
+            if weight_type.endswith("4") and method != "weight_only":
+                raise ParamsError(
+                    f"quantize.{place}weight_type is {weight_type}, which is for quantize.method weight_only; "
+                    f"{method} takes QInt8 or QUInt8."
+                )
         return self
 
 
@@ -115,7 +137,10 @@ class Parity(Section):
     min_cosine: Cosine | None = None
     max_flip_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     max_task_drop: NonNegative | None = None
+    max_batch_effect: NonNegative | None = None
     outputs: Annotated[dict[str, OutputTolerance], BeforeValidator(_by_name)] = {}
+    padding: str | None = None
+    advice_seconds: Positive | None = 60.0
     threshold: float | None = None
 
 

@@ -110,9 +110,11 @@ def remove_unused(model: ir.Model) -> None:
                 del graph.initializers[name]
 
 
-def replace(node: ir.Node, made: list[ir.Node], outputs: list[ir.Value]) -> None:
-    """Put `made` in place of a node of a graph, and let `outputs` take over the names and readers of its outputs."""
-    graph = node.graph
-    assert graph is not None
-    used = len(node.outputs)
-    ir.convenience.replace_nodes_and_values(graph, node, [node], made, list(node.outputs), outputs[:used])
+def replace(nodes: list[ir.Node], made: list[ir.Node], outputs: list[ir.Value]) -> None:
+    """Put `made` where the first of some nodes of one graph is, in place of all of them.
+
+    `outputs` take over the names and the readers of the outputs of the last.
+    """
+    first, last = nodes[0], nodes[-1]
+    assert first.graph is not None
+    ir.convenience.replace_nodes_and_values(first.graph, first, nodes, made, list(last.outputs), outputs)
