@@ -135,10 +135,10 @@ def _effect(trial: Trial, on_batch: bool) -> str:
     figures = trial.result.figures
     largest = "" if trial.largest is None else f" (largest difference {trial.largest:.2g})"
     moved = figures["batch_effect"]["max_abs"]
-    steady = f"answers move by {moved:.2g} with the batch, " if on_batch and moved is not None else ""
+    steady = f"; the batch moves answers by {moved:.2g}" if on_batch and moved is not None else ""
     return (
-        f"tried on all {figures['judged']['samples']} judged samples: passes{largest}, {steady}"
-        f"{1 / trial.size_ratio:.2g} times smaller and about {trial.speedup:.2g} times as fast as fp32 (an estimate)"
+        f"passes on all {figures['judged']['samples']} judged samples{largest}{steady}; "
+        f"{1 / trial.size_ratio:.2g} times smaller, about {trial.speedup:.2g} times as fast as fp32 (estimate)"
     )
 
 
