@@ -30,7 +30,8 @@ def write(result: ParityResult) -> None:
     """Put the evidence, the details and the headlines in place, together."""
     assert result.comparison is not None
     with together() as outputs:
-        evidence.write(result.comparison, outputs)
+        abs_tols = {rule.output: rule.limit for rule in result.rules if rule.name == "abs_tol"}
+        evidence.write(result.comparison, abs_tols, outputs)
         outputs.json(paths.PARITY_DETAILS, details(result))
         outputs.json(paths.PARITY, headlines(result))
 

@@ -106,3 +106,37 @@ def test_tiny_weights_stay_listed_as_inputs(run: Run, tmp_path: Path) -> None:
     metrics = run("mine.onnx", eval_data="data.npz")
     assert [value.name for value in published().graph.input] == ["x", "first", "second"]
     assert "initializers taken off the inputs" not in str(metrics["details"]["clean"])
+
+
+def test_a_weight_that_two_branches_compute_is_not_stored_twice(run: Run, tmp_path: Path) -> None:
+    """The weight stays behind its Transpose, and the step is reported as undone."""
+    weight = numpy_helper.from_array(np.random.default_rng(2).normal(size=(UNITS, UNITS)).astype(np.float32), "shared")
+
+    def branch(name: str) -> onnx.GraphProto:
+        nodes = [
+            helper.make_node("Transpose", ["shared"], [f"{name}_turned"], name=f"{name}_a"),
+            helper.make_node("MatMul", ["x", f"{name}_turned"], [f"{name}_y"], name=f"{name}_b"),
+        ]
+        output = helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, None)
+        return helper.make_graph(nodes, name, [], [output])
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMax", ["x"], ["largest"], name="r", keepdims=0),
+            helper.make_node("Less", ["zero", "largest"], ["positive"], name="l"),
+            helper.make_node(
+                "If", ["positive"], ["y"], name="i", then_branch=branch("then"), else_branch=branch("other")
+            ),
+        ],
+        "branches",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", UNITS])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [weight, numpy_helper.from_array(np.zeros((), np.float32), "zero")],
+    )
+    save(tmp_path, helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)]))
+    metrics = run("mine.onnx", eval_data="data.npz")
+    assert metrics["clean"] == {"steps": 0}
+    (step,) = metrics["details"]["clean"]
+    assert step["step"] == "constant weights computed"
+    assert "would grow by 0.0064 MB" in step["undone"]
+    assert [tensor.name for tensor in published().graph.initializer] == ["shared", "zero"]

@@ -52,6 +52,8 @@ class Export(Section):
     source: str = "models.digits:build"
     eval_data: str | None = None
     eval_layout: Literal["samples", "feeds"] = "samples"
+    labels: str = "labels"
+    allow_pickle: bool = False
     clean: bool = True
     opset: Annotated[int, Field(ge=13, le=25)] = 17
     seed: Seed = 0
