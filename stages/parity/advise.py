@@ -24,8 +24,8 @@ from stages.parity.trials import LARGEST_MODEL, Overrides, Trial, model_size, wo
 ENOUGH = 3
 """Variants that pass, beyond which no more are tried."""
 
-SLOWER = 0.95
-"""An estimated speed-up below this is one that bench would not accept."""
+SLOWER = 0.97
+"""An estimated speed-up below this is not advised: as fast within 3 % is what counts as equivalent."""
 
 RANKED_ON = 4
 """Calls, those of the samples that moved most, on which nodes are ranked."""
@@ -135,10 +135,10 @@ def _effect(trial: Trial, on_batch: bool) -> str:
     figures = trial.result.figures
     largest = "" if trial.largest is None else f" (largest difference {trial.largest:.2g})"
     moved = figures["batch_effect"]["max_abs"]
-    steady = f"answers move by {moved:.2g} with the batch, " if on_batch and moved is not None else ""
+    steady = f"; the batch moves answers by {moved:.2g}" if on_batch and moved is not None else ""
     return (
-        f"tried on all {figures['judged']['samples']} judged samples: passes{largest}, {steady}"
-        f"{1 / trial.size_ratio:.2g} times smaller and about {trial.speedup:.2g} times as fast as fp32 (an estimate)"
+        f"passes on all {figures['judged']['samples']} judged samples{largest}{steady}; "
+        f"{1 / trial.size_ratio:.2g} times smaller, about {trial.speedup:.2g} times as fast as fp32 (estimate)"
     )
 
 
@@ -168,5 +168,5 @@ def _why_not(trial: Trial) -> str:
         if trial.speedup < SLOWER:
             return f"passes, but is slower: about {trial.speedup:.2g} times as fast"
         return "passes, but is not smaller" if trial.size_ratio >= 1 else "passes, but still depends on the batch"
-    value = failed.value if isinstance(failed.value, str) or failed.value is None else f"{failed.value:.2g}"
-    return f"misses {failed.name} with {value}"
+    value = failed.value if isinstance(failed.value, str) or failed.value is None else f"{failed.value:.3g}"
+    return f"{failed.name} {value}"
