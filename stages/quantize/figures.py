@@ -56,7 +56,7 @@ def details(result: QuantizeResult) -> dict[str, Any]:
         "steps": [{"name": step.name, "undone": step.undone or None} for step in made.steps],
         "in_attributes": list(made.in_attributes),
         "warnings": [warning] if warning else [],
-        "notes": [],
+        "notes": list(made.notes),
         "null_reasons": {},
     }
 

@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from stages.common.base import paths
 from stages.quantize import saturation
-from stages.quantize.stage import WIDENED, Quantization, QuantizeResult
+from stages.quantize.stage import Quantization, QuantizeResult
 
 _REASONS = 3
 
@@ -22,6 +22,7 @@ def render(result: QuantizeResult) -> str:
     parts += [f"Undone: {step.name}, because {step.undone}." for step in made.steps if step.undone]
     if warning := saturation.warning(made.pairs):
         parts.append(f"Warning: {warning}")
+    parts += [f"Note: {note}" for note in made.notes]
     parts.append(_conclusion(result))
     return "\n".join(parts)
 
@@ -42,10 +43,6 @@ def _conclusion(result: QuantizeResult) -> str:
         return f"Nothing to quantize: {_why_nothing(made)} {paths.INT8_MODEL.as_posix()} is the fp32 model."
     quantized = sum(outcome.quantized for outcome in made.outcomes.values())
     counted = f"{quantized} of {len(made.quantizable)} nodes quantized: {fp32_mb:.4g} MB -> {int8_mb:.4g} MB"
-    if int8_mb >= fp32_mb:
-        widened = any(step.name == WIDENED and not step.undone for step in made.steps)
-        cause = "what stays float was float16" if widened else "its weights are small, scales and added nodes are not"
-        return f"{counted}. The file grew: {cause}. Keep the model as it was, unless bench finds this one faster."
     return f"{counted}, {fp32_mb / int8_mb:.3g} times smaller."
 
 
