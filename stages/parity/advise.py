@@ -24,8 +24,8 @@ from stages.parity.trials import LARGEST_MODEL, Overrides, Trial, model_size, wo
 ENOUGH = 3
 """Variants that pass, beyond which no more are tried."""
 
-SLOWER = 0.95
-"""An estimated speed-up below this is one that bench would not accept."""
+SLOWER = 0.97
+"""An estimated speed-up below this is not advised: as fast within 3 % is what counts as equivalent."""
 
 RANKED_ON = 4
 """Calls, those of the samples that moved most, on which nodes are ranked."""
@@ -44,8 +44,15 @@ class Advised:
     outcome: str
 
 
-def advise(measurement: Measurement, result: ParityResult, params: Params) -> Advised:
-    """Try other params of quantize: after a miss, where the batch moves the answers, or where Conv stayed float."""
+def advise(measurement: Measurement, result: ParityResult, params: Params, seconds: float) -> Advised:
+    """Try other params of quantize: after a miss, where the batch moves the answers, or where Conv stayed float.
+
+    Args:
+        measurement: what was measured.
+        result: the verdict over it.
+        params: of the pipeline.
+        seconds: that the measurement took: a trial is not begun where it could not end in time.
+    """
     nodes = read_nodes()
     on_batch = depends_on_batch(result, params)
     if result.passed:
@@ -56,7 +63,7 @@ def advise(measurement: Measurement, result: ParityResult, params: Params) -> Ad
     if budget is None or model_size(paths.FP32_MODEL) > LARGEST_MODEL:
         cause = "parity.advice_seconds is null" if budget is None else "the model is too large to quantize again here"
         return Advised([], "" if result.passed else f"Nothing was tried: {cause}.")
-    trials = _tried(measurement.setting, variants, params, time.monotonic() + budget)
+    trials = _tried(measurement.setting, variants, params, time.monotonic() + budget - seconds, movement=on_batch)
     worth = [trial for trial in trials if trial.passed and trial.speedup >= SLOWER and trial.size_ratio < 1]
     if result.passed:  # one scale per row is advised for what it was tried for only
         worth = [trial for trial in worth if not (_per_row(trial) and _moves(trial, params))]
@@ -82,7 +89,9 @@ def _moves(trial: Trial, params: Params) -> bool:
     return trial.result is not None and batch_effect_is_noted(trial.result.figures, params.parity)
 
 
-def _tried(setting: Setting, variants: Iterator[Overrides], params: Params, deadline: float) -> list[Trial]:
+def _tried(
+    setting: Setting, variants: Iterator[Overrides], params: Params, deadline: float, *, movement: bool
+) -> list[Trial]:
     trials: list[Trial] = []
     with ExitStack() as stack:
         for overrides in variants:
@@ -90,7 +99,7 @@ def _tried(setting: Setting, variants: Iterator[Overrides], params: Params, dead
             if left <= 0 or sum(trial.passed for trial in trials) >= ENOUGH or _settled(overrides, trials):
                 continue
             if not trials:
-                place = stack.enter_context(workshop(setting, params))
+                place = stack.enter_context(workshop(setting, params, movement=movement))
                 progress = stack.enter_context(
                     tqdm(desc="parity: trying variants", unit="variant", disable=None, leave=False)
                 )
@@ -126,10 +135,10 @@ def _effect(trial: Trial, on_batch: bool) -> str:
     figures = trial.result.figures
     largest = "" if trial.largest is None else f" (largest difference {trial.largest:.2g})"
     moved = figures["batch_effect"]["max_abs"]
-    steady = f"answers move by {moved:.2g} with the batch, " if on_batch and moved is not None else ""
+    steady = f"; the batch moves answers by {moved:.2g}" if on_batch and moved is not None else ""
     return (
-        f"tried on all {figures['judged']['samples']} judged samples: passes{largest}, {steady}"
-        f"{1 / trial.size_ratio:.2g} times smaller and about {trial.speedup:.2g} times as fast as fp32 (an estimate)"
+        f"passes on all {figures['judged']['samples']} judged samples{largest}{steady}; "
+        f"{1 / trial.size_ratio:.2g} times smaller, about {trial.speedup:.2g} times as fast as fp32 (estimate)"
     )
 
 
@@ -159,5 +168,5 @@ def _why_not(trial: Trial) -> str:
         if trial.speedup < SLOWER:
             return f"passes, but is slower: about {trial.speedup:.2g} times as fast"
         return "passes, but is not smaller" if trial.size_ratio >= 1 else "passes, but still depends on the batch"
-    value = failed.value if isinstance(failed.value, str) or failed.value is None else f"{failed.value:.2g}"
-    return f"misses {failed.name} with {value}"
+    value = failed.value if isinstance(failed.value, str) or failed.value is None else f"{failed.value:.3g}"
+    return f"{failed.name} {value}"
