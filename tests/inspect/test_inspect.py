@@ -98,7 +98,7 @@ PREDICTED = (
 )
 
 SMALL_BYTES = 4000
-"""Files of a few kilobytes are predicted to a few kilobytes rather than to a tenth: nodes and names weigh most there."""
+"""Files of a few kilobytes are predicted to a few kilobytes, not to a tenth: nodes and names weigh most there."""
 
 
 @needs_zoo
