@@ -1,0 +1,138 @@
+"""Candidates made as real models and held against parity's rules, on the search split alone."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from stages.common.base.errors import StageError
+from stages.common.base.params import Params
+from stages.common.compare import MismatchError, compare
+from stages.common.data.evaldata import EvalData
+from stages.common.data.feeding import feed_batch
+from stages.common.decisions import Decider, Outputs, choose
+from stages.common.judging import figures
+from stages.common.judging.rules import evaluate_rules
+from stages.common.judging.serve import Model, calls, paired
+from stages.common.model import sessions
+from stages.common.model.sessions import Feed
+from stages.common.rule import Rule
+from stages.quantize.auto.problem import Assignment
+from stages.quantize.auto.strain import at_sample_count, largest_strain
+from stages.quantize.outcome import NodeOutcome
+
+SHUFFLES = 3
+"""In batches, the samples are served so many times in other company: parity judges three times as many batches."""
+
+PROBE_FEEDS = 8
+"""Feeds that single nodes are measured on."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that was made and judged.
+
+    Attributes:
+        assignment: what it was made from.
+        choices: the same, by name of the node.
+        model: None where it broke the model.
+        outcomes: what became of each node.
+        rules: of parity, evaluated on the search split.
+        strain: the largest share of a tolerance that a rule uses; infinite for a broken model.
+        size: bytes of the file.
+        fault: why it is broken; empty where it is not.
+    """
+
+    assignment: Assignment
+    choices: Mapping[str, str]
+    model: ir.Model | None
+    outcomes: Mapping[str, NodeOutcome]
+    rules: tuple[Rule, ...]
+    strain: float
+    size: int
+    fault: str = ""
+
+    def passes(self, margin: float) -> bool:
+        """Whether every rule holds with this share of its tolerance to spare."""
+        return self.strain <= 1 - margin
+
+
+class Judge:
+    """Runs candidates beside the float model, in the serving batch."""
+
+    def __init__(self, source: ir.Model, data: EvalData, params: Params, name: str) -> None:
+        self._params = params
+        self._data = data
+        self._float = Model(sessions.open_session(source, params.serving.threads, name=name), name)
+        self.batch = feed_batch(self._float.session, data.layout, params.serving.batch_size)
+        search = data.indices("search")
+        self._indices = search if len(search) else data.indices("judge")
+        self._judged = max(len(data.indices("judge")), len(self._indices))
+
+    def feeds(self) -> Iterator[Feed]:
+        """Calls of the serving batch over the search split."""
+        for call in calls(self._data, self._indices, self.batch):
+            yield call.feed
+
+    def rules(self, model: ir.Model) -> list[Rule]:
+        """Parity's rules over a candidate.
+
+        Raises:
+            StageError: the model does not load or run, or has other outputs.
+        """
+        served = Model(sessions.open_session(model, self._params.serving.threads, name="a candidate"), "a candidate")
+        parity = self._params.parity
+
+        def decider(outputs: Outputs, labels: np.ndarray | None) -> Decider:
+            return choose(outputs, labels, threshold=parity.threshold, classifier=parity.max_flip_rate is not None)
+
+        stream = calls(self._data, self._served(), self.batch)
+        try:
+            comparison = compare(paired(self._float, served, stream), self._data.labels, decider)
+        except MismatchError as error:
+            raise StageError(f"The candidate has other outputs than the float model: {error}.") from error
+        tree = figures.compared(comparison)
+        tree["judged"]["samples"] = comparison.samples
+        return evaluate_rules(at_sample_count(tree, self._judged), parity)
+
+    def _served(self) -> np.ndarray:
+        """The search samples; in batches, several times, each time in another order."""
+        if self._data.layout == "feeds" or self.batch == 1:
+            return self._indices
+        random = np.random.default_rng(0)
+        return np.concatenate([self._indices, *(random.permutation(self._indices) for _ in range(SHUFFLES - 1))])
+
+
+Make = Callable[[Mapping[str, str]], tuple[ir.Model, dict[str, NodeOutcome]]]
+"""Makes the model in which each node, by name, has the choice of that name."""
+
+
+def judged(
+    assignment: Assignment, choices: Mapping[str, str], make: Make, fault: Callable[[ir.Model], str], judge: Judge
+) -> Candidate:
+    """Make a candidate and judge it."""
+    model, outcomes = make(choices)
+    problem = fault(model)
+    rules: tuple[Rule, ...] = ()
+    if not problem:
+        try:
+            rules = tuple(judge.rules(model))
+        except StageError as error:
+            problem = str(error)
+    size = model_bytes(model)
+    if problem:
+        return Candidate(assignment, choices, None, outcomes, (), float("inf"), size, problem)
+    return Candidate(assignment, choices, model, outcomes, rules, largest_strain(rules), size)
+
+
+def model_bytes(model: ir.Model) -> int:
+    """Bytes of all weights of a model, and an estimate of its nodes, which counts names twice over."""
+    weights = sum(
+        value.const_value.nbytes
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
+    nodes = sum(60 + 2 * len(node.name or "") for node in model.graph.all_nodes())
+    return weights + nodes

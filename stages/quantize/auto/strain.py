@@ -1,0 +1,51 @@
+"""How much of its tolerance each rule of parity uses: one number for how near a model is to failing. Pure."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from stages.common.compare.flips import upper_bound
+from stages.common.rule import Rule
+
+Tree = Mapping[str, Any]
+
+
+def strain(rule: Rule) -> float:
+    """The share of its tolerance that a rule uses: 1 at the limit, above 1 where it fails.
+
+    In units of amplitude for every rule, so that half the strain is half the error: a decibel is 10^(1/20), and
+    1 - cosine grows with the square of the error.
+    """
+    if rule.limit is None or rule.value is None or isinstance(rule.value, str):
+        if rule.value == "inf":  # no noise at all
+            return 0.0
+        return math.inf if rule.failed else 0.0
+    value, limit = float(rule.value), float(rule.limit)
+    if rule.name == "min_sqnr_db":
+        return float(10 ** ((limit - value) / 20))
+    if rule.name == "min_cosine":
+        return math.sqrt(max(0.0, 1 - value) / (1 - limit)) if limit < 1 else (math.inf if value < limit else 1.0)
+    if rule.name in ("shape", "nonfinite", "equal"):
+        return math.inf if rule.failed else 0.0
+    if limit <= 0:
+        return 0.0 if value <= 0 else math.inf
+    return max(0.0, value) / limit
+
+
+def largest_strain(rules: Iterable[Rule]) -> float:
+    """The strain of the rule that is nearest to failing; 0 without rules."""
+    return max(map(strain, rules), default=0.0)
+
+
+def at_sample_count(figures: Tree, samples: int) -> dict[str, Any]:
+    """The figures with the bound of the flip rate that as many flips per decision would give over `samples`.
+
+    The search split is smaller than what parity judges, and a bound over few samples fails whatever the model does.
+    """
+    decisions = figures["decisions"]
+    if not decisions["count"] or decisions["flips"] is None:
+        return dict(figures)
+    per_sample = decisions["count"] / max(1, figures["judged"]["samples"])
+    count = max(decisions["count"], round(samples * per_sample))
+    flips = math.ceil(decisions["flips"] * count / decisions["count"])
+    return {**figures, "decisions": {**decisions, "count": count, "flip_rate_high95": upper_bound(flips, count)}}
