@@ -1,26 +1,17 @@
 """Models that must not be quantized, each refused with the reason."""
 
-import re
-
 import numpy as np
-from onnx import ModelProto
+import onnx_ir as ir
 
 from stages.common.base.errors import StageError
-from stages.common.model import model_file
-from stages.quantize.graphs import all_nodes, scopes
-from stages.quantize.inventory import WEIGHT_INPUTS, weighted_nodes
-
-_QUANTIZED = re.compile(
-    r"(De)?[Qq]uantizeLinear|DynamicQuantize.+|.+Integer(ToFloat)?|Q(Attention|EmbedLayerNormalization|Gemm|MoE)"
-    r"|Q(Linear|Ordered).+|MatMul(NBits|Bnb4)|GatherBlockQuantized"
-)
-"""Operators with quantized operands, of ONNX and of ONNX Runtime."""
+from stages.common.graph.walk import all_nodes, constant, is_quantized
+from stages.common.graph.weights import WEIGHT_INPUTS, known_as
 
 _TRAINED = WEIGHT_INPUTS.keys() - {"Gather"}
 _DECODERS = frozenset({"BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"})
 
 
-def refuse(model: ModelProto, name: str) -> None:
+def refuse(model: ir.Model, name: str) -> None:
     """Refuse a model that is quantized already, or hides its weights in a decoder.
 
     Args:
@@ -31,19 +22,19 @@ def refuse(model: ModelProto, name: str) -> None:
         StageError: it must not be quantized.
     """
     for node in all_nodes(model):
-        place = _place(node.op_type, node.name)
-        if _QUANTIZED.fullmatch(node.op_type):
+        if is_quantized(node.op_type):
             raise StageError(
-                f"{name} is quantized already: it has {place}. Give the float model it was made from as export.source."
+                f"{name} is quantized already: it has {_place(node)}. Give the float model it was made from as "
+                "export.source."
             )
         if node.op_type in _DECODERS:
             raise StageError(
-                f"{name} holds a whole decoder inside {place}, where ONNX Runtime cannot use INT8 weights. "
+                f"{name} holds a whole decoder inside {_place(node)}, where ONNX Runtime cannot use INT8 weights. "
                 "Export and quantize the decoder by itself, before the search is wrapped around it."
             )
 
 
-def refuse_non_finite_weights(model: ModelProto, name: str) -> None:
+def refuse_non_finite_weights(model: ir.Model, name: str) -> None:
     """Refuse a model with NaN or infinity in a weight of a trained operator.
 
     Tables that Gather reads and constants of other operators may hold infinity on purpose: attention masks do.
@@ -51,23 +42,25 @@ def refuse_non_finite_weights(model: ModelProto, name: str) -> None:
     Raises:
         StageError: naming the tensor and the node.
     """
-    by_path = {scope.path: scope for scope in scopes(model)}
-    for node in weighted_nodes(model):
-        if node.op_type not in _TRAINED:
-            continue
-        for weight in node.weights:
-            found = by_path[node.graph].constant(weight.name)
-            if found is None:
+    for node in all_nodes(model):
+        places = WEIGHT_INPUTS[known_as(node)] if known_as(node) in _TRAINED else ()
+        for index in places:
+            tensor = constant(node.inputs[index]) if index < len(node.inputs) else None
+            if tensor is None or tensor.dtype not in _FLOATS:
                 continue
-            values = model_file.array(found)
+            values = tensor.numpy()
             bad = int(values.size - np.count_nonzero(np.isfinite(values)))
             if bad:
                 what = "NaN" if np.isnan(values).any() else "infinity"
                 raise StageError(
-                    f"{name}: the weight {weight.name!r} of {_place(node.op_type, node.name)} has {what} in {bad} of "
-                    f"{values.size} values. The training diverged or the export is damaged: mend the model."
+                    f"{name}: the weight {tensor.name!r} of {_place(node)} has {what} in {bad} of "
+                    f"{values.size} values. "
+                    "The training diverged or the export is damaged: fix the model."
                 )
 
 
-def _place(op_type: str, name: str) -> str:
-    return f"the {op_type} node {name!r}" if name else f"an unnamed {op_type} node"
+_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+
+
+def _place(node: ir.Node) -> str:
+    return f"the {node.op_type} node {node.name!r}" if node.name else f"an unnamed {node.op_type} node"

@@ -6,20 +6,19 @@ overflow, and the sum is cut off (ONNX Runtime issues 5849 and 6004). The same f
 Neighbours are weights 2k and 2k + 1 along the axis that is summed over, as the kernels pack it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
-from stages.common.model import model_file
-from stages.quantize.graphs import attribute, subgraphs
+from stages.common.graph.walk import constant, number
 
 LARGEST_SAFE_SUM = 128
 """255 * 128 = 32640 fits into a signed 16-bit number, 255 * 129 = 32895 does not; nor does 255 * -129."""
 
 SHARE_THAT_MATTERS = 0.001
-"""From this share of pairs on, the answers moved visibly where it was tried: see docs/quantize-methods.md."""
+"""From this share of pairs on, the answers moved visibly where it was tried: see docs/quantize.md."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def pairs(weight: np.ndarray) -> Pairs:
     return Pairs(sums.size, int(np.count_nonzero(np.abs(sums) > LARGEST_SAFE_SUM)))
 
 
-def of_model(model: onnx.ModelProto) -> dict[str, Pairs]:
+def of_model(model: ir.Model) -> dict[str, Pairs]:
     """The pairs of each node of a quantized model that multiplies 8-bit activations with a signed constant weight.
 
     Signed activations count too: on x86 ONNX Runtime makes unsigned ones of them at load.
@@ -57,17 +56,18 @@ def of_model(model: onnx.ModelProto) -> dict[str, Pairs]:
     Returns:
         By name of the node, subgraphs included.
     """
-    return dict(_of_graph(model.graph, {}, {}))
+    counted = ((node.name or node.outputs[0].name or "", _of_node(node)) for node in model.graph.all_nodes())
+    return {name: pairs for name, pairs in counted if pairs is not None}
 
 
-def warning(found: Mapping[str, Pairs]) -> str | None:
+def warning(pairs_of: Mapping[str, Pairs]) -> str | None:
     """What to say about a model with these pairs, and what to do; None where their share does not matter."""
-    total = sum(found.values(), Pairs())
+    total = sum(pairs_of.values(), Pairs())
     if total.share < SHARE_THAT_MATTERS:
         return None
-    worst = max(found, key=lambda name: found[name].share)
+    worst = max(pairs_of, key=lambda name: pairs_of[name].share)
     return (
-        f"{total.share:.2%} of the pairs of INT8 weights (worst: {worst}, {found[worst].share:.2%}) can saturate on "
+        f"{total.share:.2%} of the pairs of INT8 weights (worst: {worst}, {pairs_of[worst].share:.2%}) can saturate on "
         "x86 CPUs without VNNI: answers there differ from those judged on a CPU with it. If it may run there, set "
         "quantize.reduce_range: true or quantize.weight_type: QUInt8."
     )
@@ -77,39 +77,23 @@ def warning(found: Mapping[str, Pairs]) -> str | None:
 _WEIGHTS = {"MatMulInteger": (1,), "QAttention": (1,), "DynamicQuantizeLSTM": (1, 2)}
 _BETWEEN = {"MatMul": (1,), "Gemm": (1,), "Conv": (1,)}
 
-_Constants = Mapping[str, onnx.TensorProto]
-_Producers = Mapping[str, onnx.NodeProto]
 
-
-def _of_graph(
-    graph: onnx.GraphProto, outer_constants: _Constants, outer_producers: _Producers
-) -> Iterator[tuple[str, Pairs]]:
-    constants = {**outer_constants, **{tensor.name: tensor for tensor in graph.initializer}}
-    producers = {**outer_producers, **{output: node for node in graph.node for output in node.output}}
-    for node in graph.node:
-        found = _of_node(node, constants, producers)
-        if found is not None:
-            yield node.name or node.output[0], found
-        for _, body in subgraphs(node):
-            yield from _of_graph(body, constants, producers)
-
-
-def _of_node(node: onnx.NodeProto, constants: _Constants, producers: _Producers) -> Pairs | None:
-    names = [node.input[at] for at in _WEIGHTS.get(node.op_type, ())]
-    names += [_dequantized(node.input[at], producers) for at in _BETWEEN.get(node.op_type, ())]
-    signed = [constants[name] for name in names if name in constants]
-    signed = [tensor for tensor in signed if tensor.data_type == onnx.TensorProto.INT8]
+def _of_node(node: ir.Node) -> Pairs | None:
+    values = [node.inputs[at] for at in _WEIGHTS.get(node.op_type, ())]
+    values += [_dequantized(node.inputs[at]) for at in _BETWEEN.get(node.op_type, ())]
+    tensors = [tensor for value in values if (tensor := constant(value)) is not None]
+    signed = [tensor for tensor in tensors if tensor.dtype == ir.DataType.INT8]
     if not signed:
         return None
-    return sum((pairs(_as_summed(node, model_file.array(tensor))) for tensor in signed), Pairs())
+    return sum((pairs(_as_summed(node, tensor.numpy())) for tensor in signed), Pairs())
 
 
-def _dequantized(name: str, producers: _Producers) -> str:
-    producer = producers.get(name)
-    return producer.input[0] if producer is not None and producer.op_type == "DequantizeLinear" else ""
+def _dequantized(value: ir.Value | None) -> ir.Value | None:
+    producer = value.producer() if value is not None else None
+    return producer.inputs[0] if producer is not None and producer.op_type == "DequantizeLinear" else None
 
 
-def _as_summed(node: onnx.NodeProto, weight: np.ndarray) -> np.ndarray:
+def _as_summed(node: ir.Node, weight: np.ndarray) -> np.ndarray:
     """A weight as [..., K, N], K in the order in which the node's kernel sums.
 
     A convolution sums over the channels of one kernel position after the other. A depthwise one has a kernel of its
@@ -117,10 +101,10 @@ def _as_summed(node: onnx.NodeProto, weight: np.ndarray) -> np.ndarray:
     """
     if node.op_type == "Conv":
         filters, channels = weight.shape[:2]
-        if channels == 1 and attribute(node, "group", 1) > 1:
+        if channels == 1 and number(node, "group", 1) > 1:
             return np.empty((0, filters), np.int8)
         flat = weight.reshape(filters, channels, -1).transpose(2, 1, 0)
         return flat.reshape(-1, filters)
     if weight.ndim == 1:
         return weight[:, None]
-    return np.swapaxes(weight, -1, -2) if attribute(node, "transB", 0) else weight
+    return np.swapaxes(weight, -1, -2) if number(node, "transB", 0) else weight

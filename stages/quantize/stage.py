@@ -1,23 +1,146 @@
-"""The stage: read the fp32 model, quantize it, put the result in place, say what happened."""
+"""The stage: read the fp32 model, refuse, clean, quantize and check it, and put the result in place."""
 
-from stages.common.base import files, params, paths
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import onnx_ir as ir
+
+from stages.common.base import paths
+from stages.common.base.errors import StageError
+from stages.common.base.params import Params, Quantize
+from stages.common.data import feeding
 from stages.common.data.evaldata import EvalData
+from stages.common.graph import equivalence
+from stages.common.graph.cleaning import Step, clean
+from stages.common.graph.equivalence import Reference
+from stages.common.graph.passes import convert_opset, widen_float16
+from stages.common.graph.weights import WeightedNode, parameters_in_attributes, weighted_nodes
 from stages.common.model import model_file, sessions
-from stages.quantize import pipeline, report
+from stages.common.model.sessions import Feed
+from stages.quantize import check, methods, refusal, saturation, trial
+from stages.quantize.outcome import NodeOutcome
+from stages.quantize.saturation import Pairs
+from stages.quantize.selection import select
+
+CHECK_FEEDS = 8
+"""How many feeds the checks run: enough to see a broken model, too few to cost anything."""
+
+WIDENED = "float16 made float32"
 
 
-def run() -> None:
-    """Write the quantized model, metrics/details/nodes.csv and metrics/quantize.json, and print what was found.
+@dataclass(frozen=True)
+class Quantization:
+    """What was made of a model.
+
+    Attributes:
+        model: the quantized model, or None where nothing was quantized.
+        nodes: every node with a weight.
+        outcomes: what became of each of them, by name.
+        steps: what was cleaned and rewritten.
+        quantizable: names of the nodes that the method has an INT8 form for.
+        pairs: of the quantized nodes, the pairs of weights that can saturate without VNNI.
+        in_attributes: the operators that keep their parameters in attributes, out of the reach of INT8.
+    """
+
+    model: ir.Model | None
+    nodes: Sequence[WeightedNode]
+    outcomes: Mapping[str, NodeOutcome]
+    steps: Sequence[Step]
+    quantizable: frozenset[str]
+    pairs: Mapping[str, Pairs]
+    in_attributes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class QuantizeResult:
+    """What the stage made: the quantization, the method, and the size of both files in MB."""
+
+    made: Quantization
+    method: str
+    fp32_mb: float
+    int8_mb: float
+
+
+def run(params: Params) -> QuantizeResult:
+    """Write the quantized model.
 
     Raises:
         StageError: the model must not or cannot be quantized.
     """
-    knobs = params.load().quantize
     fp32 = model_file.read(paths.FP32_MODEL, made_by="export")
-    result = pipeline.quantize(fp32, EvalData(), knobs, paths.FP32_MODEL.as_posix())
-    with model_file.staged(result.model or fp32, paths.INT8_MODEL) as written:
+    made = quantize(fp32, EvalData(), params.quantize, paths.FP32_MODEL.as_posix())
+    with model_file.staged(made.model or fp32, paths.INT8_MODEL) as written:
         sessions.open_session(written)
-    fp32_mb, int8_mb = model_file.size_mb(paths.FP32_MODEL), model_file.size_mb(paths.INT8_MODEL)
-    files.write_csv(paths.NODES, report.NODES_HEADER, report.node_rows(result))
-    files.write_json(paths.QUANTIZE, report.metrics(result, fp32_mb, int8_mb))
-    print(report.screen(result, fp32_mb, int8_mb))
+    sizes = [model_file.size_mb(path) for path in (paths.FP32_MODEL, paths.INT8_MODEL)]
+    return QuantizeResult(made, params.quantize.method, *sizes)
+
+
+def quantize(model: ir.Model, data: EvalData, params: Quantize, name: str) -> Quantization:
+    """Quantize a model.
+
+    Args:
+        model: the float model; not changed.
+        data: the search split is used, for checks and calibration.
+        params: the section `quantize`.
+        name: what to call the model in an error.
+
+    Raises:
+        StageError: the model must not or cannot be quantized.
+    """
+    refusal.refuse(model, name)
+    refusal.refuse_non_finite_weights(model, name)
+    session = sessions.open_session(model, name=name)
+    feeding.check_fit(session, data.inputs, data.layout)
+    batch = feeding.feed_batch(session, data.layout, wanted=1)
+    expected = equivalence.reference(session, list(_feeds(data, batch, CHECK_FEEDS * batch)), name)
+    del session
+    method = methods.by_name(params.method)
+    clean_model, steps = prepared(model, expected, method)
+    refusal.refuse_non_finite_weights(clean_model, name)
+    nodes = weighted_nodes(clean_model)
+    selected, outcomes = select(nodes, method, params)
+    calibration = partial(_feeds, data, batch, params.calibration.samples)
+    make = partial(method.quantize, clean_model, params=params, calibration=calibration)
+    floor = check.SANE_IN_4_BITS if params.weight_type in ("QInt4", "QUInt4") else check.SANE
+    fault = partial(check.fault, expected=expected, least_cosine=floor)
+    quantized, made = trial.most_that_passes(make, selected, fault)
+    quantizable = frozenset(node.name for node in nodes if node.op_type in method.OP_TYPES)
+    pairs = saturation.of_model(quantized) if quantized is not None else {}
+    in_attributes = parameters_in_attributes(clean_model)
+    return Quantization(quantized, nodes, outcomes | made, steps, quantizable, pairs, in_attributes)
+
+
+def prepared(model: ir.Model, expected: Reference, method: methods.Method) -> tuple[ir.Model, list[Step]]:
+    """The clean model in the opset and the float type that the method needs."""
+    model, steps = clean(model, expected)
+    name = f"opset converted to {method.OPSET}"
+    try:
+        result = convert_opset.apply(model, method.OPSET)
+    except Exception as error:  # onnx raises what it likes; a conversion that fails is not applied
+        steps.append(Step(name, " ".join(str(error).split())[:200] or type(error).__name__))
+    else:
+        if result.modified:
+            steps.append(Step(name, equivalence.difference(result.model, expected)))
+            model = model if steps[-1].undone else result.model
+    result = widen_float16.apply(model.clone())
+    if result.modified:
+        # Float16 rounds coarsely, so that the float32 model need only be sane beside it.
+        steps.append(Step(WIDENED, check.fault(result.model, expected)))
+        model = model if steps[-1].undone else result.model
+    return model, steps
+
+
+def _feeds(data: EvalData, batch: int, samples: int) -> Iterator[Feed]:
+    """The first `samples` of the search split in feeds of `batch`; a tail that does not fill one is left out."""
+    indices = data.indices("search")
+    if not len(indices):  # a single sample belongs to the judge; nothing is chosen by it here
+        indices = data.indices("judge")
+    if data.layout == "samples" and len(indices) < batch:
+        raise StageError(
+            f"The evaluation data have {len(indices)} samples to search on, and the model takes {batch} at once. "
+            "Give at least four times as many samples as that."
+        )
+    for chunk in data.batches(indices[: max(batch, samples)], batch):
+        if data.layout == "feeds" or len(chunk.indices) == batch:
+            yield chunk.feed

@@ -45,7 +45,7 @@ def test_nodes_of_one_name_are_refused_with_the_remedy() -> None:
     ],
 )
 def test_codes_places_and_line_breaks_are_left_out(raw: str, words: str) -> None:
-    assert sessions.ort_words(RuntimeError(raw)) == words
+    assert sessions.ort_message(RuntimeError(raw)) == words
 
 
 def test_two_threads_stop_spinning_between_runs() -> None:

@@ -11,11 +11,12 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from stages.common.base.params import Quantize
-from stages.common.model import sessions
+from stages.common.graph.weights import weighted_nodes
+from stages.common.model import ir_conversion, sessions
 from stages.common.model.sessions import Feed
 from stages.quantize import methods
-from stages.quantize.decision import Decision
-from stages.quantize.inventory import weighted_nodes
+from stages.quantize.outcome import NodeOutcome
+from tests.onnx_models import ir_model, opened
 
 Shape = Sequence[int | str]
 
@@ -106,21 +107,23 @@ def feeds(model: ModelProto, count: int = 32, batch: int = 1, seed: int = 7) -> 
 
 def quantized(
     model: ModelProto, given: Sequence[Feed] | None = None, **params: object
-) -> tuple[ModelProto, dict[str, Decision]]:
+) -> tuple[ModelProto, dict[str, NodeOutcome]]:
     """What the method named in `params` makes of all nodes that it takes."""
     section = Quantize(**params)  # type: ignore[arg-type]
     method = methods.by_name(section.method)
-    nodes = [each for each in weighted_nodes(model) if each.op_type in method.OP_TYPES]
+    source = ir_model(model)
+    nodes = [each for each in weighted_nodes(source) if each.op_type in method.OP_TYPES]
 
     def calibration() -> Iterator[Feed]:
         return iter(feeds(model) if given is None else given)
 
-    return method.quantize(model, nodes, section, calibration)
+    made, outcomes = method.quantize(source, nodes, section, calibration)
+    return ir_conversion.to_proto(made), outcomes
 
 
 def sqnr_db(model: ModelProto, other: ModelProto, given: Sequence[Feed] | None = None) -> float:
     """Signal over noise of the first output, in dB, over some feeds."""
-    sessions_ = [sessions.open_session(each) for each in (model, other)]
+    sessions_ = [opened(each) for each in (model, other)]
     signal = noise = 0.0
     for feed in feeds(model, seed=8) if given is None else given:
         a, b = (sessions.run(each, feed, name="net")[0].astype(np.float64) for each in sessions_)
@@ -133,6 +136,6 @@ def kernels(model: ModelProto) -> Counter[str]:
     with TemporaryDirectory() as folder:
         options = sessions.session_options(1)
         options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
-        sessions.open_session(model, options=options)
+        sessions.open_session(model.SerializeToString(), options=options)
         optimised = onnx.load(options.optimized_model_filepath)
     return Counter(each.op_type for each in optimised.graph.node)

@@ -16,10 +16,10 @@ import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from stages.common.base import paths
+from stages.common.base import params, paths
 from stages.common.data import evaldata, outputs
 from stages.common.model import sessions
-from stages.quantize import stage
+from stages.quantize import figures, screen, stage
 
 Arrays = dict[str, np.ndarray]
 
@@ -87,7 +87,9 @@ class Bench:
         paths.PARAMS.write_text(yaml.safe_dump({"quantize": knobs}))
         said = io.StringIO()
         with redirect_stdout(said):
-            stage.run()
+            result = stage.run(params.load())
+            figures.write(result)
+            print(screen.render(result))
         with paths.NODES.open(encoding="utf-8") as file:
             nodes = {row["node"]: row for row in csv.DictReader(file)}
         return Outcome(self.folder, json.loads(paths.QUANTIZE.read_text()), nodes, said.getvalue())

@@ -5,8 +5,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from stages.common.model import sessions
+from stages.common.graph import equivalence
 from stages.quantize import check
+from tests.onnx_models import ir_model, reference
 from tests.quantize.running import graph, normal
 
 FEEDS = [{"x": normal(1, 8, seed=at)} for at in range(4)]
@@ -19,20 +20,28 @@ def _model(op_type: str = "Identity", *constants: float, name: str = "y") -> onn
     return graph([node], {"x": ("n", 8)}, {name: None}, weights)
 
 
-def _expected(model: onnx.ModelProto) -> check.Reference:
-    return check.reference(sessions.open_session(model), FEEDS, "model")
+def _expected(model: onnx.ModelProto) -> equivalence.Reference:
+    return reference(model, FEEDS)
+
+
+def fault(model: onnx.ModelProto, expected: equivalence.Reference) -> str:
+    return check.fault(ir_model(model), expected)
+
+
+def difference(model: onnx.ModelProto, expected: equivalence.Reference) -> str:
+    return equivalence.difference(ir_model(model), expected)
 
 
 def test_the_same_model_has_no_fault_and_no_difference() -> None:
     expected = _expected(_model())
-    assert check.fault(_model(), expected) == ""
-    assert check.difference(_model(), expected) == ""
+    assert fault(_model(), expected) == ""
+    assert difference(_model(), expected) == ""
 
 
 def test_a_small_change_is_a_difference_and_no_fault() -> None:
     expected = _expected(_model())
-    assert check.difference(_model("Mul", 1.001), expected).startswith("output 'y' moved by 0.00")
-    assert check.fault(_model("Mul", 1.001), expected) == ""
+    assert difference(_model("Mul", 1.001), expected).startswith("output 'y' moved by 0.00")
+    assert fault(_model("Mul", 1.001), expected) == ""
 
 
 @pytest.mark.parametrize(
@@ -48,13 +57,13 @@ def test_a_small_change_is_a_difference_and_no_fault() -> None:
     ],
 )
 def test_faults(model: onnx.ModelProto, words: str) -> None:
-    assert words in check.fault(model, _expected(_model()))
+    assert words in fault(model, _expected(_model()))
 
 
 def test_what_is_not_finite_in_fp32_is_not_compared() -> None:
     expected = _expected(_model("Log"))
-    assert check.fault(_model("Log"), expected) == ""
-    assert check.difference(_model("Log"), expected) == ""
+    assert fault(_model("Log"), expected) == ""
+    assert difference(_model("Log"), expected) == ""
 
 
 def test_a_changed_label_is_a_difference_and_no_fault() -> None:
@@ -65,9 +74,9 @@ def test_a_changed_label_is_a_difference_and_no_fault() -> None:
         return model
 
     ties = [{"x": np.zeros((1, 8), np.float32)}]
-    expected = check.reference(sessions.open_session(label(0)), ties, "model")
-    assert check.difference(label(1), expected) == "output 'y' changed"
-    assert check.fault(label(1), expected) == ""
+    expected = reference(label(0), ties)
+    assert difference(label(1), expected) == "output 'y' changed"
+    assert fault(label(1), expected) == ""
 
 
 def test_how_many_rows_an_output_has_may_depend_on_a_threshold() -> None:
@@ -83,6 +92,6 @@ def test_how_many_rows_an_output_has_may_depend_on_a_threshold() -> None:
         weights = {"flat": np.array([-1]), "threshold": np.array(threshold, np.float32)}
         return graph(nodes, {"x": ("n", 8)}, {"y": ("boxes",) if free else (1, 8)}, weights)
 
-    assert check.fault(found(0.5, free=True), _expected(found(0.0, free=True))) == ""
-    assert "has shape" in check.difference(found(0.5, free=True), _expected(found(0.0, free=True)))
-    assert "has shape" in check.fault(found(0.0, free=True), _expected(found(0.0, free=False)))
+    assert fault(found(0.5, free=True), _expected(found(0.0, free=True))) == ""
+    assert "has shape" in difference(found(0.5, free=True), _expected(found(0.0, free=True)))
+    assert "has shape" in fault(found(0.0, free=True), _expected(found(0.0, free=False)))

@@ -13,7 +13,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from stages.common.base import paths
 from stages.common.model.sessions import open_session, session_options
-from stages.quantize.graphs import all_nodes
+from tests.onnx_models import ir_model
 from tests.quantize.running import Bench, graph, normal, run
 
 FEW = settings(
@@ -141,7 +141,7 @@ def test_weights_in_nested_branches(
     outcome = bench.run(**knobs)
     assert outcome.metrics["nodes"]["quantizable"] == 1 + counter[0]
     assert outcome.metrics["nodes"]["kept_float"] == 0
-    kinds = [node.op_type for node in all_nodes(outcome.int8_model)]
+    kinds = [node.op_type for node in ir_model(outcome.int8_model).graph.all_nodes()]
     assert (kinds.count("MatMul"), kinds.count("MatMulInteger")) == (0, 1 + counter[0])
     fp32, int8 = outcome.fp32, outcome.int8
     for feed in feeds:

@@ -13,6 +13,7 @@ from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.data import evaldata
 from stages.common.model import model_file, sessions
+from tests.onnx_models import opened, publish
 from tests.quantize import nets
 from tests.quantize.running import Bench
 
@@ -23,7 +24,7 @@ SAMPLES = nets.normal(64, 64, seed=5)
 @pytest.fixture
 def large(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(model_file, "LARGE_BYTES", 5000)
-    model_file.write(model(), paths.FP32_MODEL)
+    publish(model(), paths.FP32_MODEL)
     evaldata.write(paths.EVAL, {"x": SAMPLES}, None, "samples", seed=0)
     return bench
 
@@ -47,7 +48,7 @@ def test_weights_beside_the_model_are_quantized_as_those_in_it(
     assert len(written()[1]) > 96 * 64
     monkeypatch.undo()
     monkeypatch.chdir(large.folder)
-    model_file.write(model(), paths.FP32_MODEL)
+    publish(model(), paths.FP32_MODEL)
     outcome = large.run(method=method)
     np.testing.assert_array_equal(answers, sessions.run(outcome.int8, {"x": SAMPLES}, name="net")[0])
     assert written()[1] == model_file.NO_DATA
@@ -75,7 +76,7 @@ def test_links_into_a_dvc_cache_change_nothing(large: Bench, method: str, link: 
     outcome = large.run(method=method)
     assert written() == expected
     np.testing.assert_array_equal(
-        *(sessions.run(each, {"x": SAMPLES}, name="net")[0] for each in (outcome.fp32, sessions.open_session(model())))
+        *(sessions.run(each, {"x": SAMPLES}, name="net")[0] for each in (outcome.fp32, opened(model())))
     )
 
 
@@ -83,20 +84,21 @@ def test_a_large_model_without_anything_to_quantize_comes_out_as_it_is(large: Be
     nothing = nets.net(
         [nets.node("Add", "x table", "y")], {"x": [64, 64]}, {"y": [64, 64]}, {"table": nets.normal(64, 64)}
     )
-    model_file.write(nothing, paths.FP32_MODEL)
+    publish(nothing, paths.FP32_MODEL)
     shutil.rmtree(paths.EVAL)
     evaldata.write(paths.EVAL, {"x": nets.normal(256, 64)}, None, "samples", seed=0)
     outcome = large.run()
     assert outcome.metrics["status"] == "nothing_to_quantize"
-    read = model_file.read(paths.INT8_MODEL, "quantize")
-    np.testing.assert_array_equal(model_file.array(read.graph.initializer[0]), nets.normal(64, 64))
+    table = model_file.read(paths.INT8_MODEL, "quantize").graph.initializers["table"].const_value
+    assert table is not None
+    np.testing.assert_array_equal(table.numpy(), nets.normal(64, 64))
 
 
-def test_a_sidecar_that_is_missing_or_belongs_to_another_model_is_named(large: Bench) -> None:
-    sidecar = model_file.external_data(paths.FP32_MODEL)
-    sidecar.write_bytes(sidecar.read_bytes()[:-4096])
+def test_external_data_that_is_missing_or_belongs_to_another_model_is_named(large: Bench) -> None:
+    data = model_file.external_data(paths.FP32_MODEL)
+    data.write_bytes(data.read_bytes()[:-4096])
     with pytest.raises(StageError, match="cut short, or belongs to another model"):
         large.run()
-    sidecar.unlink()
+    data.unlink()
     with pytest.raises(StageError, match=r"artifacts/model\.onnx\.data is missing"):
         large.run()

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from stages.quantize import saturation
+from tests.onnx_models import ir_model
 
 
 @given(st.integers(-128, 127), st.integers(-128, 127))
@@ -39,8 +41,8 @@ def graph_of(nodes: Sequence[onnx.NodeProto], **constants: np.ndarray) -> onnx.G
     )
 
 
-def model_of(graph: onnx.GraphProto) -> onnx.ModelProto:
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+def ir_of(graph: onnx.GraphProto) -> ir.Model:
+    return ir_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
 
 
 def dequantized(name: str) -> onnx.NodeProto:
@@ -53,16 +55,16 @@ RISKY = np.full((4, 2), 127, np.int8)
 def test_dynamic_nodes_are_counted_in_subgraphs_too() -> None:
     inner = graph_of([helper.make_node("MatMulInteger", ["x", "W"], ["y"], name="inner")])
     outer = graph_of([helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=graph_of([]))], W=RISKY)
-    assert saturation.of_model(model_of(outer)) == {"inner": saturation.Pairs(4, 4)}
+    assert saturation.of_model(ir_of(outer)) == {"inner": saturation.Pairs(4, 4)}
 
 
 def test_static_nodes_are_counted_behind_dequantize_linear_only() -> None:
     nodes = [dequantized("x"), dequantized("W"), helper.make_node("MatMul", ["x", "W"], ["y"], name="layer")]
     constants = {"W_q": RISKY, "W_zero": np.zeros(1, np.int8), "x_zero": np.zeros(1, np.uint8)}
     graph = graph_of(nodes, **constants, scale=np.ones(1, np.float32))
-    assert saturation.of_model(model_of(graph)) == {"layer": saturation.Pairs(4, 4)}
+    assert saturation.of_model(ir_of(graph)) == {"layer": saturation.Pairs(4, 4)}
     graph = graph_of([helper.make_node("MatMul", ["x", "W"], ["y"])], W=RISKY)
-    assert saturation.of_model(model_of(graph)) == {}
+    assert saturation.of_model(ir_of(graph)) == {}
 
 
 def static(op_type: str, weight: np.ndarray, **attributes: int) -> saturation.Pairs:
@@ -70,7 +72,7 @@ def static(op_type: str, weight: np.ndarray, **attributes: int) -> saturation.Pa
         [dequantized("x"), dequantized("W"), helper.make_node(op_type, ["x", "W"], ["y"], name="layer", **attributes)],
         W_q=weight, W_zero=np.zeros(1, np.int8), x_zero=np.zeros(1, np.uint8), scale=np.ones(1, np.float32),
     )  # fmt: skip
-    return saturation.of_model(model_of(graph))["layer"]
+    return saturation.of_model(ir_of(graph))["layer"]
 
 
 def test_a_transposed_gemm_sums_along_its_second_axis() -> None:
@@ -91,7 +93,7 @@ def test_a_convolution_sums_channel_by_channel() -> None:
 
 def test_unsigned_weights_are_not_counted() -> None:
     graph = graph_of([helper.make_node("MatMulInteger", ["x", "W"], ["y"])], W=RISKY.astype(np.uint8))
-    assert saturation.of_model(model_of(graph)) == {}
+    assert saturation.of_model(ir_of(graph)) == {}
 
 
 def test_the_warning_names_share_worst_node_and_remedy() -> None:

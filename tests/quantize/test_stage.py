@@ -1,6 +1,7 @@
 """The stage as a whole: what it writes, what it says, and that it leaves nothing half done."""
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -15,10 +16,11 @@ from onnx import helper
 
 from stages.common.base import paths
 from stages.common.base.errors import MissingInputError, StageError
+from stages.common.graph.weights import WeightedNode
 from stages.common.model import model_file
-from stages.quantize.decision import Decision
-from stages.quantize.inventory import WeightedNode
+from stages.quantize.outcome import NodeOutcome
 from stages.quantize.trial import TRIALS, most_that_passes
+from tests.onnx_models import publish, stored
 from tests.quantize.running import Bench, graph, normal, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,9 +127,9 @@ def _nodes(count: int) -> list[WeightedNode]:
 def test_bisection_finds_the_nodes_that_break_a_model(bad: set[str]) -> None:
     trials = []
 
-    def attempt(nodes: list[WeightedNode]) -> tuple[onnx.ModelProto, dict[str, Decision]]:
+    def attempt(nodes: list[WeightedNode]) -> tuple[onnx.ModelProto, dict[str, NodeOutcome]]:
         names = [node.name for node in nodes]
-        return onnx.ModelProto(doc_string=" ".join(names)), {name: Decision(quantized=True) for name in names}
+        return onnx.ModelProto(doc_string=" ".join(names)), {name: NodeOutcome(quantized=True) for name in names}
 
     def fault(model: onnx.ModelProto) -> str:
         trials.append(model)
@@ -141,8 +143,8 @@ def test_bisection_finds_the_nodes_that_break_a_model(bad: set[str]) -> None:
 
 
 def test_bisection_ends_where_everything_breaks() -> None:
-    def attempt(nodes: list[WeightedNode]) -> tuple[onnx.ModelProto, dict[str, Decision]]:
-        return onnx.ModelProto(), {node.name: Decision(quantized=True) for node in nodes}
+    def attempt(nodes: list[WeightedNode]) -> tuple[onnx.ModelProto, dict[str, NodeOutcome]]:
+        return onnx.ModelProto(), {node.name: NodeOutcome(quantized=True) for node in nodes}
 
     model, decisions = most_that_passes(attempt, _nodes(1000), lambda _: "broken")  # type: ignore[arg-type]
     assert model is None
@@ -218,11 +220,31 @@ def test_a_large_model_is_written_beside_its_sidecar(bench: Bench, monkeypatch: 
     inline = bench.run()
     expected = run(inline.int8, {"x": normal(2, 64)})["h1"]
     monkeypatch.setattr(model_file, "LARGE_BYTES", 4000)
-    fp32 = model_file.read(paths.FP32_MODEL, "export")
-    model_file.write(fp32, paths.FP32_MODEL)
+    publish(stored(paths.FP32_MODEL), paths.FP32_MODEL)
     assert paths.FP32_MODEL.stat().st_size < 4000
     outcome = bench.run()
     assert outcome.quantized() == {"layer0", "layer1"}
     assert paths.INT8_MODEL.stat().st_size < 4000
     assert outcome.metrics["size"]["int8_mb"] == pytest.approx(inline.metrics["size"]["int8_mb"], abs=0.01)
     np.testing.assert_array_equal(run(outcome.int8, {"x": normal(2, 64)})["h1"], expected)
+
+
+@pytest.mark.parametrize("method", ["dynamic", "static", "weight_only"])
+def test_nodes_csv_names_the_nodes_of_the_int8_file(bench: Bench, method: str) -> None:
+    bench.give(_model(32, 64, 32), {"x": normal(64, 32)})
+    outcome = bench.run(method=method, exclude_nodes=["layer1"] if method == "dynamic" else [])
+    names = {node.name for node in outcome.int8_model.graph.node}
+    for row in outcome.nodes.values():
+        becomes = row["becomes"].split(";") if row["becomes"] else []
+        assert set(becomes) <= names
+        assert bool(becomes) == (row["quantized"] == "true")
+        assert not becomes or row["node"] in becomes
+
+
+def test_details_say_what_was_done(bench: Bench) -> None:
+    bench.give(_model(32, 64, 32), {"x": normal(64, 32)})
+    bench.run()
+    details = json.loads(paths.QUANTIZE_DETAILS.read_text())
+    assert details["method"] == "dynamic"
+    assert {step["name"] for step in details["steps"]} <= {"nodes named", "constant weights computed"}
+    assert details["in_attributes"] == details["notes"] == []

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from stages.common.base import paths
 from stages.common.base.errors import ParamsError, StageError
 from stages.quantize import refusal
+from tests.onnx_models import ir_model
 from tests.quantize.running import Bench, graph, normal, run
 
 WIDE = {"x": normal(12, 16, seed=1)}
@@ -138,6 +139,12 @@ def test_excluded_nodes_stay_float(bench: Bench) -> None:
     assert outcome.quantized() == {"/head"}
     assert outcome.nodes["/encoder/0"]["reason"] == "matches '/encoder/*' of quantize.exclude_nodes"
     assert outcome.metrics["nodes"] == {"quantizable": 3, "quantized": 1, "kept_float": 2}
+
+
+def test_an_exact_name_is_excluded_whatever_it_is(bench: Bench) -> None:
+    bench.give(_layers("layer[0]/MatMul", "layer0/MatMul", "layer[1]/MatMul"), WIDE)
+    assert bench.run(exclude_nodes=["layer[0]/MatMul"]).quantized() == {"layer0/MatMul", "layer[1]/MatMul"}
+    assert bench.run(exclude_nodes=["layer[0]*"]).quantized() == {"layer[0]/MatMul", "layer[1]/MatMul"}
 
 
 def test_a_pattern_that_matches_nothing_is_an_error_with_near_names(bench: Bench) -> None:
@@ -431,12 +438,12 @@ def test_every_quantized_operator_is_known(op_type: str) -> None:
     branch = helper.make_graph([helper.make_node(op_type, ["x"], ["y"], "deep inside")], "branch", [], [])
     model = graph([helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)], {}, {}, {})
     with pytest.raises(StageError, match=f"the model is quantized already: it has the {op_type} node 'deep inside'"):
-        refusal.refuse(model, "the model")
+        refusal.refuse(ir_model(model), "the model")
 
 
 @pytest.mark.parametrize("op_type", ["MatMul", "Gemm", "Conv", "LSTM", "LinearClassifier", "QuickGelu", "Attention"])
 def test_no_float_operator_is_taken_for_a_quantized_one(op_type: str) -> None:
-    refusal.refuse(graph([helper.make_node(op_type, ["x"], ["y"])], {}, {}, {}), "the model")
+    refusal.refuse(ir_model(graph([helper.make_node(op_type, ["x"], ["y"])], {}, {}, {})), "the model")
 
 
 def test_a_model_that_fp32_cannot_run_is_refused_in_the_words_of_onnx_runtime(bench: Bench) -> None:
@@ -558,3 +565,38 @@ def test_a_vector_times_a_matrix(bench: Bench) -> None:
     outcome = bench.run()
     assert outcome.quantized() == {"dense"}
     assert outcome.cosine({"x": normal(16)}) > 0.999
+
+
+@pytest.mark.parametrize("in_node", [False, True])
+@pytest.mark.parametrize("flat", [False, True])
+def test_sparse_weights_are_weights(bench: Bench, in_node: bool, flat: bool) -> None:
+    weight = np.where(np.abs(normal(64, 32)) > 1.5, normal(64, 32), 0).astype(np.float32)
+    where = np.flatnonzero(weight) if flat else np.argwhere(weight)
+    sparse = helper.make_sparse_tensor(
+        numpy_helper.from_array(weight[weight != 0], "W"),
+        numpy_helper.from_array(where.astype(np.int64), "where"),
+        list(weight.shape),
+    )
+    nodes = [helper.make_node("MatMul", ["x", "W"], ["y"], "dense")]
+    if in_node:
+        nodes.insert(0, helper.make_node("Constant", [], ["W"], sparse_value=sparse))
+    model = graph(nodes, {"x": ("n", 64)}, {"y": ("n", 32)}, {})
+    if not in_node:
+        model.graph.sparse_initializer.append(sparse)
+    x = {"x": normal(12, 64)}
+    bench.give(model, x)
+    outcome = bench.run()
+    assert outcome.quantized() == {"dense"}
+    assert outcome.cosine(x) > 0.999
+
+
+def test_operators_that_are_gone_keep_the_opset_old(bench: Bench) -> None:
+    nodes = [
+        helper.make_node("ImageScaler", ["x"], ["s"], bias=[0.0, 0.0], scale=0.5),
+        helper.make_node("MatMul", ["s", "W"], ["y"], "dense"),
+    ]
+    model = graph(nodes, {"x": (1, 2, 4, 4)}, {"y": None}, {"W": normal(4, 8)}, 8)
+    bench.give(model, {"x": normal(6, 1, 2, 4, 4)}, "feeds")
+    outcome = bench.run()
+    assert "Undone: opset converted to 11, because opset 11 has no ImageScaler." in outcome.said
+    assert "INT8 needs opset 11, the model has 8" in outcome.nodes["dense"]["reason"]

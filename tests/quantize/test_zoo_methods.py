@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.common.model import model_file
+from tests.onnx_models import stored
 from tests.quantize.running import Bench, cosine, run
 from tests.zoo import ZOO, needs_zoo
 
@@ -26,7 +26,7 @@ EXPECTED = {
 def test_real_models_keep_their_answers(name: str, method: str, bench: Bench) -> None:
     assert ZOO is not None
     stacked = dict(np.load(ZOO / name / "samples.npz"))
-    bench.give(model_file.read(ZOO / name / "model.onnx", "export"), stacked, "feeds")
+    bench.give(stored(ZOO / name / "model.onnx"), stacked, "feeds")
     outcome = bench.run(method=method)
     assert len(outcome.quantized()) == EXPECTED[name][method == "weight_only"]
     count = min(map(len, stacked.values()))

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
-from onnx import ModelProto
 from onnx import defs as schemas
 
 from stages.common.base.errors import StageError
-from stages.common.model import model_file
+from stages.common.model import ir_conversion, model_file
 
 Feed = Mapping[str, np.ndarray]
 
@@ -50,12 +50,12 @@ def session_options(threads: int) -> ort.SessionOptions:
 
 
 def open_session(
-    model: Path | bytes | ModelProto, threads: int = 1, *, name: str = "", options: ort.SessionOptions | None = None
+    model: Path | bytes | ir.Model, threads: int = 1, *, name: str = "", options: ort.SessionOptions | None = None
 ) -> ort.InferenceSession:
     """Load a model on the CPU.
 
-    ONNX Runtime refuses a sidecar that is a symbolic link out of the model's folder, as DVC's cache may make it: the
-    weights are then handed over from memory, which takes a copy of them while the session lives.
+    ONNX Runtime refuses external data that is a symbolic link out of the model's folder, as DVC's cache may make it:
+    the weights are then handed over from memory, which takes a copy of them while the session lives.
 
     Args:
         model: a path, a serialized ModelProto, or one that `model_file.read` gave, of any size.
@@ -64,41 +64,51 @@ def open_session(
         options: in place of `session_options(threads)`.
 
     Raises:
-        StageError: ONNX Runtime refuses the model; the sentence ends with its own words.
+        StageError: ONNX Runtime refuses the model; the sentence ends with its own message.
     """
     called = name or (model.as_posix() if isinstance(model, Path) else "the model")
     options = options or session_options(threads)
     if isinstance(model, Path) and model_file.external_data(model).is_symlink():
         model = model_file.read(model, called)
+    # Must live until the session does: ONNX Runtime copies the weights no earlier.
+    weights: list[np.ndarray] = []
+
+    def place(tensor: ir.TensorProtocol) -> tuple[str, int]:
+        weights.append(ir_conversion.raw_bytes(tensor))
+        return f"#{len(weights) - 1}", 0
+
     try:
-        # Must live until the session does: ONNX Runtime copies the weights no earlier.
-        weights: list[np.ndarray] = []
-        if isinstance(model, ModelProto):
-            files = model_file.external_files(model)
-            weights += [np.memmap(file, np.uint8, mode="r") for file in files]
-            sizes = [each.size for each in weights]
-            options.add_external_initializers_from_files_in_memory([str(file) for file in files], weights, sizes)
-            model = model.SerializeToString()
-        source = str(model) if isinstance(model, Path) else model
+        source: str | bytes
+        if isinstance(model, ir.Model):
+            large = model_file.weight_bytes(model) > model_file.LARGE_BYTES
+            source = ir_conversion.to_proto(model, place if large else None).SerializeToString()
+            names = [f"#{number}" for number in range(len(weights))]
+            options.add_external_initializers_from_files_in_memory(names, weights, [each.nbytes for each in weights])
+        else:
+            source = str(model) if isinstance(model, Path) else model
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except StageError:
+        raise
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
-        words = ort_words(error)
-        raise StageError(f"ONNX Runtime {ort.__version__} cannot load {called}: {words}. {_remedy(words)}") from error
+        message = ort_message(error)
+        raise StageError(
+            f"ONNX Runtime {ort.__version__} cannot load {called}: {message}. {_remedy(message)}"
+        ) from error
 
 
 def run(session: ort.InferenceSession, feed: Feed, outputs: Sequence[str] | None = None, *, name: str) -> list[Any]:
     """Run `session` once.
 
     Raises:
-        StageError: the run fails; the sentence names the model and ends with ONNX Runtime's words.
+        StageError: the run fails; the sentence names the model and ends with ONNX Runtime's message.
     """
     try:
         return list(session.run(outputs, dict(feed)))
     except Exception as error:  # see open_session
-        raise StageError(f"{name} does not run on the evaluation data: {ort_words(error)}.") from error
+        raise StageError(f"{name} does not run on the evaluation data: {ort_message(error)}.") from error
 
 
-def ort_words(error: Exception) -> str:
+def ort_message(error: Exception) -> str:
     """ONNX Runtime's message in one line, without its codes, source locations, temporary names and trailing stop."""
     text = " ".join(str(error).split())
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
@@ -117,12 +127,12 @@ def _without_places(text: str) -> str:
     return text
 
 
-def _remedy(words: str) -> str:
+def _remedy(message: str) -> str:
     """What to do about a model that does not load."""
-    missing = _MISSING_KERNEL.search(words)
+    missing = _MISSING_KERNEL.search(message)
     if missing and schemas.has(missing[1], FIRST_OPSET) and int(missing[2]) < _since(missing[1]):
         return "Its opset is too old for ONNX Runtime. Convert it to opset 13 or later with onnx.version_converter."
-    return next((remedy for sign, remedy in _REMEDIES.items() if sign in words), "Mend the model, or export it again.")
+    return next((remedy for sign, remedy in _REMEDIES.items() if sign in message), "Fix the model, or export it again.")
 
 
 def _since(op_type: str) -> int:

@@ -1,27 +1,35 @@
-"""Replacing nodes of a model by quantized ones: what the rules of every operator share."""
+"""Replacing nodes of a model by quantized ones: what the rewrites of every operator share."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+import onnx_ir as ir
 from tqdm import tqdm
 
 from stages.common.base.params import Quantize
-from stages.common.model import model_file
-from stages.quantize import graphs, linear
-from stages.quantize.decision import Decision, kept
-from stages.quantize.graphs import Names, Scope
+from stages.common.graph.names import Names
+from stages.common.graph.walk import (
+    MICROSOFT,
+    add_initializer,
+    constant,
+    default,
+    input_of,
+    name_of,
+    paths,
+    remove_unused,
+    replace,
+)
+from stages.quantize import linear
 from stages.quantize.linear import Quantized
-
-MICROSOFT = "com.microsoft"
+from stages.quantize.outcome import NodeOutcome, kept
 
 _WORKERS = frozenset({"ConvInteger", "MatMulInteger"})
 
 
 class KeepFloatError(Exception):
-    """The node stays as it is; `str()` is the reason."""
+    """The node stays as it is; `str()` is the reason. Raised before anything is emitted for the node."""
 
 
 @dataclass(frozen=True)
@@ -34,169 +42,194 @@ class Constant:
 
 @dataclass(frozen=True)
 class Activation:
-    """A quantized activation: the names of its values, scale and zero point."""
+    """A quantized activation: its values, scale and zero point, and the node that makes them."""
 
-    values: str
-    scale: str
-    zero_point: str
+    values: ir.Value
+    scale: ir.Value
+    zero_point: ir.Value
+    made_by: tuple[str, ...]
 
 
-Rule = Callable[["Site"], str]
+Rewrite = Callable[["Site"], str]
 """Emits the quantized form of a node at a site, or raises `KeepFloatError`; returns how, e.g. `QInt8 per channel`."""
 
 
 class Rewriter:
     """Replaces nodes of one model in place, and remembers what they share: names, stored weights, activations."""
 
-    def __init__(self, model: ModelProto, params: Quantize) -> None:
+    def __init__(self, model: ir.Model, params: Quantize) -> None:
         self.model = model
         self.params = params
         self.names = Names(model)
-        self.replaced: set[str] = set()
-        self.domains: set[str] = set()
-        self.activations: dict[tuple[str, str], Activation] = {}
-        self.stored: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self.activations: dict[tuple[ir.Graph, ir.Value], Activation] = {}
+        self._stored: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
-    def rewrite(self, rules: dict[str, Rule]) -> dict[str, Decision]:
-        """Apply the rule of each node named in `rules`, in every graph."""
-        decisions = {}
-        progress = tqdm(total=len(rules), desc="Quantize", unit=" nodes", disable=None, leave=False)
-        # Inner graphs first: the outer node that holds them is copied when its own graph is rebuilt.
-        for scope in reversed(graphs.scopes(self.model)):
-            if not any(node.name in rules for node in scope.graph.node):
-                continue
-            rebuilt = []
-            for node in scope.graph.node:
-                if node.name not in rules:
-                    rebuilt.append(node)
-                    continue
-                site = Site(self, scope, node)
-                decisions[node.name] = site.decide(rules[node.name])
-                progress.update()
-                rebuilt.extend(site.nodes if decisions[node.name].quantized else [node])
-            graphs.replace_nodes(scope.graph, rebuilt)
-        progress.close()
-        graphs.remove_unused_initializers(self.model, self.replaced)
-        for domain in sorted(self.domains):
-            if graphs.opset(self.model, domain) is None:
-                self.model.opset_import.append(helper.make_opsetid(domain, 1))
-        return decisions
+    def rewrite(self, rewrites: Mapping[str, Rewrite]) -> dict[str, NodeOutcome]:
+        """Apply the rewrite of each node named, in every graph; then remove what nothing uses any more."""
+        outcomes = {}
+        nodes = [node for graph in paths(self.model) for node in graph if node.name in rewrites]
+        for node in tqdm(nodes, desc="Quantize", unit=" nodes", disable=None, leave=False):
+            assert node.name is not None
+            outcomes[node.name] = Site(self, node).rewritten(rewrites[node.name])
+        if outcomes:
+            remove_unused(self.model)
+        if any(node.domain == MICROSOFT for node in self.model.graph.all_nodes()):
+            self.model.opset_imports.setdefault(MICROSOFT, 1)
+        return outcomes
+
+    def store(self, stem: str, values: np.ndarray) -> ir.Value:
+        """Store a constant in the main graph, which every graph sees; equal ones are stored once."""
+        values = np.ascontiguousarray(values).reshape(values.shape)
+        key = (str(values.dtype), values.shape, hashlib.sha256(values.data).digest())
+        if key not in self._stored:
+            self._stored[key] = add_initializer(self.model.graph, self.names.fresh(stem), values)
+        return self._stored[key]
 
 
 class Site:
-    """One node that is being replaced: what its rule asks, and the nodes that it emits in place of it."""
+    """One node that is being replaced: what its rewrite asks, and the nodes that it emits in place of it."""
 
-    def __init__(self, rewriter: Rewriter, scope: Scope, node: NodeProto) -> None:
+    def __init__(self, rewriter: Rewriter, node: ir.Node) -> None:
         self.node = node
-        self.nodes: list[NodeProto] = []
         self._rewriter = rewriter
-        self._scope = scope
+        self._nodes: list[ir.Node] = []
+        self._outputs: list[ir.Value] = []
         self._sqnr: list[float] = []
+        self._shared: list[str] = []
 
     @property
     def params(self) -> Quantize:
         """The section `quantize` of the params."""
         return self._rewriter.params
 
-    def decide(self, rule: Rule) -> Decision:
-        """Apply `rule`."""
+    def rewritten(self, rewrite: Rewrite) -> NodeOutcome:
+        """Apply `rewrite`."""
         try:
-            how = rule(self)
+            how = rewrite(self)
         except KeepFloatError as error:
             return kept(str(error))
+        becomes = [*self._shared, *(node.name or "" for node in self._nodes)]
+        replace(self.node, self._nodes, self._outputs)
         finite = [value for value in self._sqnr if np.isfinite(value)]
-        return Decision(quantized=True, how=how, sqnr_db=min(finite, default=None))
+        return NodeOutcome(True, how, sqnr_db=min(finite, default=None), becomes=tuple(dict.fromkeys(becomes)))
 
-    def input(self, index: int) -> str:
-        """The name of an input; empty where it is left out."""
-        return self.node.input[index] if index < len(self.node.input) else ""
+    def input(self, index: int) -> ir.Value | None:
+        """An input of the node; None where it is left out."""
+        return input_of(self.node, index)
+
+    def needed_input(self, index: int) -> ir.Value:
+        """An input that the operator cannot do without."""
+        value = self.input(index)
+        assert value is not None, f"{self.node.op_type} without its input {index}"
+        return value
 
     def constant(self, index: int) -> Constant | None:
         """The constant at an input, or None where there is none."""
-        found = self._scope.constant(self.input(index)) if self.input(index) else None
-        return Constant(found.name, model_file.array(found)) if found else None
+        value = self.input(index)
+        tensor = constant(value)
+        return Constant(name_of(value), tensor.numpy()) if tensor is not None else None
 
     def weight(self, index: int) -> Constant:
         """The weight at an input.
 
         Raises:
-            KeepFloatError: it is no constant, not float32, empty, or not finite.
+            KeepFloatError: it is not constant, not float32, empty, or not finite.
         """
-        found = self.constant(index)
-        if found is None and self._scope.default(self.input(index)):
+        weight = self.constant(index)
+        if weight is None and default(self.input(index)) is not None:
             raise KeepFloatError("its weight is an input with a default, which a caller may override")
-        if found is None:
+        if weight is None:
             raise KeepFloatError("its weight is computed while the model runs")
-        if found.values.dtype != np.float32:
-            raise KeepFloatError(f"its weight is {found.values.dtype}; ONNX Runtime's INT8 kernels take float32 only")
-        if found.values.size == 0:
+        if weight.values.dtype != np.float32:
+            raise KeepFloatError(f"its weight is {weight.values.dtype}; ONNX Runtime's INT8 kernels take float32 only")
+        if weight.values.size == 0:
             raise KeepFloatError("its weight is empty: INT8 kernels return uninitialised memory for it")
-        if not np.isfinite(found.values).all():
+        if not np.isfinite(weight.values).all():
             raise KeepFloatError("its weight has NaN or infinity in it, which has no INT8 form")
-        return found
+        return weight
 
-    def emit(self, op_type: str, inputs: Iterable[str], stem: str, **attributes: object) -> str:
-        """Emit a node of one output; returns the name of the output."""
-        output = self._rewriter.names.fresh(stem)
-        self.emit_last(op_type, inputs, [output], "", **attributes)
-        return output
+    def right_weight(self) -> Constant:
+        """The weight of a product, which INT8 kernels take on the right only.
 
-    def emit_last(
-        self, op_type: str, inputs: Iterable[str], outputs: Iterable[str], domain: str = "", **attributes: object
-    ) -> None:
-        """Emit a node with the outputs given, e.g. those of the node that is replaced."""
+        Raises:
+            KeepFloatError: as `weight`, or it is on the left.
+        """
+        if self.constant(1) is None and self.constant(0) is not None:
+            raise KeepFloatError("its constant is on the left; INT8 kernels take it on the right only")
+        return self.weight(1)
+
+    def emit(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        stem: str = "",
+        *,
+        domain: str = "",
+        like: Sequence[ir.Attr] = (),
+        outputs: int = 1,
+        **attributes: float | Sequence[int],
+    ) -> ir.Value:
+        """Emit a node, with attributes of another one beside those given.
+
+        Returns:
+            Its first output, named after `stem`; by default after the output of the node that is replaced.
+        """
         # The node that does the work of the one that is replaced keeps its name: profiles and reports speak of it.
         works = domain == MICROSOFT or op_type in _WORKERS
-        name = self.node.name if works else self._rewriter.names.fresh(f"{self.node.name}_{op_type}")
-        self.nodes.append(helper.make_node(op_type, list(inputs), list(outputs), name, domain=domain, **attributes))
-        if domain:
-            self._rewriter.domains.add(domain)
+        fresh = self._rewriter.names.fresh
+        name = (self.node.name or "") if works else fresh(f"{self.node.name}_{op_type}")
+        given = [*like, *ir.convenience.convert_attributes(attributes)]
+        node = ir.Node(domain, op_type, list(inputs), given, name=name, num_outputs=outputs)
+        for output in node.outputs:
+            output.name = fresh(stem or f"{name_of(self.node.outputs[0])}_{op_type}")
+        self._nodes.append(node)
+        return node.outputs[0]
 
-    def emit_like(self, op_type: str, inputs: Iterable[str], stem: str) -> str:
-        """As `emit`, with the attributes of the node that is replaced."""
-        output = self.emit(op_type, inputs, stem)
-        self.nodes[-1].attribute.extend(self.node.attribute)
-        return output
+    def give(self, output: ir.Value) -> None:
+        """Let the output that was emitted take the place of the node's only one."""
+        self._outputs = [output]
 
-    def replace(self, op_type: str, inputs: Iterable[str], skip: tuple[str, ...] = ()) -> None:
+    def replace(self, op_type: str, inputs: Sequence[ir.Value | None], skip: tuple[str, ...] = ()) -> None:
         """Emit a node of ONNX Runtime's own domain with the outputs and attributes of the one that is replaced."""
-        self.emit_last(op_type, inputs, self.node.output, MICROSOFT)
-        self.nodes[-1].attribute.extend(each for each in self.node.attribute if each.name not in skip)
+        like = [attribute for name, attribute in self.node.attributes.items() if name not in skip]
+        self.emit(op_type, inputs, domain=MICROSOFT, like=like, outputs=len(self.node.outputs))
+        for old, new in zip(self.node.outputs, self._nodes[-1].outputs, strict=True):
+            new.name = old.name
+        self._outputs = list(self._nodes[-1].outputs)
 
-    def fresh_name(self, stem: str) -> str:
-        """A name for a value that nothing has yet."""
-        return self._rewriter.names.fresh(stem)
+    def keep(self, inputs: Sequence[ir.Value | None]) -> None:
+        """Keep the node, with other inputs."""
+        node = ir.Node("", self.node.op_type, inputs, list(self.node.attributes.values()), name=self.node.name)
+        self._nodes.append(node)
+        self.give(node.outputs[0])
 
-    def activation(self, name: str) -> Activation:
+    def activation(self, value: ir.Value) -> Activation:
         """The 8-bit form of an activation; computed once in a graph, however many nodes use it."""
-        known = self._rewriter.activations
-        key = (self._scope.path, name)
-        if key not in known:
+        known, graph = self._rewriter.activations, self.node.graph
+        assert graph is not None
+        if (graph, value) not in known:
             fresh = self._rewriter.names.fresh
-            known[key] = Activation(fresh(f"{name}_int8"), fresh(f"{name}_int8_scale"), fresh(f"{name}_int8_zero"))
-            made = known[key]
-            self.emit_last("DynamicQuantizeLinear", [name], [made.values, made.scale, made.zero_point])
-        return known[key]
+            names = [fresh(f"{value.name}_int8{suffix}") for suffix in ("", "_scale", "_zero")]
+            outputs = [ir.Value(name=name) for name in names]
+            label = fresh(f"{self.node.name}_DynamicQuantizeLinear")
+            self._nodes.append(ir.node("DynamicQuantizeLinear", [value], outputs=outputs, name=label))
+            known[graph, value] = Activation(outputs[0], outputs[1], outputs[2], (label,))
+        self._shared.extend(known[graph, value].made_by)
+        return known[graph, value]
 
     def quantized(
         self, weight: Constant, weight_type: str, channel_axes: tuple[int, ...] = (), reduce_range: bool | None = None
     ) -> Quantized:
-        """`weight` in 8 bits; its float values leave the model once nothing uses them."""
+        """`weight` in 8 bits, with what that costs on record."""
         reduce = self.params.reduce_range if reduce_range is None else reduce_range
         result = linear.quantize(weight.values, weight_type, channel_axes, reduce)
-        self.replace_weight(weight, result.dequantized())
+        self.record_loss(weight.values, result.dequantized())
         return result
 
-    def replace_weight(self, weight: Constant, approximation: np.ndarray) -> None:
-        """Take note that `approximation` stands for `weight` now: its float values leave once nothing uses them."""
-        self._sqnr.append(linear.sqnr_db(weight.values, approximation))
-        self._rewriter.replaced.add(weight.name)
+    def record_loss(self, weight: np.ndarray, approximation: np.ndarray) -> None:
+        """Take note that `approximation` stands for `weight` now."""
+        self._sqnr.append(linear.sqnr_db(weight, approximation))
 
-    def store(self, weight: Constant, suffix: str, values: np.ndarray) -> str:
-        """Store a constant made of `weight` in the main graph, which every graph sees; equal ones are stored once."""
-        rewriter = self._rewriter
-        key = (str(values.dtype), values.shape, hashlib.sha256(np.ascontiguousarray(values).data).digest())
-        if key not in rewriter.stored:
-            rewriter.stored[key] = rewriter.names.fresh(f"{weight.name}_{suffix}")
-            rewriter.model.graph.initializer.append(numpy_helper.from_array(values, rewriter.stored[key]))
-        return rewriter.stored[key]
+    def store(self, weight: Constant, suffix: str, values: np.ndarray) -> ir.Value:
+        """Store a constant made of `weight`."""
+        return self._rewriter.store(f"{weight.name}_{suffix}", values)

@@ -1,0 +1,71 @@
+"""Cleaning the float model: rewrites that change no answer, after which its weights can be reached and named."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnx_ir.passes import PassResult
+
+from stages.common.graph import equivalence
+from stages.common.graph.equivalence import Reference
+from stages.common.graph.passes import (
+    compute_constants,
+    drop_listed_initializers,
+    inline_functions,
+    name_nodes,
+    remove_dropout,
+    repair_opset_imports,
+    split_fused,
+)
+
+Pass = Callable[[ir.Model], PassResult]
+"""Rewrites a model in place. What it raises undoes it."""
+
+PASSES: tuple[tuple[str, Pass], ...] = (
+    ("opset imports repaired", repair_opset_imports.apply),
+    ("initializers taken off the inputs", drop_listed_initializers.apply),
+    ("local functions inlined", inline_functions.apply),
+    ("dropout removed", remove_dropout.apply),
+    ("fused operators split", split_fused.apply),
+    ("constant weights computed", compute_constants.apply),
+    ("nodes named", name_nodes.apply),
+)
+"""In this order: each may rely on those before it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A pass that had something to do: its name, and why it was undone (empty: it holds)."""
+
+    name: str
+    undone: str = ""
+
+
+def clean(model: ir.Model, expected: Reference) -> tuple[ir.Model, list[Step]]:
+    """Apply every pass; one that fails, or after which the model is not the same, is undone.
+
+    Args:
+        model: the float model; not changed.
+        expected: what it does.
+    """
+    cleaned, steps = _apply(model, expected, checked=False)
+    if any(step.undone for step in steps) or (steps and equivalence.difference(cleaned, expected)):
+        cleaned, steps = _apply(model, expected, checked=True)
+    return cleaned, steps
+
+
+def _apply(model: ir.Model, expected: Reference, checked: bool) -> tuple[ir.Model, list[Step]]:
+    steps = []
+    for name, apply in PASSES:
+        try:
+            result = apply(model.clone())
+        except Exception as error:  # passes of onnx-ir raise what they like; one that fails is not applied
+            steps.append(Step(name, " ".join(str(error).split())[:200] or type(error).__name__))
+            continue
+        if not result.modified:
+            continue
+        fault = equivalence.difference(result.model, expected) if checked else ""
+        steps.append(Step(name, fault))
+        if not fault:
+            model = result.model
+    return model, steps

@@ -1,0 +1,93 @@
+"""Does a rewritten model still do what its source does? It loads, keeps the interface, runs, and its outputs agree."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from stages.common.base.errors import StageError
+from stages.common.data import outputs
+from stages.common.model import sessions
+from stages.common.model.sessions import Feed
+
+Outputs = dict[str, np.ndarray]
+
+Judge = Callable[[str, list[np.ndarray], list[np.ndarray]], str]
+"""What is wrong with an output, given its name and its values over all feeds before and after; empty if nothing is."""
+
+SAME = 1e-4
+"""How far a rewrite of the float model may move an output, as a share of its largest value: float rounding only."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the float model does: its interface, the shapes it declares for its outputs, and what it gives on feeds."""
+
+    interface: tuple[tuple[str, str], ...]
+    declared: Mapping[str, Sequence[int | str | None]]
+    feeds: Sequence[Feed]
+    outputs: Sequence[Outputs]
+
+
+def reference(session: ort.InferenceSession, feeds: Sequence[Feed], name: str) -> Reference:
+    """Run the float model.
+
+    Raises:
+        StageError: it does not run.
+    """
+    declared = {output.name: output.shape for output in session.get_outputs()}
+    return Reference(_interface(session), declared, feeds, [_run(session, feed, name) for feed in feeds])
+
+
+def difference(model: ir.Model, expected: Reference) -> str:
+    """Why a rewritten float model is not the same as the source; empty if it is."""
+    return problem(model, expected, "the rewritten model", _moved)
+
+
+def problem(model: ir.Model, expected: Reference, name: str, judge: Judge) -> str:
+    """Why a model does not load, changes the interface, does not run, or fails `judge` on an output; else empty."""
+    try:
+        session = sessions.open_session(model, name=name)
+        interface = _interface(session)
+        if interface != expected.interface:
+            changed = sorted(set(interface) ^ set(expected.interface))[0]
+            return f"its interface changed at {changed[0]}"
+        made = [_run(session, feed, name) for feed in expected.feeds]
+    except StageError as error:
+        cause = error.__cause__
+        return f"ONNX Runtime refuses it: {sessions.ort_message(cause)}" if isinstance(cause, Exception) else str(error)
+    for output in expected.outputs[0] if expected.outputs else ():
+        fault = judge(output, [run[output] for run in expected.outputs], [run[output] for run in made])
+        if fault:
+            return fault
+    return ""
+
+
+def _moved(output: str, floats: list[np.ndarray], others: list[np.ndarray]) -> str:
+    for a, b in zip(floats, others, strict=True):
+        if a.shape != b.shape:
+            return f"output {output!r} has shape {b.shape} instead of {a.shape}"
+        if a.dtype.kind != "f":
+            if not np.array_equal(a, b):
+                return f"output {output!r} changed"
+            continue
+        limit = SAME * max(1e-6, float(np.max(np.abs(a), initial=0, where=np.isfinite(a))))
+        if not np.allclose(a, b, rtol=0, atol=limit, equal_nan=True):
+            with np.errstate(invalid="ignore"):
+                return f"output {output!r} moved by {np.nanmax(np.abs(a - b)):.2g}"
+    return ""
+
+
+def _interface(session: ort.InferenceSession) -> tuple[tuple[str, str], ...]:
+    """Name and type of every input and output, in order.
+
+    Not the shapes: ONNX Runtime infers them anew, finer for some models and coarser for others, whatever is declared.
+    """
+    return tuple((end.name, end.type) for end in (*session.get_inputs(), *session.get_outputs()))
+
+
+def _run(session: ort.InferenceSession, feed: Feed, name: str) -> Outputs:
+    names = [output.name for output in session.get_outputs()]
+    return outputs.as_arrays(names, sessions.run(session, feed, name=name))

@@ -1,0 +1,115 @@
+"""Weights that nodes compute from constants: behind Constant, Transpose, Identity, Cast, Reshape and the like."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import PassResult
+
+from stages.common.base.errors import StageError
+from stages.common.graph.shapes import fixed_numbers
+from stages.common.graph.walk import add_initializer, constant, remove_unused, subgraphs
+from stages.common.graph.weights import weight_inputs
+from stages.common.model import sessions
+
+GROWTH = 2
+"""A weight more than this many times the size of what it is computed from stays computed (Expand, ConstantOfShape)."""
+
+_SMALL = 4096
+_RANDOM = frozenset(
+    {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+
+
+def apply(model: ir.Model) -> PassResult:
+    """Turn weights that are computed from constants alone into initializers of the same name, in every graph."""
+    fixed = fixed_numbers(model)
+    known: dict[ir.Value, bool] = dict.fromkeys(fixed, True)
+    modified = False
+    for value in list(dict.fromkeys(_weights(model.graph))):
+        producer = value.producer()
+        if producer is None or value in fixed or not _is_known(value, known):
+            continue
+        if values := _compute(model, value, fixed):
+            _make_initializer(value, values[0])
+            modified = True
+    if modified:
+        remove_unused(model)
+    return PassResult(model, modified)
+
+
+def _weights(graph: ir.Graph) -> Iterator[ir.Value]:
+    """What the nodes with a weight, in the graph and those inside, have at the place of a weight or a bias."""
+    for node in graph:
+        if weight_inputs(node) is not None:
+            inputs = node.inputs if node.op_type != "Gather" else node.inputs[:1]
+            yield from (value for value in inputs if value is not None)
+        for _, body in subgraphs(node):
+            yield from _weights(body)
+
+
+def _is_known(value: ir.Value | None, known: dict[ir.Value, bool]) -> bool:
+    """Whether a value is computed from constants alone, by nodes of any scope that give the same in every run."""
+    if value is None or constant(value) is not None:
+        return True
+    if value not in known:
+        node = value.producer()
+        known[value] = False  # a graph input, or the output of a loop over itself
+        if node is not None and not node.domain and node.op_type not in _RANDOM and not any(subgraphs(node)):
+            known[value] = all(_is_known(source, known) for source in node.inputs) and not any(
+                output.is_graph_output() for output in node.outputs
+            )
+    return known[value]
+
+
+def _compute(model: ir.Model, value: ir.Value, fixed: Mapping[ir.Value, np.ndarray]) -> list[np.ndarray]:
+    """The value, in a list; empty where it fails, is not of floats, or much larger than what it is computed from."""
+    graph = ir.Graph([], [], nodes=[], opset_imports=model.opset_imports, name="constants")
+    copies: dict[ir.Value, ir.Value] = {}
+    source_bytes = 0
+
+    def copied(source: ir.Value) -> ir.Value:
+        nonlocal source_bytes
+        if source in copies:
+            return copies[source]
+        tensor = ir.tensor(fixed[source]) if source in fixed else constant(source)
+        name = f"value_{len(copies)}"
+        if tensor is not None:
+            copies[source] = ir.Value(
+                name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor
+            )
+            graph.register_initializer(copies[source])
+            source_bytes += tensor.nbytes
+            return copies[source]
+        node = source.producer()
+        assert node is not None
+        inputs = [None if each is None else copied(each) for each in node.inputs]
+        copy = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs))
+        source_bytes += sum(
+            attribute.as_tensor().nbytes
+            for attribute in node.attributes.values()
+            if attribute.type == ir.AttributeType.TENSOR
+        )
+        for output, made in zip(node.outputs, copy.outputs, strict=True):
+            made.name = f"{name}_{len(copies)}" if output.name else ""
+            copies[output] = made
+        graph.append(copy)
+        return copies[source]
+
+    graph.outputs.append(copied(value))
+    part = ir.Model(graph, ir_version=model.ir_version)
+    try:
+        values: list[np.ndarray] = sessions.run(sessions.open_session(part), {}, name=value.name or "")
+    except StageError:
+        return []
+    small_enough = values[0].nbytes <= GROWTH * source_bytes + _SMALL
+    return values if values[0].dtype.kind == "f" and small_enough else []
+
+
+def _make_initializer(value: ir.Value, values: np.ndarray) -> None:
+    node = value.producer()
+    assert node is not None and node.graph is not None
+    name = value.name or ""
+    value.name = f"{name}_computed"  # its node is removed once nothing reads it
+    made = add_initializer(node.graph, name, values)
+    ir.convenience.replace_all_uses_with(value, made)

@@ -1,0 +1,35 @@
+"""Converting the default domain to an opset that the quantized operators need."""
+
+import onnx
+import onnx_ir as ir
+from onnx import ModelProto, version_converter
+from onnx_ir.passes import PassResult
+
+from stages.common.graph.walk import all_nodes
+from stages.common.model import ir_conversion
+
+
+def apply(model: ir.Model, version: int) -> PassResult:
+    """Convert the default domain to `version` if it is older; the model given stays as it is.
+
+    Raises:
+        ValueError: the model has an operator that `version` no longer has.
+    """
+    if model.opset_imports.get("", version) >= version:
+        return PassResult(model, modified=False)
+    unknown = {node.op_type for node in all_nodes(model) if not node.domain and not onnx.defs.has(node.op_type)}
+    if unknown:
+        raise ValueError(f"opset {version} has no {' and no '.join(sorted(unknown))}")
+
+    def convert(proto: ModelProto) -> ModelProto:
+        ends, known = (list(proto.graph.input), list(proto.graph.output)), list(proto.graph.value_info)
+        converted: ModelProto = version_converter.convert_version(proto, version)
+        # The converter forgets the metadata, infers other shapes for the ends, and adds shapes of what is in between.
+        converted.ClearField("metadata_props")
+        converted.metadata_props.extend(proto.metadata_props)
+        for field, values in zip(("input", "output", "value_info"), (*ends, known), strict=True):
+            converted.graph.ClearField(field)
+            getattr(converted.graph, field).extend(values)
+        return converted
+
+    return PassResult(ir_conversion.transformed(model, convert), modified=True)

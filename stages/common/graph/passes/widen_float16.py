@@ -1,0 +1,89 @@
+"""A float16 model as the float32 model that it stands for: ONNX Runtime's INT8 kernels take and give float32 only.
+
+The inputs and outputs keep their types; casts stand behind and before them. Left in float16, the quantizer of ONNX
+Runtime writes a file that does not load (issue 15341).
+"""
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import PassResult
+
+from stages.common.graph.names import Names
+from stages.common.model import model_file
+
+_HALF, _FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
+
+_TYPE_ATTRIBUTES = frozenset({"dtype", "to"})
+"""Where nodes (Cast, EyeLike, RandomNormal and the like) name the type that they give."""
+
+
+def apply(model: ir.Model) -> PassResult:
+    """Make float32 of every float16 in a model that has a float16 weight."""
+    weights = (tensor for tensor in model_file.tensors(model) if sum(size > 1 for size in tensor.shape.numpy()) > 1)
+    if not any(tensor.dtype == _HALF for tensor in weights):
+        return PassResult(model, modified=False)
+    names = Names(model)
+    ends = ([value for value in model.graph.inputs if value.dtype == _HALF],
+            [value for value in model.graph.outputs if value.dtype == _HALF])  # fmt: skip
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None and value.const_value.dtype == _HALF:
+                value.const_value = _widened(value.const_value)
+        values = [*graph.initializers.values(), *(output for node in graph for output in node.outputs)]
+        for value in [*values, *(graph.inputs if graph is not model.graph else ())]:
+            _widen_type(value)
+        for node in graph:
+            _widen_attributes(node)
+    for value in dict.fromkeys(ends[1]):
+        _cast_output(model.graph, value, names)
+    for value in ends[0]:
+        _cast_input(model.graph, value, names)
+    return PassResult(model, modified=True)
+
+
+def _widened(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    return ir.tensor(tensor.numpy().astype(np.float32), name=tensor.name)
+
+
+def _widen_type(value: ir.Value) -> None:
+    kind = value.type
+    while kind is not None and not isinstance(kind, ir.TensorType):
+        kind = getattr(kind, "elem_type", None)
+    if isinstance(kind, ir.TensorType) and kind.dtype == _HALF:
+        kind.dtype = _FLOAT
+
+
+def _widen_attributes(node: ir.Node) -> None:
+    for name, attribute in list(node.attributes.items()):
+        if name in _TYPE_ATTRIBUTES and attribute.value == _HALF:
+            node.attributes[name] = ir.AttrInt64(name, _FLOAT)
+        elif attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype == _HALF:
+            node.attributes[name] = ir.AttrTensor(name, _widened(attribute.as_tensor()))
+
+
+def _cast_input(graph: ir.Graph, value: ir.Value, names: Names) -> None:
+    """Let everything read an input in float32."""
+    name = value.name or ""
+    wide = ir.Value(name=names.fresh(f"{name}_float32"), type=ir.TensorType(_FLOAT), shape=value.shape)
+    users = list(value.uses())
+    cast = ir.node("Cast", [value], {"to": _FLOAT}, outputs=[wide], name=names.fresh(f"{name}_Cast"))
+    for user, index in users:
+        user.replace_input_with(index, wide)
+    first = next(iter(graph), None)
+    if first is None:
+        graph.append(cast)
+    else:
+        graph.insert_before(first, cast)
+
+
+def _cast_output(graph: ir.Graph, value: ir.Value, names: Names) -> None:
+    """Give an output in float16, and keep it float32 for whatever else reads it."""
+    name = value.name or ""
+    if value.is_graph_input():
+        return  # an input that is handed through keeps its type
+    value.name = names.fresh(f"{name}_float32")
+    narrow = ir.Value(name=name, type=ir.TensorType(_HALF), shape=value.shape)
+    graph.append(ir.node("Cast", [value], {"to": _HALF}, outputs=[narrow], name=names.fresh(f"{name}_Cast")))
+    for index, output in enumerate(graph.outputs):
+        if output is value:
+            graph.outputs[index] = narrow

@@ -1,0 +1,118 @@
+"""Walking a model: its graphs with their paths, the constants that a node sees, the operators that are quantized."""
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+MICROSOFT = "com.microsoft"
+
+_QUANTIZED = re.compile(
+    r"(De)?[Qq]uantizeLinear|DynamicQuantize.+|.+Integer(ToFloat)?|Q(Attention|EmbedLayerNormalization|Gemm|MoE)"
+    r"|Q(Linear|Ordered).+|MatMul(NBits|Bnb4)|GatherBlockQuantized"
+)
+"""Operators with quantized operands, of ONNX and of ONNX Runtime."""
+
+
+def is_quantized(op_type: str) -> bool:
+    """Whether an operator belongs to the arithmetic of a quantized model, of whatever format."""
+    return _QUANTIZED.fullmatch(op_type) is not None
+
+
+def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Every node: of the main graph, of subgraphs, and of local functions."""
+    for container in (model.graph, *model.functions.values()):
+        yield from container.all_nodes()
+
+
+def paths(model: ir.Model) -> dict[ir.Graph, str]:
+    """Every graph of the model, outer ones first, with its path: empty for the main graph, else `If_3.then_branch`."""
+    listed: dict[ir.Graph, str] = {}
+
+    def visit(graph: ir.Graph, path: str) -> None:
+        listed[graph] = path
+        for number, node in enumerate(graph):
+            for name, body in subgraphs(node):
+                label = f"{node.name or f'{node.op_type}_{number}'}.{name}"
+                visit(body, f"{path}/{label}" if path else label)
+
+    visit(model.graph, "")
+    return listed
+
+
+def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
+    """The graphs in the attributes of a node, with the names of the attributes."""
+    for name, attribute in node.attributes.items():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield name, attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            for number, graph in enumerate(attribute.as_graphs()):
+                yield f"{name}[{number}]", graph
+
+
+def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor of a constant; None for anything else.
+
+    An initializer that is listed as an input may be overridden by the caller, so it is not a constant.
+    """
+    if value is None or not value.is_initializer() or value.is_graph_input():
+        return None
+    return value.const_value
+
+
+def default(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """What an input of the model means unless the caller gives a value; None for anything else."""
+    return value.const_value if value is not None and value.is_initializer() and value.is_graph_input() else None
+
+
+def only_reader(value: ir.Value) -> ir.Node | None:
+    """The node that reads a value, if it alone does, once, in the same graph, and the value is not an output."""
+    uses = list(value.uses())
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    producer = value.producer()
+    node: ir.Node = uses[0].node
+    return node if producer is None or node.graph is producer.graph else None
+
+
+def name_of(value: ir.Value | None) -> str:
+    """The name of a value; empty where an optional input is left out."""
+    return (value.name or "") if value is not None else ""
+
+
+def input_of(node: ir.Node, index: int) -> ir.Value | None:
+    """An input of a node; None where it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def number(node: ir.Node, name: str, default_: float) -> float:
+    """The value of a number attribute, or `default_` where the node has none."""
+    attribute = node.attributes.get(name)
+    return default_ if attribute is None else float(attribute.value)
+
+
+def add_initializer(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
+    """A new constant of a graph."""
+    tensor = ir.tensor(values, name=name)
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def remove_unused(model: ir.Model) -> None:
+    """Remove the nodes and initializers that nothing uses, in every graph."""
+    RemoveUnusedNodesPass()(model)
+    for graph in model.graph.subgraphs():
+        for name, value in list(graph.initializers.items()):
+            if not (value.uses() or value.is_graph_input() or value.is_graph_output()):
+                del graph.initializers[name]
+
+
+def replace(node: ir.Node, made: list[ir.Node], outputs: list[ir.Value]) -> None:
+    """Put `made` in place of a node of a graph, and let `outputs` take over the names and readers of its outputs."""
+    graph = node.graph
+    assert graph is not None
+    used = len(node.outputs)
+    ir.convenience.replace_nodes_and_values(graph, node, [node], made, list(node.outputs), outputs[:used])

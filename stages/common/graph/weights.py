@@ -1,0 +1,120 @@
+"""Which nodes of a model have a weight: a constant tensor of floats that a quantizer could make smaller."""
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from stages.common.graph.walk import MICROSOFT, all_nodes, constant, default, paths
+
+WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
+    "Attention": (1,),
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "EmbedLayerNormalization": (2, 3, 4),
+    "FusedConv": (1,),
+    "FusedGemm": (1,),
+    "FusedMatMul": (0, 1),
+    "GRU": (1, 2),
+    "Gather": (0,),
+    "Gemm": (0, 1),
+    "LSTM": (1, 2),
+    "MatMul": (0, 1),
+    "RNN": (1, 2),
+}
+"""Where the operators that quantizers know have their weights: indices of inputs."""
+
+_MICROSOFT_OPERATORS = frozenset({"Attention", "EmbedLayerNormalization", "FusedConv", "FusedGemm", "FusedMatMul"})
+
+_IN_ATTRIBUTES = frozenset(
+    {
+        "LinearClassifier",
+        "LinearRegressor",
+        "SVMClassifier",
+        "SVMRegressor",
+        "TreeEnsemble",
+        "TreeEnsembleClassifier",
+        "TreeEnsembleRegressor",
+    }
+)
+
+_SHAPE_ONLY = frozenset({"Shape", "Size"})
+"""These have a tensor as input and do not read its values."""
+
+_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant input of a node: `index` among its inputs, `name` of the tensor, NumPy's name of the dtype."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class WeightedNode:
+    """A node with one weight or more.
+
+    Attributes:
+        name: of the node, unique in the model once it is clean.
+        op_type: of the node; with its domain in front where that is not the one that `WEIGHT_INPUTS` means.
+        graph: where the node is: empty for the main graph, else the path of the subgraph.
+        weights: its constant float inputs that count as weights.
+    """
+
+    name: str
+    op_type: str
+    graph: str
+    weights: tuple[Weight, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its weights."""
+        return sum(weight.nbytes for weight in self.weights)
+
+
+def weighted_nodes(model: ir.Model) -> list[WeightedNode]:
+    """Every node with a weight, in subgraphs too, in the order of the graphs.
+
+    A weight is a float initializer at a weight's place of an operator of `WEIGHT_INPUTS`; of any other operator, a
+    float initializer with at least two dimensions above 1 (so that a bias does not count).
+    """
+    nodes = []
+    for graph, path in paths(model).items():
+        for node in graph:
+            weights = tuple(weight for index in range(len(node.inputs)) if (weight := _weight(node, index)))
+            if weights:
+                nodes.append(WeightedNode(node.name or "", known_as(node), path, weights))
+    return nodes
+
+
+def parameters_in_attributes(model: ir.Model) -> list[str]:
+    """The types of operator in the model that keep what they learnt in attributes: trees, linear models."""
+    return sorted({node.op_type for node in all_nodes(model) if node.domain == "ai.onnx.ml"} & _IN_ATTRIBUTES)
+
+
+def weight_inputs(node: ir.Node) -> tuple[int, ...] | None:
+    """Where the node has its weights; None where its operator is not one of `WEIGHT_INPUTS`."""
+    return WEIGHT_INPUTS.get(known_as(node))
+
+
+def known_as(node: ir.Node) -> str:
+    """The operator's name; `Attention` alone is that of ONNX Runtime, for one, and ONNX has one too."""
+    usual = MICROSOFT if node.op_type in _MICROSOFT_OPERATORS else ""
+    return node.op_type if node.domain == usual else f"{node.domain or 'ai.onnx'}.{node.op_type}"
+
+
+def _weight(node: ir.Node, index: int) -> Weight | None:
+    value, places = node.inputs[index], weight_inputs(node)
+    if value is None or node.op_type in _SHAPE_ONLY or (places is not None and index not in places):
+        return None
+    tensor = constant(value) or default(value)
+    if tensor is None or tensor.dtype not in _FLOATS:
+        return None
+    shape = tuple(tensor.shape.numpy())
+    if places is None and sum(size > 1 for size in shape) < 2:
+        return None
+    return Weight(index, value.name or "", shape, str(tensor.dtype.numpy()), tensor.nbytes)

@@ -1,0 +1,183 @@
+"""ONNX protobuf to onnx-ir and back, with what onnx-ir cannot hold, and with large weights kept out of the protobuf."""
+
+import base64
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import onnx_ir as ir
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
+
+from stages.common.base.errors import StageError
+
+INLINE_BYTES = 1024
+"""Smaller tensors stay in the protobuf: shape inference reads shapes and axes there."""
+
+_MAP_TYPE = "onnx_type_with_map"
+"""The metadata key under which a graph output keeps its type where that is a map, which onnx-ir cannot hold."""
+
+Place = Callable[[ir.TensorProtocol], tuple[str, int]]
+"""Where a large weight is put: the location and the offset in bytes to write into the protobuf."""
+
+
+def from_proto(proto: ModelProto) -> ir.Model:
+    """The model as onnx-ir holds it, nodes in topological order. The protobuf may be changed; do not use it afterwards.
+
+    Sparse tensors become dense, as ONNX Runtime makes them at load. Where Constant nodes give the same value twice,
+    the last one counts, as it does for ONNX Runtime. Types of outputs that hold maps are kept as metadata.
+
+    Raises:
+        StageError: the graph is not valid ONNX; the sentence says where.
+    """
+    for graph in _graphs(proto.graph):
+        _densify(graph)
+        _drop_overridden_constants(graph)
+    versions: dict[str, int] = {}
+    for opset in proto.opset_import:
+        versions[opset.domain] = max(versions.get(opset.domain, 0), opset.version)
+    proto.ClearField("opset_import")
+    proto.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in versions.items())
+    maps = {value.name: value.type.SerializeToString() for value in proto.graph.output if _holds_map(value.type)}
+    for graph in _graphs(proto.graph):
+        _keep(graph, [info for info in graph.value_info if not _holds_map(info.type)])
+        for value in graph.output:
+            if _holds_map(value.type):
+                value.ClearField("type")
+    try:
+        model = ir.from_proto(proto)
+        model.graph.sort()
+    except (ir.serde.SerdeError, ValueError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise StageError(
+            f"The graph is not valid ONNX: {' '.join(str(cause).split())[:300]} Export it again."
+        ) from error
+    for output in model.graph.outputs:
+        if output.name in maps:
+            output.metadata_props[_MAP_TYPE] = base64.b64encode(maps[output.name]).decode()
+    return model
+
+
+def has_external_data(proto: ModelProto) -> bool:
+    """Whether weights of a model are in other files."""
+    tensors = [tensor for graph in _graphs(proto.graph) for tensor in graph.initializer]
+    return any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors)
+
+
+def to_proto(model: ir.Model, place: Place | None = None) -> ModelProto:
+    """The model as protobuf.
+
+    Args:
+        model: not changed.
+        place: where to put each initializer of `INLINE_BYTES` or more; None keeps all values in the protobuf.
+    """
+    if place is not None:
+        model = model.clone()
+        for value in large_initializers(model):
+            tensor = value.const_value
+            assert tensor is not None and value.name is not None
+            location, offset = place(tensor)
+            value.const_value = ir.ExternalTensor(
+                location, offset, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=value.name
+            )
+    proto: ModelProto = ir.to_proto(model)
+    for graph in _graphs(proto.graph):
+        weights = {tensor.name for tensor in graph.initializer}  # they bear their type and shape themselves
+        _keep(graph, [info for info in graph.value_info if info.name not in weights])
+    for output in proto.graph.output:
+        for entry in list(output.metadata_props):
+            if entry.key == _MAP_TYPE:
+                output.type.CopyFrom(TypeProto.FromString(base64.b64decode(entry.value)))
+                output.metadata_props.remove(entry)
+    return proto
+
+
+def transformed(model: ir.Model, transform: Callable[[ModelProto], ModelProto]) -> ir.Model:
+    """What a function on protobufs makes of a model, whose large initializers it sees by shape and type only."""
+    tensors: dict[str, ir.TensorProtocol] = {}
+
+    def place(tensor: ir.TensorProtocol) -> tuple[str, int]:
+        location = f"#{len(tensors)}"
+        tensors[location] = tensor
+        return location, 0
+
+    made = from_proto(transform(to_proto(model, place)))
+    for graph in made.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = tensors[str(value.const_value.location)]
+    return made
+
+
+def large_initializers(model: ir.Model) -> Iterator[ir.Value]:
+    """The initializers that `to_proto` can keep out of the protobuf, in the order of the graphs."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes >= INLINE_BYTES:
+                yield value
+
+
+def raw_bytes(tensor: ir.TensorProtocol) -> np.ndarray:
+    """The bytes of a tensor as ONNX stores them, uint8, one-dimensional: a view where that is possible."""
+    if tensor.dtype.bitwidth < 8:
+        return np.frombuffer(tensor.tobytes(), np.uint8)
+    return np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _graphs(body)
+
+
+def _keep(graph: GraphProto, known: list[ValueInfoProto]) -> None:
+    graph.ClearField("value_info")
+    graph.value_info.extend(known)
+
+
+def _holds_map(kind: TypeProto) -> bool:
+    if kind.HasField("sequence_type"):
+        return _holds_map(kind.sequence_type.elem_type)
+    return bool(kind.HasField("map_type"))
+
+
+def _densify(graph: GraphProto) -> None:
+    graph.initializer.extend(_dense(sparse) for sparse in graph.sparse_initializer)
+    graph.ClearField("sparse_initializer")
+    for attribute in _attributes(graph.node):
+        if attribute.type == AttributeProto.SPARSE_TENSOR:
+            attribute.CopyFrom(helper.make_attribute("value", _dense(attribute.sparse_tensor)))
+
+
+def _attributes(nodes: Iterable[NodeProto]) -> Iterator[AttributeProto]:
+    return (attribute for node in nodes if node.op_type == "Constant" for attribute in node.attribute)
+
+
+def _dense(sparse: SparseTensorProto) -> TensorProto:
+    """The indices are [values] into the flat tensor, or [values, rank]; whatever is not named is zero."""
+    values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    where = np.unravel_index(indices, dense.shape) if indices.ndim == 1 else tuple(indices.T)
+    dense[where] = values
+    return numpy_helper.from_array(dense, sparse.values.name)
+
+
+def _drop_overridden_constants(graph: GraphProto) -> None:
+    last = {node.output[0]: at for at, node in enumerate(graph.node) if node.op_type == "Constant"}
+    dropped = [at for at, node in enumerate(graph.node) if node.op_type == "Constant" and last[node.output[0]] != at]
+    for at in reversed(dropped):
+        del graph.node[at]

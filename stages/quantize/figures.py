@@ -1,0 +1,89 @@
+"""The figures of the stage: metrics/quantize.json, metrics/details/quantize.json and metrics/details/nodes.csv."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from stages.common.base import files, paths
+from stages.common.base.files import rounded
+from stages.quantize import saturation
+from stages.quantize.saturation import Pairs
+from stages.quantize.stage import QuantizeResult
+
+NODES_HEADER = (
+    "node",
+    "op_type",
+    "graph",
+    "weight",
+    "weight_shape",
+    "weight_dtype",
+    "weight_bytes",
+    "quantized",
+    "how",
+    "weight_sqnr_db",
+    "saturating_share",
+    "reason",
+    "becomes",
+)
+
+
+def headlines(result: QuantizeResult) -> dict[str, Any]:
+    """The tree of quantize.json."""
+    made = result.made
+    quantized = sum(made.outcomes[name].quantized for name in made.quantizable)
+    return {
+        "status": "quantized" if quantized else "nothing_to_quantize",
+        "size": {
+            "fp32_mb": rounded(result.fp32_mb),
+            "int8_mb": rounded(result.int8_mb),
+            "times_smaller": rounded(result.fp32_mb / result.int8_mb),
+        },
+        "nodes": {
+            "quantizable": len(made.quantizable),
+            "quantized": quantized,
+            "kept_float": len(made.quantizable) - quantized,
+        },
+        "saturation": {"share": rounded(sum(made.pairs.values(), Pairs()).share)},
+    }
+
+
+def details(result: QuantizeResult) -> dict[str, Any]:
+    """The tree of details/quantize.json."""
+    made = result.made
+    warning = saturation.warning(made.pairs)
+    return {
+        "method": result.method,
+        "steps": [{"name": step.name, "undone": step.undone or None} for step in made.steps],
+        "in_attributes": list(made.in_attributes),
+        "warnings": [warning] if warning else [],
+        "notes": [],
+        "null_reasons": {},
+    }
+
+
+def node_rows(result: QuantizeResult) -> Iterator[tuple[Any, ...]]:
+    """The rows of nodes.csv."""
+    made = result.made
+    for node in made.nodes:
+        outcome = made.outcomes[node.name]
+        yield (
+            node.name,
+            node.op_type,
+            node.graph,
+            " ".join(weight.name for weight in node.weights),
+            " ".join("x".join(map(str, weight.shape)) for weight in node.weights),
+            " ".join(weight.dtype for weight in node.weights),
+            node.nbytes,
+            str(outcome.quantized).lower(),
+            outcome.how,
+            "" if outcome.sqnr_db is None else rounded(outcome.sqnr_db),
+            rounded(made.pairs[node.name].share) if node.name in made.pairs else "",
+            outcome.reason,
+            ";".join(outcome.becomes),
+        )
+
+
+def write(result: QuantizeResult) -> None:
+    """Put the evidence, the details and, last, the headlines in place."""
+    files.write_csv(paths.NODES, NODES_HEADER, node_rows(result))
+    files.write_json(paths.QUANTIZE_DETAILS, details(result))
+    files.write_json(paths.QUANTIZE, headlines(result))

@@ -1,0 +1,217 @@
+"""Static quantization: weights and activations INT8, the ranges of activations found beforehand on samples.
+
+The file holds QuantizeLinear and DequantizeLinear pairs (QDQ) around float operators, as ONNX Runtime's
+`quantize_static` writes them, and ONNX Runtime fuses them into INT8 kernels at load. They are written here, node by
+node, rather than by that function: it fails on a whole graph for one Gemm with a two-dimensional bias or one
+scikit-learn operator, keeps every activation in memory, and works on several copies of the model.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from stages.common.base.errors import ParamsError
+from stages.common.base.params import Quantize
+from stages.common.graph.walk import name_of, number
+from stages.common.graph.weights import WeightedNode
+from stages.quantize import linear
+from stages.quantize.linear import Quantized
+from stages.quantize.methods import CalibrationFeeds
+from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
+from stages.quantize.methods.static import fold_scales, join_bias, pool_last, qdq, ranges
+from stages.quantize.outcome import NodeOutcome, kept
+
+OP_TYPES = BY_DEFAULT = frozenset({"Conv", "Gemm", "MatMul"})
+WHY_NOT: Mapping[str, str] = {}
+
+OPSET = 13
+"""QuantizeLinear along an axis came with it."""
+
+OLDEST_OPSET = 10
+"""QuantizeLinear came with it."""
+
+_BIAS_LIMIT = 2.0**30
+"""A bias is held in 32 bits, in steps of input scale times weight scale; this leaves room for the sum it joins."""
+
+_LEVELS = {"QUInt8": (np.uint8, 0, 255), "QInt8": (np.int8, -128, 127)}
+
+
+def quantize(
+    model: ir.Model, nodes: Sequence[WeightedNode], params: Quantize, calibration: CalibrationFeeds
+) -> tuple[ir.Model, dict[str, NodeOutcome]]:
+    """Quantize `nodes`; see `Method`.
+
+    Raises:
+        ParamsError: the weight type has 4 bits.
+        StageError: the model does not run on the calibration samples.
+    """
+    if params.weight_type not in _LEVELS:
+        raise ParamsError(
+            f"quantize.weight_type is {params.weight_type}, which is for quantize.method weight_only; "
+            "static takes QInt8 or QUInt8."
+        )
+    version = model.opset_imports.get("", 0)
+    if version < OLDEST_OPSET:
+        reason = (
+            f"needs opset {OLDEST_OPSET}, the model has {version} and cannot be converted; "
+            "export it with opset 13 or later"
+        )
+        return model, {node.name: kept(reason) for node in nodes}
+    quantized = model.clone()
+    named = {node.name for node in nodes}
+    fold_scales.apply(quantized, named)
+    join_bias.apply(quantized, named)
+    pool_last.apply(quantized)
+    rewriter = Rewriter(quantized, params)
+    outcomes = _unfit(rewriter, nodes)
+    graph = quantized.graph
+    chosen = [node for node in graph if node.name in named - set(outcomes)]
+    if not chosen:
+        return model, outcomes
+    tensors = {name_of(value): value for value in qdq.plan(graph, chosen).tensors}
+    collected = ranges.collect(quantized, sorted(tensors), calibration, params.calibration.method)
+    known = {tensors[name]: span for name, span in collected.items()}
+    blind = [node for node in chosen if not set(qdq.quantized_by(node)) <= set(known)]
+    for node in blind:
+        outcomes[node.name or ""] = kept(
+            "its activations are not float32, or held no finite value on the calibration samples"
+        )
+    sighted = [node for node in chosen if node not in blind]
+    plan = qdq.plan(graph, sighted, allowed=set(known))
+    scales = {value: _activation_scale(known[value], params.activation_type) for value in plan.tensors.values()}
+    stored = {value: _store_scale(rewriter, value, *scales[value]) for value in sorted(scales, key=name_of)}
+    inputs = {node.name or "": scales[plan.tensors[_activation(node)]] for node in sighted}
+    qdq.rewrite(graph, plan, stored, rewriter.names)
+    rewrites = {name: _rewrite(float(scale), version >= OPSET) for name, (scale, _) in inputs.items()}
+    return quantized, outcomes | rewriter.rewrite(rewrites)
+
+
+def _activation(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
+def _unfit(rewriter: Rewriter, nodes: Sequence[WeightedNode]) -> dict[str, NodeOutcome]:
+    """The nodes that have no INT8 form, before anything is changed for them."""
+    by_name = {node.name: node for node in rewriter.model.graph}
+    outcomes = {}
+    for node in nodes:
+        if node.graph:
+            outcomes[node.name] = kept(
+                f"it is in the subgraph {node.graph}, which calibration does not see into; "
+                "quantize.method dynamic quantizes it"
+            )
+            continue
+        try:
+            site = Site(rewriter, by_name[node.name])
+            _weight_of(site)
+            _bias_of(site)
+        except KeepFloatError as error:
+            outcomes[node.name] = kept(str(error))
+    return outcomes
+
+
+def _rewrite(input_scale: float, axes_allowed: bool) -> Rewrite:
+    """Put the weight and the bias of a node behind DequantizeLinear; its input is quantized already."""
+
+    def rewrite(site: Site) -> str:
+        weight, axis = _weight_of(site)
+        kind = site.params.weight_type
+        # Unsigned weights have a zero point per channel, and INT8 kernels take one for all.
+        by_channel = site.params.per_channel and axes_allowed and kind == "QInt8" and axis is not None
+        axes = (axis,) if by_channel and axis is not None else ()
+        quantized = linear.quantize(weight.values, kind, axes, site.params.reduce_range)
+        bias = _bias_of(site)
+        if bias is not None:
+            quantized = _for_bias(weight.values, quantized, bias.values, input_scale)
+        site.record_loss(weight.values, quantized.dequantized())
+        inputs = [site.input(0), _dequantized(site, weight, "int8", quantized, axis if by_channel else None)]
+        if bias is not None:
+            integers = _integer_bias(bias.values, quantized, input_scale)
+            site.record_loss(bias.values, integers.dequantized())
+            inputs.append(_dequantized(site, bias, "int32", integers, 0 if by_channel else None))
+        site.keep(inputs)
+        return f"{kind} per {'channel' if by_channel else 'tensor'}, activations {site.params.activation_type}"
+
+    return rewrite
+
+
+def _weight_of(site: Site) -> tuple[Constant, int | None]:
+    """The weight of a node and its axis of output channels; None for a stack of matrices, which has no single one."""
+    weight = site.right_weight()
+    if site.node.op_type == "Conv":
+        return weight, 0
+    if weight.values.ndim < 2:
+        raise KeepFloatError("its weight has one dimension; INT8 kernels need two")
+    if site.node.op_type == "Gemm":
+        return weight, 0 if number(site.node, "transB", 0) else 1
+    return weight, 1 if weight.values.ndim == 2 else None
+
+
+def _bias_of(site: Site) -> Constant | None:
+    """The bias of a Conv or Gemm as a vector of one value per channel, or None where it has none."""
+    if site.node.op_type == "MatMul" or site.input(2) is None:
+        return None
+    bias, (weight, axis) = site.constant(2), _weight_of(site)
+    if bias is None:
+        raise KeepFloatError("its bias is computed while the model runs; INT8 kernels take a constant one")
+    channels = weight.values.shape[axis or 0]
+    if bias.values.size != channels or (bias.values.ndim > 1 and bias.values.shape[-1] != channels):
+        raise KeepFloatError(
+            f"its bias has shape {list(bias.values.shape)}; INT8 kernels take one value "
+            f"for each of the {channels} channels"
+        )
+    return Constant(bias.name, bias.values.reshape(-1))
+
+
+def _for_bias(weight: np.ndarray, quantized: Quantized, bias: np.ndarray, input_scale: float) -> Quantized:
+    """Coarser weights where they are so small beside the bias that it would not fit into 32 bits."""
+    needed = np.abs(bias) / (_BIAS_LIMIT * input_scale)
+    needed = needed.reshape(quantized.scale.shape) if quantized.scale.size == bias.size else needed.max(initial=0)
+    if np.all(quantized.scale >= needed):
+        return quantized
+    scale = np.maximum(quantized.scale, needed).astype(np.float32)
+    limits = np.iinfo(quantized.values.dtype)
+    low = np.minimum(weight.min(), 0)
+    zero_point = quantized.zero_point if limits.min else np.rint(-low / scale).astype(np.uint8)
+    values = np.clip(np.rint(weight / scale) + zero_point, limits.min, limits.max).astype(quantized.values.dtype)
+    return Quantized(values, scale, zero_point)
+
+
+def _integer_bias(bias: np.ndarray, weight: Quantized, input_scale: float) -> Quantized:
+    """In the unit of the sum that it joins: scale = input scale * weight scale, zero point 0."""
+    scale = (weight.scale * np.float32(input_scale)).reshape(-1)
+    return Quantized(np.rint(bias / scale.astype(np.float64)).astype(np.int32), scale, np.zeros(scale.shape, np.int32))
+
+
+def _dequantized(site: Site, constant: Constant, suffix: str, quantized: Quantized, axis: int | None) -> ir.Value:
+    """Store a quantized constant, and emit what turns it into floats again."""
+    shape = () if axis is None else (-1,)
+    inputs = [
+        site.store(constant, suffix, quantized.values),
+        site.store(constant, f"{suffix}_scale", quantized.scale.reshape(shape)),
+    ]
+    if quantized.values.dtype != np.int32:  # a bias has no zero point, and gains nothing from one
+        inputs.append(site.store(constant, f"{suffix}_zero", quantized.zero_point.reshape(shape)))
+    output = f"{constant.name}_dequantized"
+    if axis is None:
+        return site.emit("DequantizeLinear", inputs, output)
+    return site.emit("DequantizeLinear", inputs, output, axis=axis)
+
+
+def _activation_scale(span: ranges.Range, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and zero point that cover a range and 0: zero_point = lowest level - low / scale, rounded."""
+    dtype, lowest, highest = _LEVELS[kind]
+    low, high = min(span[0], 0.0), max(span[1], 0.0)
+    scale = (high - low) / (highest - lowest)
+    if scale < np.finfo(np.float32).tiny:
+        scale = 1.0
+    return np.array(scale, np.float32), np.array(round(lowest - low / scale), dtype)
+
+
+def _store_scale(rewriter: Rewriter, value: ir.Value, scale: np.ndarray, zero_point: np.ndarray) -> qdq.Scale:
+    return qdq.Scale(
+        rewriter.store(f"{value.name}_scale", scale), rewriter.store(f"{value.name}_zero_point", zero_point)
+    )

@@ -1,0 +1,164 @@
+"""The ranges of activations, found by running the fp32 model over samples: what static quantization is calibrated on.
+
+ONNX Runtime's histogram calibrators keep every activation of every sample until the end (issue 21979). Here a sample's
+activations live until the next sample, and what stays is two numbers or one histogram per tensor.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
+
+import numpy as np
+import onnx_ir as ir
+
+from stages.common.model import sessions
+
+Range = tuple[float, float]
+"""Lowest and highest value that the quantized type must reach."""
+
+Feeds = Callable[[], Iterable[sessions.Feed]]
+"""Begins another pass over the calibration samples."""
+
+BINS = 2048
+"""Bins of a histogram over a tensor's whole range: eight times finer than 8-bit values."""
+
+PERCENTILE = 99.999
+"""The share of values, in percent, inside the range that `percentile` picks; ONNX Runtime's default."""
+
+ENTROPY_LEVELS = 128
+"""Levels on each side of zero that `entropy` fits: those of a signed 8-bit type."""
+
+_ENTROPY_STRIDE = 16
+_SMOOTHING = 1e-4
+
+
+def collect(model: ir.Model, names: Sequence[str], feeds: Feeds, method: str) -> dict[str, Range]:
+    """The range of each float tensor of the main graph that `names` lists, over all samples.
+
+    NaN and infinities do not count. A tensor that is not of type float, or never held a finite value, has no range
+    and is missing from the result.
+
+    Args:
+        model: fp32.
+        names: of activations.
+        feeds: the calibration samples; read once for `minmax`, twice for the others.
+        method: `minmax`, the whole range; `percentile`, what holds `PERCENTILE` of the values; `entropy`, the
+            threshold with the least Kullback-Leibler divergence (see `entropy_threshold`).
+
+    Raises:
+        StageError: the model with these outputs does not load or run.
+    """
+    probe = _Probe(model, names)
+    extremes: dict[str, Range] = {}
+    for name, values in probe.values(feeds()):
+        low, high = extremes.get(name, (np.inf, -np.inf))
+        extremes[name] = min(low, float(values.min())), max(high, float(values.max()))
+    if method == "minmax":
+        return extremes
+    counts = {name: np.zeros(BINS, np.int64) for name in extremes}
+    magnitudes = method == "entropy"
+    for name, values in probe.values(feeds()):
+        low, high = extremes[name]
+        span = (0.0, max(-low, high)) if magnitudes else (low, high)
+        counts[name] += histogram(np.abs(values) if magnitudes else values, span)
+    pick = _by_entropy if magnitudes else _by_percentile
+    return {name: pick(counts[name], extremes[name]) for name in extremes}
+
+
+class _Probe:
+    """A session over `model` that also returns the tensors `names`."""
+
+    def __init__(self, model: ir.Model, names: Sequence[str]) -> None:
+        self._names = list(dict.fromkeys(names))
+        probed = model.clone()
+        graph = probed.graph
+        values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
+        wanted = {value.name: value for value in values if value.name in self._names}
+        graph.outputs.extend(wanted[name] for name in self._names if not wanted[name].is_graph_output())
+        self._session = sessions.open_session(probed, name="the model with its activations as outputs")
+
+    def values(self, feeds: Iterable[sessions.Feed]) -> Iterable[tuple[str, np.ndarray]]:
+        """For each sample and tensor its finite values, float32, one-dimensional; none where there are none."""
+        for feed in feeds:
+            arrays = sessions.run(self._session, feed, self._names, name="the fp32 model")
+            for name, array in zip(self._names, arrays, strict=True):
+                if isinstance(array, np.ndarray) and array.dtype == np.float32:
+                    finite = array[np.isfinite(array)]
+                    if finite.size:
+                        yield name, finite
+
+
+def histogram(values: np.ndarray, span: Range) -> np.ndarray:
+    """Counts of values in `BINS` equal bins over `span`, which holds them all: int64, shape [BINS].
+
+    Unlike numpy's own, it also takes a span of no width, or one so narrow that float32 has no `BINS` numbers in it.
+    """
+    low, high = span
+    scale = BINS / (high - low) if high > low else 0.0
+    bins = ((values.astype(np.float64) - low) * scale).astype(np.int64)
+    return np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
+
+
+def entropy_threshold(counts: np.ndarray, levels: int = ENTROPY_LEVELS) -> float:
+    """The share of a histogram's span at which to clip so that quantized values tell most about the original ones.
+
+    S. Migacz, 8-bit Inference with TensorRT, GTC 2017: for each candidate threshold compare the clipped distribution,
+    the outliers added to its last bin, with its quantization to `levels` levels, and take the one with the least
+    Kullback-Leibler divergence. Candidates are `_ENTROPY_STRIDE` bins apart; empty bins are smoothed. The first bin
+    counts as much as the second: zeros, half of what a Relu gives, are exact whatever the threshold.
+
+    Args:
+        counts: histogram of magnitudes, int64, shape [bins], from 0 to the largest magnitude.
+        levels: of the quantized type on one side of zero.
+
+    Returns:
+        Above 0, at most 1.
+    """
+    bins = len(counts)
+    if bins <= levels:
+        return 1.0
+    counts = np.concatenate([counts[1:2], counts[1:]])
+    if not counts.any():
+        return 1.0
+    candidates = np.unique(np.append(np.arange(levels, bins, _ENTROPY_STRIDE), bins))
+    divergences = [_clipping_divergence(counts, int(kept), levels) for kept in candidates]
+    return float(candidates[int(np.argmin(divergences))]) / bins
+
+
+def _clipping_divergence(counts: np.ndarray, kept: int, levels: int) -> float:
+    inside = counts[:kept].astype(np.float64)
+    if not inside.any():
+        return np.inf
+    reference = inside.copy()
+    reference[-1] += counts[kept:].sum()
+    level = np.arange(kept) * levels // kept
+    occupied = inside > 0
+    share = np.bincount(level, inside, levels) / np.maximum(np.bincount(level, occupied, levels), 1)
+    p, q = _smoothed(reference), _smoothed(np.where(occupied, share[level], 0.0))
+    return float(np.sum(p * np.log(p / q)))
+
+
+def _smoothed(counts: np.ndarray) -> np.ndarray:
+    """As a distribution in which nothing is impossible: shape as given, sum 1."""
+    shares = counts / counts.sum() + _SMOOTHING / len(counts)
+    return cast(np.ndarray, shares / shares.sum())
+
+
+def percentile_range(counts: np.ndarray, span: Range, percent: float = PERCENTILE) -> Range:
+    """The edges of the bins that hold the middle `percent` of the values of a histogram over `span`."""
+    cumulated = np.cumsum(counts) / counts.sum()
+    tail = (100.0 - percent) / 200.0
+    first = int(np.searchsorted(cumulated, tail, side="right"))
+    last = int(np.searchsorted(cumulated, 1.0 - tail))
+    edges = np.linspace(*span, len(counts) + 1)
+    return float(edges[min(first, last)]), float(edges[last + 1])
+
+
+def _by_percentile(counts: np.ndarray, extremes: Range) -> Range:
+    low, high = percentile_range(counts, extremes)
+    return max(low, extremes[0]), min(high, extremes[1])
+
+
+def _by_entropy(counts: np.ndarray, extremes: Range) -> Range:
+    low, high = extremes
+    threshold = entropy_threshold(counts) * max(-low, high)
+    return max(low, -threshold), min(high, threshold)

@@ -1,0 +1,145 @@
+"""Weight-only quantization: weights in 8 or 4 bits, block by block, everything else float.
+
+MatMul and Gemm become ONNX Runtime's MatMulNBits, lookups its GatherBlockQuantized. Both have a scale for every
+`quantize.weight_only.block_size` weights (see `blocks`). `weight_type` gives the bits; the bytes are unsigned in any
+case, and `quantize.weight_only.symmetric` says whether blocks have a zero point of their own.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from stages.common.base.errors import ParamsError
+from stages.common.base.params import Quantize
+from stages.common.graph.walk import MICROSOFT, name_of, number
+from stages.common.graph.weights import WeightedNode
+from stages.quantize.methods import CalibrationFeeds
+from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
+from stages.quantize.methods.weight_only import blocks
+from stages.quantize.outcome import NodeOutcome
+
+BITS = {"QInt8": 8, "QUInt8": 8, "QInt4": 4, "QUInt4": 4}
+
+BLOCK_SIZES = (16, 32, 64, 128, 256)
+"""Those that the kernels of ONNX Runtime take."""
+
+OPSET = 1
+"""Its operators are of a domain of their own."""
+
+
+def quantize(
+    model: ir.Model, nodes: Sequence[WeightedNode], params: Quantize, calibration: CalibrationFeeds
+) -> tuple[ir.Model, dict[str, NodeOutcome]]:
+    """Quantize `nodes`; see `Method`. Calibration is not needed.
+
+    Raises:
+        ParamsError: a block size that ONNX Runtime has no kernel for.
+    """
+    del calibration
+    if params.weight_only.block_size not in BLOCK_SIZES:
+        allowed = ", ".join(map(str, BLOCK_SIZES))
+        raise ParamsError(f"quantize.weight_only.block_size is {params.weight_only.block_size}; allowed: {allowed}.")
+    quantized = model.clone()
+    return quantized, Rewriter(quantized, params).rewrite({node.name: REWRITES[node.op_type] for node in nodes})
+
+
+def _matmul(site: Site) -> str:
+    product, how = _multiply(site, _matrix(site))
+    site.give(product)
+    return how
+
+
+def _gemm(site: Site) -> str:
+    """Alpha A B' + beta C, where ' may transpose: alpha goes into B, beta into C, and C is added after the product."""
+    matrix = _matrix(site)
+    if number(site.node, "transA", 0):
+        raise KeepFloatError("it transposes its activations, which MatMulNBits cannot")
+    if number(site.node, "transB", 0):
+        matrix = Constant(matrix.name, matrix.values.T)
+    alpha, beta = (number(site.node, name, 1.0) for name in ("alpha", "beta"))
+    if alpha != 1:
+        matrix = Constant(matrix.name, matrix.values * np.float32(alpha))
+    addend, bias = site.input(2), site.constant(2)
+    if addend is None or beta == 0:
+        product, how = _multiply(site, matrix)
+        site.give(product)
+        return how
+    if beta != 1 and bias is None:
+        raise KeepFloatError("its bias is computed while the model runs, and scaled by beta")
+    product, how = _multiply(site, matrix)
+    if beta != 1 and bias is not None:
+        addend = site.store(bias, "beta", bias.values * np.float32(beta))
+    site.give(site.emit("Add", [product, addend]))
+    return how
+
+
+def _matrix(site: Site) -> Constant:
+    weight = site.right_weight()
+    if weight.values.ndim != 2:
+        raise KeepFloatError(f"its weight has {weight.values.ndim} dimensions; MatMulNBits takes two")
+    return weight
+
+
+def _multiply(site: Site, matrix: Constant) -> tuple[ir.Value, str]:
+    """A product with `matrix`, float32, shape [K, N]."""
+    stored, how = _stored(site, matrix, matrix.values.T)
+    inner, outer = matrix.values.shape
+    options = site.params.weight_only
+    product = site.emit(
+        "MatMulNBits", [site.input(0), *stored], f"{name_of(site.node.outputs[0])}_product", domain=MICROSOFT,
+        K=inner, N=outer, bits=BITS[site.params.weight_type], block_size=options.block_size,
+        accuracy_level=options.accuracy_level,
+    )  # fmt: skip
+    return product, how
+
+
+def _gather(site: Site) -> str:
+    weight = site.weight(0)
+    if weight.values.ndim != 2 or number(site.node, "axis", 0) not in (0, -2):
+        raise KeepFloatError("it is not a lookup of rows in a matrix, which GatherBlockQuantized is")
+    width, bits = weight.values.shape[1], BITS[site.params.weight_type]
+    if width * bits % 8:
+        raise KeepFloatError(f"its rows of {width} values do not fill whole bytes, which GatherBlockQuantized demands")
+    stored, how = _stored(site, weight, weight.values, whole_rows=True)
+    data, scales, *zero_points = stored
+    rows = site.emit(
+        "GatherBlockQuantized", [data, site.input(1), scales, *zero_points], domain=MICROSOFT,
+        bits=bits, block_size=site.params.weight_only.block_size,
+        gather_axis=0, quantize_axis=1,
+    )  # fmt: skip
+    site.give(rows)
+    return how
+
+
+def _stored(site: Site, weight: Constant, rows: np.ndarray, whole_rows: bool = False) -> tuple[list[ir.Value], str]:
+    """Quantize along the rows and store: values, scales and, where asymmetric, zero points; and how.
+
+    Args:
+        site: of the node.
+        weight: what is replaced.
+        rows: its values, float32, summed along their last axis.
+        whole_rows: store a row as one run of values, without the padding of its last block.
+    """
+    options, bits = site.params.weight_only, BITS[site.params.weight_type]
+    height, width = rows.shape
+    size = blocks.packed_bytes(height, width, bits, options.block_size, options.symmetric)
+    if size >= rows.nbytes:
+        raise KeepFloatError(f"its weight of {rows.nbytes} bytes would take {size} in blocks of {options.block_size}")
+    made = blocks.quantize(rows, bits, options.block_size, options.symmetric)
+    site.record_loss(rows, blocks.dequantize(made))
+    stored = made.stored.reshape(height, -1)[:, :width] if whole_rows else made.stored
+    constants = {"": stored, "_scale": made.scales, "_zero": made.zero_points}
+    label = f"int{bits}"
+    values = [
+        site.store(weight, label + suffix, blocks.packed(array, bits) if array.dtype == np.uint8 else array)
+        for suffix, array in constants.items()
+        if array is not None
+    ]
+    kind = "symmetric" if options.symmetric else "asymmetric"
+    return values, f"{bits} bits in {kind} blocks of {options.block_size}"
+
+
+REWRITES: dict[str, Rewrite] = {"Gather": _gather, "Gemm": _gemm, "MatMul": _matmul}
+OP_TYPES = BY_DEFAULT = frozenset(REWRITES)
+WHY_NOT: Mapping[str, str] = {}
