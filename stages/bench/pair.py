@@ -20,7 +20,7 @@ from stages.common.base.params import Params
 from stages.common.data import feeding
 from stages.common.data.evaldata import EvalData
 from stages.common.data.generated import generated_feed
-from stages.common.model.sessions import open_session, ort_words
+from stages.common.model.sessions import open_session, ort_message
 
 
 def compare_pair(models: ModelPair, params: Params) -> str:
@@ -78,7 +78,7 @@ def _feed(model: Path, session: ort.InferenceSession, params: Params, folder: Pa
             session.run(None, generated)
         except Exception as failure:  # see sessions.run
             raise StageError(
-                f"{model} does not run on inputs generated from its declared shapes: {ort_words(failure)}. "
+                f"{model} does not run on inputs generated from its declared shapes: {ort_message(failure)}. "
                 "Give evaluation data that fits it: export it first."
             ) from failure
         samples = max((len(array) for array in generated.values() if array.ndim), default=1)

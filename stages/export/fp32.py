@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 from tqdm import tqdm
 
@@ -15,12 +15,12 @@ from stages.common.model import model_file, sessions
 BATCH = 256
 """Samples in one call, where the model leaves it free."""
 
-FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16})
+FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16})
 """Types of weights that numpy can search for NaN."""
 
 
 def answers(
-    session: ort.InferenceSession, model: onnx.ModelProto, data: evaldata.EvalData, origin: str
+    session: ort.InferenceSession, model: ir.Model, data: evaldata.EvalData, origin: str
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Run the model on all samples.
 
@@ -91,12 +91,12 @@ def _not_finite(values: Mapping[str, np.ndarray], indices: np.ndarray) -> str:
     return ""
 
 
-def _cause(model: onnx.ModelProto) -> str:
+def _cause(model: ir.Model) -> str:
     """What may have caused a NaN, and what to do."""
     for tensor in model_file.tensors(model):
-        if tensor.data_type not in FLOATS:
+        if tensor.dtype not in FLOATS:
             continue
-        values = model_file.array(tensor)
+        values = tensor.numpy()
         finite = np.isfinite(values)
         if finite.all():
             continue

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
 from stages.common.base.params import Export
 from stages.export.drift import SourceAnswers
@@ -22,7 +22,7 @@ class Converted:
         notes: sentences on what was cast or left out.
     """
 
-    model: onnx.ModelProto
+    model: ir.Model
     inputs: Mapping[str, np.ndarray]
     answers: SourceAnswers | None = None
     notes: tuple[str, ...] = ()

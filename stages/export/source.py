@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
@@ -33,7 +33,7 @@ class Exported:
         notes: sentences on what was cast or left out.
     """
 
-    model: onnx.ModelProto
+    model: ir.Model
     inputs: Mapping[str, np.ndarray]
     labels: np.ndarray | None
     origin: str

@@ -61,7 +61,7 @@ def run(params: Export) -> ExportResult:
         search = len(data.indices("search"))
     return ExportResult(
         framework=exported.framework,
-        opsets={opset.domain or "ai.onnx": opset.version for opset in exported.model.opset_import},
+        opsets={domain or "ai.onnx": version for domain, version in exported.model.opset_imports.items()},
         size_mb=model_file.size_mb(paths.FP32_MODEL),
         drift=drift,
         samples=data.samples,

@@ -31,11 +31,11 @@ def main(arguments: argparse.Namespace) -> None:
     result = stage.run(params.load())
     figures.write(result)
     print(screen.render(result))
-    if result.open:
-        return
-    if arguments.strict or "DVC_EXP_NAME" not in os.environ:
-        raise StageError(screen.closed(result))
-    print(f"\n{screen.closed(result)} (Exit 0 inside an experiment, so that its row is kept.)")
+    verdict = screen.verdict(result)
+    if not result.open and (arguments.strict or "DVC_EXP_NAME" not in os.environ):
+        raise StageError(verdict)
+    kept = "" if result.open else " (Exit 0 inside an experiment, so that its row is kept.)"
+    print(f"\n{verdict}{kept}")
 
 
 if __name__ == "__main__":

@@ -3,14 +3,17 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from stages.common.base import files, paths
+from stages.common.base import files, paths, yaml12
 from stages.common.base.errors import StageError
 from stages.common.base.params import Serving
+from stages.common.base.paths import PARAMS
 from stages.gate.inputs import Evidence
+
+Tree = dict[str, Any]
 
 LOCK = Path("dvc.lock")
 STAGES = ("export", "quantize", "parity", "bench")
@@ -34,24 +37,35 @@ def refuse_foreign_metrics(evidence: Evidence, serving: Serving) -> list[str]:
     _same_models(evidence)
     _same_threads(evidence, serving)
     if LOCK.exists():
-        for stage, change in stale(_dvc_status()):
+        for stage, change in changes_since_lock():
+            pull = ", or `dvc pull` if a remote holds it" if change.endswith("is missing") else ""
             raise StageError(
-                f"The metrics do not belong to the files as they stand: {change} since {stage} ran. "
-                f"Run `dvc repro {stage} gate`."
+                f"The metrics do not belong to the files as they stand: {change}. {stage} must run: `dvc repro`{pull}."
             )
         return []
     _models_as_they_stand(evidence)
     return ["There is no dvc.lock, so only models, machine and threads were checked, not params, data and code."]
 
 
-def stale(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def changes_since_lock() -> list[tuple[str, str]]:
+    """What changed since `dvc.lock` was written, as `stale` yields it.
+
+    Raises:
+        StageError: `dvc status` fails.
+    """
+    return list(stale(_dvc_status(), yaml12.load(LOCK.read_text(encoding="utf-8")), _params()))
+
+
+def stale(status: Tree, lock: Tree, params: Tree) -> Iterator[tuple[str, str]]:
     """What changed since `dvc.lock` was written, in the order of the pipeline.
 
     Args:
         status: what `dvc status --json` prints.
+        lock: the content of `dvc.lock`.
+        params: the content of `params.yaml`.
 
     Yields:
-        (stage, sentence without its end), e.g. ("parity", "parity.abs_tol in params.yaml was modified").
+        (stage, clause), e.g. ("parity", "parity.abs_tol was changed from 0.04 to 0.05").
     """
     for stage in STAGES:
         for entry in status.get(stage, ()):
@@ -59,22 +73,48 @@ def stale(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield stage, "its command in dvc.yaml was changed"
             elif isinstance(entry, dict):
                 for changes in entry.values():
-                    yield from ((stage, change) for change in _changes(changes))
+                    yield from ((stage, change) for change in _changes(changes, lock["stages"].get(stage, {}), params))
 
 
-def _changes(changes: Mapping[str, Any]) -> Iterator[str]:
+def _changes(changes: Tree, locked: Tree, params: Tree) -> Iterator[str]:
     for path, what in changes.items():
-        if isinstance(what, dict):
-            yield from (f"{key} in {path} was {_word(word)}" for key, word in what.items())
+        if path == PARAMS.name and isinstance(what, dict):
+            for key in what:
+                old = locked.get("params", {}).get(path, {}).get(key)
+                yield from _changed_keys(old, _at(params, key.split(".")), key)
+        elif isinstance(what, dict):
+            yield from (f"{key} in {path} {_word(word)}" for key, word in what.items())
         elif what not in ("not in cache", "not in remote"):  # the file is there, and as it was
-            yield f"{path} was {_word(what)}"
+            yield f"{path} {_word(what)}"
+
+
+def _at(tree: Any, keys: list[str]) -> Any:
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def _changed_keys(old: Any, new: Any, key: str) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in dict.fromkeys([*old, *new]):
+            yield from _changed_keys(old.get(name), new.get(name), f"{key}.{name}")
+    elif old != new:
+        yield f"{key} was changed from {_shown(old)} to {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else json.dumps(value)
+
+
+def _params() -> Tree:
+    return yaml12.load(PARAMS.read_text(encoding="utf-8")) or {} if PARAMS.exists() else {}
 
 
 def _word(word: Any) -> str:
-    return {"new": "added"}.get(str(word), str(word))
+    return {"new": "was added", "deleted": "is missing"}.get(str(word), f"was {word}")
 
 
-def _dvc_status() -> dict[str, Any]:
+def _dvc_status() -> Tree:
     command = [sys.executable, "-m", "dvc", "status", "--json", *STAGES]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -83,8 +123,7 @@ def _dvc_status() -> dict[str, Any]:
             f"`dvc status` fails, so the metrics cannot be compared with dvc.lock: {reason}. "
             "Fix that, then run `dvc repro`."
         )
-    tree: dict[str, Any] = json.loads(done.stdout)
-    return tree
+    return cast(Tree, json.loads(done.stdout))
 
 
 def _same_machine(evidence: Evidence) -> None:

@@ -1,28 +1,33 @@
-"""The gate's screen: the rules that apply, then one sentence."""
+"""The gate's screen: the rules that apply, then the decision."""
+
+import textwrap
 
 from tabulate import tabulate
 
 from stages.common.rule import Outcome, Rule
 from stages.gate.stage import GateResult
 
+WIDTH = 120
+
 _SIGN = {"min_samples": "at least ", "max_size_ratio": "at most ", "min_speedup": "at least "}
 
 
 def render(result: GateResult) -> str:
-    """A table of the rules that are on; the decision where the gate is open. See `closed` for the other case."""
+    """A table of the rules that are on, and the reason; `verdict` comes last, or as the error of a closed gate."""
     rows = [_row(rule) for rule in result.rules if rule.outcome is not Outcome.OFF]
     table = tabulate(rows, headers=("rule", "value", "limit", "margin", "outcome"), disable_numparse=True)
-    parts = [table, *(f"Note: {note}" for note in result.notes)]
-    if result.open:
-        parts.append(f"The gate is open: deploy {result.deployment.deploy}. {result.deployment.reason}")
-    return "\n\n".join(parts)
+    notes = [f"Note: {note}" for note in result.notes]
+    paragraphs = [textwrap.fill(text, WIDTH) for text in (*notes, result.deployment.reason)]
+    if result.deployment.advice:
+        paragraphs.append(f"Next: {result.deployment.advice}")
+    return "\n\n".join([table, *paragraphs])
 
 
-def closed(result: GateResult) -> str:
-    """The sentence of a closed gate: the rules that failed, the decision, the next command."""
-    names = ", ".join(rule.name for rule in result.failed)
-    advice = f" Next: `{result.deployment.advice}`" if result.deployment.advice else ""
-    return f"The gate is closed ({names}): deploy {result.deployment.deploy}. {result.deployment.reason}{advice}"
+def verdict(result: GateResult) -> str:
+    """Whether the gate is open, the rules that failed, and what to deploy."""
+    failed = ", ".join(rule.name for rule in result.failed)
+    state = "open" if result.open else f"closed ({failed})"
+    return f"The gate is {state}: deploy {result.deployment.deploy}."
 
 
 def _row(rule: Rule) -> tuple[str, str, str, str, str]:

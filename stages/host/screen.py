@@ -9,16 +9,12 @@ from stages.host.stage import Machine
 def render(machine: Machine) -> str:
     """A table and one sentence."""
     hardware = machine.hardware
-    quota = "" if hardware.quota is None else f", by a quota of {hardware.quota:g}"
+    cores = f"{hardware.cores:g} core{'' if hardware.cores == 1 else 's'}"
+    quota = "" if hardware.quota is None else f" (a quota of {hardware.quota:g})"
+    memory = "" if machine.ram_gb is None else f", {machine.ram_gb:g} GB"
     rows = [
-        ("machine_id", hardware.identifier()),
-        ("CPU", hardware.model),
-        ("caches", hardware.caches or "unknown"),
-        ("cores", f"{hardware.cores:g}{quota}"),
-        ("RAM", "unknown" if machine.ram_gb is None else f"{machine.ram_gb:g} GB"),
-        ("system", machine.os),
-        ("Python", f"{machine.python}, numpy {machine.numpy}"),
-        ("ONNX Runtime", f"{hardware.onnxruntime} ({machine.build})"),
+        ("machine", f"{hardware.identifier()}: {hardware.model}, {cores}{quota}{memory}"),
+        ("software", f"{machine.os}, Python {machine.python}, ONNX Runtime {hardware.onnxruntime}"),
     ]
     return f"{tabulate(rows, tablefmt='plain')}\n\n{_meaning(hardware.isa)}"
 

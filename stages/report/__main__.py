@@ -1,20 +1,33 @@
 """Show the evidence for a pull request: the verdict first, then what changed against another revision.
 
-Reads   metrics/, params.yaml and dvc.lock as they stand; with --base, also as git has them at that revision.
+With --experiments: all experiments of this commit in one table, best first, and the command that applies the best.
+
+Reads   metrics/, params.yaml and dvc.lock as they stand; with --base, also as git has them at that revision; with
+        --experiments, instead, as each experiment committed them.
 Writes  Markdown to stdout; with --pictures and --html, the files named there.
 Params  none. The decision is read from metrics/gate.json.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from stages.common.base import command
 from stages.report import page, pictures, screen, stage
+from stages.report.drawing import Picture
+from stages.report.experiments import pictures as sweep_pictures
+from stages.report.experiments import ranking, reading
+from stages.report.experiments import screen as sweep_screen
+
+Shown = tuple[str, Callable[[], list[Picture]], Callable[[str], str]]
+"""A title, what draws the pictures, and what renders the Markdown with them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("--base", metavar="REV", help="compare with this revision, e.g. origin/main (default: none)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--base", metavar="REV", help="compare with this revision, e.g. origin/main (default: none)")
+    what.add_argument("--experiments", action="store_true", help="rank the experiments of this commit")
     parser.add_argument(
         "--pictures",
         metavar="FOLDER",
@@ -31,14 +44,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Read, compare, print or write."""
-    report = stage.run(arguments.base)
+    title, drawn, render = _experiments() if arguments.experiments else _revision(arguments.base)
     if arguments.html:
-        drawn = page.figures(pictures.pictures(report))
-        page.write(arguments.html, f"Quantization report, {report.head.name}", screen.render(report, drawn))
+        page.write(arguments.html, title, render(page.figures(drawn())))
         print(f"Wrote {arguments.html}.")
         return
-    links = page.links(pictures.pictures(report), arguments.pictures) if arguments.pictures else ""
-    print(screen.render(report, links))
+    print(render(page.links(drawn(), arguments.pictures) if arguments.pictures else ""))
+
+
+def _revision(base: str | None) -> Shown:
+    report = stage.run(base)
+    title = f"Quantization report, {report.head.name}"
+    return title, lambda: pictures.pictures(report), lambda drawn: screen.render(report, drawn)
+
+
+def _experiments() -> Shown:
+    sweep = reading.read()
+    machines = ranking.rank(sweep)
+    keys = ranking.differing_params(sweep, machines)
+    title = f"Experiments of {sweep.commit}"
+    main = next(iter(machines.values()), [])
+    return (
+        title,
+        lambda: sweep_pictures.pictures(main, keys),
+        lambda drawn: sweep_screen.render(sweep, machines, keys, drawn),
+    )
 
 
 if __name__ == "__main__":

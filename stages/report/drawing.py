@@ -101,6 +101,7 @@ def log(field: str, title: str, values: Sequence[float], label: str) -> Spec:
 
 def color_by(field: str, domain: Sequence[str]) -> Spec:
     tokens = {"base": "@base", "this": "@int8", "INT8": "@int8", "fp32": "@fp32"}
+    tokens |= {"gate open": "@int8", "gate closed": "@base"}
     scale = {"domain": list(domain), "range": [tokens[name] for name in domain]}
     legend = {"orient": "top", "title": None, "symbolType": "stroke", "symbolStrokeWidth": 3}
     return {"field": field, "type": "nominal", "scale": scale, "legend": legend if len(domain) > 1 else None}

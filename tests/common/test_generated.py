@@ -5,7 +5,7 @@ from onnx import TensorProto, helper
 
 from stages.common.base.errors import StageError
 from stages.common.data.generated import FREE_DIM, generated_feed
-from stages.common.model.sessions import open_session
+from tests.onnx_models import opened
 
 
 def identity(**inputs: tuple[int, list[int | str]]) -> onnx.ModelProto:
@@ -18,7 +18,7 @@ def identity(**inputs: tuple[int, list[int | str]]) -> onnx.ModelProto:
 
 
 def test_each_input_has_its_type_and_a_shape_that_fits() -> None:
-    session = open_session(
+    session = opened(
         identity(
             image=(TensorProto.FLOAT, ["batch", 3, "height"]),
             state=(TensorProto.DOUBLE, [2, "batch", 4]),
@@ -42,12 +42,12 @@ def test_each_input_has_its_type_and_a_shape_that_fits() -> None:
 
 
 def test_the_same_seed_gives_the_same_values() -> None:
-    session = open_session(identity(x=(TensorProto.FLOAT, ["n", 4])))
+    session = opened(identity(x=(TensorProto.FLOAT, ["n", 4])))
     first, second = (generated_feed(session, 2, seed=1)["x"] for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 def test_a_type_that_numpy_lacks_is_an_error() -> None:
-    session = open_session(identity(x=(TensorProto.BFLOAT16, [1])))
+    session = opened(identity(x=(TensorProto.BFLOAT16, [1])))
     with pytest.raises(StageError, match=r"made up for the model input 'x' of type tensor\(bfloat16\)"):
         generated_feed(session, 1, 0)

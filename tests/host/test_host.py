@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.host import cpu, stage
+from stages.host import cpu, screen, stage
 from stages.host.stage import Hardware
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,3 +131,11 @@ def test_a_cache_without_a_size_is_named_without_it(tmp_path: Path) -> None:
     (folder / "type").write_text("Data\n")
     (tmp_path / "index1").mkdir()
     assert cpu.caches(tmp_path) == "L1d"
+
+
+def test_the_screen_counts_one_core_in_the_singular() -> None:
+    machine = stage.run()
+    one = dataclasses.replace(machine, hardware=dataclasses.replace(machine.hardware, cores=1))
+    assert " 1 core," in screen.render(one)
+    half = dataclasses.replace(machine, hardware=dataclasses.replace(machine.hardware, cores=0.5, quota=0.5))
+    assert " 0.5 cores (a quota of 0.5)," in screen.render(half)

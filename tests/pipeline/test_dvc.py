@@ -101,6 +101,18 @@ def test_a_changed_host_measures_again_and_does_nothing_else(ran: Project) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("key", "value"), [("cpu.isa", "avx2"), ("onnxruntime", "1.0.0")])
+def test_parity_is_judged_again_on_another_instruction_set_or_runtime(ran: Project, key: str, value: str) -> None:
+    host = ran.metrics("host")
+    group, _, leaf = key.rpartition(".")
+    (host[group] if group else host)[leaf] = value
+    (ran.root / "metrics" / "host.json").write_text(json.dumps(host))
+    status = json.loads(ran.run("dvc", "status", "--json", "parity").stdout)
+    ran.restore()
+    assert status == {"parity": [{"changed deps": {"metrics/host.json": {key: "modified"}}}]}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "stale"),
     [
@@ -146,19 +158,19 @@ def test_the_gate_refuses_what_was_not_run(ran: Project) -> None:
 
     ran.run("python", "-m", "stages.gate", "--strict")
     ran.set(quantize={"per_channel": False})
-    assert (
-        "quantize.per_channel in params.yaml was modified since quantize ran. Run `dvc repro quantize gate`"
-        in refusal()
-    )
+    assert "quantize.per_channel was changed from true to false. quantize must run: `dvc repro`." in refusal()
     with (ran.root / "stages/parity/stage.py").open("a") as file:
         file.write("# A comment.\n")
-    assert "stages/parity was modified since parity ran" in refusal()
+    assert "stages/parity was modified. parity must run: `dvc repro`." in refusal()
     (ran.root / paths.INT8_MODEL).unlink()
-    assert "artifacts/model.int8.onnx was deleted since quantize ran" in refusal()
+    assert (
+        "artifacts/model.int8.onnx is missing. quantize must run: `dvc repro`, or `dvc pull` if a remote holds it."
+        in refusal()
+    )
     (ran.root / "dvc.yaml").write_text("stages: [")
     assert "`dvc status` fails" in refusal()
     (ran.root / paths.PARITY).write_text((ran.root / paths.PARITY).read_text().replace("true", "false"))
-    assert "metrics/parity.json was modified since parity ran" in refusal()
+    assert "metrics/parity.json was modified. parity must run" in refusal()
 
 
 @pytest.mark.slow

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
-from stages.common.model import model_file
+from stages.common.model import ir_conversion
 from stages.export.framework import Converted
 
 NAME = "ONNX"
@@ -16,26 +17,27 @@ NAME = "ONNX"
 
 def knows(model: Any) -> bool:
     """Whether `model` is an ONNX model."""
-    return isinstance(model, onnx.ModelProto)
+    return isinstance(model, (onnx.ModelProto, ir.Model))
 
 
-def input_names(model: onnx.ModelProto) -> list[str]:
+def input_names(model: ir.Model) -> list[str]:
     """The inputs that have no default among the initializers."""
-    defaults = {initializer.name for initializer in model.graph.initializer}
-    return [graph_input.name for graph_input in model.graph.input if graph_input.name not in defaults]
+    return [value.name or "" for value in model.graph.inputs if not value.is_initializer()]
 
 
-def convert(model: onnx.ModelProto, inputs: Any, params: Export) -> Converted:
+def convert(model: onnx.ModelProto | ir.Model, inputs: Any, params: Export) -> Converted:
     """The model as it is, and its inputs as arrays by name; a bare array belongs to the only input.
 
     Raises:
         StageError: a model without its weights, a bare array for several inputs, or samples of different shapes.
     """
-    if any(not (file.is_absolute() and file.is_file()) for file in model_file.external_files(model)):
-        raise StageError(
-            f"export.source {params.source} returned a model without its weights: they are external data. "
-            "Load the model with them (onnx.load does), or return the path of its file."
-        )
+    if isinstance(model, onnx.ModelProto):
+        if ir_conversion.has_external_data(model):
+            raise StageError(
+                f"export.source {params.source} returned a model without its weights: they are external data. "
+                "Load the model with them (onnx.load does), or return the path of its file."
+            )
+        model = ir_conversion.from_proto(model)
     names = input_names(model)
     if not isinstance(inputs, Mapping):
         if len(names) != 1:

@@ -10,6 +10,7 @@ import onnx
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
+from stages.common.model import ir_conversion
 from stages.export.framework import Converted
 
 NAME = "scikit-learn"
@@ -37,7 +38,8 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     converted = _to_onnx(model, arrays, params.opset)
     # skl2onnx changes names (no spaces, no slashes) and keeps their order.
     names = [graph_input.name for graph_input in converted.graph.input]
-    return Converted(converted, dict(zip(names, arrays.values(), strict=True)), Fitted(model, inputs))
+    inputs_by_name = dict(zip(names, arrays.values(), strict=True))
+    return Converted(ir_conversion.from_proto(converted), inputs_by_name, Fitted(model, inputs))
 
 
 def onnx_inputs(inputs: Any) -> dict[str, np.ndarray]:

@@ -1,0 +1,43 @@
+"""Do the committed metrics belong to the committed params, data and code? Exit 1 with what changed where they do not.
+
+The pipeline runs again in the workflow, so its report is right in any case; what would be wrong after the merge are the
+metrics in git, which the next pull request compares itself with.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from stages.common.base.errors import StageError
+from stages.gate.provenance import changes_since_lock
+
+
+def main() -> int:
+    """Ask DVC, print, and leave the sentence for the report."""
+    try:
+        changes = changes_since_lock()
+    except StageError as error:
+        return problem(str(error))
+    # Models live in DVC's cache and may not be here; that the pipeline made them, dvc.lock says.
+    sentences = [f"{change}: {stage} must run" for stage, change in changes if not change.startswith("artifacts/")]
+    if not sentences:
+        print("The committed metrics belong to this commit.")
+        return 0
+    return problem(
+        f"The committed metrics are not those of this commit: {'; '.join(dict.fromkeys(sentences))}. "
+        "Run `dvc repro`, and commit dvc.lock and metrics/."
+    )
+
+
+def problem(sentence: str) -> int:
+    """Print a sentence, and keep it for the report."""
+    folder = Path(os.environ.get("REPORT_FOLDER", "ci-report"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "problems.txt").open("a", encoding="utf-8") as file:
+        print(sentence, file=file)
+    print(sentence)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

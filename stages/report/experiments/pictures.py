@@ -1,0 +1,102 @@
+"""The pictures of a sweep: speed against error and size, and what each setting led to."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from stages.report import drawing
+from stages.report.drawing import Picture
+from stages.report.experiments.ranking import Row
+
+
+def pictures(rows: Sequence[Row], keys: Sequence[str]) -> list[Picture]:
+    """Both, of the rows that were measured on one machine; fewer than two leave nothing to compare."""
+    measured = [row for row in rows if not math.isnan(row.size + row.error + row.speedup[0])]
+    if len(measured) < 2:
+        return []
+    return [tradeoff(measured), parallel(measured, keys)]
+
+
+def tradeoff(rows: Sequence[Row]) -> Picture:
+    """Every experiment by error and speed-up; names on the Pareto front, all others on hover."""
+    points = [
+        {
+            "kind": "gate open" if row.open else "gate closed",
+            "x": row.error,
+            "y": row.speedup[0],
+            "low": row.speedup[1],
+            "high": row.speedup[2],
+            "size": row.size,
+            "name": row.name if row.front else "",
+            "label": _label(row),
+        }
+        for row in rows
+    ]
+    kinds = [kind for kind in ("gate open", "gate closed") if any(point["kind"] == kind for point in points)]
+    spec = drawing.pareto(points, "Speed, error and size (area)", "largest difference from fp32", kinds)
+    return Picture("pareto", "Speed-up of each experiment against its largest difference from fp32", spec)
+
+
+def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
+    """One line an experiment, across the params that differ and the figures that they led to."""
+    columns: dict[str, list[Any]] = {key: [row.revision.params.get(key) for row in rows] for key in keys}
+    columns["size, MB"] = [row.size for row in rows]
+    columns["error"] = [row.error for row in rows]
+    columns["speed-up"] = [row.speedup[0] for row in rows]
+    lines: list[dict[str, Any]] = []
+    ticks: list[dict[str, Any]] = []
+    for name, values in columns.items():
+        places, marks = _places(list(values))
+        ticks += [{"column": name, "place": place, "text": text} for text, place in marks]
+        for row, place in zip(rows, places, strict=True):
+            kind = "gate open" if row.open else "gate closed"
+            lines.append({"row": row.name, "kind": kind, "column": name, "place": place, "label": _label(row)})
+    x = {"field": "column", "type": "nominal", "sort": list(columns), "title": None, "axis": {"labelAngle": -20}}
+    y = {"field": "place", "type": "quantitative", "axis": None, "scale": {"domain": [-0.05, 1.1]}}
+    kinds = [kind for kind in ("gate open", "gate closed") if any(line["kind"] == kind for line in lines)]
+    layers: list[drawing.Spec] = [
+        {
+            "mark": {"type": "line", "strokeWidth": 2, "opacity": 0.75},
+            "encoding": {"x": x, "y": y, "detail": {"field": "row"}, "color": drawing.color_by("kind", kinds)},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
+            "encoding": {
+                "x": x,
+                "y": y,
+                "color": drawing.color_by("kind", kinds),
+                "description": {"field": "label"},
+            },
+        },
+        {
+            "data": {"values": ticks},
+            "mark": {"type": "text", "align": "left", "dx": 7, "dy": -7, "color": "@ink"},
+            "encoding": {"x": x, "y": y, "text": {"field": "text"}},
+        },
+    ]
+    spec = drawing.plot("What each setting led to", layers, lines)
+    spec["width"] = {"step": 110}
+    return Picture("parallel", "Params of each experiment, and the size, error and speed-up that they led to", spec)
+
+
+def _places(values: Sequence[Any]) -> tuple[list[float], list[tuple[str, float]]]:
+    """Where each value stands on its axis, from 0 to 1, and the marks of that axis (text, place)."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        low, high = min(values), max(values)
+        span = (high - low) or 1.0
+        marks = [(f"{low:.3g}", 0.0)] + ([(f"{high:.3g}", 1.0)] if high > low else [])
+        return [(value - low) / span for value in values], marks
+    names = sorted({_text(value) for value in values})
+    place = {name: index / max(len(names) - 1, 1) for index, name in enumerate(names)}
+    return [place[_text(value)] for value in values], list(place.items())
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _label(row: Row) -> str:
+    ratio, low, high = row.speedup
+    gate = "open" if row.open else "closed"
+    speed = f"speed-up {ratio:.4g} ({low:.4g} to {high:.4g})"
+    return f"{row.name}: {speed}, error {row.error:.4g}, {row.size:.4g} MB, gate {gate}"

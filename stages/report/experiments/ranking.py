@@ -1,0 +1,128 @@
+"""Which experiment is best, and which no other beats. Pure functions over the figures of finished experiments."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from stages.common.rule import Outcome, Rule
+from stages.report.experiments.reading import BASELINE, Finished, Sweep
+from stages.report.revision import Revision
+
+
+@dataclass(frozen=True)
+class Row:
+    """An experiment as a row of the table.
+
+    Attributes:
+        name: of the experiment.
+        revision: all of its figures.
+        open: whether its gate is open.
+        deploy: `int8` or `fp32`.
+        size: of the INT8 file in MB, NaN where unknown; so are the figures below.
+        error: the largest absolute difference from fp32.
+        speedup: (ratio, low end, high end of its 95 % interval).
+        margin: the smallest margin of a rule of parity, as a share of its limit, and the name of that rule.
+        front: no other row is smaller, more exact and faster at once.
+    """
+
+    name: str
+    revision: Revision
+    open: bool
+    deploy: str
+    size: float
+    error: float
+    speedup: tuple[float, float, float]
+    margin: tuple[float, str]
+    front: bool = False
+
+    @property
+    def ships_int8(self) -> bool:
+        """Whether its gate lets the INT8 model pass."""
+        return self.open and self.deploy == "int8"
+
+
+def rank(sweep: Sweep) -> dict[str, list[Row]]:
+    """Rows by machine, best first; the machine that timed the most experiments comes first.
+
+    Best: an INT8 model that passes the gate, before fp32, before a closed gate; within each, the larger low end of the
+    speed-up's interval, because a lucky measurement has a wide one.
+    """
+    machines: dict[str, list[Row]] = {}
+    for finished in sweep.finished:
+        machines.setdefault(finished.revision.machine_id or "unknown", []).append(row(finished))
+    order = sorted(machines, key=lambda machine: (-sum(each.name != BASELINE for each in machines[machine]), machine))
+    return {machine: _ordered(machines[machine]) for machine in order}
+
+
+def row(finished: Finished) -> Row:
+    """The figures of one experiment."""
+    side = finished.revision
+    ratio, low, high = (_figure(side, "bench", f"speedup.{end}") for end in ("ratio", "low95", "high95"))
+    return Row(
+        finished.name,
+        side,
+        side.value("gate", "open") is True,
+        str(side.value("gate", "deploy") or "unknown"),
+        _figure(side, "quantize", "size.int8_mb"),
+        _figure(side, "parity", "diff.max_abs"),
+        (ratio, low, high),
+        smallest_margin([Rule.from_json(tree) for tree in side.detail("parity", "rules") or []]),
+    )
+
+
+def smallest_margin(rules: Sequence[Rule]) -> tuple[float, str]:
+    """The smallest margin of the rules that apply, as a share of the limit; NaN where none has one."""
+    margins = [
+        (rule.margin / abs(rule.limit), rule.name)
+        for rule in rules
+        if rule.outcome in (Outcome.PASSED, Outcome.FAILED)
+        and rule.margin is not None
+        and isinstance(rule.limit, int | float)
+        and rule.limit
+    ]
+    return min(margins, default=(math.nan, ""))
+
+
+def dominates(one: Row, other: Row) -> bool:
+    """Whether `one` is nowhere worse and somewhere better: smaller, more exact, or faster.
+
+    A speed-up is faster where its interval lies above the other's; where they overlap neither is.
+    """
+    if math.isnan(one.size + one.error + one.speedup[0] + other.size + other.error + other.speedup[0]):
+        return False
+    faster, slower = one.speedup[1] > other.speedup[2], one.speedup[2] < other.speedup[1]
+    nowhere_worse = one.size <= other.size and one.error <= other.error and not slower
+    return nowhere_worse and (one.size < other.size or one.error < other.error or faster)
+
+
+def best(rows: Sequence[Row]) -> Row | None:
+    """The row to apply: the first, if it ships INT8."""
+    return rows[0] if rows and rows[0].ships_int8 else None
+
+
+def differing_params(sweep: Sweep, machines: Mapping[str, Sequence[Row]]) -> list[str]:
+    """The keys of `params.yaml` whose values differ among experiments, those that failed included."""
+    sides = [row.revision.params for rows in machines.values() for row in rows] + [row.params for row in sweep.failed]
+    keys = sorted({key for side in sides for key in side})
+    return [key for key in keys if len({repr(side.get(key)) for side in sides}) > 1]
+
+
+def _ordered(rows: Sequence[Row]) -> list[Row]:
+    marked = [
+        Row(**{**vars(each), "front": _comparable(each) and not any(dominates(other, each) for other in rows)})
+        for each in rows
+    ]
+    return sorted(marked, key=lambda each: (not each.ships_int8, not each.open, -_low(each), each.name))
+
+
+def _low(row: Row) -> float:
+    return -math.inf if math.isnan(row.speedup[1]) else row.speedup[1]
+
+
+def _comparable(row: Row) -> bool:
+    return not math.isnan(row.size + row.error + row.speedup[0])
+
+
+def _figure(side: Revision, stage: str, key: str) -> float:
+    value = side.value(stage, key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan

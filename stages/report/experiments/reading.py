@@ -1,0 +1,110 @@
+"""The experiments of a commit, through DVC's Python API; their figures are in git, as each run committed them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.common.base.errors import StageError
+from stages.report import revision
+from stages.report.revision import Revision, Tree
+
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An experiment that ran to its end, or the commit that all start from.
+
+    Attributes:
+        name: what `dvc exp apply` takes.
+        revision: its figures.
+    """
+
+    name: str
+    revision: Revision
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An experiment in which a stage failed. DVC shows the baseline's metrics for it; it has none.
+
+    Attributes:
+        name: or the start of its revision, where it has no name.
+        params: `params.yaml`, keys joined with dots.
+        reason: the last line of its output, as a rule the error.
+    """
+
+    name: str
+    params: Tree
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All experiments of a commit.
+
+    Attributes:
+        commit: that they start from.
+        finished: the baseline first, where it has metrics.
+        failed: in the order of their names.
+        waiting: how many are queued or running.
+    """
+
+    commit: str
+    finished: Sequence[Finished]
+    failed: Sequence[Failed]
+    waiting: int
+
+
+def read() -> Sweep:
+    """Read the experiments that start from HEAD.
+
+    Raises:
+        StageError: this is not a DVC project, or it has no experiments.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    finished: list[Finished] = []
+    failed: list[Failed] = []
+    waiting = 0
+    try:
+        with Repo() as repo:
+            (baseline,) = repo.experiments.show(hide_workspace=True)
+    except (DvcException, ValueError) as error:
+        raise StageError(
+            f"DVC cannot read the experiments: {error}. Run this in a DVC project with a commit."
+        ) from error
+    for experiment in baseline.experiments or []:
+        tip = experiment.revs[0]
+        state = experiment.executor.state if experiment.executor else "success"
+        name = experiment.name or tip.name or tip.rev[:7]
+        if state in ("queued", "running"):
+            waiting += 1
+        elif state == "failed" or tip.error is not None:
+            local = experiment.executor.local if experiment.executor else None
+            failed.append(Failed(name, revision.at(tip.rev).params, last_line(local.log if local else None)))
+        else:
+            finished.append(Finished(name, revision.at(tip.rev)))
+    if not (finished or failed or waiting):
+        raise StageError("This commit has no experiments. Make some, e.g. `dvc exp run -S quantize.method=static`.")
+    start = revision.at("HEAD")
+    if start.metrics["gate"]:
+        finished.insert(0, Finished(BASELINE, start))
+    return Sweep(
+        baseline.rev[:7],
+        sorted(finished, key=lambda row: (row.name != BASELINE, row.name)),
+        sorted(failed, key=lambda row: row.name),
+        waiting,
+    )
+
+
+def last_line(log: str | None) -> str:
+    """The last line that a stage printed on its way out; DVC's own line on the failure says less, and follows it."""
+    path = Path(log) if log else None
+    if path is None or not path.exists():
+        return "It left no output; it failed before a stage started."
+    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    own = [line for line in lines if line.startswith("Error:")]
+    dvc = [line for line in lines if line.startswith("ERROR:")]
+    return (own or dvc or lines or ["Its output is empty."])[-1]

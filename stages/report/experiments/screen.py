@@ -1,0 +1,106 @@
+"""A sweep as Markdown: the best and the command that applies it, one table, what was timed elsewhere, what failed."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from stages.common.rule import Rule
+from stages.report.evidence import machine
+from stages.report.experiments.ranking import Row, best
+from stages.report.experiments.reading import BASELINE, Sweep
+from stages.report.revision import Tree
+from stages.report.text import UNKNOWN, block, code, escape, number, plural, table
+
+
+def render(sweep: Sweep, machines: Mapping[str, Sequence[Row]], keys: Sequence[str], pictures: str = "") -> str:
+    """The whole table; the same experiments give the same text.
+
+    Args:
+        sweep: what DVC holds.
+        machines: rows by machine, best first.
+        keys: of the params to show.
+        pictures: HTML that shows them, placed below the first table.
+    """
+    main, *others = list(machines.values()) or [[]]
+    parts = [_conclusion(sweep, main)]
+    if main:
+        parts += [_rows(main, keys), *([pictures] if pictures else []), _legend(main)]
+    for rows in others:
+        where = machine(rows[0].revision)
+        parts += [f"**Timed on another machine**, {where}: not ranked with the others.", _rows(rows, keys)]
+    if sweep.failed:
+        header = ("failed", *(code(key) for key in keys), "why")
+        lines = [
+            (f"❌ {code(row.name)}", *(_param(row.params, key) for key in keys), escape(row.reason))
+            for row in sweep.failed
+        ]
+        parts.append(table(header, lines))
+    return "\n\n".join(parts)
+
+
+def _conclusion(sweep: Sweep, rows: Sequence[Row]) -> str:
+    count = sum(row.name != BASELINE for row in rows)
+    waiting = f" {plural(sweep.waiting, 'experiment')} still queued or running." if sweep.waiting else ""
+    failed = f" {plural(len(sweep.failed), 'experiment')} failed." if sweep.failed else ""
+    first = best(rows)
+    if first is None:
+        verdict = "## ❌ No experiment passes the gate with an INT8 model"
+        return f"{verdict}\n\n{plural(count, 'experiment')} of {code(sweep.commit)} finished.{failed}{waiting}"
+    if first.name == BASELINE:
+        verdict, command = "## ✅ Keep the committed params: no experiment is better", []
+    else:
+        verdict, command = f"## ✅ Best: {code(first.name)}", ["", block(f"dvc exp apply {first.name}")]
+    figures = f"{number(first.size, 'MB')}, speed-up {_speedup(first)}, largest difference {_number(first.error)}"
+    sentence = f"{figures}. {plural(count, 'experiment')} of {code(sweep.commit)} finished.{failed}{waiting}"
+    return "\n".join([verdict, "", sentence, *command])
+
+
+def _rows(rows: Sequence[Row], keys: Sequence[str]) -> str:
+    header = ("", "experiment", "verdict", "INT8 file", "speed-up (95 %)", "error", "margin", *map(code, keys))
+    return table(header, [_row(row, keys) for row in rows])
+
+
+def _row(row: Row, keys: Sequence[str]) -> tuple[str, ...]:
+    name = f"_{BASELINE}_" if row.name == BASELINE else code(row.name)
+    share, rule = row.margin
+    margin = UNKNOWN if math.isnan(share) else f"{share:+.0%} {code(rule)}"
+    figures = (UNKNOWN if math.isnan(row.size) else number(row.size, "MB"), _speedup(row), _number(row.error), margin)
+    return (
+        "★" if row.front else "",
+        name,
+        _verdict(row),
+        *figures,
+        *(_param(row.revision.params, key) for key in keys),
+    )
+
+
+def _verdict(row: Row) -> str:
+    if row.open:
+        return f"✅ {'INT8' if row.deploy == 'int8' else 'fp32'}"
+    rules = [Rule.from_json(tree) for tree in row.revision.detail("gate", "rules") or []]
+    failed = ", ".join(code(rule.name) for rule in rules if rule.failed)
+    return f"❌ {failed or 'closed'}"
+
+
+def _speedup(row: Row) -> str:
+    ratio, low, high = row.speedup
+    if math.isnan(ratio):
+        return UNKNOWN
+    return f"{number(ratio, '×')} ({_number(low)} to {_number(high)})"
+
+
+def _number(value: float) -> str:
+    return UNKNOWN if math.isnan(value) else number(value)
+
+
+def _param(params: Tree, key: str) -> str:
+    value = params.get(key, UNKNOWN)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return escape(value)
+
+
+def _legend(rows: Sequence[Row]) -> str:
+    return (
+        f"★ No other row is smaller, more exact and faster at once. Timed on {machine(rows[0].revision)}. "
+        "Error: largest absolute difference from fp32. Margin: of the parity rule that is closest to its limit."
+    )
