@@ -7,14 +7,14 @@ from fnmatch import fnmatchcase
 from stages.common.base.errors import StageError
 from stages.common.base.params import Quantize
 from stages.common.graph.weights import WeightedNode
-from stages.quantize.methods import Method
+from stages.quantize.methods import Scope
 from stages.quantize.outcome import NodeOutcome, kept
 
 _BLOCKED_LAYOUT = "com.microsoft.nchwc."
 
 
 def select(
-    nodes: Sequence[WeightedNode], method: Method, params: Quantize
+    nodes: Sequence[WeightedNode], method: Scope, params: Quantize
 ) -> tuple[list[WeightedNode], dict[str, NodeOutcome]]:
     """Split `nodes` into those to quantize, and outcomes for the rest by name.
 
@@ -38,7 +38,7 @@ def matching(pattern: str, names: Collection[str]) -> set[str]:
     return {pattern} if pattern in names else {name for name in names if fnmatchcase(name, pattern)}
 
 
-def _reason(node: WeightedNode, method: Method, params: Quantize, excluded: Mapping[str, str]) -> str:
+def _reason(node: WeightedNode, method: Scope, params: Quantize, excluded: Mapping[str, str]) -> str:
     if node.op_type.startswith(_BLOCKED_LAYOUT):
         return "ONNX Runtime's optimiser laid it out for one kind of CPU; give the model as it was before that"
     if node.op_type not in method.OP_TYPES:

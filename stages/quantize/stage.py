@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import onnx_ir as ir
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
-from stages.common.base.params import Params, Quantize
+from stages.common.base.params import Params
 from stages.common.data import feeding
 from stages.common.data.evaldata import EvalData
 from stages.common.graph import equivalence
@@ -19,6 +20,9 @@ from stages.common.graph.weights import WeightedNode, parameters_in_attributes, 
 from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
 from stages.quantize import check, methods, refusal, saturation, trial
+from stages.quantize.auto import choices, mix, plan
+from stages.quantize.auto.find import Found, find
+from stages.quantize.auto.judge import Judge, Make
 from stages.quantize.outcome import NodeOutcome
 from stages.quantize.saturation import Pairs
 from stages.quantize.selection import select
@@ -41,6 +45,7 @@ class Quantization:
         quantizable: names of the nodes that the method has an INT8 form for.
         pairs: of the quantized nodes, the pairs of weights that can saturate without VNNI.
         in_attributes: the operators that keep their parameters in attributes, out of the reach of INT8.
+        found: what method auto found.
     """
 
     model: ir.Model | None
@@ -50,6 +55,7 @@ class Quantization:
     quantizable: frozenset[str]
     pairs: Mapping[str, Pairs]
     in_attributes: Sequence[str]
+    found: Found | None = None
 
 
 @dataclass(frozen=True)
@@ -69,25 +75,26 @@ def run(params: Params) -> QuantizeResult:
         StageError: the model must not or cannot be quantized.
     """
     fp32 = model_file.read(paths.FP32_MODEL, made_by="export")
-    made = quantize(fp32, EvalData(), params.quantize, paths.FP32_MODEL.as_posix())
+    made = quantize(fp32, EvalData(), params, paths.FP32_MODEL.as_posix())
     with model_file.staged(made.model or fp32, paths.INT8_MODEL) as written:
         sessions.open_session(written)
     sizes = [model_file.size_mb(path) for path in (paths.FP32_MODEL, paths.INT8_MODEL)]
     return QuantizeResult(made, params.quantize.method, *sizes)
 
 
-def quantize(model: ir.Model, data: EvalData, params: Quantize, name: str) -> Quantization:
+def quantize(model: ir.Model, data: EvalData, whole: Params, name: str) -> Quantization:
     """Quantize a model.
 
     Args:
         model: the float model; not changed.
         data: the search split is used, for checks and calibration.
-        params: the section `quantize`.
+        whole: the params; methods other than auto read the section `quantize` alone.
         name: what to call the model in an error.
 
     Raises:
-        StageError: the model must not or cannot be quantized.
+        StageError: the model must not or cannot be quantized, or auto finds nothing that passes.
     """
+    params = whole.quantize
     refusal.refuse(model, name)
     refusal.refuse_non_finite_weights(model, name)
     session = sessions.open_session(model, name=name)
@@ -95,23 +102,44 @@ def quantize(model: ir.Model, data: EvalData, params: Quantize, name: str) -> Qu
     batch = feeding.feed_batch(session, data.layout, wanted=1)
     expected = equivalence.reference(session, list(_feeds(data, batch, CHECK_FEEDS * batch)), name)
     del session
-    method = methods.by_name(params.method)
+    method: methods.Scope = choices if params.method in ("auto", "plan") else methods.by_name(params.method)
     clean_model, steps = prepared(model, expected, method)
+    if params.method in ("auto", "plan"):
+        clean_model, folded = mix.folded(clean_model, expected)
+        steps += folded
     refusal.refuse_non_finite_weights(clean_model, name)
     nodes = weighted_nodes(clean_model)
     selected, outcomes = select(nodes, method, params)
     calibration = partial(_feeds, data, batch, params.calibration.samples)
-    make = partial(method.quantize, clean_model, params=params, calibration=calibration)
     floor = check.SANE_IN_4_BITS if params.weight_type in ("QInt4", "QUInt4") else check.SANE
     fault = partial(check.fault, expected=expected, least_cosine=floor)
-    quantized, made = trial.most_that_passes(make, selected, fault)
+    found = None
+    if params.method == "auto":
+        judge = Judge(model, data, whole, name)
+        make = mix.maker(clean_model, selected, params, calibration)
+        found = find(clean_model, selected, judge, whole, make=make, fault=fault)
+        quantized, made = found.model, found.outcomes
+    elif params.method == "plan":
+        quantized, made = _planned(Path(params.plan or ""), nodes, mix.maker(clean_model, nodes, params, calibration))
+        if quantized is not None and (problem := fault(quantized)):
+            raise StageError(f"The model of {params.plan} cannot be published: {problem}. Run method auto again.")
+    else:
+        make = partial(methods.by_name(params.method).quantize, clean_model, params=params, calibration=calibration)
+        quantized, made = trial.most_that_passes(make, selected, fault)
     quantizable = frozenset(node.name for node in nodes if node.op_type in method.OP_TYPES)
     pairs = saturation.of_model(quantized) if quantized is not None else {}
     in_attributes = parameters_in_attributes(clean_model)
-    return Quantization(quantized, nodes, outcomes | made, steps, quantizable, pairs, in_attributes)
+    return Quantization(quantized, nodes, outcomes | made, steps, quantizable, pairs, in_attributes, found)
 
 
-def prepared(model: ir.Model, expected: Reference, method: methods.Method) -> tuple[ir.Model, list[Step]]:
+def _planned(path: Path, nodes: Sequence[WeightedNode], make: Make) -> tuple[ir.Model | None, dict[str, NodeOutcome]]:
+    """The model of a plan, and None where it keeps everything float."""
+    planned = plan.read(path, nodes)
+    model, outcomes = make(planned)
+    return (model if any(outcome.quantized for outcome in outcomes.values()) else None), outcomes
+
+
+def prepared(model: ir.Model, expected: Reference, method: methods.Scope) -> tuple[ir.Model, list[Step]]:
     """The clean model in the opset and the float type that the method needs."""
     model, steps = clean(model, expected)
     name = f"opset converted to {method.OPSET}"

@@ -71,10 +71,21 @@ class WeightOnly(Section):
     accuracy_level: Annotated[int, Field(ge=0, le=4)] = 4
 
 
+class Search(Section):
+    """How method auto searches: models made, share of each tolerance left over, what to minimise, time."""
+
+    max_evals: Annotated[int, Field(ge=3)] = 15
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    objective: Literal["latency", "size"] = "latency"
+    max_seconds: Positive = 300.0
+
+
 class Quantize(Section):
     """fp32 ONNX -> INT8 ONNX."""
 
-    method: Literal["dynamic", "static", "weight_only"] = "dynamic"
+    method: Literal["dynamic", "static", "weight_only", "auto", "plan"] = "dynamic"
+    plan: str | None = None
+    search: Search = Search()
     weight_type: Literal["QInt8", "QUInt8", "QInt4", "QUInt4"] = "QInt8"
     activation_type: Literal["QUInt8", "QInt8"] = "QUInt8"
     per_channel: bool = True
@@ -85,11 +96,16 @@ class Quantize(Section):
     weight_only: WeightOnly = WeightOnly()
 
     @model_validator(mode="after")
-    def _four_bits_are_weight_only(self) -> Self:
+    def _values_go_together(self) -> Self:
         if self.weight_type.endswith("4") and self.method != "weight_only":
             raise ParamsError(
                 f"quantize.weight_type is {self.weight_type}, which is for quantize.method weight_only; "
                 f"{self.method} takes QInt8 or QUInt8."
+            )
+        if self.method == "plan" and self.plan is None:
+            raise ParamsError(
+                "quantize.method is plan and quantize.plan is empty. Give the path of a plan.json that "
+                "quantize.method auto wrote."
             )
         return self
 

@@ -63,11 +63,16 @@ _OF = {
     "MatMul": _PRODUCT,
 }
 
+OP_TYPES = BY_DEFAULT = frozenset(_OF)
+WHY_NOT: Mapping[str, str] = {}
+OPSET = 13
+"""See `methods.Method`; static per channel needs the most."""
+
 IN_SUBGRAPHS = frozenset({"dynamic", "dynamic_tensor", "dynamic_unsigned", "weight_only"})
 
 
 def of_node(node: WeightedNode) -> list[Choice]:
-    """The choices that a node's operator has, besides float; whether its weight allows them is for the method to say."""
+    """The choices that a node's operator has, besides float; whether its weight allows them, the method says."""
     names = _OF.get(node.op_type, ())
     return [CHOICES[name] for name in names if not node.graph or name in IN_SUBGRAPHS]
 

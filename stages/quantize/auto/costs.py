@@ -16,6 +16,7 @@ from stages.quantize.auto.choices import BLOCKED, KEPT, STATIC, forms
 from stages.quantize.auto.mix import mixed
 from stages.quantize.auto.probe import Probed
 from stages.quantize.auto.timing import in_turn, quiet_us
+from stages.quantize.methods.static.ranges import Known
 
 SECONDS_EACH = 0.05
 """Timed for each kernel, and at most `SECONDS_ALL` for all of them."""
@@ -190,5 +191,5 @@ def _open_convolutions(count: int, side: int, choice: str, params: Quantize, thr
     feed = {"x": random.standard_normal((1, _CHANNELS, side, side)).astype(np.float32)}
     if choice != KEPT:
         nodes = weighted_nodes(model)
-        model, _ = mixed(model, nodes, {node.name: choice for node in nodes}, params, lambda: iter([feed]))
+        model, _ = mixed(model, nodes, {node.name: choice for node in nodes}, params, Known(lambda: [feed], "minmax"))
     return call(sessions.open_session(model, threads, name="convolutions"), feed)

@@ -128,11 +128,11 @@ def judged(
 
 def model_bytes(model: ir.Model) -> int:
     """Bytes of all weights of a model, and an estimate of its nodes, which counts names twice over."""
-    weights = sum(
+    weights: int = sum(
         value.const_value.nbytes
         for graph in model.graphs()
         for value in graph.initializers.values()
         if value.const_value is not None
     )
-    nodes = sum(60 + 2 * len(node.name or "") for node in model.graph.all_nodes())
+    nodes: int = sum(60 + 2 * len(node.name or "") for node in model.graph.all_nodes())
     return weights + nodes

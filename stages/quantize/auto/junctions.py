@@ -22,12 +22,12 @@ BETWEEN = (
 
 @dataclass(frozen=True)
 class Tensor:
-    """A junction before its conversions are priced: names of givers and takers, and a value that has its size."""
+    """A junction before its conversions are priced: names of givers, of takers and of its values."""
 
     givers: tuple[str, ...]
     takers: tuple[str, ...]
     open: bool
-    value: str
+    values: tuple[str, ...]
 
 
 def between(graph: ir.Graph) -> list[str]:
@@ -71,20 +71,22 @@ def tensors(graph: ir.Graph, names: Sequence[str]) -> list[Tensor]:
     floats |= {find(value) for value in graph.outputs}
     for body in graph.subgraphs():
         floats |= {find(value) for node in body for value in node.inputs if value is not None}
-    found = list(dict.fromkeys([*givers, *takers]))
+    members: dict[ir.Value, list[str]] = {}
+    for value in [*graph.inputs, *(value for node in graph for value in node.outputs)]:
+        members.setdefault(find(value), []).append(value.name or "")
     return [
         Tensor(
             tuple(dict.fromkeys(givers.get(value, ()))),
             tuple(dict.fromkeys(takers.get(value, ()))),
             value in floats,
-            value.name or "",
+            tuple(members.get(value, ())),
         )
-        for value in found
+        for value in dict.fromkeys([*givers, *takers])
     ]
 
 
-Price = Callable[[str], tuple[Mapping[str, float], Mapping[str, float]]]
-"""What it takes to convert a tensor, by its name, into each form and back, in microseconds."""
+Price = Callable[[Sequence[str]], tuple[Mapping[str, float], Mapping[str, float]]]
+"""What it takes to convert a tensor, by the names of its values, into each form and back, in microseconds."""
 
 
 def priced(tensors_: Sequence[Tensor], names: Sequence[str], price: Price) -> tuple[Junction, ...]:
@@ -95,7 +97,7 @@ def priced(tensors_: Sequence[Tensor], names: Sequence[str], price: Price) -> tu
             tuple(number[name] for name in tensor.givers),
             tuple(number[name] for name in tensor.takers),
             tensor.open or not tensor.givers or not tensor.takers,
-            *price(tensor.value),
+            *price(tensor.values),
         )
         for tensor in tensors_
     )
@@ -109,7 +111,10 @@ def _first(node: ir.Node) -> ir.Value:
 
 def _passes_on(node: ir.Node) -> bool:
     return bool(
-        node.op_type in _PASS_ON and node.domain == "" and node.inputs and node.inputs[0] is not None
+        node.op_type in _PASS_ON
+        and node.domain == ""
+        and node.inputs
+        and node.inputs[0] is not None
         and constant(node.inputs[0]) is None
     )
 

@@ -1,5 +1,6 @@
 """From measurements to a problem: the options of each node, the tensors between them, and what nothing changes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -7,16 +8,22 @@ import onnx_ir as ir
 
 from stages.common.base.params import Quantize
 from stages.common.graph.weights import WeightedNode
+from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 from stages.quantize.auto import costs, junctions
 from stages.quantize.auto.choices import KEPT, forms, of_node
-from stages.quantize.auto.costs import Conversions
 from stages.quantize.auto.judge import model_bytes
 from stages.quantize.auto.probe import Probed, Sensitivity, probe_all
 from stages.quantize.auto.problem import Option, Problem, Weights
+from stages.quantize.auto.solve import best
+from stages.quantize.auto.timing import in_turn, quiet_us
 
 TIE = 0.05
 """What is not the objective counts as much as a twentieth of it: all bytes of weights as much as 5 % of the time."""
+
+
+WHOLE_SECONDS = 0.5
+"""Timed of the whole float model."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +76,14 @@ def measured(
     names = (*(node.name for node in nodes), *between)
     shapes = _shapes(probed)
 
-    def price(value: str) -> tuple[Mapping[str, float], Mapping[str, float]]:
-        return conversions.price(shapes[value]) if value in shapes else ({}, {})
+    def price(values: Sequence[str]) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        known = [shapes[value] for value in values if value in shapes]
+        return conversions.price(max(known, key=math.prod)) if known else ({}, {})
 
     joined = junctions.priced(junctions.tensors(model.graph, names), names, price)
     problem = Problem(names, (*options, *(junctions.BETWEEN for _ in between)), joined)
-    session = costs.call(costs.sessions.open_session(model, threads, name="the clean float model"), feeds[0])
-    whole_us = float(costs.quiet_us(costs.in_turn([session], seconds=0.5))[0])
+    session = sessions.open_session(model, threads, name="the clean float model")
+    whole_us = float(quiet_us(in_turn([costs.call(session, feeds[0])], WHOLE_SECONDS))[0])
     rest = whole_us - problem.us(_blocked(problem))
     problem = Problem(
         names, problem.options, joined, rest, max(0, model_bytes(model) - problem.size(problem.all_float))
@@ -119,13 +127,10 @@ def _options(
 
 def _blocked(problem: Problem) -> tuple[int, ...]:
     """Everything float, operators between convolutions in their layout."""
-    from stages.quantize.auto.problem import Weights as Only
-    from stages.quantize.auto.solve import best
-
     floats = tuple(
         tuple(option for option in options if option.choice in (KEPT, "blocked")) for options in problem.options
     )
-    return best(Problem(problem.names, floats, problem.junctions), Only(1.0, 0.0))
+    return best(Problem(problem.names, floats, problem.junctions), Weights(1.0, 0.0))
 
 
 def _shapes(probed: Mapping[str, Probed]) -> dict[str, tuple[int, ...]]:

@@ -77,7 +77,9 @@ def _why_float(problem: Problem, assignment: Assignment, node: int, refused: Map
     if whole <= 0:
         return f"{option.choice} would save {-whole:.3g} us and add too much error"
     if kernel < 0:
-        return f"{option.choice} would save {-kernel:.3g} us in its kernel and cost {whole - kernel:.3g} us at its borders"
+        return (
+            f"{option.choice} would save {-kernel:.3g} us in its kernel and cost {whole - kernel:.3g} us at its borders"
+        )
     return f"{option.choice} would take {option.us:.3g} us in its kernel instead of {kept.us:.3g}"
 
 
@@ -93,7 +95,7 @@ def read(path: Path, nodes: Sequence[WeightedNode]) -> dict[str, str]:
         choices = {str(name): str(decision["choice"]) for name, decision in tree["nodes"].items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise StageError(
-            f"{place} is not a plan: it lacks {error}. Give a plan.json that quantize.method auto wrote as quantize.plan."
+            f"{place} is not a plan: it lacks {error}. Give a plan.json of quantize.method auto as quantize.plan."
         ) from error
     for name, choice in choices.items():
         if choice not in (KEPT, *CHOICES):

@@ -100,13 +100,16 @@ def probe(single: OneNode, node: WeightedNode, params: Quantize) -> Probed:
             refused[choice.name] = f"ONNX Runtime refuses it: {error}"
             continue
         models[choice.name] = model
-        unknown = "" if np.isfinite(noise) else "its outputs are not finite"
-        figures = (None, None) if unknown else (noise, signal)
-        sensitivities.append(Sensitivity(node.name, choice.name, *figures, unknown))
+        if np.isfinite(noise):
+            sensitivities.append(Sensitivity(node.name, choice.name, noise, signal))
+        else:
+            sensitivities.append(Sensitivity(node.name, choice.name, unknown="its outputs are not finite"))
     return Probed(single, models, refused, tuple(sensitivities))
 
 
-def probe_all(model: ir.Model, nodes: Sequence[WeightedNode], feeds: Sequence[Feed], params: Quantize) -> dict[str, Probed]:
+def probe_all(
+    model: ir.Model, nodes: Sequence[WeightedNode], feeds: Sequence[Feed], params: Quantize
+) -> dict[str, Probed]:
     """By name, every node that could be observed.
 
     Raises:

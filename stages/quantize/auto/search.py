@@ -49,21 +49,27 @@ def fastest_that_passes(points: Sequence[Point], attempt: Try, goal: float) -> P
             failing = at
         if passing - failing <= 1:
             break
-        at = _next(points, failing, passing, at, tried.strain, goal)
+        noise = points[at].noise * (goal / tried.strain) ** 2 if 0 < tried.strain < math.inf else 0.0
+        at = _next(points[failing + 1 : passing], noise) + failing + 1
     return points[passing] if passing < len(points) else None
 
 
-def _next(points: Sequence[Point], failing: int, passing: int, at: int, strain: float, goal: float) -> int:
-    """Where the goal is predicted from the last trial, at least a third of the way from either end."""
-    noise = points[at].noise * (goal / strain) ** 2 if 0 < strain < math.inf else 0.0
-    inside = range(failing + 1, passing)
-    wanted = next((number for number in inside if points[number].noise <= noise), inside[-1])
-    third = len(inside) // 4
-    return min(max(wanted, inside[0] + third), inside[-1] - third)
+def _next(inside: Sequence[Point], noise: float) -> int:
+    """The first point with no more noise than that, at least a quarter of the way from either end."""
+    last = len(inside) - 1
+    wanted = next((number for number, candidate in enumerate(inside) if candidate.noise <= noise), last)
+    quarter = len(inside) // 4
+    return min(max(wanted, quarter), last - quarter)
 
 
 def back_towards(
-    problem: Problem, reached: Assignment, fast: Assignment, attempt: Try, goal: float, value: Callable[[Point], float]
+    problem: Problem,
+    reached: Assignment,
+    fast: Assignment,
+    attempt: Try,
+    *,
+    goal: float,
+    value: Callable[[Point], float],
 ) -> list[Assignment]:
     """Move nodes of an assignment that passes back to what a faster one has, as long as it still passes.
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stages.common.compare.flips import upper_bound
+from stages.common.judging.rules import CONSTANT_RULES
 from stages.common.rule import Rule
 
 Tree = Mapping[str, Any]
@@ -16,17 +17,15 @@ def strain(rule: Rule) -> float:
     In units of amplitude for every rule, so that half the strain is half the error: a decibel is 10^(1/20), and
     1 - cosine grows with the square of the error.
     """
-    if rule.limit is None or rule.value is None or isinstance(rule.value, str):
-        if rule.value == "inf":  # no noise at all
-            return 0.0
+    if rule.value == "inf":  # of min_sqnr_db: no noise at all
+        return 0.0
+    if rule.name in CONSTANT_RULES or not (isinstance(rule.value, float | int) and isinstance(rule.limit, float | int)):
         return math.inf if rule.failed else 0.0
-    value, limit = float(rule.value), float(rule.limit)
+    value, limit = rule.value, rule.limit
     if rule.name == "min_sqnr_db":
         return float(10 ** ((limit - value) / 20))
     if rule.name == "min_cosine":
-        return math.sqrt(max(0.0, 1 - value) / (1 - limit)) if limit < 1 else (math.inf if value < limit else 1.0)
-    if rule.name in ("shape", "nonfinite", "equal"):
-        return math.inf if rule.failed else 0.0
+        value, limit = math.sqrt(max(0.0, 1 - value)), math.sqrt(max(0.0, 1 - limit))
     if limit <= 0:
         return 0.0 if value <= 0 else math.inf
     return max(0.0, value) / limit

@@ -14,8 +14,8 @@ CalibrationFeeds = Callable[[], Iterator[Feed]]
 """Gives the feeds of the search split, from the first, each time it is called."""
 
 
-class Method(Protocol):
-    """A method: a module with these names.
+class Scope(Protocol):
+    """What a method can be used for: a module with these names.
 
     Attributes:
         OP_TYPES: the operators that it has an INT8 form for.
@@ -28,6 +28,10 @@ class Method(Protocol):
     BY_DEFAULT: frozenset[str]
     WHY_NOT: Mapping[str, str]
     OPSET: int
+
+
+class Method(Scope, Protocol):
+    """A method: a module with these names, and a function that quantizes."""
 
     def quantize(
         self, model: ir.Model, nodes: Sequence[WeightedNode], params: Quantize, calibration: CalibrationFeeds

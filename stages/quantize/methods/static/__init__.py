@@ -46,6 +46,13 @@ def quantize(
         ParamsError: the weight type has 4 bits.
         StageError: the model does not run on the calibration samples.
     """
+    return quantize_by_ranges(model, nodes, params, ranges.Known(calibration, params.calibration.method))
+
+
+def quantize_by_ranges(
+    model: ir.Model, nodes: Sequence[WeightedNode], params: Quantize, known: ranges.Known
+) -> tuple[ir.Model, dict[str, NodeOutcome]]:
+    """The same with ranges that other models with the same float activations share."""
     if params.weight_type not in _LEVELS:
         raise ParamsError(
             f"quantize.weight_type is {params.weight_type}, which is for quantize.method weight_only; "
@@ -70,16 +77,16 @@ def quantize(
     if not chosen:
         return model, outcomes
     tensors = {name_of(value): value for value in qdq.plan(graph, chosen).tensors}
-    collected = ranges.collect(quantized, sorted(tensors), calibration, params.calibration.method)
-    known = {tensors[name]: span for name, span in collected.items()}
-    blind = [node for node in chosen if not set(qdq.quantized_by(node)) <= set(known)]
+    collected = known.of(quantized, sorted(tensors))
+    spans = {tensors[name]: span for name, span in collected.items()}
+    blind = [node for node in chosen if not set(qdq.quantized_by(node)) <= set(spans)]
     for node in blind:
         outcomes[node.name or ""] = kept(
             "its activations are not float32, or held no finite value on the calibration samples"
         )
     sighted = [node for node in chosen if node not in blind]
-    plan = qdq.plan(graph, sighted, allowed=set(known))
-    scales = {value: _activation_scale(known[value], params.activation_type) for value in plan.tensors.values()}
+    plan = qdq.plan(graph, sighted, allowed=set(spans))
+    scales = {value: _activation_scale(spans[value], params.activation_type) for value in plan.tensors.values()}
     stored = {value: _store_scale(rewriter, value, *scales[value]) for value in sorted(scales, key=name_of)}
     inputs = {node.name or "": scales[plan.tensors[_activation(node)]] for node in sighted}
     qdq.rewrite(graph, plan, stored, rewriter.names)

@@ -64,6 +64,22 @@ def collect(model: ir.Model, names: Sequence[str], feeds: Feeds, method: str) ->
     return {name: pick(counts[name], extremes[name]) for name in extremes}
 
 
+class Known:
+    """Ranges by name of the tensor, each collected once, for models in which a name means the same float tensor."""
+
+    def __init__(self, feeds: Feeds, method: str) -> None:
+        self._feeds = feeds
+        self._method = method
+        self._ranges: dict[str, Range | None] = {}
+
+    def of(self, model: ir.Model, names: Sequence[str]) -> dict[str, Range]:
+        """The range of each tensor that has one; see `collect`."""
+        if missing := [name for name in names if name not in self._ranges]:
+            collected = collect(model, missing, self._feeds, self._method)
+            self._ranges |= {name: collected.get(name) for name in missing}
+        return {name: span for name in names if (span := self._ranges[name]) is not None}
+
+
 class _Probe:
     """A session over `model` that also returns the tensors `names`."""
 
