@@ -59,6 +59,12 @@ class Probed:
     refused: Mapping[str, str]
     sensitivities: tuple[Sensitivity, ...]
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of its constants as floats."""
+        initializers = self.single.model.graph.initializers.values()
+        return sum(value.const_value.nbytes for value in initializers if value.const_value is not None)
+
 
 def singles(model: ir.Model, nodes: Sequence[WeightedNode], feeds: Sequence[Feed]) -> Iterator[OneNode]:
     """Cut out each node of the main graph that could be observed, with what it reads and gives for each feed.

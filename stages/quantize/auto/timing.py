@@ -56,6 +56,30 @@ def in_turn(calls: Sequence[Callable[[], object]], seconds: float, seed: int = 0
     return np.array(rounds)
 
 
+def one_by_one(calls: Sequence[Callable[[], object]], seconds: float) -> np.ndarray:
+    """Time single calls in a fixed order, each round once: each finds the caches as the others leave them.
+
+    Args:
+        calls: to time, in the order in which a model would run them.
+        seconds: for all of them together; each is timed at least `FEWEST_ROUNDS` times.
+
+    Returns:
+        Microseconds of one call, float64 [rounds, calls].
+    """
+    for call in calls:
+        call()
+    end = time.monotonic() + seconds
+    rounds: list[list[int]] = []
+    while len(rounds) < FEWEST_ROUNDS or time.monotonic() < end:
+        times = []
+        for call in calls:
+            started = time.perf_counter_ns()
+            call()
+            times.append(time.perf_counter_ns() - started)
+        rounds.append(times)
+    return np.array(rounds) / 1e3
+
+
 def _burst(call: Callable[[], object]) -> int:
     call()
     started = time.perf_counter_ns()
