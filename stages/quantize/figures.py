@@ -21,6 +21,7 @@ NODES_HEADER = (
     "quantized",
     "how",
     "weight_sqnr_db",
+    "weight_sqnr_full_range_db",
     "saturating_share",
     "reason",
     "becomes",
@@ -79,11 +80,16 @@ def node_rows(result: QuantizeResult) -> Iterator[tuple[Any, ...]]:
             node.nbytes,
             str(outcome.quantized).lower(),
             outcome.how,
-            "" if outcome.sqnr_db is None else rounded(outcome.sqnr_db),
+            _decibels(outcome.sqnr_db),
+            _decibels(outcome.full_range_sqnr_db),
             rounded(made.pairs[node.name].share) if node.name in made.pairs else "",
             outcome.reason,
             ";".join(outcome.becomes),
         )
+
+
+def _decibels(ratio: float | None) -> float | str | None:
+    return "" if ratio is None else rounded(ratio)
 
 
 def write(result: QuantizeResult) -> None:

@@ -12,6 +12,7 @@ class NodeOutcome:
         how: of a quantized node, e.g. `QInt8 per channel`; empty otherwise.
         reason: of a node kept float, why, and what to do about it where something can be done; empty otherwise.
         sqnr_db: of its weights, in dB; None where it was kept float or nothing was lost.
+        full_range_sqnr_db: of its weights, had portable scales not been chosen; None where they were not.
         becomes: of a quantized node, the names of the nodes of the INT8 model that do its work.
     """
 
@@ -19,6 +20,7 @@ class NodeOutcome:
     how: str = ""
     reason: str = ""
     sqnr_db: float | None = None
+    full_range_sqnr_db: float | None = None
     becomes: tuple[str, ...] = ()
 
 

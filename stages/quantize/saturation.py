@@ -69,7 +69,7 @@ def warning(pairs_of: Mapping[str, Pairs]) -> str | None:
     return (
         f"{total.share:.2%} of the pairs of INT8 weights (worst: {worst}, {pairs_of[worst].share:.2%}) can saturate on "
         "x86 CPUs without VNNI: answers there differ from those judged on a CPU with it. If it may run there, set "
-        "quantize.reduce_range: true or quantize.weight_type: QUInt8."
+        "quantize.portable: true."
     )
 
 
@@ -88,6 +88,12 @@ def _of_node(node: ir.Node) -> Pairs | None:
     return sum((pairs(_as_summed(node, tensor.numpy())) for tensor in signed), Pairs())
 
 
+def is_depthwise(node: ir.Node) -> bool:
+    """Whether a convolution has one input channel per filter."""
+    value = node.inputs[1]
+    return number(node, "group", 1) > 1 and value is not None and value.shape is not None and value.shape[1] == 1
+
+
 def _dequantized(value: ir.Value | None) -> ir.Value | None:
     producer = value.producer() if value is not None else None
     return producer.inputs[0] if producer is not None and producer.op_type == "DequantizeLinear" else None
@@ -101,7 +107,7 @@ def _as_summed(node: ir.Node, weight: np.ndarray) -> np.ndarray:
     """
     if node.op_type == "Conv":
         filters, channels = weight.shape[:2]
-        if channels == 1 and number(node, "group", 1) > 1:
+        if is_depthwise(node):
             return np.empty((0, filters), np.int8)
         flat = weight.reshape(filters, channels, -1).transpose(2, 1, 0)
         return flat.reshape(-1, filters)

@@ -1,35 +1,43 @@
-"""Which of the nodes with a weight are to be quantized: op_types and exclude_nodes of the params."""
+"""Which of the nodes with a weight are quantized, and how: op_types, exclude_nodes and nodes of the params."""
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Quantize
 from stages.common.graph.weights import WeightedNode
-from stages.quantize.methods import Scope
+from stages.quantize import methods
+from stages.quantize.methods import Assignment
 from stages.quantize.outcome import NodeOutcome, kept
 
 _BLOCKED_LAYOUT = "com.microsoft.nchwc."
 
 
-def select(
-    nodes: Sequence[WeightedNode], method: Scope, params: Quantize
-) -> tuple[list[WeightedNode], dict[str, NodeOutcome]]:
-    """Split `nodes` into those to quantize, and outcomes for the rest by name.
+def select(nodes: Sequence[WeightedNode], params: Quantize) -> tuple[list[Assignment], dict[str, NodeOutcome]]:
+    """Split `nodes` into those to quantize, each with its own params, and outcomes for the rest by name.
 
     Raises:
         StageError: a type of operator that the method does not know, or a pattern that matches no node.
     """
+    method, names = methods.scope(params.method), [node.name for node in nodes]
     _check_op_types(params.op_types or (), method.OP_TYPES, params.method)
-    excluded = _excluded(params.exclude_nodes, [node.name for node in nodes])
+    excluded = _matched("exclude_nodes", params.exclude_nodes, names)
+    overridden = _matched("nodes", params.nodes, names)
     selected, outcomes = [], {}
     for node in nodes:
-        reason = _reason(node, method, params, excluded)
-        if reason:
+        overrides: dict[str, Any] = {}
+        for pattern in overridden.get(node.name, ()):
+            overrides |= params.nodes[pattern].model_dump(exclude_none=True)
+        if node.name in excluded:
+            outcomes[node.name] = kept(f"matches {excluded[node.name][0]!r} of quantize.exclude_nodes")
+        elif overrides.get("method") == "float":
+            outcomes[node.name] = kept(f"matches {overridden[node.name][-1]!r} of quantize.nodes, which keeps it float")
+        elif reason := _reason(node, params.model_copy(update=overrides), "method" in overrides):
             outcomes[node.name] = kept(reason)
         else:
-            selected.append(node)
+            selected.append(Assignment(node, params.model_copy(update=overrides)))
     return selected, outcomes
 
 
@@ -38,16 +46,18 @@ def matching(pattern: str, names: Collection[str]) -> set[str]:
     return {pattern} if pattern in names else {name for name in names if fnmatchcase(name, pattern)}
 
 
-def _reason(node: WeightedNode, method: Scope, params: Quantize, excluded: Mapping[str, str]) -> str:
+def _reason(node: WeightedNode, params: Quantize, chosen: bool) -> str:
+    """Why a node is not quantized by these params; `chosen` if they name a method for it. Empty if it is."""
+    method = methods.scope(params.method)
     if node.op_type.startswith(_BLOCKED_LAYOUT):
         return "ONNX Runtime's optimiser laid it out for one kind of CPU; give the model as it was before that"
     if node.op_type not in method.OP_TYPES:
         return f"quantize.method {params.method} does not quantize {node.op_type}"
+    if chosen:
+        return ""
     if params.op_types is not None and node.op_type not in params.op_types:
         return "not in quantize.op_types"
-    if params.op_types is None and node.op_type not in method.BY_DEFAULT:
-        return method.WHY_NOT[node.op_type]
-    return f"matches {excluded[node.name]!r} of quantize.exclude_nodes" if node.name in excluded else ""
+    return method.WHY_NOT[node.op_type] if params.op_types is None and node.op_type not in method.BY_DEFAULT else ""
 
 
 def _check_op_types(op_types: Iterable[str], known: frozenset[str], method: str) -> None:
@@ -59,22 +69,23 @@ def _check_op_types(op_types: Iterable[str], known: frozenset[str], method: str)
             )
 
 
-def _excluded(patterns: Iterable[str], names: Sequence[str]) -> dict[str, str]:
-    """The names that patterns exclude, each with the first that does.
+def _matched(key: str, patterns: Iterable[str], names: Sequence[str]) -> dict[str, list[str]]:
+    """The names that patterns of a key match, each with those patterns in their order.
 
     Raises:
         StageError: a pattern matches no node.
     """
-    excluded: dict[str, str] = {}
+    by_name: dict[str, list[str]] = {}
     for pattern in patterns:
         matched = matching(pattern, names)
         if not matched:
             raise StageError(
-                f"quantize.exclude_nodes names {pattern!r}, which matches no node with a weight. "
+                f"quantize.{key} names {pattern!r}, which matches no node with a weight. "
                 f"{_near(pattern, names, 'Such nodes are')}"
             )
-        excluded |= {name: pattern for name in matched if name not in excluded}
-    return excluded
+        for name in matched:
+            by_name.setdefault(name, []).append(pattern)
+    return by_name
 
 
 def _near(wrong: str, known: Iterable[str], introduction: str) -> str:

@@ -15,14 +15,15 @@ from stages.common.data.evaldata import EvalData
 from stages.common.graph import equivalence
 from stages.common.graph.cleaning import Step, clean
 from stages.common.graph.equivalence import Reference
-from stages.common.graph.passes import convert_opset, widen_float16
+from stages.common.graph.passes import convert_opset, name_nodes, widen_float16
 from stages.common.graph.weights import WeightedNode, parameters_in_attributes, weighted_nodes
 from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
 from stages.quantize import check, methods, refusal, saturation, trial
-from stages.quantize.auto import choices, mix, plan
+from stages.quantize.auto import mix, plan
 from stages.quantize.auto.find import Found, find
-from stages.quantize.auto.judge import Judge, Make
+from stages.quantize.auto.judge import Judge
+from stages.quantize.methods.static.ranges import Known
 from stages.quantize.outcome import NodeOutcome
 from stages.quantize.saturation import Pairs
 from stages.quantize.selection import select
@@ -102,55 +103,60 @@ def quantize(model: ir.Model, data: EvalData, whole: Params, name: str) -> Quant
     batch = feeding.feed_batch(session, data.layout, wanted=1)
     expected = equivalence.reference(session, list(_feeds(data, batch, CHECK_FEEDS * batch)), name)
     del session
-    method: methods.Scope = choices if params.method in ("auto", "plan") else methods.by_name(params.method)
-    clean_model, steps = prepared(model, expected, method)
+    cleaned, steps = clean(model, expected)
+    selected, _ = select(weighted_nodes(cleaned), params)
+    prepared, more = prepare(cleaned, expected, max((needed_opset(each) for each in selected), default=1))
+    refusal.refuse_non_finite_weights(prepared, name)
     if params.method in ("auto", "plan"):
-        clean_model, folded = mix.folded(clean_model, expected)
-        steps += folded
-    refusal.refuse_non_finite_weights(clean_model, name)
-    nodes = weighted_nodes(clean_model)
-    selected, outcomes = select(nodes, method, params)
-    calibration = partial(_feeds, data, batch, params.calibration.samples)
-    floor = check.SANE_IN_4_BITS if params.weight_type in ("QInt4", "QUInt4") else check.SANE
-    fault = partial(check.fault, expected=expected, least_cosine=floor)
+        prepared, folded = mix.folded(prepared, expected)
+        more += folded
+    nodes = weighted_nodes(prepared)
+    selected, outcomes = select(nodes, params)
+    calibration = Known(partial(_feeds, data, batch, params.calibration.samples), params.calibration.method)
+    make = partial(methods.quantize, prepared, calibration=calibration)
+    in_4_bits = any(assigned.params.weight_type.endswith("4") for assigned in selected)
+    fault = partial(check.fault, expected=expected, least_cosine=check.SANE_IN_4_BITS if in_4_bits else check.SANE)
     found = None
     if params.method == "auto":
-        judge = Judge(model, data, whole, name)
-        make = mix.maker(clean_model, selected, params, calibration)
-        found = find(clean_model, selected, judge, whole, make=make, fault=fault)
+        choose = partial(mix.mixed, prepared, selected, calibration=calibration)
+        found = find(prepared, selected, Judge(model, data, whole, name), whole, make=choose, fault=fault)
         quantized, made = found.model, found.outcomes
     elif params.method == "plan":
-        quantized, made = _planned(Path(params.plan or ""), nodes, mix.maker(clean_model, nodes, params, calibration))
-        if quantized is not None and (problem := fault(quantized)):
+        planned = plan.read(Path(params.plan or ""), nodes)
+        quantized, made = mix.mixed(prepared, selected, planned, calibration=calibration)
+        if problem := fault(quantized):
             raise StageError(f"The model of {params.plan} cannot be published: {problem}. Run method auto again.")
+        if not any(outcome.quantized for outcome in made.values()):
+            quantized = None
     else:
-        make = partial(methods.by_name(params.method).quantize, clean_model, params=params, calibration=calibration)
         quantized, made = trial.most_that_passes(make, selected, fault)
-    quantizable = frozenset(node.name for node in nodes if node.op_type in method.OP_TYPES)
+    known = methods.scope(params.method).OP_TYPES
+    quantizable = {assigned.name for assigned in selected} | {node.name for node in nodes if node.op_type in known}
     pairs = saturation.of_model(quantized) if quantized is not None else {}
-    in_attributes = parameters_in_attributes(clean_model)
-    return Quantization(quantized, nodes, outcomes | made, steps, quantizable, pairs, in_attributes, found)
+    in_attributes = parameters_in_attributes(prepared)
+    return Quantization(
+        quantized, nodes, outcomes | made, [*steps, *more], frozenset(quantizable), pairs, in_attributes, found
+    )
 
 
-def _planned(path: Path, nodes: Sequence[WeightedNode], make: Make) -> tuple[ir.Model | None, dict[str, NodeOutcome]]:
-    """The model of a plan, and None where it keeps everything float."""
-    planned = plan.read(path, nodes)
-    model, outcomes = make(planned)
-    return (model if any(outcome.quantized for outcome in outcomes.values()) else None), outcomes
+def needed_opset(assigned: methods.Assignment) -> int:
+    """The opset that the operators of a quantized node need."""
+    return methods.scope(assigned.params.method).opset(assigned.params)
 
 
-def prepared(model: ir.Model, expected: Reference, method: methods.Scope) -> tuple[ir.Model, list[Step]]:
-    """The clean model in the opset and the float type that the method needs."""
-    model, steps = clean(model, expected)
-    name = f"opset converted to {method.OPSET}"
+def prepare(model: ir.Model, expected: Reference, opset: int) -> tuple[ir.Model, list[Step]]:
+    """The clean model in the opset and the float type that quantized operators need; undone where answers change."""
+    steps = []
+    name = f"opset converted to {opset}"
     try:
-        result = convert_opset.apply(model, method.OPSET)
+        result = convert_opset.apply(model, opset)
     except Exception as error:  # onnx raises what it likes; a conversion that fails is not applied
         steps.append(Step(name, " ".join(str(error).split())[:200] or type(error).__name__))
     else:
         if result.modified:
             steps.append(Step(name, equivalence.difference(result.model, expected)))
             model = model if steps[-1].undone else result.model
+            name_nodes.apply(model)  # the converter leaves those that it adds without a name
     result = widen_float16.apply(model.clone())
     if result.modified:
         # Float16 rounds coarsely, so that the float32 model need only be sane beside it.

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from stages.common.graph.weights import WeightedNode
+from stages.quantize.methods import Assignment
 from stages.quantize.outcome import NodeOutcome, kept
 
 TRIALS = 48
 """Models that are made and run at most: one bad node among a thousand takes twenty."""
 
-Trial = Callable[[Sequence[WeightedNode]], tuple[ir.Model, dict[str, NodeOutcome]]]
+Trial = Callable[[Sequence[Assignment]], tuple[ir.Model, dict[str, NodeOutcome]]]
 """Quantizes these nodes of the model."""
 
 Fault = Callable[[ir.Model], str]
@@ -18,7 +18,7 @@ Fault = Callable[[ir.Model], str]
 
 
 def most_that_passes(
-    trial: Trial, nodes: Sequence[WeightedNode], fault: Fault
+    trial: Trial, nodes: Sequence[Assignment], fault: Fault
 ) -> tuple[ir.Model | None, dict[str, NodeOutcome]]:
     """Quantize `nodes`, except those that break the model.
 
@@ -30,7 +30,7 @@ def most_that_passes(
     model: ir.Model | None = None
     outcomes: dict[str, NodeOutcome] = {}
     refused: dict[str, NodeOutcome] = {}
-    good: list[WeightedNode] = []
+    good: list[Assignment] = []
     groups = [list(nodes)] if nodes else []
     for _ in range(TRIALS):
         if not groups:

@@ -71,6 +71,20 @@ class WeightOnly(Section):
     accuracy_level: Annotated[int, Field(ge=0, le=4)] = 4
 
 
+Method = Literal["dynamic", "static", "weight_only"]
+WeightType = Literal["QInt8", "QUInt8", "QInt4", "QUInt4"]
+ActivationScale = Literal["tensor", "row"]
+
+
+class NodeOverrides(Section):
+    """What is different for some nodes; null leaves a key as it is for all."""
+
+    method: Method | Literal["float"] | None = None
+    weight_type: WeightType | None = None
+    per_channel: bool | None = None
+    activation_scale: ActivationScale | None = None
+
+
 class Search(Section):
     """How method auto searches: models made, share of each tolerance left over, what to minimise, time."""
 
@@ -83,25 +97,31 @@ class Search(Section):
 class Quantize(Section):
     """fp32 ONNX -> INT8 ONNX."""
 
-    method: Literal["dynamic", "static", "weight_only", "auto", "plan"] = "dynamic"
+    method: Method | Literal["auto", "plan"] = "dynamic"
     plan: str | None = None
     search: Search = Search()
-    weight_type: Literal["QInt8", "QUInt8", "QInt4", "QUInt4"] = "QInt8"
+    weight_type: WeightType = "QInt8"
     activation_type: Literal["QUInt8", "QInt8"] = "QUInt8"
+    activation_scale: ActivationScale = "tensor"
     per_channel: bool = True
+    portable: bool = True
     reduce_range: bool = False
     op_types: Texts | None = None
     exclude_nodes: Texts = ()
+    nodes: dict[str, NodeOverrides] = {}
     calibration: Calibration = Calibration()
     weight_only: WeightOnly = WeightOnly()
 
     @model_validator(mode="after")
     def _values_go_together(self) -> Self:
-        if self.weight_type.endswith("4") and self.method != "weight_only":
-            raise ParamsError(
-                f"quantize.weight_type is {self.weight_type}, which is for quantize.method weight_only; "
-                f"{self.method} takes QInt8 or QUInt8."
-            )
+        overridden = {f"nodes.{name}.": node for name, node in self.nodes.items() if node.method != "float"}
+        for place, node in {"": NodeOverrides(), **overridden}.items():
+            method, weight_type = node.method or self.method, node.weight_type or self.weight_type
+            if weight_type.endswith("4") and method != "weight_only":
+                raise ParamsError(
+                    f"quantize.{place}weight_type is {weight_type}, which is for quantize.method weight_only; "
+                    f"{method} takes QInt8 or QUInt8."
+                )
         if self.method == "plan" and self.plan is None:
             raise ParamsError(
                 "quantize.method is plan and quantize.plan is empty. Give the path of a plan.json that "

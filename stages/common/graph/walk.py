@@ -110,9 +110,8 @@ def remove_unused(model: ir.Model) -> None:
                 del graph.initializers[name]
 
 
-def replace(node: ir.Node, made: list[ir.Node], outputs: list[ir.Value]) -> None:
-    """Put `made` in place of a node of a graph, and let `outputs` take over the names and readers of its outputs."""
-    graph = node.graph
-    assert graph is not None
-    used = len(node.outputs)
-    ir.convenience.replace_nodes_and_values(graph, node, [node], made, list(node.outputs), outputs[:used])
+def replace(nodes: list[ir.Node], made: list[ir.Node], outputs: list[ir.Value]) -> None:
+    """Put `made` in place of nodes of one graph; `outputs` take over names and readers of the outputs of the last."""
+    last = nodes[-1]
+    assert last.graph is not None
+    ir.convenience.replace_nodes_and_values(last.graph, last, nodes, made, list(last.outputs), outputs)

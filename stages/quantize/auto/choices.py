@@ -14,6 +14,12 @@ BLOCKED = "blocked"
 STATIC = "static"
 """8 bits with a fixed scale."""
 
+DYNAMIC = "dynamic"
+"""8 bits with a scale computed at run time, for the whole tensor."""
+
+ROW = "row"
+"""The same with a scale for each row."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -43,19 +49,23 @@ CHOICES = {
     choice.name: choice
     for choice in (
         Choice("static", "static", {**_SIGNED, "activation_type": "QUInt8", "per_channel": True}),
-        Choice("static_tensor", "static", {**_SIGNED, "activation_type": "QUInt8", "per_channel": False}),
         Choice("weight_only", "weight_only", _SIGNED),
-        Choice("dynamic", "dynamic", {**_SIGNED, "per_channel": True}),
-        Choice("dynamic_tensor", "dynamic", {**_SIGNED, "per_channel": False}),
-        Choice("dynamic_unsigned", "dynamic", {"weight_type": "QUInt8", "per_channel": False}),
+        Choice("dynamic", "dynamic", {**_SIGNED, "per_channel": True, "activation_scale": "tensor"}),
+        Choice("dynamic_tensor", "dynamic", {**_SIGNED, "per_channel": False, "activation_scale": "tensor"}),
+        Choice("row", "dynamic", {**_SIGNED, "per_channel": True, "activation_scale": "row"}),
+        Choice(
+            "dynamic_unsigned",
+            "dynamic",
+            {"weight_type": "QUInt8", "per_channel": False, "activation_scale": "tensor"},
+        ),
     )
 }
-"""By name, in the order in which they are applied to a model: static first, as it looks at float activations."""
+"""By name."""
 
-_PRODUCT = ("dynamic", "dynamic_tensor", "static", "weight_only")
+_PRODUCT = ("dynamic", "dynamic_tensor", "row", "static", "weight_only")
 _OF = {
     "Attention": ("dynamic", "dynamic_tensor"),
-    "Conv": ("static", "static_tensor", "dynamic_unsigned"),
+    "Conv": ("static", "dynamic_unsigned"),
     "EmbedLayerNormalization": ("dynamic",),
     "Gather": ("dynamic", "dynamic_tensor"),
     "Gemm": _PRODUCT,
@@ -65,16 +75,18 @@ _OF = {
 
 OP_TYPES = BY_DEFAULT = frozenset(_OF)
 WHY_NOT: Mapping[str, str] = {}
-OPSET = 13
-"""See `methods.Method`; static per channel needs the most."""
 
-IN_SUBGRAPHS = frozenset({"dynamic", "dynamic_tensor", "dynamic_unsigned", "weight_only"})
+
+def opset(params: Quantize) -> int:
+    """See `methods.Scope`; static per channel, and a scale per row, need the most."""
+    del params
+    return 13
 
 
 def of_node(node: WeightedNode) -> list[Choice]:
     """The choices that a node's operator has, besides float; whether its weight allows them, the method says."""
     names = _OF.get(node.op_type, ())
-    return [CHOICES[name] for name in names if not node.graph or name in IN_SUBGRAPHS]
+    return [CHOICES[name] for name in names if not node.graph or CHOICES[name].method != "static"]
 
 
 def forms(op_type: str, choice: str) -> tuple[str, str]:
@@ -82,11 +94,9 @@ def forms(op_type: str, choice: str) -> tuple[str, str]:
     if op_type == "Conv":
         if choice == KEPT:
             return BLOCKED, BLOCKED
-        return (STATIC, STATIC) if choice.startswith("static") else ("dynamic", FLOAT)
+        return (STATIC, STATIC) if choice == "static" else (DYNAMIC, FLOAT)
     if op_type in ("Gather", "LSTM", "EmbedLayerNormalization"):
         return FLOAT, FLOAT
-    if choice.startswith("static"):
-        return STATIC, FLOAT
-    if choice.startswith("dynamic"):
-        return "dynamic", FLOAT
-    return FLOAT, FLOAT
+    if choice in (STATIC, ROW):
+        return choice, FLOAT
+    return (DYNAMIC, FLOAT) if choice.startswith(DYNAMIC) else (FLOAT, FLOAT)

@@ -12,11 +12,11 @@ from stages.common.graph.walk import add_initializer
 from stages.common.graph.weights import weighted_nodes
 from stages.common.model import sessions
 from stages.common.model.sessions import Feed
-from stages.quantize.auto.choices import BLOCKED, KEPT, STATIC, forms
+from stages.quantize.auto.choices import BLOCKED, DYNAMIC, KEPT, ROW, STATIC, forms
 from stages.quantize.auto.mix import mixed
 from stages.quantize.auto.probe import Probed
 from stages.quantize.auto.timing import in_turn, one_by_one, quiet_us
-from stages.quantize.methods.static.ranges import Known
+from stages.quantize.methods import Assignment
 
 SECONDS_EACH = 0.05
 """Timed for each kernel, and at most `SECONDS_ALL` for all of them."""
@@ -26,8 +26,6 @@ SECONDS_ALL = 8.0
 LARGE_BYTES = 256 << 20
 """Weights above which nodes of equal shapes are timed once; below it all of them are, so that caches are as they are
 while the whole model runs."""
-
-DYNAMIC = "dynamic"
 
 _ROW = 384
 _CHANNELS = 32
@@ -126,31 +124,39 @@ def _timed(calls: Sequence[Call]) -> list[float]:
 def measure_conversions(params: Quantize, threads: int, images: bool) -> Conversions:
     """Time the conversions between forms on two sizes each.
 
-    Those of images cannot be timed by themselves: ONNX Runtime changes the layout inside. One convolution has both,
-    two in a row have them once more, so that t1 - (t2 - t1) is the pair of conversions; each is half of it.
+    Layouts are changed inside of kernels, and rows quantized by several operators, so that those cannot be timed by
+    themselves. One convolution has both conversions, and two in a row have them once more; one product quantizes its
+    rows, and two that share them do not do so again: 2 t1 - t2 is what conversions cost.
     """
     plain = {DYNAMIC: "DynamicQuantizeLinear", STATIC: "QuantizeLinear", "back": "DequantizeLinear", "": "Identity"}
-    sizes = (8 * _ROW, 256 * _ROW)
+    sizes = (8 * _ROW, 128 * _ROW)
     calls = [_open(_single(op_type), size // _ROW, threads, op_type) for op_type in plain.values() for size in sizes]
+    for size in sizes:
+        calls += [_open_repeated(_products(n), ROW, (size // _ROW, _ROW), params, threads) for n in (1, 2)]
     sides = (12, 48) if images else ()
-    for choice in (KEPT, "static"):
+    for choice in (KEPT, STATIC):
         for side in sides:
-            calls += [_open_convolutions(count, side, choice, params, threads) for count in (1, 2)]
+            shape = (1, _CHANNELS, side, side)
+            calls += [_open_repeated(_convolutions(n, side), choice, shape, params, threads) for n in (1, 2)]
     times = np.array(_timed(calls))
     by_form = dict(zip(plain, times[: len(plain) * 2].reshape(-1, 2), strict=True))
     lines = {form: _line(sizes, by_form[form] - by_form[""]) for form in plain if form}
-    flat = {STATIC: (lines[STATIC], lines["back"]), DYNAMIC: (lines[DYNAMIC], Line(0.0, 0.0))}
+    floor, free = by_form[""][0], Line(0.0, 0.0)
+    repeated = times[len(plain) * 2 :].reshape(-1, 2, 2)  # what is repeated, size, once or twice
+    both = np.maximum(0.0, 2 * repeated[..., 0] - repeated[..., 1] - floor)
+    flat = {
+        STATIC: (lines[STATIC], lines["back"]),
+        DYNAMIC: (lines[DYNAMIC], free),
+        ROW: (_line(sizes, both[0]), free),
+    }
     if not images:
         return Conversions({}, flat)
-    image = {}
-    pairs = times[len(plain) * 2 :].reshape(2, 2, 2)  # choice, side, one or two convolutions
     values = tuple(_CHANNELS * side * side for side in sides)
-    floor = by_form[""][0]
-    for form, timed in zip((BLOCKED, STATIC), pairs, strict=True):
-        both = np.maximum(0.0, 2 * timed[:, 0] - timed[:, 1] - floor)
-        half = _line(values, both / 2)
+    image = dict(flat)
+    for form, microseconds in zip((BLOCKED, STATIC), both[1:], strict=True):
+        half = _line(values, microseconds / 2)
         image[form] = (half, half)
-    return Conversions({**flat, **image}, {**flat, BLOCKED: (Line(0.0, 0.0), Line(0.0, 0.0))})
+    return Conversions(image, {**flat, BLOCKED: (free, free)})
 
 
 def _line(sizes: tuple[int, ...], times: np.ndarray) -> Line:
@@ -188,21 +194,42 @@ def _open(model: ir.Model, rows: int, threads: int, op_type: str) -> Call:
     return call(sessions.open_session(model, threads, name="a conversion"), feed)
 
 
-def _open_convolutions(count: int, side: int, choice: str, params: Quantize, threads: int) -> Call:
-    random = np.random.default_rng(0)
-    value = ir.Value(name="x", shape=ir.Shape([1, _CHANNELS, side, side]), type=ir.TensorType(ir.DataType.FLOAT))
-    graph = ir.Graph([value], [], nodes=[], name="convolutions", opset_imports={"": 13})
+def _products(count: int) -> ir.Model:
+    """So many MatMul of one input."""
+    read = ir.Value(name="x", shape=ir.Shape([None, _ROW]), type=ir.TensorType(ir.DataType.FLOAT))
+    graph = ir.Graph([read], [], nodes=[], name="products", opset_imports={"": 13})
     for number in range(count):
+        weight = np.random.default_rng(number).standard_normal((_ROW, _CHANNELS)).astype(np.float32)
+        value = _append(graph, "MatMul", read, weight, [None, _CHANNELS])
+        graph.outputs.append(value)
+    return ir.Model(graph, ir_version=8)
+
+
+def _convolutions(count: int, side: int) -> ir.Model:
+    """So many Conv, one after the other."""
+    shape = [1, _CHANNELS, side, side]
+    value = read = ir.Value(name="x", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+    graph = ir.Graph([read], [], nodes=[], name="convolutions", opset_imports={"": 13})
+    for number in range(count):
+        random = np.random.default_rng(number)
         weight = random.standard_normal((_CHANNELS, _CHANNELS, 1, 1)).astype(np.float32) / _CHANNELS
-        node = ir.Node("", "Conv", [value, add_initializer(graph, f"w{number}", weight)], name=f"conv{number}")
-        graph.append(node)
-        value = node.outputs[0]
-        value.name, value.type = f"y{number}", ir.TensorType(ir.DataType.FLOAT)
-        value.shape = ir.Shape([1, _CHANNELS, side, side])
+        value = _append(graph, "Conv", value, weight, shape)
     graph.outputs.append(value)
-    model = ir.Model(graph, ir_version=8)
-    feed = {"x": random.standard_normal((1, _CHANNELS, side, side)).astype(np.float32)}
+    return ir.Model(graph, ir_version=8)
+
+
+def _append(graph: ir.Graph, op_type: str, read: ir.Value, weight: np.ndarray, shape: Sequence[int | None]) -> ir.Value:
+    number = len(graph)
+    node = ir.Node("", op_type, [read, add_initializer(graph, f"w{number}", weight)], name=f"node{number}")
+    graph.append(node)
+    output: ir.Value = node.outputs[0]
+    output.name, output.type, output.shape = f"y{number}", ir.TensorType(ir.DataType.FLOAT), ir.Shape(shape)
+    return output
+
+
+def _open_repeated(model: ir.Model, choice: str, shape: tuple[int, ...], params: Quantize, threads: int) -> Call:
+    feed = {"x": np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
     if choice != KEPT:
-        nodes = weighted_nodes(model)
-        model, _ = mixed(model, nodes, {node.name: choice for node in nodes}, params, Known(lambda: [feed], "minmax"))
-    return call(sessions.open_session(model, threads, name="convolutions"), feed)
+        nodes = [Assignment(node, params) for node in weighted_nodes(model)]
+        model, _ = mixed(model, nodes, {node.name: choice for node in nodes}, lambda: iter([feed]))
+    return call(sessions.open_session(model, threads, name="repeated operators"), feed)

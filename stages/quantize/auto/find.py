@@ -10,16 +10,16 @@ from tqdm import tqdm
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
-from stages.common.graph.weights import WeightedNode
 from stages.common.model import sessions
 from stages.quantize.auto import costs, options, plan
 from stages.quantize.auto.choices import KEPT
 from stages.quantize.auto.judge import PROBE_FEEDS, Candidate, Judge, Make, judged, model_bytes
 from stages.quantize.auto.options import Measured
-from stages.quantize.auto.problem import Assignment
+from stages.quantize.auto.problem import Picks
 from stages.quantize.auto.search import back_towards, fastest_that_passes
 from stages.quantize.auto.solve import Point, frontier, point
 from stages.quantize.auto.timing import Ratio, in_turn, ratio
+from stages.quantize.methods import Assignment
 from stages.quantize.outcome import NodeOutcome, kept
 
 RACERS = 4
@@ -106,7 +106,7 @@ class _Search:
     trials: list[Trial] = field(default_factory=list)
     origin: str = "frontier"
 
-    def attempt(self, assignment: Assignment) -> Candidate | None:
+    def attempt(self, assignment: Picks) -> Candidate | None:
         """Make and judge an assignment, unless that was done before or no trial is left."""
         problem = self.measured.problem
         choices = {name: choice for name, choice in problem.named(assignment).items() if name in self.measured.names}
@@ -131,7 +131,7 @@ class _Search:
 
 def find(
     model: ir.Model,
-    nodes: Sequence[WeightedNode],
+    nodes: Sequence[Assignment],
     judge: Judge,
     params: Params,
     *,
@@ -203,7 +203,7 @@ def find(
     )
 
 
-def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[Assignment]:
+def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[Picks]:
     """One choice wherever it can be had, the best predicted first."""
     problem = measured.problem
     names = sorted({option.choice for options_ in problem.options[: len(measured.names)] for option in options_})

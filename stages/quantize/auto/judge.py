@@ -18,7 +18,7 @@ from stages.common.judging.serve import Model, calls, paired
 from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 from stages.common.rule import Rule
-from stages.quantize.auto.problem import Assignment
+from stages.quantize.auto.problem import Picks
 from stages.quantize.auto.strain import at_sample_count, largest_strain
 from stages.quantize.outcome import NodeOutcome
 
@@ -44,7 +44,7 @@ class Candidate:
         fault: why it is broken; empty where it is not.
     """
 
-    assignment: Assignment
+    assignment: Picks
     choices: Mapping[str, str]
     model: ir.Model | None
     outcomes: Mapping[str, NodeOutcome]
@@ -109,7 +109,7 @@ Make = Callable[[Mapping[str, str]], tuple[ir.Model, dict[str, NodeOutcome]]]
 
 
 def judged(
-    assignment: Assignment, choices: Mapping[str, str], make: Make, fault: Callable[[ir.Model], str], judge: Judge
+    assignment: Picks, choices: Mapping[str, str], make: Make, fault: Callable[[ir.Model], str], judge: Judge
 ) -> Candidate:
     """Make a candidate and judge it."""
     model, outcomes = make(choices)

@@ -13,7 +13,7 @@ from stages.common.graph.weights import weighted_nodes
 from stages.common.model.sessions import Feed
 from stages.quantize.auto.choices import Choice
 from stages.quantize.auto.mix import mixed
-from stages.quantize.methods.static.ranges import Known
+from stages.quantize.methods import Assignment
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def quantized(single: OneNode, choice: Choice, params: Quantize) -> tuple[ir.Mod
     if not nodes:
         return None, "it has no constant weight"
     try:
-        ranges = Known(lambda: single.feeds, params.calibration.method)
-        model, outcomes = mixed(single.model, nodes, {nodes[0].name: choice.name}, params, ranges)
+        assigned = [Assignment(nodes[0], params)]
+        model, outcomes = mixed(single.model, assigned, {nodes[0].name: choice.name}, lambda: iter(single.feeds))
     except StageError as error:
         return None, str(error)
     outcome = outcomes[nodes[0].name]

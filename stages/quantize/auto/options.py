@@ -17,6 +17,7 @@ from stages.quantize.auto.probe import Probed, Sensitivity, probe_all
 from stages.quantize.auto.problem import Option, Problem, Weights
 from stages.quantize.auto.solve import best
 from stages.quantize.auto.timing import in_turn, quiet_us
+from stages.quantize.methods import Assignment
 
 TIE = 0.05
 """What is not the objective counts as much as a twentieth of it: all bytes of weights as much as 5 % of the time."""
@@ -46,13 +47,13 @@ class Measured:
 
 
 def measured(
-    model: ir.Model, nodes: Sequence[WeightedNode], feeds: Sequence[Feed], params: Quantize, threads: int
+    model: ir.Model, assigned: Sequence[Assignment], feeds: Sequence[Feed], params: Quantize, threads: int
 ) -> Measured:
     """Probe and time every choice of `nodes`.
 
     Args:
         model: clean.
-        nodes: that may be quantized.
+        assigned: the nodes that may be quantized.
         feeds: of the serving batch.
         params: the section `quantize`.
         threads: intra-op, of the timing.
@@ -60,7 +61,8 @@ def measured(
     Raises:
         StageError: the model does not run.
     """
-    probed = probe_all(model, nodes, feeds, params)
+    nodes = [each.node for each in assigned]
+    probed = probe_all(model, assigned, feeds)
     op_types = {node.name: node.op_type for node in nodes}
     conversions = costs.measure_conversions(params, threads, images="Conv" in op_types.values())
     us = costs.kernel_us(probed, op_types, conversions, threads)

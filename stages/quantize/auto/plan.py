@@ -9,7 +9,7 @@ from stages.common.base.errors import StageError
 from stages.common.base.files import read_json, rounded
 from stages.common.graph.weights import WeightedNode
 from stages.quantize.auto.choices import CHOICES, KEPT
-from stages.quantize.auto.problem import Assignment, Problem
+from stages.quantize.auto.problem import Picks, Problem
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Decision:
 
 def decisions(
     problem: Problem,
-    assignment: Assignment,
+    assignment: Picks,
     refused: Mapping[str, Mapping[str, str]],
     unmeasured: Mapping[str, str],
 ) -> dict[str, Decision]:
@@ -64,7 +64,7 @@ def decisions(
     return made
 
 
-def _why_float(problem: Problem, assignment: Assignment, node: int, refused: Mapping[str, str]) -> str:
+def _why_float(problem: Problem, assignment: Picks, node: int, refused: Mapping[str, str]) -> str:
     kept = problem.options[node][0]
     others = range(1, len(problem.options[node]))
     if not others:

@@ -12,13 +12,12 @@ import onnx_ir as ir
 from tqdm import tqdm
 
 from stages.common.base.errors import StageError
-from stages.common.base.params import Quantize
 from stages.common.graph.walk import constant, name_of
-from stages.common.graph.weights import WeightedNode
 from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 from stages.quantize.auto.choices import of_node
 from stages.quantize.auto.one_node import OneNode, cut_out, quantized, read_values
+from stages.quantize.methods import Assignment
 
 GROUP_BYTES = 128 << 20
 """Activations that are held at once."""
@@ -66,14 +65,14 @@ class Probed:
         return sum(value.const_value.nbytes for value in initializers if value.const_value is not None)
 
 
-def singles(model: ir.Model, nodes: Sequence[WeightedNode], feeds: Sequence[Feed]) -> Iterator[OneNode]:
+def singles(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed]) -> Iterator[OneNode]:
     """Cut out each node of the main graph that could be observed, with what it reads and gives for each feed.
 
     Raises:
         StageError: the model does not run.
     """
     by_name = {node.name: node for node in model.graph}
-    wanted = [by_name[node.name] for node in nodes if not node.graph]
+    wanted = [by_name[node.name] for node in nodes if not node.node.graph]
     first = _observed(model, wanted, feeds[:1])[0]
     group: list[ir.Node] = []
     size = 0
@@ -90,13 +89,13 @@ def singles(model: ir.Model, nodes: Sequence[WeightedNode], feeds: Sequence[Feed
             size += bytes_
 
 
-def probe(single: OneNode, node: WeightedNode, params: Quantize) -> Probed:
+def probe(single: OneNode, assigned: Assignment) -> Probed:
     """Make and run every choice of a node."""
     models: dict[str, ir.Model] = {}
     refused: dict[str, str] = {}
     sensitivities = []
-    for choice in of_node(node):
-        model, reason = quantized(single, choice, params)
+    for choice in of_node(assigned.node):
+        model, reason = quantized(single, choice, assigned.params)
         if model is None:
             refused[choice.name] = reason
             continue
@@ -107,15 +106,13 @@ def probe(single: OneNode, node: WeightedNode, params: Quantize) -> Probed:
             continue
         models[choice.name] = model
         if np.isfinite(noise):
-            sensitivities.append(Sensitivity(node.name, choice.name, noise, signal))
+            sensitivities.append(Sensitivity(assigned.name, choice.name, noise, signal))
         else:
-            sensitivities.append(Sensitivity(node.name, choice.name, unknown="its outputs are not finite"))
+            sensitivities.append(Sensitivity(assigned.name, choice.name, unknown="its outputs are not finite"))
     return Probed(single, models, refused, tuple(sensitivities))
 
 
-def probe_all(
-    model: ir.Model, nodes: Sequence[WeightedNode], feeds: Sequence[Feed], params: Quantize
-) -> dict[str, Probed]:
+def probe_all(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed]) -> dict[str, Probed]:
     """By name, every node that could be observed.
 
     Raises:
@@ -126,7 +123,7 @@ def probe_all(
     progress = tqdm(singles(model, nodes, feeds), "probe", len(nodes), unit=" nodes", leave=False, disable=None)
     for single in progress:
         name = single.model.graph[0].name or ""
-        probed[name] = probe(single, by_name[name], params)
+        probed[name] = probe(single, by_name[name])
     return probed
 
 

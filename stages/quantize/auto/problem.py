@@ -61,8 +61,8 @@ class Junction:
         return sum(self.back.get(form, 0.0) for form in gives) + sum(self.into.get(form, 0.0) for form in set(takes))
 
 
-Assignment = tuple[int, ...]
-"""For each node the number of the option that it takes."""
+Picks = tuple[int, ...]
+"""An assignment: for each node the number of the option that it takes."""
 
 
 @dataclass(frozen=True)
@@ -92,41 +92,41 @@ class Problem:
                 touching[node].append(number)
         return tuple(map(tuple, touching))
 
-    def chosen(self, assignment: Assignment) -> list[Option]:
+    def chosen(self, assignment: Picks) -> list[Option]:
         """The options that an assignment takes."""
         return [options[number] for options, number in zip(self.options, assignment, strict=True)]
 
-    def us(self, assignment: Assignment) -> float:
+    def us(self, assignment: Picks) -> float:
         """Predicted time of a call, in microseconds."""
         nodes = sum(option.us for option in self.chosen(assignment))
         borders = sum(self.border_us(number, assignment) for number in range(len(self.junctions)))
         return self.rest_us + nodes + borders
 
-    def border_us(self, junction: int, assignment: Assignment) -> float:
+    def border_us(self, junction: int, assignment: Picks) -> float:
         """What one junction costs."""
         tensor = self.junctions[junction]
         gives = [self.options[node][assignment[node]].gives for node in tensor.givers]
         takes = [self.options[node][assignment[node]].takes for node in tensor.takers]
         return tensor.us(gives, takes)
 
-    def noise(self, assignment: Assignment) -> float:
+    def noise(self, assignment: Picks) -> float:
         """The sum of the noise powers."""
         return sum(option.noise for option in self.chosen(assignment))
 
-    def size(self, assignment: Assignment) -> int:
+    def size(self, assignment: Picks) -> int:
         """Bytes of the file."""
         return self.rest_bytes + sum(option.size for option in self.chosen(assignment))
 
-    def named(self, assignment: Assignment) -> dict[str, str]:
+    def named(self, assignment: Picks) -> dict[str, str]:
         """The choice of each node by name."""
         return {name: option.choice for name, option in zip(self.names, self.chosen(assignment), strict=True)}
 
     @property
-    def all_float(self) -> Assignment:
+    def all_float(self) -> Picks:
         """The assignment in which nothing is quantized."""
         return (0,) * len(self.names)
 
-    def uniform(self, choice: str) -> Assignment:
+    def uniform(self, choice: str) -> Picks:
         """The assignment that takes one choice wherever it can be had, else float."""
         return tuple(
             next((number for number, option in enumerate(options) if option.choice == choice), 0)

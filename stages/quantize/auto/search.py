@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from stages.quantize.auto.problem import Assignment, Problem
+from stages.quantize.auto.problem import Picks, Problem
 from stages.quantize.auto.solve import Point, point
 
 
@@ -22,7 +22,7 @@ class Tried(Protocol):
         ...
 
 
-Try = Callable[[Assignment], Tried | None]
+Try = Callable[[Picks], Tried | None]
 """Makes and judges an assignment; None where no trial is left."""
 
 
@@ -64,13 +64,13 @@ def _next(inside: Sequence[Point], noise: float) -> int:
 
 def back_towards(
     problem: Problem,
-    reached: Assignment,
-    fast: Assignment,
+    reached: Picks,
+    fast: Picks,
     attempt: Try,
     *,
     goal: float,
     value: Callable[[Point], float],
-) -> list[Assignment]:
+) -> list[Picks]:
     """Move nodes of an assignment that passes back to what a faster one has, as long as it still passes.
 
     The moves are ranked by what they gain over the noise that they add; half of them are tried at once, then fewer
@@ -87,7 +87,7 @@ def back_towards(
     Returns:
         Assignments that pass, each better than the one before.
     """
-    accepted: list[Assignment] = []
+    accepted: list[Picks] = []
     refused: set[int] = set()
     share = 0.5
     while True:
@@ -116,7 +116,7 @@ def back_towards(
 
 
 def _effect(
-    problem: Problem, assignment: Assignment, node: int, option: int, value: Callable[[Point], float]
+    problem: Problem, assignment: Picks, node: int, option: int, value: Callable[[Point], float]
 ) -> tuple[float, float]:
     """What a move gains, and the noise that it adds."""
     moved = (*assignment[:node], option, *assignment[node + 1 :])

@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from stages.quantize.auto.problem import Assignment, Option, Problem, Weights
+from stages.quantize.auto.problem import Option, Picks, Problem, Weights
 
 EXHAUSTIVE = 4096
 """Nodes that share borders are decided by trying all assignments, up to so many."""
@@ -19,18 +19,18 @@ STEPS = 48
 class Point:
     """An assignment with its predicted time, noise and size."""
 
-    assignment: Assignment
+    assignment: Picks
     us: float
     noise: float
     size: int
 
 
-def point(problem: Problem, assignment: Assignment) -> Point:
+def point(problem: Problem, assignment: Picks) -> Point:
     """An assignment with what it is predicted to come to."""
     return Point(assignment, problem.us(assignment), problem.noise(assignment), problem.size(assignment))
 
 
-def best(problem: Problem, weights: Weights) -> Assignment:
+def best(problem: Problem, weights: Weights) -> Picks:
     """The assignment with the least weighted sum of time, size and noise.
 
     Nodes without a common border do not depend on each other, so each group that has one is decided by itself: by

@@ -13,52 +13,59 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from stages.common.base.errors import ParamsError
 from stages.common.base.params import Quantize
 from stages.common.graph.walk import name_of, number
-from stages.common.graph.weights import WeightedNode
 from stages.quantize.linear import Quantized
-from stages.quantize.methods import CalibrationFeeds
+from stages.quantize.methods import Assignment, CalibrationFeeds, rows
 from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
 from stages.quantize.outcome import NodeOutcome, kept
 
 OPSET = 11
 """DynamicQuantizeLinear came with it."""
 
-WEIGHT_TYPES = ("QInt8", "QUInt8")
+ROW_TYPES = frozenset({"Gemm", "MatMul"})
+"""The operators that can have an activation scale per row."""
+
+
+def opset(params: Quantize) -> int:
+    """The opset that the operators of a node with these params need."""
+    return rows.OPSET if params.activation_scale == "row" else OPSET
 
 
 def quantize(
-    model: ir.Model, nodes: Sequence[WeightedNode], params: Quantize, calibration: CalibrationFeeds
+    model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
 ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """Quantize `nodes`; see `Method`. Calibration is not needed.
-
-    Raises:
-        ParamsError: the weight type has 4 bits.
-    """
+    """Quantize the nodes assigned; see `Method`. Calibration is not needed."""
     del calibration
-    if params.weight_type not in WEIGHT_TYPES:
-        raise ParamsError(
-            f"quantize.weight_type is {params.weight_type}, which is for quantize.method weight_only; "
-            f"dynamic takes {' or '.join(WEIGHT_TYPES)}."
-        )
     version = model.opset_imports.get("", 0)
-    if version < OPSET:
-        reason = (
-            f"INT8 needs opset {OPSET}, the model has {version} and cannot be converted; export it with 13 or later"
-        )
-        return model, {node.name: kept(reason) for node in nodes}
+    outcomes, rewrites = {}, {}
+    for assigned in assignments:
+        needed = opset(assigned.params)
+        if version < needed:
+            outcomes[assigned.name] = kept(
+                f"INT8 needs opset {needed}, the model has {version} and cannot be converted; "
+                "export it with 13 or later"
+            )
+        else:
+            rewrites[assigned.name] = REWRITES[assigned.node.op_type], assigned.params
     quantized = model.clone()
-    outcomes = Rewriter(quantized, params).rewrite({node.name: REWRITES[node.op_type] for node in nodes})
-    return quantized, outcomes
+    return quantized, outcomes | Rewriter(quantized).rewrite(rewrites)
 
 
 def _matmul(site: Site) -> str:
-    weight = site.right_weight()
+    weight, left = site.right_weight(), site.needed_input(0)
     if weight.values.ndim < 2:
         raise KeepFloatError("its weight has one dimension; INT8 kernels need two")
     quantized, how = _columns(site, weight)
-    site.give(_multiply(site, site.needed_input(0), weight, quantized))
+    if not _by_row(site, weight):
+        site.give(_multiply(site, left, weight, quantized))
+        return how
+    behind = None
+    if not rows.never_negative(left):
+        behind = rows.bias_behind(site.node, weight.values.shape[1], site.rank(left) == 2)
+    if behind is not None:
+        site.absorb(behind[0])
+    site.give(rows.multiply(site, left, weight, quantized, behind[1] if behind else None))
     return how
 
 
@@ -74,11 +81,27 @@ def _gemm(site: Site) -> str:
         left = site.emit("Transpose", [left], f"{left.name}_transposed", perm=[1, 0])
     alpha, beta = number(node, "alpha", 1.0), number(node, "beta", 1.0)
     quantized = dataclasses.replace(quantized, scale=quantized.scale * np.float32(alpha))
-    output = _multiply(site, left, weight, quantized)
-    if site.input(2) is not None and beta != 0:
+    bias = _vector(site.constant(2), beta, weight.values.shape[1]) if _by_row(site, weight) and beta != 0 else None
+    if _by_row(site, weight):
+        output = rows.multiply(site, left, weight, quantized, bias)
+    else:
+        output = _multiply(site, left, weight, quantized)
+    if site.input(2) is not None and beta != 0 and bias is None:
         output = site.emit("Add", [output, _scaled_bias(site, beta)])
     site.give(output)
     return how
+
+
+def _by_row(site: Site, weight: Constant) -> bool:
+    """Whether the activations of a product get a scale per row; in a stack of matrices, rows of which are not told."""
+    return site.params.activation_scale == "row" and weight.values.ndim == 2
+
+
+def _vector(bias: Constant | None, beta: float, columns: int) -> np.ndarray | None:
+    """A constant bias that is the same for every row, times beta, shape [columns]; else None."""
+    if bias is None or bias.values.size not in (1, columns) or bias.values.shape[:-1] not in ((), (1,)):
+        return None
+    return np.broadcast_to((bias.values * np.float32(beta)).reshape(-1), columns).astype(np.float32)
 
 
 def _scaled_bias(site: Site, beta: float) -> ir.Value:
@@ -108,10 +131,12 @@ def _multiply(site: Site, left: ir.Value, weight: Constant, quantized: Quantized
 def _columns(site: Site, weight: Constant) -> tuple[Quantized, str]:
     """Quantize the right side of a product [..., K, N]: a scale for each column of each matrix, or one in all."""
     kind, ndim = site.params.weight_type, weight.values.ndim
-    if not site.params.per_channel:
-        return site.quantized(weight, kind), f"{kind} per tensor"
-    columns = tuple(axis for axis in range(ndim) if axis != ndim - 2)
-    return site.quantized(weight, kind, columns), f"{kind} per channel"
+    columns = tuple(axis for axis in range(ndim) if axis != ndim - 2) if site.params.per_channel else ()
+    activations = ""
+    if site.params.activation_scale == "row":
+        activations = f", activations per {'row' if site.node.op_type in ROW_TYPES and ndim == 2 else 'tensor'}"
+    how = f"{kind} per {'channel' if columns else 'tensor'}{activations}"
+    return site.quantized(weight, kind, columns, summed=ndim - 2), how
 
 
 def _compact(values: np.ndarray) -> np.ndarray:
@@ -151,7 +176,7 @@ def _lstm(site: Site) -> str:
     channels = (0, 1) if site.params.per_channel else (0,)
     values, scales = [], []
     for weight in weights:
-        quantized = site.quantized(weight, "QInt8", channels)
+        quantized = site.quantized(weight, "QInt8", channels, summed=2)
         shape = weight.values.shape[: len(channels)]
         transposed = np.ascontiguousarray(quantized.values.transpose(0, 2, 1))
         values.append(site.store(weight, "int8", transposed))
@@ -159,7 +184,7 @@ def _lstm(site: Site) -> str:
         scales.append(site.store(weight, "int8_zero", quantized.zero_point.reshape(shape)))
     optional = [site.input(index) for index in range(3, 8)]
     site.replace("DynamicQuantizeLSTM", [site.input(0), *values, *optional, *scales], skip=("layout",))
-    return f"QInt8 per {'channel' if site.params.per_channel else 'direction'}"
+    return f"QInt8 per {'channel' if site.params.per_channel else 'direction'}{_tensor_scale(site)}"
 
 
 def _attention(site: Site) -> str:
@@ -238,7 +263,12 @@ def _conv(site: Site) -> str:
     if bias is not None:
         product = site.emit("Add", [product, site.store(bias, "broadcast", bias.values.reshape(per_filter))])
     site.give(product)
-    return f"{kind} per {'channel' if by_filter else 'tensor'}"
+    return f"{kind} per {'channel' if by_filter else 'tensor'}{_tensor_scale(site)}"
+
+
+def _tensor_scale(site: Site) -> str:
+    """What is said of an operator whose kernel takes one activation scale only, where another was asked for."""
+    return ", activations per tensor" if site.params.activation_scale == "row" else ""
 
 
 REWRITES: dict[str, Rewrite] = {

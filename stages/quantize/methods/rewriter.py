@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -10,6 +12,7 @@ from tqdm import tqdm
 
 from stages.common.base.params import Quantize
 from stages.common.graph.names import Names
+from stages.common.graph.shapes import inferred
 from stages.common.graph.walk import (
     MICROSOFT,
     add_initializer,
@@ -42,13 +45,14 @@ class Constant:
 
 @dataclass(frozen=True)
 class Activation:
-    """A quantized activation: its values, scale and zero point, and the node that makes them."""
+    """A quantized activation."""
 
     values: ir.Value
     scale: ir.Value
     zero_point: ir.Value
-    made_by: tuple[str, ...]
 
+
+Made = TypeVar("Made")
 
 Rewrite = Callable[["Site"], str]
 """Emits the quantized form of a node at a site, or raises `KeepFloatError`; returns how, e.g. `QInt8 per channel`."""
@@ -57,20 +61,25 @@ Rewrite = Callable[["Site"], str]
 class Rewriter:
     """Replaces nodes of one model in place, and remembers what they share: names, stored weights, activations."""
 
-    def __init__(self, model: ir.Model, params: Quantize) -> None:
+    def __init__(self, model: ir.Model) -> None:
         self.model = model
-        self.params = params
         self.names = Names(model)
-        self.activations: dict[tuple[ir.Graph, ir.Value], Activation] = {}
+        self.shared: dict[tuple[ir.Graph, ir.Value, str], tuple[Any, tuple[str, ...]]] = {}
         self._stored: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
-    def rewrite(self, rewrites: Mapping[str, Rewrite]) -> dict[str, NodeOutcome]:
-        """Apply the rewrite of each node named, in every graph; then remove what nothing uses any more."""
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """How many dimensions the values of the main graph have, by name, as far as they can be inferred."""
+        return {name_of(value): len(dims) for value, dims in inferred(self.model).items()}
+
+    def rewrite(self, rewrites: Mapping[str, tuple[Rewrite, Quantize]]) -> dict[str, NodeOutcome]:
+        """Apply the rewrite of each node named, by its own params, in every graph; then remove what is unused."""
         outcomes = {}
         nodes = [node for graph in paths(self.model) for node in graph if node.name in rewrites]
         for node in tqdm(nodes, desc="Quantize", unit=" nodes", disable=None, leave=False):
             assert node.name is not None
-            outcomes[node.name] = Site(self, node).rewritten(rewrites[node.name])
+            rewrite, params = rewrites[node.name]
+            outcomes[node.name] = Site(self, node, params).rewritten(rewrite)
         if outcomes:
             remove_unused(self.model)
         if any(node.domain == MICROSOFT for node in self.model.graph.all_nodes()):
@@ -89,18 +98,25 @@ class Rewriter:
 class Site:
     """One node that is being replaced: what its rewrite asks, and the nodes that it emits in place of it."""
 
-    def __init__(self, rewriter: Rewriter, node: ir.Node) -> None:
+    def __init__(self, rewriter: Rewriter, node: ir.Node, params: Quantize) -> None:
         self.node = node
+        self.params = params
+        self._replaced = [node]
         self._rewriter = rewriter
         self._nodes: list[ir.Node] = []
         self._outputs: list[ir.Value] = []
         self._sqnr: list[float] = []
+        self._full_sqnr: list[float] = []
         self._shared: list[str] = []
 
     @property
-    def params(self) -> Quantize:
-        """The section `quantize` of the params."""
-        return self._rewriter.params
+    def opset(self) -> int:
+        """The version of the default domain."""
+        return int(self._rewriter.model.opset_imports[""])
+
+    def rank(self, value: ir.Value) -> int | None:
+        """How many dimensions a value has; None where that is unknown."""
+        return 2 if self.node.op_type == "Gemm" else self._rewriter.ranks.get(name_of(value))
 
     def rewritten(self, rewrite: Rewrite) -> NodeOutcome:
         """Apply `rewrite`."""
@@ -109,9 +125,10 @@ class Site:
         except KeepFloatError as error:
             return kept(str(error))
         becomes = [*self._shared, *(node.name or "" for node in self._nodes)]
-        replace(self.node, self._nodes, self._outputs)
-        finite = [value for value in self._sqnr if np.isfinite(value)]
-        return NodeOutcome(True, how, sqnr_db=min(finite, default=None), becomes=tuple(dict.fromkeys(becomes)))
+        replace(self._replaced, self._nodes, self._outputs)
+        return NodeOutcome(
+            True, how, "", _least(self._sqnr), _least(self._full_sqnr), becomes=tuple(dict.fromkeys(becomes))
+        )
 
     def input(self, index: int) -> ir.Value | None:
         """An input of the node; None where it is left out."""
@@ -197,6 +214,10 @@ class Site:
             new.name = old.name
         self._outputs = list(self._nodes[-1].outputs)
 
+    def absorb(self, reader: ir.Node) -> None:
+        """Replace the node that reads this one's output, too, and what it gives."""
+        self._replaced.append(reader)
+
     def keep(self, inputs: Sequence[ir.Value | None]) -> None:
         """Keep the node, with other inputs."""
         node = ir.Node("", self.node.op_type, inputs, list(self.node.attributes.values()), name=self.node.name)
@@ -205,31 +226,70 @@ class Site:
 
     def activation(self, value: ir.Value) -> Activation:
         """The 8-bit form of an activation; computed once in a graph, however many nodes use it."""
-        known, graph = self._rewriter.activations, self.node.graph
+        return self.share(value, "activation", lambda: self._quantize(value))
+
+    def _quantize(self, value: ir.Value) -> Activation:
+        fresh = self._rewriter.names.fresh
+        outputs = [ir.Value(name=fresh(f"{value.name}_int8{suffix}")) for suffix in ("", "_scale", "_zero")]
+        label = fresh(f"{self.node.name}_DynamicQuantizeLinear")
+        self._nodes.append(ir.node("DynamicQuantizeLinear", [value], outputs=outputs, name=label))
+        return Activation(*outputs)
+
+    def share(self, value: ir.Value, what: str, make: Callable[[], Made]) -> Made:
+        """What is made of a value, once in a graph, however many nodes use it."""
+        shared, graph = self._rewriter.shared, self.node.graph
         assert graph is not None
-        if (graph, value) not in known:
-            fresh = self._rewriter.names.fresh
-            names = [fresh(f"{value.name}_int8{suffix}") for suffix in ("", "_scale", "_zero")]
-            outputs = [ir.Value(name=name) for name in names]
-            label = fresh(f"{self.node.name}_DynamicQuantizeLinear")
-            self._nodes.append(ir.node("DynamicQuantizeLinear", [value], outputs=outputs, name=label))
-            known[graph, value] = Activation(outputs[0], outputs[1], outputs[2], (label,))
-        self._shared.extend(known[graph, value].made_by)
-        return known[graph, value]
+        key = (graph, value, what)
+        if key not in shared:
+            before = len(self._nodes)
+            made = make()
+            shared[key] = (made, tuple(node.name or "" for node in self._nodes[before:]))
+        made, names = shared[key]
+        self._shared.extend(names)
+        return cast(Made, made)
 
     def quantized(
-        self, weight: Constant, weight_type: str, channel_axes: tuple[int, ...] = (), reduce_range: bool | None = None
+        self,
+        weight: Constant,
+        weight_type: str,
+        channel_axes: tuple[int, ...] = (),
+        *,
+        summed: linear.Summed = None,
+        reduce_range: bool | None = None,
+        fit: Callable[[Quantized], Quantized] = lambda quantized: quantized,
     ) -> Quantized:
-        """`weight` in 8 bits, with what that costs on record."""
+        """`weight` in 8 bits, with what that costs on record.
+
+        Args:
+            weight: float32.
+            weight_type: QInt8 or QUInt8.
+            channel_axes: one scale for each index along these axes.
+            summed: along what the kernel sums it in pairs that can saturate; see `linear.largest_pairs`.
+            reduce_range: in place of that of the params.
+            fit: changes what was quantized, before it is recorded.
+        """
         reduce = self.params.reduce_range if reduce_range is None else reduce_range
-        result = linear.quantize(weight.values, weight_type, channel_axes, reduce)
-        self.record_loss(weight.values, result.dequantized())
-        return result
+        quantized = fit(linear.quantize(weight.values, weight_type, channel_axes, reduce))
+        if weight_type == "QInt8" and self.params.portable and not reduce and summed is not None:
+            pairs = linear.largest_pairs(weight.values, summed, channel_axes)
+            self._full_sqnr.append(linear.sqnr_db(weight.values, quantized.dequantized()))
+            quantized = fit(linear.quantize(weight.values, weight_type, channel_axes, reduce, pairs))
+        self.record_loss(weight.values, quantized.dequantized())
+        return quantized
 
     def record_loss(self, weight: np.ndarray, approximation: np.ndarray) -> None:
         """Take note that `approximation` stands for `weight` now."""
         self._sqnr.append(linear.sqnr_db(weight, approximation))
 
+    def number(self, label: str, values: np.ndarray) -> ir.Value:
+        """Store a constant that is made of no weight."""
+        return self._rewriter.store(label, values)
+
     def store(self, weight: Constant, suffix: str, values: np.ndarray) -> ir.Value:
         """Store a constant made of `weight`."""
         return self._rewriter.store(f"{weight.name}_{suffix}", values)
+
+
+def _least(ratios: list[float]) -> float | None:
+    """The lowest of some ratios in dB; None where nothing was lost."""
+    return min((ratio for ratio in ratios if np.isfinite(ratio)), default=None)

@@ -16,6 +16,6 @@ def apply(model: ir.Model) -> PassResult:
         masks = node.outputs[1:]
         if node.op_type == "Dropout" and not node.domain and not any(m.uses() or m.is_graph_output() for m in masks):
             identity = ir.node("Identity", node.inputs[:1], name=node.name)
-            replace(node, [identity], [identity.outputs[0], *(ir.Value() for _ in masks)])
+            replace([node], [identity], [identity.outputs[0], *(ir.Value() for _ in masks)])
             modified = True
     return PassResult(model, modified)

@@ -34,7 +34,7 @@ def apply(model: ir.Model) -> PassResult:
             for output in part.outputs:
                 output.name = names.fresh(f"{node.outputs[0].name}_{part.op_type}")
         if parts:
-            replace(node, parts, [parts[-1].outputs[0]])
+            replace([node], parts, [parts[-1].outputs[0]])
             modified = True
     return PassResult(model, modified)
 

@@ -11,13 +11,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from stages.common.base.errors import ParamsError
 from stages.common.base.params import Quantize
 from stages.common.graph.walk import name_of, number
-from stages.common.graph.weights import WeightedNode
-from stages.quantize import linear
+from stages.quantize import linear, saturation
 from stages.quantize.linear import Quantized
-from stages.quantize.methods import CalibrationFeeds
+from stages.quantize.methods import Assignment, CalibrationFeeds
 from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
 from stages.quantize.methods.static import fold_scales, join_bias, pool_last, qdq, ranges
 from stages.quantize.outcome import NodeOutcome, kept
@@ -37,60 +35,54 @@ _BIAS_LIMIT = 2.0**30
 _LEVELS = {"QUInt8": (np.uint8, 0, 255), "QInt8": (np.int8, -128, 127)}
 
 
+def opset(params: Quantize) -> int:
+    """The opset that the operators of a node with these params need."""
+    del params
+    return OPSET
+
+
 def quantize(
-    model: ir.Model, nodes: Sequence[WeightedNode], params: Quantize, calibration: CalibrationFeeds
+    model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
 ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """Quantize `nodes`; see `Method`.
+    """Quantize the nodes assigned; see `Method`.
 
     Raises:
-        ParamsError: the weight type has 4 bits.
         StageError: the model does not run on the calibration samples.
     """
-    return quantize_by_ranges(model, nodes, params, ranges.Known(calibration, params.calibration.method))
-
-
-def quantize_by_ranges(
-    model: ir.Model, nodes: Sequence[WeightedNode], params: Quantize, known: ranges.Known
-) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """The same with ranges that other models with the same float activations share."""
-    if params.weight_type not in _LEVELS:
-        raise ParamsError(
-            f"quantize.weight_type is {params.weight_type}, which is for quantize.method weight_only; "
-            "static takes QInt8 or QUInt8."
-        )
     version = model.opset_imports.get("", 0)
     if version < OLDEST_OPSET:
         reason = (
             f"needs opset {OLDEST_OPSET}, the model has {version} and cannot be converted; "
             "export it with opset 13 or later"
         )
-        return model, {node.name: kept(reason) for node in nodes}
+        return model, {assigned.name: kept(reason) for assigned in assignments}
     quantized = model.clone()
-    named = {node.name for node in nodes}
+    named = {assigned.name: assigned.params for assigned in assignments}
+    params = assignments[0].params  # calibration and type of the activations are the same for all
     fold_scales.apply(quantized, named)
     join_bias.apply(quantized, named)
     pool_last.apply(quantized)
-    rewriter = Rewriter(quantized, params)
-    outcomes = _unfit(rewriter, nodes)
+    rewriter = Rewriter(quantized)
+    outcomes = _unfit(rewriter, assignments)
     graph = quantized.graph
-    chosen = [node for node in graph if node.name in named - set(outcomes)]
+    chosen = [node for node in graph if node.name in named and node.name not in outcomes]
     if not chosen:
         return model, outcomes
     tensors = {name_of(value): value for value in qdq.plan(graph, chosen).tensors}
-    collected = known.of(quantized, sorted(tensors))
-    spans = {tensors[name]: span for name, span in collected.items()}
-    blind = [node for node in chosen if not set(qdq.quantized_by(node)) <= set(spans)]
+    collected = ranges.known(calibration, params.calibration.method).of(quantized, sorted(tensors))
+    known = {tensors[name]: span for name, span in collected.items()}
+    blind = [node for node in chosen if not set(qdq.quantized_by(node)) <= set(known)]
     for node in blind:
         outcomes[node.name or ""] = kept(
             "its activations are not float32, or held no finite value on the calibration samples"
         )
     sighted = [node for node in chosen if node not in blind]
-    plan = qdq.plan(graph, sighted, allowed=set(spans))
-    scales = {value: _activation_scale(spans[value], params.activation_type) for value in plan.tensors.values()}
+    plan = qdq.plan(graph, sighted, allowed=set(known))
+    scales = {value: _activation_scale(known[value], params.activation_type) for value in plan.tensors.values()}
     stored = {value: _store_scale(rewriter, value, *scales[value]) for value in sorted(scales, key=name_of)}
     inputs = {node.name or "": scales[plan.tensors[_activation(node)]] for node in sighted}
     qdq.rewrite(graph, plan, stored, rewriter.names)
-    rewrites = {name: _rewrite(float(scale), version >= OPSET) for name, (scale, _) in inputs.items()}
+    rewrites = {name: (_rewrite(float(scale), version >= OPSET), named[name]) for name, (scale, _) in inputs.items()}
     return quantized, outcomes | rewriter.rewrite(rewrites)
 
 
@@ -100,23 +92,23 @@ def _activation(node: ir.Node) -> ir.Value:
     return value
 
 
-def _unfit(rewriter: Rewriter, nodes: Sequence[WeightedNode]) -> dict[str, NodeOutcome]:
+def _unfit(rewriter: Rewriter, assignments: Sequence[Assignment]) -> dict[str, NodeOutcome]:
     """The nodes that have no INT8 form, before anything is changed for them."""
     by_name = {node.name: node for node in rewriter.model.graph}
     outcomes = {}
-    for node in nodes:
-        if node.graph:
-            outcomes[node.name] = kept(
-                f"it is in the subgraph {node.graph}, which calibration does not see into; "
+    for assigned in assignments:
+        if assigned.node.graph:
+            outcomes[assigned.name] = kept(
+                f"it is in the subgraph {assigned.node.graph}, which calibration does not see into; "
                 "quantize.method dynamic quantizes it"
             )
             continue
         try:
-            site = Site(rewriter, by_name[node.name])
+            site = Site(rewriter, by_name[assigned.name], assigned.params)
             _weight_of(site)
             _bias_of(site)
         except KeepFloatError as error:
-            outcomes[node.name] = kept(str(error))
+            outcomes[assigned.name] = kept(str(error))
     return outcomes
 
 
@@ -129,11 +121,12 @@ def _rewrite(input_scale: float, axes_allowed: bool) -> Rewrite:
         # Unsigned weights have a zero point per channel, and INT8 kernels take one for all.
         by_channel = site.params.per_channel and axes_allowed and kind == "QInt8" and axis is not None
         axes = (axis,) if by_channel and axis is not None else ()
-        quantized = linear.quantize(weight.values, kind, axes, site.params.reduce_range)
         bias = _bias_of(site)
-        if bias is not None:
-            quantized = _for_bias(weight.values, quantized, bias.values, input_scale)
-        site.record_loss(weight.values, quantized.dequantized())
+
+        def fit(quantized: Quantized) -> Quantized:
+            return quantized if bias is None else _for_bias(weight.values, quantized, bias.values, input_scale)
+
+        quantized = site.quantized(weight, kind, axes, summed=_summed(site.node, weight.values.ndim), fit=fit)
         inputs = [site.input(0), _dequantized(site, weight, "int8", quantized, axis if by_channel else None)]
         if bias is not None:
             integers = _integer_bias(bias.values, quantized, input_scale)
@@ -155,6 +148,13 @@ def _weight_of(site: Site) -> tuple[Constant, int | None]:
     if site.node.op_type == "Gemm":
         return weight, 0 if number(site.node, "transB", 0) else 1
     return weight, 1 if weight.values.ndim == 2 else None
+
+
+def _summed(node: ir.Node, ndim: int) -> linear.Summed:
+    """Along what the kernel of a node sums its weight."""
+    if node.op_type == "Conv":
+        return None if saturation.is_depthwise(node) else "positions"
+    return ndim - 1 if node.op_type == "Gemm" and number(node, "transB", 0) else ndim - 2
 
 
 def _bias_of(site: Site) -> Constant | None:

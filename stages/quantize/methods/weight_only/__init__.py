@@ -10,38 +10,30 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from stages.common.base.errors import ParamsError
 from stages.common.base.params import Quantize
 from stages.common.graph.walk import MICROSOFT, name_of, number
-from stages.common.graph.weights import WeightedNode
-from stages.quantize.methods import CalibrationFeeds
+from stages.quantize.methods import Assignment, CalibrationFeeds
 from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
 from stages.quantize.methods.weight_only import blocks
 from stages.quantize.outcome import NodeOutcome
 
 BITS = {"QInt8": 8, "QUInt8": 8, "QInt4": 4, "QUInt4": 4}
 
-BLOCK_SIZES = (16, 32, 64, 128, 256)
-"""Those that the kernels of ONNX Runtime take."""
 
-OPSET = 1
-"""Its operators are of a domain of their own."""
+def opset(params: Quantize) -> int:
+    """The opset that the operators of a node with these params need: they are of a domain of their own."""
+    del params
+    return 1
 
 
 def quantize(
-    model: ir.Model, nodes: Sequence[WeightedNode], params: Quantize, calibration: CalibrationFeeds
+    model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
 ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """Quantize `nodes`; see `Method`. Calibration is not needed.
-
-    Raises:
-        ParamsError: a block size that ONNX Runtime has no kernel for.
-    """
+    """Quantize the nodes assigned; see `Method`. Calibration is not needed."""
     del calibration
-    if params.weight_only.block_size not in BLOCK_SIZES:
-        allowed = ", ".join(map(str, BLOCK_SIZES))
-        raise ParamsError(f"quantize.weight_only.block_size is {params.weight_only.block_size}; allowed: {allowed}.")
     quantized = model.clone()
-    return quantized, Rewriter(quantized, params).rewrite({node.name: REWRITES[node.op_type] for node in nodes})
+    rewrites = {assigned.name: (REWRITES[assigned.node.op_type], assigned.params) for assigned in assignments}
+    return quantized, Rewriter(quantized).rewrite(rewrites)
 
 
 def _matmul(site: Site) -> str:
