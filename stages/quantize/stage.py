@@ -22,7 +22,7 @@ from stages.common.model.sessions import Feed
 from stages.quantize import check, methods, refusal, saturation, trial
 from stages.quantize.auto import mix, plan
 from stages.quantize.auto.find import Found, find
-from stages.quantize.auto.judge import Judge
+from stages.quantize.auto.judge import Judge, calibration_feeds
 from stages.quantize.methods.static.ranges import Known
 from stages.quantize.outcome import NodeOutcome
 from stages.quantize.saturation import Pairs
@@ -112,7 +112,8 @@ def quantize(model: ir.Model, data: EvalData, whole: Params, name: str) -> Quant
         more += folded
     nodes = weighted_nodes(prepared)
     selected, outcomes = select(nodes, params)
-    calibration = Known(partial(_feeds, data, batch, params.calibration.samples), params.calibration.method)
+    feeds = calibration_feeds if params.method in ("auto", "plan") else _feeds
+    calibration = Known(partial(feeds, data, batch, params.calibration.samples), params.calibration.method)
     make = partial(methods.quantize, prepared, calibration=calibration)
     in_4_bits = any(assigned.params.weight_type.endswith("4") for assigned in selected)
     fault = partial(check.fault, expected=expected, least_cosine=check.SANE_IN_4_BITS if in_4_bits else check.SANE)

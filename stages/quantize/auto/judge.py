@@ -1,6 +1,6 @@
 """Candidates made as real models and held against parity's rules, on the search split alone."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
-from stages.common.compare import MismatchError, compare
+from stages.common.compare import MismatchError, OutputPair, compare
 from stages.common.data.evaldata import EvalData
 from stages.common.data.feeding import feed_batch
 from stages.common.decisions import Decider, Outputs, choose
@@ -19,11 +19,14 @@ from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 from stages.common.rule import Rule
 from stages.quantize.auto.problem import Picks
-from stages.quantize.auto.strain import at_sample_count, largest_strain
+from stages.quantize.auto.strain import at_sample_count, largest_strain, tail_factor
 from stages.quantize.outcome import NodeOutcome
 
 SHUFFLES = 3
 """In batches, the samples are served so many times in other company: parity judges three times as many batches."""
+
+FEW = 8
+"""Search samples below which all of them calibrate."""
 
 PROBE_FEEDS = 8
 """Feeds that single nodes are measured on."""
@@ -88,12 +91,15 @@ class Judge:
             return choose(outputs, labels, threshold=parity.threshold, classifier=parity.max_flip_rate is not None)
 
         stream = calls(self._data, self._served(), self.batch)
+        tails = Tails()
         try:
-            comparison = compare(paired(self._float, served, stream), self._data.labels, decider)
+            comparison = compare(tails.watch(paired(self._float, served, stream)), self._data.labels, decider)
         except MismatchError as error:
             raise StageError(f"The candidate has other outputs than the float model: {error}.") from error
         tree = figures.compared(comparison)
         tree["judged"]["samples"] = comparison.samples
+        for output, factor in tails.factors().items():
+            tree["outputs"][output]["max_abs"] *= factor
         return evaluate_rules(at_sample_count(tree, self._judged), parity)
 
     def _served(self) -> np.ndarray:
@@ -102,6 +108,44 @@ class Judge:
             return self._indices
         random = np.random.default_rng(0)
         return np.concatenate([self._indices, *(random.permutation(self._indices) for _ in range(SHUFFLES - 1))])
+
+
+def calibration_feeds(data: EvalData, batch: int, samples: int) -> Iterator[Feed]:
+    """Calls over every other sample of the search split, at most so many samples; over all where there are few.
+
+    The other half shows what becomes of values that no calibration has seen.
+    """
+    indices = data.indices("search")
+    indices = indices if len(indices) else data.indices("judge")
+    if len(indices) >= FEW:
+        indices = indices[::2]
+    for call in calls(data, indices[: max(batch, samples)], batch):
+        yield call.feed
+
+
+class Tails:
+    """How the largest difference of each output grows with the number of samples, from those of single samples."""
+
+    def __init__(self) -> None:
+        self._largest: dict[str, dict[int, float]] = {}
+
+    def watch(self, pairs: Iterable[OutputPair]) -> Iterator[OutputPair]:
+        """Pass pairs on, and keep one number per sample and output."""
+        for pair in pairs:
+            for name, reference in pair.reference.items():
+                candidate = pair.candidate[name]
+                if reference.dtype.kind != "f" or reference.shape != candidate.shape or not reference.size:
+                    continue
+                with np.errstate(invalid="ignore", over="ignore"):
+                    moved = np.abs(reference.astype(np.float64) - candidate).reshape(len(reference), -1).max(axis=1)
+                known = self._largest.setdefault(name, {})
+                for sample, distance in zip(pair.indices.tolist(), moved.tolist(), strict=True):
+                    known[sample] = max(known.get(sample, 0.0), distance)
+            yield pair
+
+    def factors(self) -> dict[str, float]:
+        """By output, `tail_factor` over its samples."""
+        return {name: tail_factor(np.array([known[s] for s in sorted(known)])) for name, known in self._largest.items()}
 
 
 Make = Callable[[Mapping[str, str]], tuple[ir.Model, dict[str, NodeOutcome]]]

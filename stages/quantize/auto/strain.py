@@ -4,11 +4,16 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from stages.common.compare.flips import upper_bound
 from stages.common.judging.rules import CONSTANT_RULES
 from stages.common.rule import Rule
 
 Tree = Mapping[str, Any]
+
+FEWEST = 9
+"""Samples below which nothing is said about a tail."""
 
 
 def strain(rule: Rule) -> float:
@@ -34,6 +39,25 @@ def strain(rule: Rule) -> float:
 def largest_strain(rules: Iterable[Rule]) -> float:
     """The strain of the rule that is nearest to failing; 0 without rules."""
     return max(map(strain, rules), default=0.0)
+
+
+def tail_factor(largest: np.ndarray) -> float:
+    """By how much the largest difference grows, it is expected, from these samples to three times as many.
+
+    The samples are dealt into three parts: from a part to the whole their number grows threefold, too. Where a few
+    samples make all of the difference, as outliers do, this is far above 1.
+
+    Args:
+        largest: the largest difference of each sample, float64 [samples].
+
+    Returns:
+        1 or more; 1 for fewer than `FEWEST` samples, or where nothing differs.
+    """
+    finite = largest[np.isfinite(largest)]
+    if len(finite) < FEWEST or not finite.max(initial=0.0):
+        return 1.0
+    parts = [finite[start::3].max() for start in range(3)]
+    return float(finite.max() / np.mean(parts))
 
 
 def at_sample_count(figures: Tree, samples: int) -> dict[str, Any]:
