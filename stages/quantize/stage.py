@@ -20,7 +20,7 @@ from stages.common.graph.weights import WeightedNode, parameters_in_attributes, 
 from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
 from stages.quantize import check, methods, refusal, saturation, trial
-from stages.quantize.auto import mix, plan
+from stages.quantize.auto import base, mix, plan
 from stages.quantize.auto.find import Found, find
 from stages.quantize.auto.judge import Judge, calibration_feeds
 from stages.quantize.methods.static.ranges import Known
@@ -105,10 +105,16 @@ def quantize(model: ir.Model, data: EvalData, whole: Params, name: str) -> Quant
     del session
     cleaned, steps = clean(model, expected)
     selected, _ = select(weighted_nodes(cleaned), params)
-    prepared, more = prepare(cleaned, expected, max((needed_opset(each) for each in selected), default=1))
+    needed = max((needed_opset(each) for each in selected), default=1)
+    planned = plan.read(Path(params.plan)) if params.method == "plan" and params.plan else None
+    if params.method == "auto":
+        needed = base.fastest_opset(cleaned, expected, whole.serving.threads)
+    elif planned is not None:
+        needed = planned.opset
+    prepared, more = prepare(cleaned, expected, needed)
     refusal.refuse_non_finite_weights(prepared, name)
     if params.method in ("auto", "plan"):
-        prepared, folded = mix.folded(prepared, expected)
+        prepared, folded = base.folded(prepared, expected)
         more += folded
     nodes = weighted_nodes(prepared)
     selected, outcomes = select(nodes, params)
@@ -122,9 +128,9 @@ def quantize(model: ir.Model, data: EvalData, whole: Params, name: str) -> Quant
         choose = partial(mix.mixed, prepared, selected, calibration=calibration)
         found = find(prepared, selected, Judge(model, data, whole, name), whole, make=choose, fault=fault)
         quantized, made = found.model, found.outcomes
-    elif params.method == "plan":
-        planned = plan.read(Path(params.plan or ""), nodes)
-        quantized, made = mix.mixed(prepared, selected, planned, calibration=calibration)
+    elif planned is not None:
+        planned.check(nodes)
+        quantized, made = mix.mixed(prepared, selected, planned.choices, calibration=calibration)
         if problem := fault(quantized):
             raise StageError(f"The model of {params.plan} cannot be published: {problem}. Run method auto again.")
         if not any(outcome.quantized for outcome in made.values()):

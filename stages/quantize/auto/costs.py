@@ -1,21 +1,19 @@
 """What kernels and conversions cost on this machine: each distinct one timed as a model of its own, all in turn."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 
 from stages.common.base.params import Quantize
 from stages.common.graph.walk import add_initializer
 from stages.common.graph.weights import weighted_nodes
 from stages.common.model import sessions
-from stages.common.model.sessions import Feed
 from stages.quantize.auto.choices import BLOCKED, DYNAMIC, KEPT, ROW, STATIC, forms
 from stages.quantize.auto.mix import mixed
 from stages.quantize.auto.probe import Probed
-from stages.quantize.auto.timing import in_turn, one_by_one, quiet_us
+from stages.quantize.auto.timing import Call, call, in_turn, one_by_one, quiet_us
 from stages.quantize.methods import Assignment
 
 SECONDS_EACH = 0.05
@@ -56,15 +54,6 @@ class Conversions:
         values = int(np.prod(shape, dtype=np.int64))
         into = {form: line.us(values) for form, (line, _) in lines.items()}
         return into, {form: line.us(values) for form, (_, line) in lines.items()}
-
-
-Call = Callable[[], object]
-
-
-def call(session: ort.InferenceSession, feed: Feed) -> Call:
-    """One run of a session."""
-    fed = dict(feed)
-    return lambda: session.run(None, fed)
 
 
 def kernel_us(

@@ -29,6 +29,7 @@ def plan_tree(found: Found) -> dict[str, Any]:
     return {
         "objective": found.objective,
         "margin": found.margin,
+        "opset": found.opset,
         "answer": "float" if trial is None else "quantized",
         "reason": found.reason or None,
         "predicted_us": {

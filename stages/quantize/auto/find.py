@@ -10,15 +10,14 @@ from tqdm import tqdm
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
-from stages.common.model import sessions
-from stages.quantize.auto import costs, options, plan
+from stages.quantize.auto import options, plan
 from stages.quantize.auto.choices import KEPT
-from stages.quantize.auto.judge import PROBE_FEEDS, Candidate, Judge, Make, judged, model_bytes
+from stages.quantize.auto.judge import PROBE_FEEDS, Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
 from stages.quantize.auto.problem import Picks
 from stages.quantize.auto.search import back_towards, fastest_that_passes
 from stages.quantize.auto.solve import Point, frontier, point
-from stages.quantize.auto.timing import Ratio, in_turn, ratio
+from stages.quantize.auto.timing import Ratio, call, in_turn, ratio
 from stages.quantize.methods import Assignment
 from stages.quantize.outcome import NodeOutcome, kept
 
@@ -68,6 +67,7 @@ class Found:
     float_us: float
     margin: float
     objective: str
+    opset: int
 
     @property
     def model(self) -> ir.Model | None:
@@ -182,10 +182,10 @@ def find(
         if not quantizing:
             reason = "no choice of any node is predicted to gain anything over float"
     passing.sort(key=lambda trial: value(trial.predicted))
-    raced = _race(model, passing[:RACERS], judge, params)
+    raced = _race(passing[:RACERS], judge)
     winner = _winner(raced, search.objective) if raced else None
     if winner is not None:
-        reason = _no_better(winner, search.objective, model_bytes(model))
+        reason = _no_better(winner, search.objective, judge.float_bytes)
     by_assignment = {trial.candidate.assignment: trial for trial in raced}
     trials = [by_assignment.get(trial.candidate.assignment, trial) for trial in state.trials]
     chosen = winner.candidate.assignment if winner is not None and not reason else problem.all_float
@@ -200,6 +200,7 @@ def find(
         problem.us(problem.all_float),
         search.margin,
         search.objective,
+        model.opset_imports.get("", 0),
     )
 
 
@@ -211,14 +212,13 @@ def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[Picks]
     return sorted(assignments, key=lambda assignment: value(point(problem, assignment)))
 
 
-def _race(model: ir.Model, trials: Sequence[Trial], judge: Judge, params: Params) -> list[Trial]:
-    """The trials with their speed-ups over the clean float model, all timed in turn."""
+def _race(trials: Sequence[Trial], judge: Judge) -> list[Trial]:
+    """The trials with their speed-ups over the float model, all timed in turn."""
     if not trials:
         return []
+    models = [trial.candidate.model for trial in trials if trial.candidate.model is not None]
     feed = next(judge.feeds())
-    threads = params.serving.threads
-    models = [model, *(trial.candidate.model for trial in trials if trial.candidate.model is not None)]
-    calls = [costs.call(sessions.open_session(each, threads, name="a candidate"), feed) for each in models]
+    calls = [call(session, feed) for session in (judge.float_session, *map(judge.session, models))]
     rounds = in_turn(calls, RACE_SECONDS * len(calls))
     return [
         Trial(trial.origin, trial.candidate, trial.predicted, ratio(rounds[:, 0], rounds[:, number]))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
@@ -25,7 +26,7 @@ from stages.quantize.outcome import NodeOutcome
 SHUFFLES = 3
 """In batches, the samples are served so many times in other company: parity judges three times as many batches."""
 
-FEW = 8
+FEW = 2
 """Search samples below which all of them calibrate."""
 
 PROBE_FEEDS = 8
@@ -68,6 +69,8 @@ class Judge:
         self._params = params
         self._data = data
         self._float = Model(sessions.open_session(source, params.serving.threads, name=name), name)
+        self.float_bytes = model_bytes(source)
+        self.float_session = self._float.session
         self.batch = feed_batch(self._float.session, data.layout, params.serving.batch_size)
         search = data.indices("search")
         self._indices = search if len(search) else data.indices("judge")
@@ -84,7 +87,7 @@ class Judge:
         Raises:
             StageError: the model does not load or run, or has other outputs.
         """
-        served = Model(sessions.open_session(model, self._params.serving.threads, name="a candidate"), "a candidate")
+        served = Model(self.session(model), "a candidate")
         parity = self._params.parity
 
         def decider(outputs: Outputs, labels: np.ndarray | None) -> Decider:
@@ -101,6 +104,10 @@ class Judge:
         for output, factor in tails.factors().items():
             tree["outputs"][output]["max_abs"] *= factor
         return evaluate_rules(at_sample_count(tree, self._judged), parity)
+
+    def session(self, model: ir.Model) -> ort.InferenceSession:
+        """A candidate, loaded as production does."""
+        return sessions.open_session(model, self._params.serving.threads, name="a candidate")
 
     def _served(self) -> np.ndarray:
         """The search samples; in batches, several times, each time in another order."""
@@ -124,28 +131,33 @@ def calibration_feeds(data: EvalData, batch: int, samples: int) -> Iterator[Feed
 
 
 class Tails:
-    """How the largest difference of each output grows with the number of samples, from those of single samples."""
+    """How the largest difference of each output grows with the number of samples, from those seen."""
 
     def __init__(self) -> None:
-        self._largest: dict[str, dict[int, float]] = {}
+        self._largest: dict[str, dict[int, np.ndarray]] = {}
 
     def watch(self, pairs: Iterable[OutputPair]) -> Iterator[OutputPair]:
-        """Pass pairs on, and keep one number per sample and output."""
+        """Pass pairs on, and keep the largest difference of each sample; of a whole feed, of each of its rows."""
         for pair in pairs:
             for name, reference in pair.reference.items():
                 candidate = pair.candidate[name]
                 if reference.dtype.kind != "f" or reference.shape != candidate.shape or not reference.size:
                     continue
                 with np.errstate(invalid="ignore", over="ignore"):
-                    moved = np.abs(reference.astype(np.float64) - candidate).reshape(len(reference), -1).max(axis=1)
+                    moved = np.abs(reference.astype(np.float64) - candidate)
+                rows = moved.shape[1] if moved.ndim > 2 else 1
                 known = self._largest.setdefault(name, {})
-                for sample, distance in zip(pair.indices.tolist(), moved.tolist(), strict=True):
-                    known[sample] = max(known.get(sample, 0.0), distance)
+                for sample, distance in zip(pair.indices.tolist(), moved.reshape(len(moved), rows, -1), strict=True):
+                    known[sample] = np.fmax(known.get(sample, 0.0), distance.max(axis=1))
             yield pair
 
     def factors(self) -> dict[str, float]:
-        """By output, `tail_factor` over its samples."""
-        return {name: tail_factor(np.array([known[s] for s in sorted(known)])) for name, known in self._largest.items()}
+        """By output, `tail_factor`."""
+        return {
+            name: tail_factor(np.concatenate([known[sample] for sample in sorted(known)]))
+            for name, known in self._largest.items()
+            if len({array.shape for array in known.values()}) == 1
+        }
 
 
 Make = Callable[[Mapping[str, str]], tuple[ir.Model, dict[str, NodeOutcome]]]

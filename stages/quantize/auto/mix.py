@@ -4,13 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from stages.common.graph import equivalence
-from stages.common.graph.cleaning import Step
-from stages.common.graph.equivalence import Reference
 from stages.quantize import methods
 from stages.quantize.auto.choices import CHOICES, KEPT
 from stages.quantize.methods import Assignment, CalibrationFeeds
-from stages.quantize.methods.static import fold_scales, pool_last
 from stages.quantize.outcome import NodeOutcome, kept
 
 
@@ -36,14 +32,3 @@ def mixed(
     outcomes = {assigned.name: kept("chosen by quantize.method auto") for assigned in nodes}
     quantized, made = methods.quantize(model, chosen, calibration)
     return quantized, outcomes | made
-
-
-def folded(model: ir.Model, expected: Reference) -> tuple[ir.Model, list[Step]]:
-    """The float model with the rewrites that static makes around any Conv, so that all choices start from one model."""
-    result = model.clone()
-    names = {node.name or "" for node in result.graph if node.op_type == "Conv"}
-    modified = [fold_scales.apply(result, names).modified, pool_last.apply(result).modified]
-    if not any(modified):
-        return model, []
-    undone = equivalence.difference(result, expected)
-    return (model if undone else result), [Step("scales of convolutions folded", undone)]

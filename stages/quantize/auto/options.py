@@ -16,7 +16,7 @@ from stages.quantize.auto.judge import model_bytes
 from stages.quantize.auto.probe import Probed, Sensitivity, probe_all
 from stages.quantize.auto.problem import Option, Problem, Weights
 from stages.quantize.auto.solve import best
-from stages.quantize.auto.timing import in_turn, quiet_us
+from stages.quantize.auto.timing import call, in_turn, quiet_us
 from stages.quantize.methods import Assignment
 
 TIE = 0.05
@@ -85,7 +85,7 @@ def measured(
     joined = junctions.priced(junctions.tensors(model.graph, names), names, price)
     problem = Problem(names, (*options, *(junctions.BETWEEN for _ in between)), joined)
     session = sessions.open_session(model, threads, name="the clean float model")
-    whole_us = float(quiet_us(in_turn([costs.call(session, feeds[0])], WHOLE_SECONDS))[0])
+    whole_us = float(quiet_us(in_turn([call(session, feeds[0])], WHOLE_SECONDS))[0])
     rest = whole_us - problem.us(_blocked(problem))
     problem = Problem(
         names, problem.options, joined, rest, max(0, model_bytes(model) - problem.size(problem.all_float))

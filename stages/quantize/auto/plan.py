@@ -83,17 +83,40 @@ def _why_float(problem: Problem, assignment: Picks, node: int, refused: Mapping[
     return f"{option.choice} would take {option.us:.3g} us in its kernel instead of {kept.us:.3g}"
 
 
-def read(path: Path, nodes: Sequence[WeightedNode]) -> dict[str, str]:
-    """The choice of each node by name, as a plan has it.
+@dataclass(frozen=True)
+class Plan:
+    """What a plan.json says: the opset to work in, and the choice of each node by name."""
+
+    opset: int
+    choices: Mapping[str, str]
+    place: str
+
+    def check(self, nodes: Sequence[WeightedNode]) -> None:
+        """Hold the plan against the model that it is to be replayed on.
+
+        Raises:
+            StageError: it is for another model.
+        """
+        names = {node.name for node in nodes}
+        if strangers := sorted(set(self.choices) - names):
+            raise StageError(
+                f"{self.place} has a choice for {strangers[0]!r}, which is not a node with a weight of this model: it "
+                "was made for another one. Run quantize.method auto again."
+            )
+
+
+def read(path: Path) -> Plan:
+    """Read what method auto wrote.
 
     Raises:
-        StageError: the file is missing, is not a plan, or is for another model.
+        StageError: the file is missing, or is not a plan.
     """
     tree = read_json(path, "quantize with quantize.method auto")
     place = path.as_posix()
     try:
+        opset = int(tree["opset"])
         choices = {str(name): str(decision["choice"]) for name, decision in tree["nodes"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StageError(
             f"{place} is not a plan: it lacks {error}. Give a plan.json of quantize.method auto as quantize.plan."
         ) from error
@@ -101,10 +124,4 @@ def read(path: Path, nodes: Sequence[WeightedNode]) -> dict[str, str]:
         if choice not in (KEPT, *CHOICES):
             known = ", ".join((KEPT, *CHOICES))
             raise StageError(f"{place}: the choice of {name!r} is {choice!r}; allowed: {known}.")
-    names = {node.name for node in nodes}
-    if strangers := sorted(set(choices) - names):
-        raise StageError(
-            f"{place} has a choice for {strangers[0]!r}, which is not a node with a weight of this model: it was made "
-            "for another one. Run quantize.method auto again."
-        )
-    return choices
+    return Plan(opset, choices, place)

@@ -1,17 +1,17 @@
 """The best assignment for given weights, and the frontier between fast and exact. Pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 
-from stages.quantize.auto.problem import Option, Picks, Problem, Weights
+from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights
 
 EXHAUSTIVE = 4096
 """Nodes that share borders are decided by trying all assignments, up to so many."""
 
-STEPS = 48
+STEPS = 32
 """Weights of noise that the frontier is traced with."""
 
 
@@ -30,8 +30,13 @@ def point(problem: Problem, assignment: Picks) -> Point:
     return Point(assignment, problem.us(assignment), problem.noise(assignment), problem.size(assignment))
 
 
-def best(problem: Problem, weights: Weights) -> Picks:
+def best(problem: Problem, weights: Weights, near: Picks | None = None) -> Picks:
     """The assignment with the least weighted sum of time, size and noise.
+
+    Args:
+        problem: to be solved.
+        weights: of the sum.
+        near: the best assignment for weights nearby, from which alone a descent starts then.
 
     Nodes without a common border do not depend on each other, so each group that has one is decided by itself: by
     trying everything where that is little, else by descent from several starts. The descent moves single nodes, all
@@ -45,7 +50,7 @@ def best(problem: Problem, weights: Weights) -> Picks:
         if combinations <= EXHAUSTIVE:
             decided = _exhaustive(problem, group, weights)
         else:
-            decided = _descent(problem, group, weights)
+            decided = _descent(problem, group, weights, near)
         for node, number in zip(group, decided, strict=True):
             assignment[node] = number
     return tuple(assignment)
@@ -66,7 +71,8 @@ def frontier(problem: Problem, weights: Weights) -> list[Point]:
     scale = _span(problem, weights)
     if noises and scale > 0:
         low, high = scale * 1e-4 / max(noises), scale * 1e1 / min(noises)
-        assignments += [best(problem, replace(weights, noise=float(w))) for w in np.geomspace(low, high, STEPS)]
+        for weight in np.geomspace(low, high, STEPS):
+            assignments.append(best(problem, replace(weights, noise=float(weight)), near=assignments[-1]))
     points: list[Point] = []
     for assignment in dict.fromkeys([*assignments, problem.all_float]):
         candidate = point(problem, assignment)
@@ -145,10 +151,11 @@ def _exhaustive(problem: Problem, nodes: Sequence[int], weights: Weights) -> Seq
     return min(product(*(range(len(problem.options[node])) for node in nodes)), key=group.value)
 
 
-def _descent(problem: Problem, nodes: Sequence[int], weights: Weights) -> Sequence[int]:
+def _descent(problem: Problem, nodes: Sequence[int], weights: Weights, near: Picks | None) -> Sequence[int]:
     group = _Group(problem, nodes, weights)
     blocks = list(_blocks(group))
-    reached = [_descend(group, list(start), blocks) for start in _starts(group)]
+    starts = _starts(group) if near is None else iter([[near[node] for node in nodes]])
+    reached = [_descend(group, start, blocks) for start in starts]
     return min(reached, key=group.value)
 
 
@@ -181,17 +188,18 @@ def _blocks(group: _Group) -> Iterator[list[tuple[int, int]]]:
     count = len(options)
     for place, node in enumerate(options):
         yield from ([(place, number)] for number in range(len(node)))
-    sets: list[Iterable[int]] = []
+    sets: list[Sequence[int]] = []
     for junction in group.junctions:
         tensor = group.problem.junctions[junction]
         sets.append(sorted({group.place[node] for node in (*tensor.givers, *tensor.takers)}))
-    sets += [range(first, first + length) for length in (2, 3, 4, 6, 8, 12, 16, 24) for first in range(count - length)]
-    sets += [range(cut) for cut in range(1, count + 1)] + [range(cut, count) for cut in range(count)]
+    resident = sorted({option.choice for node in options for option in node if option.gives != FLOAT} | {FLOAT})
+    if len(resident) > 1:  # the others have borders of their own wherever they are
+        sets += [range(first, first + run) for run in (2, 3, 4, 6, 8, 12, 16) for first in range(count - run + 1)]
+        sets += [range(cut) for cut in range(1, count + 1)] + [range(cut, count) for cut in range(1, count)]
     choices = sorted({option.choice for node in options for option in node})
     for places in sets:
-        for choice in choices:
-            moves = [(place, _number(options[place], choice)) for place in places]
-            yield moves
+        wanted = choices if len(places) == 2 else resident
+        yield from ([(place, _number(options[place], choice)) for place in places] for choice in wanted)
 
 
 def _number(options: Sequence[Option], choice: str) -> int:

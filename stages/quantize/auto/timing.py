@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnxruntime as ort
+
+from stages.common.model.sessions import Feed
 
 BURST_NS = 300_000
 """Time of the calls that one session gets in a row, at least; the first call, which finds cold caches, not counted."""
@@ -28,7 +31,16 @@ class Ratio:
     high: float
 
 
-def in_turn(calls: Sequence[Callable[[], object]], seconds: float, seed: int = 0) -> np.ndarray:
+Call = Callable[[], object]
+
+
+def call(session: ort.InferenceSession, feed: Feed) -> Call:
+    """One run of a session."""
+    fed = dict(feed)
+    return lambda: session.run(None, fed)
+
+
+def in_turn(calls: Sequence[Call], seconds: float, seed: int = 0) -> np.ndarray:
     """Call each in bursts, in turn, the order drawn anew each round.
 
     Args:
@@ -39,24 +51,24 @@ def in_turn(calls: Sequence[Callable[[], object]], seconds: float, seed: int = 0
     Returns:
         Microseconds of one call, float64 [rounds, calls].
     """
-    lengths = [_burst(call) for call in calls]
+    lengths = [_burst(each) for each in calls]
     order = np.random.default_rng(seed)
     end = time.monotonic() + seconds
     rounds: list[np.ndarray] = []
     while len(rounds) < FEWEST_ROUNDS or time.monotonic() < end:
         times = np.empty(len(calls))
         for number in order.permutation(len(calls)):
-            call = calls[number]
-            call()
+            timed = calls[number]
+            timed()
             started = time.perf_counter_ns()
             for _ in range(lengths[number]):
-                call()
+                timed()
             times[number] = (time.perf_counter_ns() - started) / lengths[number] / 1e3
         rounds.append(times)
     return np.array(rounds)
 
 
-def one_by_one(calls: Sequence[Callable[[], object]], seconds: float) -> np.ndarray:
+def one_by_one(calls: Sequence[Call], seconds: float) -> np.ndarray:
     """Time single calls in a fixed order, each round once: each finds the caches as the others leave them.
 
     Args:
@@ -66,24 +78,24 @@ def one_by_one(calls: Sequence[Callable[[], object]], seconds: float) -> np.ndar
     Returns:
         Microseconds of one call, float64 [rounds, calls].
     """
-    for call in calls:
-        call()
+    for timed in calls:
+        timed()
     end = time.monotonic() + seconds
     rounds: list[list[int]] = []
     while len(rounds) < FEWEST_ROUNDS or time.monotonic() < end:
         times = []
-        for call in calls:
+        for timed in calls:
             started = time.perf_counter_ns()
-            call()
+            timed()
             times.append(time.perf_counter_ns() - started)
         rounds.append(times)
     return np.array(rounds) / 1e3
 
 
-def _burst(call: Callable[[], object]) -> int:
-    call()
+def _burst(timed: Call) -> int:
+    timed()
     started = time.perf_counter_ns()
-    call()
+    timed()
     once = max(1, time.perf_counter_ns() - started)
     return max(1, math.ceil(BURST_NS / once))
 
