@@ -77,7 +77,7 @@ def draw_feed(data: EvalData, samples: int, seed: int, folder: Path) -> StoredFe
     judge = data.indices("judge")
     if not len(judge):
         raise StageError("artifacts/eval has no samples to judge on. Give export more evaluation data.")
-    drawn = np.resize(np.random.default_rng(seed).permutation(judge), samples)
+    drawn = feeding.fill(np.random.default_rng(seed).permutation(judge)[:samples], samples)
     batch = next(data.batches(drawn, samples))
     return store(folder / f"batch_{samples}.npz", batch.feed, samples)
 

@@ -12,6 +12,7 @@ def headlines(result: ExportResult) -> dict[str, Any]:
     return {
         "drift": {"max_abs": files.rounded(drift.max_abs), "flips": drift.flips},
         "eval": {"samples": result.samples},
+        "clean": {"steps": sum(not step.undone for step in result.steps)},
     }
 
 
@@ -25,6 +26,7 @@ def details(result: ExportResult) -> dict[str, Any]:
             "judge": result.judge,
             "labels": result.has_labels,
         },
+        "clean": [{"step": step.name, "undone": step.undone or None} for step in result.steps],
         "drift": {name: files.rounded(max_abs) for name, max_abs in result.drift.outputs.items()},
         "notes": list(result.notes),
         "null_reasons": {f"drift.{key}": reason for key, reason in result.drift.null_reasons.items()},

@@ -46,7 +46,7 @@ def answers(
         feed = data.read(feeding.fill(call.indices, batch)) if fixed and len(call.indices) < batch else call.feed
         values = outputs.as_arrays(names, sessions.run(session, feed, name=origin))
         if problem := _not_finite(values, call.indices):
-            raise StageError(f"{origin}: {problem} in fp32. {_cause(model)}")
+            raise StageError(f"{origin}: {problem} in fp32. {_cause(model, feed)}")
         if call.indices[0] == 0:
             again = outputs.as_arrays(names, sessions.run(session, feed, name=origin))
             _check_repeatable(values, again, origin)
@@ -91,8 +91,11 @@ def _not_finite(values: Mapping[str, np.ndarray], indices: np.ndarray) -> str:
     return ""
 
 
-def _cause(model: ir.Model) -> str:
+def _cause(model: ir.Model, feed: Mapping[str, np.ndarray]) -> str:
     """What may have caused a NaN, and what to do."""
+    for name, array in feed.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            return f"The evaluation data has NaN in '{name}': impute it as for the training, or remove that sample."
     for tensor in model_file.tensors(model):
         if tensor.dtype not in FLOATS:
             continue

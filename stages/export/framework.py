@@ -1,14 +1,22 @@
 """What a framework offers export: which models are its own, and how they become ONNX."""
 
-from collections.abc import Mapping, Sequence
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
+from stages.common.base.errors import StageError
 from stages.common.base.params import Export
+from stages.common.model import ir_conversion
 from stages.export.drift import SourceAnswers
+
+DEFAULT_OPSET = 17
 
 
 @dataclass(frozen=True)
@@ -29,20 +37,117 @@ class Converted:
 
 
 class Framework(Protocol):
-    """What a module of this package offers."""
+    """What a module of `stages.export.sources` offers."""
 
     NAME: str
     """What to call the framework."""
 
+    SUFFIXES: tuple[str, ...]
+    """Of the model files that `load` reads."""
+
     def knows(self, model: Any) -> bool:
         """Whether `model` is one of this framework's."""
+
+    def load(self, path: Path) -> Any:
+        """Read a model file.
+
+        Raises:
+            StageError: the file is damaged, or not a model of this framework.
+        """
 
     def input_names(self, model: Any) -> Sequence[str]:
         """The names of the inputs that evaluation data must hold; empty where the model does not name them."""
 
     def convert(self, model: Any, inputs: Any, params: Export) -> Converted:
-        """Convert the model and its evaluation inputs.
+        """Convert the model and its evaluation inputs: a mapping of arrays by name, an array, or a data frame.
 
         Raises:
             StageError: the converter does not take this model, or the inputs are of a kind the model does not take.
         """
+
+
+def belongs_to(model: Any, package: str) -> bool:
+    """Whether the class of `model`, or one that it inherits from, is defined in `package`, which is not imported."""
+    return any(kind.__module__.partition(".")[0] == package for kind in type(model).__mro__)
+
+
+def required(module: str, purpose: str, packages: str) -> ModuleType:
+    """Import a module that only some sources need.
+
+    Args:
+        module: to import.
+        purpose: what needs it: the subject of the sentence.
+        packages: to install, as pip takes them.
+
+    Raises:
+        StageError: a package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise StageError(
+            f"{purpose} needs the package {error.name}, which is not installed. Install it: pip install {packages}"
+        ) from error
+
+
+def only_array(inputs: Any, framework: str) -> Any:
+    """Evaluation inputs without a name: the only array of a mapping; anything else as it is.
+
+    Raises:
+        StageError: a mapping of several arrays, for a model that takes one.
+    """
+    if not isinstance(inputs, Mapping):
+        return inputs
+    if len(inputs) > 1:
+        raise StageError(
+            f"The evaluation data holds the arrays {', '.join(map(repr, map(str, inputs)))}, and a {framework} model "
+            "takes one array [samples, features] or a table. Save one, and the labels under the name of export.labels."
+        )
+    return next(iter(inputs.values()))
+
+
+def first_line(error: Exception) -> str:
+    """An error of a converter in one line: its class and the beginning of its message."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0].rstrip('.,')[:300]}"
+
+
+def read_by(loader: Callable[[], Any], path: Path, framework: str) -> Any:
+    """Call a framework's own reader of model files.
+
+    Raises:
+        StageError: it fails, with whatever it raises.
+    """
+    try:
+        return loader()
+    except Exception as error:  # readers raise anything
+        raise StageError(
+            f"{path.as_posix()} is not a model that {framework} can read ({first_line(error)}). Save the model again."
+        ) from error
+
+
+def as_model(model: onnx.ModelProto, opset: int = DEFAULT_OPSET) -> ir.Model:
+    """What a converter made, with each domain imported once, in order, the default domain among them.
+
+    skl2onnx imports domains in the order of a set's hashes, and some of them twice; onnxmltools leaves out the default.
+    """
+    versions = {"": opset} if not any(entry.domain == "" for entry in model.opset_import) else {}
+    for entry in model.opset_import:
+        versions[entry.domain] = max(entry.version, versions.get(entry.domain, 0))
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(domain, versions[domain]) for domain in sorted(versions))
+    return ir_conversion.from_proto(model)
+
+
+def rounding_note(given: np.ndarray, cast: np.ndarray, name: str) -> list[str]:
+    """A sentence on what the cast of floats to float32 changed; none where every value is kept."""
+    if given.dtype.kind != "f" or given.dtype.itemsize <= 4:
+        return []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.abs(cast.astype(np.float64) - given) / np.abs(given)
+    largest = float(np.nanmax(np.where(np.isfinite(relative), relative, 0), initial=0))
+    if largest == 0:
+        return []
+    return [
+        f"{name} is float64 and was rounded to float32, by up to {largest:.1g} of a value: the export takes float32."
+    ]

@@ -1,10 +1,12 @@
 """What export prints: what it made, its notes, and the drift in a sentence."""
 
 import textwrap
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
 from stages.common.base import paths
+from stages.common.graph.cleaning import Step
 from stages.export.drift import Drift
 from stages.export.stage import ExportResult
 
@@ -20,7 +22,16 @@ def render(result: ExportResult) -> str:
         ("evaluation", f"{result.samples} samples {labels}: {result.search} to search, {result.judge} to judge"),
     ]
     notes = [textwrap.fill(f"Note: {note}", WIDTH) for note in result.notes]
+    if result.steps:
+        notes.append(textwrap.fill(_cleaning(result.steps), WIDTH))
     return "\n\n".join([tabulate(rows, tablefmt="plain"), *notes, textwrap.fill(conclusion(result.drift), WIDTH)])
+
+
+def _cleaning(steps: Sequence[Step]) -> str:
+    """What was cleaned and what was undone, in a sentence."""
+    done = ", ".join(step.name for step in steps if not step.undone) or "nothing"
+    undone = "".join(f"; undone: {step.name} ({step.undone.rstrip('.')})" for step in steps if step.undone)
+    return f"Cleaned, with the same answers: {done}{undone}."
 
 
 def conclusion(drift: Drift) -> str:

@@ -14,6 +14,7 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Export
 from stages.export import callables, eval_files, sources
 from stages.export.drift import SourceAnswers
+from stages.export.framework import Framework
 
 MODELS = Path("models")
 """The folder that dvc.yaml declares as a dependency of export: what changes elsewhere, DVC does not see."""
@@ -56,18 +57,21 @@ def opened(params: Export) -> Iterator[Exported]:
                 "itself. Set export.eval_data to null."
             )
         built = callables.build(params.source, params.seed)
-        yield _exported(built.model, built.inputs, built.labels, f"the model of {params.source}", params)
+        model = built.model
+        if isinstance(model, str | Path):
+            model = sources.load(_model_path(str(model)), allow_pickle=params.allow_pickle)
+        yield _exported(model, built.inputs, built.labels, f"the model of {params.source}", params)
         return
     path = _model_path(params.source)
-    framework, model = sources.load(path)
-    names = framework.input_names(model)
+    model = sources.load(path, allow_pickle=params.allow_pickle)
+    names = _framework(model, params).input_names(model)
     if params.eval_data is None:
         raise StageError(
             f"export.source is the file {path.as_posix()}, and export.eval_data is null: without real inputs nothing "
-            "can be proved. Name an .npz or a folder of .npy files"
-            f"{' with arrays for ' + ', '.join(names) if names else ''}."
+            "can be proved. Name an .npz, a folder of .npy files or a .csv"
+            f"{' with ' + ', '.join(names) if names else ''}."
         )
-    with eval_files.opened(Path(params.eval_data), names, paths.ARTIFACTS) as (inputs, labels):
+    with eval_files.opened(Path(params.eval_data), names, params.labels, paths.ARTIFACTS) as (inputs, labels):
         yield _exported(model, inputs, labels, path.as_posix(), params)
 
 
@@ -84,13 +88,18 @@ def untracked(params: Export) -> list[str]:
     ]
 
 
-def _exported(model: Any, inputs: Any, labels: np.ndarray | None, origin: str, params: Export) -> Exported:
+def _framework(model: Any, params: Export) -> Framework:
     framework = sources.framework_of(model)
     if framework is None:
         raise StageError(
-            f"export.source {params.source} returned a model of type {type(model).__name__}, which no converter knows. "
-            f"Return a fitted scikit-learn estimator, or export it yourself and return an onnx.ModelProto."
+            f"export.source {params.source} is a {type(model).__name__}, which no converter knows. "
+            f"Use a model of {sources.KNOWN}, or export it yourself and return an onnx.ModelProto."
         )
+    return framework
+
+
+def _exported(model: Any, inputs: Any, labels: np.ndarray | None, origin: str, params: Export) -> Exported:
+    framework = _framework(model, params)
     converted = framework.convert(model, inputs, params)
     return Exported(
         converted.model, converted.inputs, labels, origin, framework.NAME, converted.answers, converted.notes

@@ -1,12 +1,14 @@
-"""The stage: build or read the model, run it on its evaluation data, publish both."""
+"""The stage: build or read the model, clean it, run it on its evaluation data, publish both."""
 
 from dataclasses import dataclass
 
 from stages.common.base import files, paths
 from stages.common.base.params import Export
 from stages.common.data import evaldata, feeding
+from stages.common.graph.cleaning import Step
 from stages.common.model import model_file, sessions
 from stages.export import checks, fp32, source
+from stages.export.clean import clean_model
 from stages.export.drift import Drift, measure_drift
 
 
@@ -18,6 +20,7 @@ class ExportResult:
         framework: that the model came from.
         opsets: version by domain.
         size_mb: of the fp32 model on disk, in MB (1e6 bytes).
+        steps: what was cleaned, and what was undone.
         drift: between the source and its export, on the judge samples.
         samples: of the evaluation data; so many of them to search, so many to judge.
         layout: what axis 0 of the evaluation data counts.
@@ -28,6 +31,7 @@ class ExportResult:
     framework: str
     opsets: dict[str, int]
     size_mb: float
+    steps: tuple[Step, ...]
     drift: Drift
     samples: int
     search: int
@@ -43,26 +47,29 @@ def run(params: Export) -> ExportResult:
     Raises:
         StageError: the source cannot be built or read, does not run in fp32, or does not fit its evaluation data.
     """
-    with (
-        source.opened(params) as exported,
-        model_file.staged(exported.model, paths.FP32_MODEL) as model,
-        files.replacing(paths.EVAL) as folder,
-    ):
+    with source.opened(params) as exported, files.replacing(paths.EVAL) as folder:
         checks.check_counts(exported.inputs, exported.labels)
         evaldata.write(folder, exported.inputs, exported.labels, params.eval_layout, params.seed)
         data = evaldata.EvalData(folder)
-        session = sessions.open_session(model, name=exported.origin)
+        session = sessions.open_session(exported.model, name=exported.origin)
         feeding.check_fit(session, data.inputs, data.layout)
         checks.check_samples(session, data)
         checks.check_outputs(session, exported.origin)
-        answers = fp32.answers(session, exported.model, data, exported.origin)
-        judge = data.indices("judge")
-        drift = measure_drift(answers, exported.source_answers, judge, data.labels)
+        model, steps = exported.model, list[Step]()
+        if params.clean:
+            model, steps = clean_model(model, session, data, exported.origin)
+        del session  # two sessions of a large model would not fit into memory
+        with model_file.staged(model, paths.FP32_MODEL) as written:
+            session = sessions.open_session(written, name=exported.origin)
+            answers = fp32.answers(session, model, data, exported.origin)
+            judge = data.indices("judge")
+            drift = measure_drift(answers, exported.source_answers, judge, data.labels)
         search = len(data.indices("search"))
     return ExportResult(
         framework=exported.framework,
-        opsets={domain or "ai.onnx": version for domain, version in exported.model.opset_imports.items()},
+        opsets={domain or "ai.onnx": version for domain, version in model.opset_imports.items()},
         size_mb=model_file.size_mb(paths.FP32_MODEL),
+        steps=tuple(steps),
         drift=drift,
         samples=data.samples,
         search=search,

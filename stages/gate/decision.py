@@ -41,9 +41,9 @@ def decide(figures: Figures, rules: Sequence[Rule]) -> Deployment:
         case "equivalent":
             start = f"Parity passed, and INT8 is as fast as fp32: {speed}."
         case "slower":
-            start = f"Parity passed; INT8 is slower, which gate.min_speedup allows: {speed}."
+            start = f"Parity passed; INT8 is slower, which the rules of the gate allow: {speed}."
         case _:
-            start = f"Parity passed; whether INT8 is faster is not known, and gate.min_speedup is off: {speed}."
+            start = f"Parity passed; whether INT8 is faster is not known, and no rule asks: {speed}."
     if smaller:
         return Deployment("int8", f"{start} Its file is {1 / figures.size_ratio:.2g} times smaller.")
     if figures.speedup.verdict == "faster":

@@ -1,8 +1,9 @@
 """Judge whether the INT8 model still gives the answers of fp32, on the judge samples, in the serving batch.
 
-Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/
+Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/,
+        metrics/details/nodes.csv
 Writes  metrics/parity.json; in metrics/details/: parity.json, parity_errors.csv, parity_scatter.csv, parity_worst.csv
-Params  parity, serving
+Params  parity, serving; quantize, which the advice starts from
 
 A miss is `passed: false` with exit code 0: the gate decides. With --abs-tol, --mean-tol or --max-nrmse the figures of
 the last run are judged by other tolerances, for every output that they apply to: the outcome is printed at once,

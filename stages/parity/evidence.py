@@ -1,7 +1,7 @@
 """The evidence as CSV files: the histogram of errors, sampled pairs of values, and the samples that moved most."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stages.common.base import paths
@@ -14,10 +14,18 @@ PLOTTED_OUTPUTS = 6
 PLOTTED_PAIRS = 500
 
 
-def write(comparison: Comparison, outputs: Outputs) -> None:
-    """Write `metrics/details/parity_errors.csv`, `parity_scatter.csv` and `parity_worst.csv`."""
+def write(comparison: Comparison, abs_tols: Mapping[str, Any], outputs: Outputs) -> None:
+    """Write `metrics/details/parity_errors.csv`, `parity_scatter.csv` and `parity_worst.csv`.
+
+    Args:
+        comparison: of both models.
+        abs_tols: the largest absolute difference allowed, by output; outputs judged otherwise are missing.
+        outputs: takes the files.
+    """
     plotted = comparison.floats[:PLOTTED_OUTPUTS]
-    outputs.csv(paths.PARITY_ERRORS, ("output", "low", "high", "values", "share"), _histogram(plotted))
+    outputs.csv(
+        paths.PARITY_ERRORS, ("output", "low", "high", "values", "share", "abs_tol"), _histogram(plotted, abs_tols)
+    )
     outputs.csv(paths.PARITY_SCATTER, ("output", "sample", "fp32", "int8"), _pairs(plotted))
     header = ("sample", "output", "position", "fp32", "int8", "abs_error", "share_of_range")
     outputs.csv(paths.PARITY_WORST, header, _worst(comparison))
@@ -40,10 +48,11 @@ def worst(comparison: Comparison) -> list[tuple[float, OutputComparison, WorstSa
     ]
 
 
-def _histogram(outputs: list[OutputComparison]) -> Iterator[tuple[Any, ...]]:
+def _histogram(outputs: list[OutputComparison], abs_tols: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     for output in outputs:
         for low, high, count in output.absolute.sketch.histogram(BINS_PER_DECADE):
-            yield output.name, rounded(low), rounded(high), count, rounded(count / output.absolute.count)
+            share = rounded(count / output.absolute.count)
+            yield output.name, rounded(low), rounded(high), count, share, abs_tols.get(output.name)
 
 
 def _pairs(outputs: list[OutputComparison]) -> Iterator[tuple[Any, ...]]:

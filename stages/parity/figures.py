@@ -14,6 +14,7 @@ from stages.parity import evidence
 from stages.parity.batch_effect import BatchEffect, Movement
 from stages.parity.judge import ParityResult
 from stages.parity.measure import Measurement
+from stages.parity.padding import PaddingEffect
 
 WORST = 5
 
@@ -24,7 +25,8 @@ def write(result: ParityResult) -> None:
     """Put the evidence, the details and the headlines in place, together."""
     assert result.comparison is not None
     with together() as outputs:
-        evidence.write(result.comparison, outputs)
+        abs_tols = {rule.output: rule.limit for rule in result.rules if rule.name == "abs_tol"}
+        evidence.write(result.comparison, abs_tols, outputs)
         outputs.json(paths.PARITY_DETAILS, details(result))
         outputs.json(paths.PARITY, headlines(result))
 
@@ -73,7 +75,9 @@ def details(result: ParityResult) -> Tree:
         "judged": {**result.figures["judged"], "needed": result.needed, "vacuous": result.vacuous},
         "rules": [rule.as_json() for rule in result.rules],
         "outliers": result.outliers,
-        "advice": result.advice,
+        "advice": [advice.as_json() for advice in result.advice],
+        "tried": result.tried,
+        "tolerance": result.tolerance and result.tolerance.as_json(),
         "notes": result.notes,
         "null_reasons": {**result.figures["null_reasons"], **nulls},
     }
@@ -89,7 +93,7 @@ def measured(measurement: Measurement, threshold: float | None) -> Tree:
     setting, comparison = measurement.setting, measurement.comparison
     tree = compared(comparison)
     reasons: dict[str, str] = tree["null_reasons"]
-    tree["batch_effect"] = _batch_effect(measurement.effect)
+    tree["batch_effect"] = {**_batch_effect(measurement.effect), "padding": _padding(measurement.padding)}
     if tree["batch_effect"]["max_abs"] is None:
         reason = measurement.effect.reason or "no float output counts samples along axis 0"
         reasons |= {f"batch_effect.{key}": reason for key, value in tree["batch_effect"].items() if value is None}
@@ -120,6 +124,17 @@ def measured(measurement: Measurement, threshold: float | None) -> Tree:
     return tree
 
 
+def _padding(effect: PaddingEffect) -> Tree:
+    return {
+        "mask": effect.mask,
+        "length": effect.length,
+        "padded": effect.padded,
+        "fp32_max_abs": number(effect.fp32),
+        "int8_max_abs": number(effect.int8),
+        "reason": effect.reason,
+    }
+
+
 def _batch_effect(effect: BatchEffect) -> Tree:
     def largest(*movements: Movement) -> float | None:
         return number(max((value for movement in movements for value in movement.values()), default=None))
@@ -131,6 +146,7 @@ def _batch_effect(effect: BatchEffect) -> Tree:
         "large_error_max_abs": largest(effect.large_error),
         "large_batch": effect.large_batch,
         "samples": effect.samples,
+        "reason": effect.reason,
         "outputs": {
             name: {
                 "serving": number(effect.serving.get(name)),

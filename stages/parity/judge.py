@@ -8,6 +8,7 @@ from stages.common.base.params import Parity
 from stages.common.compare import Comparison
 from stages.common.judging.rules import evaluate_rules, samples_needed
 from stages.common.rule import Rule
+from stages.parity.advice import Advice
 from stages.parity.notes import notes, vacuous_outputs
 
 
@@ -21,7 +22,9 @@ class ParityResult:
         vacuous: the outputs about which the rules prove nothing.
         needed: samples that the rules need, by rule.
         notes: sentences about what the verdict means.
-        advice: commands that were tried and what each did, best first; after a miss only.
+        advice: commands that were tried and make it pass, with what each was seen to do, best first.
+        tried: a sentence on the trials where none of them is worth advising.
+        tolerance: the command that would accept the model as it is, where that can be right.
         outliers: input features far outside the rest; after a miss only.
         comparison: what the evidence is written from; None in a trial over files.
     """
@@ -31,7 +34,9 @@ class ParityResult:
     vacuous: list[str]
     needed: dict[str, int]
     notes: list[str]
-    advice: list[dict[str, str]] = field(default_factory=list)
+    advice: list[Advice] = field(default_factory=list)
+    tried: str = ""
+    tolerance: Advice | None = None
     outliers: list[dict[str, Any]] = field(default_factory=list)
     comparison: Comparison | None = None
 

@@ -13,6 +13,7 @@ from stages.common.compare import Comparison, MismatchError, OutputPair, compare
 from stages.common.decisions import Decider, Outputs, choose
 from stages.common.judging.serve import calls, paired
 from stages.parity.batch_effect import BatchEffect, measure_batch_effect
+from stages.parity.padding import PaddingEffect, measure_padding
 from stages.parity.setting import Setting
 
 MEDIAN_SAMPLES = 256
@@ -28,6 +29,7 @@ class Measurement:
         setting: what was judged, and how it was served.
         comparison: INT8 against fp32, over all judged samples.
         effect: how far INT8 moves with the batch.
+        padding: how far it moves with padding.
         median: a model that always answers fp32's median against fp32, over up to `MEDIAN_SAMPLES` samples; None
             where the outputs' shapes vary.
     """
@@ -35,6 +37,7 @@ class Measurement:
     setting: Setting
     comparison: Comparison
     effect: BatchEffect
+    padding: PaddingEffect
     median: Comparison | None
 
 
@@ -43,6 +46,7 @@ def measure(setting: Setting, params: Parity) -> Measurement:
 
     Raises:
         StageError: a model does not run, gives nothing finite in fp32, or the two have different outputs.
+        ParamsError: `parity.padding` names an input that the model does not have.
     """
 
     def decider(outputs: Outputs, labels: np.ndarray | None) -> Decider:
@@ -61,8 +65,13 @@ def measure(setting: Setting, params: Parity) -> Measurement:
                 f"The output '{output.name}' of {setting.fp32.name} is NaN or infinite for every sample. "
                 "Fix the model or the evaluation data, and run export again."
             )
-    effect = measure_batch_effect(setting)
-    return Measurement(setting, comparison, effect, _median_comparison(kept, setting, comparison.decider))
+    return Measurement(
+        setting,
+        comparison,
+        measure_batch_effect(setting),
+        measure_padding(setting, params.padding),
+        _median_comparison(kept, setting, comparison.decider),
+    )
 
 
 @dataclass

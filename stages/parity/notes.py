@@ -27,6 +27,7 @@ def notes(details: Tree, params: Parity) -> list[str]:
         *_too_few(details, params),
         *_serving(details),
         *_batch(details, params),
+        *_padding(details, params),
         *_decisions(details, params),
         *_changed_values(details),
     ]
@@ -108,6 +109,22 @@ def _batch(details: Tree, params: Parity) -> Iterator[str]:
                 f"In batches of {effect['large_batch']} '{name}' of the same samples moves by up to {large:.2g} and is "
                 f"{error:.2g} from fp32: this verdict holds for batches of {judged['batch']} only."
             )
+
+
+def _padding(details: Tree, params: Parity) -> Iterator[str]:
+    padding = details["batch_effect"]["padding"]
+    if padding["int8_max_abs"] is not None:
+        yield (
+            f"Padded from {padding['length']} to {padding['padded']} positions ({padding['mask']}), the same samples "
+            f"move by up to {padding['int8_max_abs']:.2g} in INT8 and by {padding['fp32_max_abs']:.2g} in fp32."
+        )
+    elif params.padding is not None:
+        yield f"Padding by {params.padding} was not tried: {padding['reason']}."
+
+
+def batch_effect_is_noted(details: Tree, params: Parity) -> bool:
+    """Whether the answers move with the batch beyond what an output may differ by."""
+    return any(True for _ in _batch(details, params))
 
 
 def _movement_limit(output: Tree, tolerance: OutputTolerance) -> float | None:

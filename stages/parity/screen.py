@@ -14,6 +14,7 @@ WIDTH = 160
 NAME = 40
 MANY = 8
 NOTES = 4
+MARKS = {Outcome.PASSED: "ok", Outcome.FAILED: "MISS", Outcome.NOT_APPLICABLE: "n/a", Outcome.OFF: "off"}
 
 Tree = Mapping[str, Any]
 
@@ -24,6 +25,7 @@ def render(result: ParityResult) -> str:
     if not result.passed:
         parts += _cause(result)
     parts.append("\n".join(_wrapped(f"Note: {note}") for note in result.notes[:NOTES]))
+    parts += _advice(result)
     return "\n\n".join(part for part in [*parts, _conclusion(result)] if part)
 
 
@@ -87,7 +89,7 @@ def _rules(rules: Sequence[Rule]) -> str:
             _number(rule.limit),
             _number(rule.margin),
             "" if rule.sample is None else str(rule.sample),
-            "ok" if rule.outcome is Outcome.PASSED else "MISS",
+            MARKS[rule.outcome],
         )
         for rule in shown
     ]
@@ -113,11 +115,19 @@ def _cause(result: ParityResult) -> Iterator[str]:
         far = [(_name(row["input"]), str(row["position"]), str(row["sample"]), *_far(row)) for row in result.outliers]
         header = ("input", "feature", "sample", "value", "median", "robust z")
         yield "Input features far outside the rest, in these samples or in their batches:\n" + _table(far, header)
+
+
+def _advice(result: ParityResult) -> Iterator[str]:
     if result.advice:
         yield "Try:\n" + "\n".join(
-            f"{number}. {advice['command']}\n   {advice['effect']}"
+            f"{number}. {advice.command}\n{_wrapped(advice.effect, '   ')}"
             for number, advice in enumerate(result.advice, start=1)
         )
+        return
+    if result.tried:
+        yield _wrapped(result.tried)
+    if result.tolerance is not None:
+        yield f"Or, {result.tolerance.effect}:\n   {result.tolerance.command}"
 
 
 def _far(row: Tree) -> tuple[str, str, str]:
@@ -137,8 +147,10 @@ def _conclusion(result: ParityResult) -> str:
     return _wrapped(f"Parity is missed on {where}: {', '.join(missed[:3])}{more}.")
 
 
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+def _wrapped(text: str, indent: str = "") -> str:
+    return textwrap.fill(
+        text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:

@@ -11,19 +11,20 @@ from stages.common.base.errors import StageError
 from stages.common.base.files import read_json, rounded
 from stages.common.base.params import Params, Parity
 from stages.parity import figures
-from stages.parity.advice import wider_tolerance
+from stages.parity.advise import advise
 from stages.parity.evidence import worst
 from stages.parity.features import outliers
 from stages.parity.judge import ParityResult, judge
 from stages.parity.measure import Measurement, measure
 from stages.parity.setting import model_sha256, open_setting
+from stages.parity.tolerances import wider_tolerance
 
 LOOKED_AT = 64
 """Samples whose inputs are searched for outliers after a miss, at least one batch of them."""
 
 
 def run(params: Params) -> ParityResult:
-    """Measure, judge, and after a miss look for its cause.
+    """Measure, judge, and try what to advise.
 
     Raises:
         StageError: an input is missing, or nothing can be measured.
@@ -31,11 +32,14 @@ def run(params: Params) -> ParityResult:
     """
     measurement = measure(open_setting(params.serving), params.parity)
     result = judge(figures.measured(measurement, params.parity.threshold), params.parity, measurement.comparison)
+    advised = advise(measurement, result, params)
+    result = dataclasses.replace(result, advice=advised.advice, tried=advised.outcome)
     if result.passed:
         return result
-    advice = wider_tolerance(result.figures, result.rules, params.parity)
     return dataclasses.replace(
-        result, advice=[advice.as_json()] if advice else [], outliers=_outlying_features(measurement)
+        result,
+        tolerance=wider_tolerance(result.figures, result.rules, params.parity),
+        outliers=_outlying_features(measurement),
     )
 
 

@@ -93,7 +93,7 @@ def _decibels(ratio: float | None) -> float | str | None:
 
 
 def write(result: QuantizeResult) -> None:
-    """Put the evidence, the details and, last, the headlines in place."""
+    """Put the evidence, the details and the headlines in place, together."""
     found = result.made.found
     with files.together() as outputs:
         outputs.csv(paths.NODES, NODES_HEADER, node_rows(result))

@@ -88,10 +88,9 @@ def _of_node(node: ir.Node) -> Pairs | None:
     return sum((pairs(_as_summed(node, tensor.numpy())) for tensor in signed), Pairs())
 
 
-def is_depthwise(node: ir.Node) -> bool:
-    """Whether a convolution has one input channel per filter."""
-    value = node.inputs[1]
-    return number(node, "group", 1) > 1 and value is not None and value.shape is not None and value.shape[1] == 1
+def is_depthwise(node: ir.Node, weight: np.ndarray) -> bool:
+    """Whether a convolution has one input channel per filter: its kernel sums in 32 bits."""
+    return weight.shape[1] == 1 and number(node, "group", 1) > 1
 
 
 def _dequantized(value: ir.Value | None) -> ir.Value | None:
@@ -107,7 +106,7 @@ def _as_summed(node: ir.Node, weight: np.ndarray) -> np.ndarray:
     """
     if node.op_type == "Conv":
         filters, channels = weight.shape[:2]
-        if is_depthwise(node):
+        if is_depthwise(node, weight):
             return np.empty((0, filters), np.int8)
         flat = weight.reshape(filters, channels, -1).transpose(2, 1, 0)
         return flat.reshape(-1, filters)

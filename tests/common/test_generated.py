@@ -1,5 +1,4 @@
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -8,13 +7,14 @@ from stages.common.data.generated import FREE_DIM, generated_feed
 from tests.onnx_models import opened
 
 
-def identity(**inputs: tuple[int, list[int | str]]) -> onnx.ModelProto:
+def identity(**inputs: tuple[int, list[int | str]]) -> bytes:
     """A model that returns each of its inputs; types and shapes by name."""
     values = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()]
     outputs = [helper.make_tensor_value_info(f"{name}_", kind, shape) for name, (kind, shape) in inputs.items()]
     nodes = [helper.make_node("Identity", [name], [f"{name}_"]) for name in inputs]
     graph = helper.make_graph(nodes, "identity", values, outputs)
-    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    return bytes(model.SerializeToString())
 
 
 def test_each_input_has_its_type_and_a_shape_that_fits() -> None:

@@ -18,7 +18,7 @@ import pytest
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.data.evaldata import EvalData
-from stages.export.sources import sklearn
+from stages.export import framework
 from tests import sources
 from tests.export.conftest import Run
 from tests.zoo import ZOO, needs_zoo
@@ -136,7 +136,7 @@ def test_every_domain_is_imported_once_and_in_order() -> None:
         model = sources.linear()
         del model.opset_import[:]
         model.opset_import.extend(onnx.helper.make_opsetid(*pair) for pair in order)
-        opsets = [(opset.domain, opset.version) for opset in sklearn.with_sorted_opsets(model).opset_import]
+        opsets = list(framework.as_model(model).opset_imports.items())
         assert opsets == [("", 17), ("ai.onnx.ml", 3)]
 
 
@@ -260,12 +260,12 @@ def test_evaluation_data_that_does_not_fit(
         (
             "tests.sources:other_framework",
             {},
-            "a model of type function, which no converter knows. Return a fitted scikit-learn estimator",
+            "is a function, which no converter knows. Use a model of scikit-learn, XGBoost",
         ),
         ("tests.sources:infinite", {}, "output 'y' is NaN or infinite for evaluation sample 5 in fp32"),
         ("tests.sources:onnx_model", {"eval_data": "x.npz"}, "returns the evaluation data itself"),
         ("nowhere.onnx", {"eval_data": "x.npz"}, "nowhere.onnx, which is not a file"),
-        ("mine.onnx", {}, "eval_data is null: .* arrays for x"),
+        ("mine.onnx", {}, r"eval_data is null: .* or a \.csv with x"),
         ("mine.onnx", {"eval_data": "x.npz"}, "eval_data is x.npz, which does not exist"),
         ("mine.onnx", {"eval_data": "mine.onnx"}, "mine.onnx is not an .npz file"),
         ("garbage.onnx", {"eval_data": "x.npz"}, "garbage.onnx is no ONNX model"),

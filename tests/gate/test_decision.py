@@ -153,8 +153,8 @@ def test_a_low_end_between_one_over_1_03_and_0_97_fails_the_gate_as_it_fails_the
             "1.100 times the size of the fp32 file, above gate.max_size_ratio 0.9",
         ),
         (Gate(require_quantized=True), trees.NOTHING, "gate.require_quantized is true"),
-        (Gate(min_speedup=0.5), trees.speedup(0.8, 0.9, "slower"), "slower, which gate.min_speedup allows"),
-        (Gate(min_speedup=None), trees.speedup(0.8, 1.9, "inconclusive"), "is not known, and gate.min_speedup is off"),
+        (Gate(min_speedup=0.5), trees.speedup(0.8, 0.9, "slower"), "slower, which the rules of the gate allow"),
+        (Gate(min_speedup=None), trees.speedup(0.8, 1.9, "inconclusive"), "is not known, and no rule asks"),
     ],
 )
 def test_the_reason_says_why(limits: Gate, changes: Any, expected: str) -> None:

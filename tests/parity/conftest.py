@@ -50,7 +50,8 @@ class Project:
         self.params(tree or {})
 
     def params(self, tree: Mapping[str, Any]) -> None:
-        """Write params.yaml, which JSON is."""
+        """Write params.yaml, which JSON is; without a word about it, nothing is tried for advice."""
+        tree = {**tree, "parity": {"advice_seconds": None, **tree.get("parity", {})}}
         paths.PARAMS.write_text(json.dumps(tree), encoding="utf-8")
 
     def run(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from stages.common.base import params, paths
 from stages.common.base.errors import MissingInputError, ParamsError, StageError
 from stages.parity import stage
 from tests.parity.conftest import Project, graph
+from tests.plots import unknown_fields
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -173,17 +174,7 @@ class TestEvidence:
         project.write(SAME, SHIFTED, {"x": normal(5, 3)})
         project.run()
         columns = set(rows(paths.DETAILS / f"{name}.csv")[0])
-        names = [encoding["field"] for encoding in _fielded(json.loads(template))]
-        fields = {name for name in names if not name.startswith("<")}
-        assert fields - {"rev"} <= columns
-
-
-def _fielded(tree: Any) -> list[dict[str, Any]]:
-    if isinstance(tree, list):
-        return [encoding for branch in tree for encoding in _fielded(branch)]
-    if not isinstance(tree, dict):
-        return []
-    return ([tree] if "field" in tree else []) + [encoding for branch in tree.values() for encoding in _fielded(branch)]
+        assert unknown_fields(json.loads(template), columns) == set()
 
 
 class TestNotFinite:

@@ -110,14 +110,14 @@ def quantized(
 ) -> tuple[ModelProto, dict[str, NodeOutcome]]:
     """What the method named in `params` makes of all nodes that it takes."""
     section = Quantize(**params)  # type: ignore[arg-type]
-    method = methods.by_name(section.method)
     source = ir_model(model)
-    nodes = [each for each in weighted_nodes(source) if each.op_type in method.OP_TYPES]
+    known = methods.by_name(section.method).OP_TYPES
+    assigned = [methods.Assignment(node, section) for node in weighted_nodes(source) if node.op_type in known]
 
     def calibration() -> Iterator[Feed]:
         return iter(feeds(model) if given is None else given)
 
-    made, outcomes = method.quantize(source, nodes, section, calibration)
+    made, outcomes = methods.quantize(source, assigned, calibration)
     return ir_conversion.to_proto(made), outcomes
 
 

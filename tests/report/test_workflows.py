@@ -208,7 +208,7 @@ def test_a_stale_knob_is_red_and_reported(project: Path, tmp_path: Path) -> None
     assert runner.report.startswith(
         "## ❌ This commit is not complete\n\n- The committed metrics are not those of this"
     )
-    assert "quantize in params.yaml was modified since export ran" in runner.report
+    assert "quantize.per_channel was changed from" in runner.report
     assert "## ✅ Deploy INT8" in runner.report
 
 
@@ -247,7 +247,7 @@ def test_a_broken_pipeline_is_red_and_reported(project: Path, tmp_path: Path, br
     assert codes["Committed metrics"] == 1
     assert codes["Pipeline"] != 0
     assert codes["Report"] == 0
-    assert "- dvc status fails: " in runner.report
+    assert "- `dvc status` fails, so the metrics cannot be compared with dvc.lock: " in runner.report
     assert "## ❌ The pipeline failed" in runner.report
     assert "dvc.yaml" in runner.report
     assert "✅" not in runner.report

@@ -52,6 +52,9 @@ class Export(Section):
     source: str = "models.digits:build"
     eval_data: str | None = None
     eval_layout: Literal["samples", "feeds"] = "samples"
+    labels: str = "labels"
+    allow_pickle: bool = False
+    clean: bool = True
     opset: Annotated[int, Field(ge=13, le=25)] = 17
     seed: Seed = 0
 
@@ -150,7 +153,10 @@ class Parity(Section):
     min_cosine: Cosine | None = None
     max_flip_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     max_task_drop: NonNegative | None = None
+    max_batch_effect: NonNegative | None = None
     outputs: Annotated[dict[str, OutputTolerance], BeforeValidator(_by_name)] = {}
+    padding: str | None = None
+    advice_seconds: Positive | None = 60.0
     threshold: float | None = None
 
 

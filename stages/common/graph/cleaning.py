@@ -1,6 +1,6 @@
 """Cleaning the float model: rewrites that change no answer, after which its weights can be reached and named."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -41,22 +41,27 @@ class Step:
     undone: str = ""
 
 
-def clean(model: ir.Model, expected: Reference) -> tuple[ir.Model, list[Step]]:
+def clean(model: ir.Model, expected: Reference, leave: Collection[Pass] = ()) -> tuple[ir.Model, list[Step]]:
     """Apply every pass; one that fails, or after which the model is not the same, is undone.
 
     Args:
         model: the float model; not changed.
         expected: what it does.
+        leave: passes not to apply.
     """
-    cleaned, steps = _apply(model, expected, checked=False)
+    cleaned, steps = _apply(model, expected, leave, checked=False)
     if any(step.undone for step in steps) or (steps and equivalence.difference(cleaned, expected)):
-        cleaned, steps = _apply(model, expected, checked=True)
+        cleaned, steps = _apply(model, expected, leave, checked=True)
     return cleaned, steps
 
 
-def _apply(model: ir.Model, expected: Reference, checked: bool) -> tuple[ir.Model, list[Step]]:
+def _apply(
+    model: ir.Model, expected: Reference, leave: Collection[Pass], *, checked: bool
+) -> tuple[ir.Model, list[Step]]:
     steps = []
     for name, apply in PASSES:
+        if apply in leave:
+            continue
         try:
             result = apply(model.clone())
         except Exception as error:  # passes of onnx-ir raise what they like; one that fails is not applied

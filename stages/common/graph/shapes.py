@@ -9,6 +9,9 @@ from stages.common.model import ir_conversion
 Dims = list[int | None]
 """A shape, or a part of one; None for a size that differs from run to run."""
 
+_SAME_SHAPE = frozenset({"Imputer", "Normalizer", "Scaler"})
+"""Operators of ai.onnx.ml that keep the shape of their input, which onnx does not infer."""
+
 _INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
 
 
@@ -18,6 +21,10 @@ def inferred(model: ir.Model) -> dict[ir.Value, Dims]:
     proto.graph.ClearField("value_info")
     for output in proto.graph.output:
         output.ClearField("type")
+    for node in proto.graph.node:
+        if node.op_type in _SAME_SHAPE:
+            node.op_type, node.domain = "Identity", ""
+            node.ClearField("attribute")
     try:
         proto = shape_inference.infer_shapes(proto)
     except Exception:  # onnx raises what it likes; then only the shapes of weights are known

@@ -111,7 +111,10 @@ def remove_unused(model: ir.Model) -> None:
 
 
 def replace(nodes: list[ir.Node], made: list[ir.Node], outputs: list[ir.Value]) -> None:
-    """Put `made` in place of nodes of one graph; `outputs` take over names and readers of the outputs of the last."""
-    last = nodes[-1]
-    assert last.graph is not None
-    ir.convenience.replace_nodes_and_values(last.graph, last, nodes, made, list(last.outputs), outputs)
+    """Put `made` where the first of some nodes of one graph is, in place of all of them.
+
+    `outputs` take over the names and the readers of the outputs of the last.
+    """
+    first, last = nodes[0], nodes[-1]
+    assert first.graph is not None
+    ir.convenience.replace_nodes_and_values(first.graph, first, nodes, made, list(last.outputs), outputs)

@@ -49,6 +49,8 @@ def evaluate_rules(details: Tree, params: Parity) -> list[Rule]:
         rules.append(_flip_rate(details, params.max_flip_rate))
     if params.max_task_drop is not None:
         rules.append(_task_drop(details, params.max_task_drop))
+    if params.max_batch_effect is not None and "batch_effect" in details:
+        rules.append(_batch_effect(details["batch_effect"], params.max_batch_effect))
     return rules
 
 
@@ -141,6 +143,18 @@ def _equal(name: str, output: Tree) -> Rule:
     message = "" if output["values"] else "empty on both sides"
     outcome = Outcome.PASSED if passed else Outcome.FAILED
     return Rule("equal", changed, 0, -changed, outcome, name, message, output["worst_sample"])
+
+
+def _batch_effect(effect: Tree, limit: float) -> Rule:
+    padding = effect["padding"]
+    values = [value for value in (effect["max_abs"], padding["int8_max_abs"]) if value is not None]
+    if not values:
+        message = effect["reason"] or "no float output counts samples along axis 0"
+        return Rule("max_batch_effect", None, limit, None, Outcome.NOT_APPLICABLE, message=message)
+    message = ""
+    if padding["int8_max_abs"] is not None and padding["int8_max_abs"] == max(values):
+        message = f"samples move so far when padded from {padding['length']} to {padding['padded']} positions"
+    return _held("max_batch_effect", "", max(values), limit, message)
 
 
 def _flip_rate(details: Tree, limit: float) -> Rule:

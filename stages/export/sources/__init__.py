@@ -6,11 +6,16 @@ A module imports its framework only in the functions that use it: a model of one
 from pathlib import Path
 from typing import Any
 
-from stages.common.model import model_file
-from stages.export.framework import Framework
-from stages.export.sources import onnx, sklearn
+from stages.common.base.errors import StageError
+from stages.export.framework import Framework, read_by, required
+from stages.export.sources import lightgbm, onnx, sklearn, torch, xgboost
 
-FRAMEWORKS: tuple[Framework, ...] = (onnx, sklearn)
+# Estimators of XGBoost and LightGBM are scikit-learn's too: their own converters come first.
+FRAMEWORKS: tuple[Framework, ...] = (onnx, xgboost, lightgbm, torch, sklearn)
+
+KNOWN = "scikit-learn, XGBoost, LightGBM or PyTorch"
+
+PICKLES = (".joblib", ".pkl", ".pickle")
 
 
 def framework_of(model: Any) -> Framework | None:
@@ -18,10 +23,22 @@ def framework_of(model: Any) -> Framework | None:
     return next((framework for framework in FRAMEWORKS if framework.knows(model)), None)
 
 
-def load(path: Path) -> tuple[Framework, Any]:
-    """Read a model file.
+def load(path: Path, *, allow_pickle: bool) -> Any:
+    """Read a model file, by its suffix; without a known suffix it must be ONNX.
 
     Raises:
-        StageError: the file is damaged, or not a model.
+        StageError: the file is damaged or not a model, or it is a pickle and `allow_pickle` is false.
     """
-    return onnx, model_file.read(path, "your own export")
+    suffix = path.suffix.lower()
+    if suffix in PICKLES:
+        if not allow_pickle:
+            raise StageError(
+                f"{path.as_posix()} is a pickle, and loading a pickle runs whatever code it holds. If you trust it, "
+                "set export.allow_pickle to true; else save the model with skops.io.dump as a .skops file."
+            )
+        joblib = required("joblib", f"Loading {path.as_posix()}", "joblib")
+        return read_by(lambda: joblib.load(path), path, "joblib")
+    if suffix in sklearn.SUFFIXES:
+        return sklearn.load(path, allow_pickle=allow_pickle)
+    framework = next((framework for framework in FRAMEWORKS if suffix in framework.SUFFIXES), onnx)
+    return framework.load(path)

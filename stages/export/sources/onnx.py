@@ -1,6 +1,7 @@
 """ONNX models, from a file or a callable: nothing to convert, inputs by name."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,22 @@ import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
-from stages.common.model import ir_conversion
+from stages.common.model import ir_conversion, model_file
+from stages.export import tables
 from stages.export.framework import Converted
 
 NAME = "ONNX"
+SUFFIXES: tuple[str, ...] = (".onnx",)
 
 
 def knows(model: Any) -> bool:
     """Whether `model` is an ONNX model."""
     return isinstance(model, (onnx.ModelProto, ir.Model))
+
+
+def load(path: Path) -> ir.Model:
+    """Read a model with its weights; raises StageError where the file is not an ONNX model."""
+    return model_file.read(path, "your own export")
 
 
 def input_names(model: ir.Model) -> list[str]:
@@ -26,7 +34,9 @@ def input_names(model: ir.Model) -> list[str]:
 
 
 def convert(model: onnx.ModelProto | ir.Model, inputs: Any, params: Export) -> Converted:
-    """The model as it is, and its inputs as arrays by name; a bare array belongs to the only input.
+    """The model as it is, and its inputs as arrays by name, or as columns of a data frame.
+
+    A bare array belongs to the only input.
 
     Raises:
         StageError: a model without its weights, a bare array for several inputs, or samples of different shapes.
@@ -39,11 +49,14 @@ def convert(model: onnx.ModelProto | ir.Model, inputs: Any, params: Export) -> C
             )
         model = ir_conversion.from_proto(model)
     names = input_names(model)
+    if hasattr(inputs, "columns"):
+        arrays, notes = tables.as_inputs(inputs, [value for value in model.graph.inputs if value.name in names])
+        return Converted(model, arrays, notes=tuple(notes))
     if not isinstance(inputs, Mapping):
         if len(names) != 1:
             raise StageError(
-                f"export.source {params.source} returned one array, but the model has the inputs {', '.join(names)}. "
-                "Return a dict of arrays by input name."
+                f"The evaluation data is one array, and the model of {params.source} has the inputs "
+                f"{', '.join(names)}. Give one array per input, by its name."
             )
         inputs = {names[0]: inputs}
     return Converted(model, {str(name): _array(str(name), values) for name, values in inputs.items()})

@@ -1,31 +1,62 @@
 """scikit-learn estimators: conversion by skl2onnx, and what the estimator itself answers."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
-from stages.common.model import ir_conversion
-from stages.export.framework import Converted
+from stages.export import tables
+from stages.export.framework import (
+    Converted,
+    as_model,
+    belongs_to,
+    first_line,
+    only_array,
+    read_by,
+    required,
+    rounding_note,
+)
+from stages.export.sources import estimators
 
 NAME = "scikit-learn"
+SUFFIXES: tuple[str, ...] = (".skops",)
+
+MISSING_TEXT = "nan"
+"""What a missing value in a column of text becomes: ONNX has no missing text."""
 
 
 def knows(model: Any) -> bool:
     """Whether `model` is a scikit-learn estimator."""
-    from sklearn.base import BaseEstimator
-
-    return isinstance(model, BaseEstimator)
+    return belongs_to(model, "sklearn")
 
 
-def input_names(_model: Any) -> list[str]:
-    """An array of samples has no names."""
-    return []
+def load(path: Path, *, allow_pickle: bool = False) -> Any:
+    """Read an estimator that skops wrote.
+
+    Raises:
+        StageError: skops is missing, or the file holds types that skops does not trust and `allow_pickle` is false.
+    """
+    skops = required("skops.io", f"Loading {path.as_posix()}", "skops")
+    untrusted = read_by(lambda: skops.get_untrusted_types(file=path), path, "skops")
+    if untrusted and not allow_pickle:
+        raise StageError(
+            f"{path.as_posix()} holds types that skops does not trust: {', '.join(untrusted)}. If you trust them, set "
+            "export.allow_pickle to true."
+        )
+    return read_by(lambda: skops.load(path, trusted=untrusted), path, "skops")
+
+
+def input_names(model: Any) -> list[str]:
+    """The columns that the estimator was trained on, where that was a data frame."""
+    return [str(name) for name in getattr(model, "feature_names_in_", [])]
 
 
 def convert(model: Any, inputs: Any, params: Export) -> Converted:
@@ -34,26 +65,30 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     Raises:
         StageError: skl2onnx cannot convert the estimator, or the inputs are not what an estimator takes.
     """
-    arrays = onnx_inputs(inputs)
+    inputs = only_array(inputs, NAME)
+    if hasattr(inputs, "columns") and (columns := input_names(model)):
+        inputs = tables.select(inputs, columns)
+    arrays, notes = onnx_inputs(inputs)
     converted = _to_onnx(model, arrays, params.opset)
     # skl2onnx changes names (no spaces, no slashes) and keeps their order.
-    names = [graph_input.name for graph_input in converted.graph.input]
-    inputs_by_name = dict(zip(names, arrays.values(), strict=True))
-    return Converted(ir_conversion.from_proto(converted), inputs_by_name, Fitted(model, inputs))
+    names = [value.name or "" for value in converted.graph.inputs]
+    return Converted(converted, dict(zip(names, arrays.values(), strict=True)), Fitted(model, inputs), tuple(notes))
 
 
-def onnx_inputs(inputs: Any) -> dict[str, np.ndarray]:
-    """The evaluation inputs as the exported model takes them.
+def onnx_inputs(inputs: Any) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The evaluation inputs as the exported model takes them, and notes on what was cast.
 
     A two-dimensional array becomes the input `X` [samples, features], a one-dimensional array of texts `X`
     [samples, 1]; a data frame becomes one input [samples, 1] per column, named after it. Floats become float32,
-    integers int64, anything else text.
+    integers and booleans int64, anything else text.
 
     Raises:
         StageError: anything else, which scikit-learn would refuse too.
     """
+    notes: list[str] = []
     if hasattr(inputs, "columns"):
-        return {str(name): _feedable(inputs[name].to_numpy().reshape(-1, 1)) for name in inputs.columns}
+        columns = {str(name): _column(inputs[name], str(name), notes) for name in inputs.columns}
+        return columns, notes
     array = np.asarray(inputs)
     if array.ndim == 1 and array.dtype.kind in "OU":  # what text vectorisers take
         array = array.reshape(-1, 1)
@@ -64,47 +99,65 @@ def onnx_inputs(inputs: Any) -> dict[str, np.ndarray]:
             "Return a dense two-dimensional array [samples, features], a one-dimensional array of texts, "
             "or a data frame."
         )
-    return {"X": _feedable(array)}
+    return {"X": _feedable(array, "The evaluation data", notes)}, notes
 
 
-def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> onnx.ModelProto:
+def _column(column: Any, name: str, notes: list[str]) -> np.ndarray:
+    label = f"The column '{name}'"
+    array = column.to_numpy()
+    if array.dtype.kind not in "iubf" and column.isna().any() and any(isinstance(value, str) for value in array):
+        notes.append(
+            f"{label} has {int(column.isna().sum())} missing values; ONNX has no missing text, so the exported model "
+            f"takes the text '{MISSING_TEXT}' in their place."
+        )
+        array = np.where(column.isna(), MISSING_TEXT, array).astype(np.str_)
+    return _feedable(array.reshape(-1, 1), label, notes)
+
+
+def _feedable(array: np.ndarray, label: str, notes: list[str]) -> np.ndarray:
+    if array.dtype.kind == "O":  # a data frame with mixed columns gives numbers as objects
+        plain = np.array(array.tolist())
+        array = plain if plain.dtype.kind in "iubf" else array
+    if array.dtype.kind in "iub":
+        return array.astype(np.int64)
+    if array.dtype.kind == "f":
+        cast = array.astype(np.float32)
+        notes += rounding_note(array, cast, label)
+        return cast
+    return array.astype(np.str_)
+
+
+def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
     from sklearn.base import is_classifier
 
     kinds = {"f": FloatTensorType, "i": Int64TensorType, "U": StringTensorType}
     types = [(name, kinds[array.dtype.kind]([None, array.shape[1]])) for name, array in inputs.items()]
-    # Without a name the graph gets a random number for one, and no two exports have the same bytes.
+    convertible = estimators.convertible(model, MISSING_TEXT)
+    estimators.register_boosted_trees(set(sys.modules))
+    # Without a name the graph gets a random one, and no two exports have the same bytes.
     export = partial(
         to_onnx,
-        model,
+        convertible,
         initial_types=types,
         target_opset={"": opset, "ai.onnx.ml": 3},
         name=type(model).__name__,
     )
     try:
-        if not is_classifier(model):
-            return with_sorted_opsets(export())
-        try:
-            return with_sorted_opsets(export(options={id(model): {"zipmap": False}}))
-        except NameError:  # raised for an option that an estimator does not have: LinearSVC never gets a ZipMap
-            return with_sorted_opsets(export())
+        # skl2onnx gives the trees of HistGradientBoosting booleans as integers, which onnx 1.23 refuses.
+        with mock.patch("skl2onnx.common._container.make_node", estimators.make_node):
+            if not is_classifier(convertible):
+                return as_model(export())
+            try:
+                return as_model(export(options={id(convertible): {"zipmap": False}}))
+            except NameError:  # raised for an option that an estimator does not have: LinearSVC never gets a ZipMap
+                return as_model(export())
     except Exception as error:  # its converters raise anything
-        first = str(error).strip().split("\n")[0].rstrip(".,")
         raise StageError(
-            f"skl2onnx cannot export {type(model).__name__}: {type(error).__name__}: {first}. "
+            f"skl2onnx cannot export {type(model).__name__} ({first_line(error)}). "
             "Export it yourself, and return the ONNX model from export.source."
         ) from error
-
-
-def with_sorted_opsets(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with each domain imported once, in order: skl2onnx imports them in the order of a set's hashes."""
-    versions: dict[str, int] = {}
-    for opset in model.opset_import:
-        versions[opset.domain] = max(opset.version, versions.get(opset.domain, 0))
-    del model.opset_import[:]
-    model.opset_import.extend(onnx.helper.make_opsetid(domain, versions[domain]) for domain in sorted(versions))
-    return model
 
 
 @dataclass(frozen=True)
@@ -124,6 +177,9 @@ class Fitted:
         Returns:
             For a classifier its labels [n] and, where it has them, its probabilities [n, classes]; for others the
             predictions or the transformed features. Outputs without a counterpart are missing.
+
+        Raises:
+            StageError: the estimator fails, as on NaN where its training data had none.
         """
         rows = self.inputs.iloc[indices] if hasattr(self.inputs, "iloc") else np.asarray(self.inputs)[indices]
         if hasattr(self.model, "predict_proba") and len(names) == 2:
@@ -134,19 +190,8 @@ class Fitted:
             answers = [getattr(self.model, method)(rows) for method in methods]
         except Exception as error:  # estimators raise anything
             raise StageError(
-                f"{type(self.model).__name__}.{methods[0]} fails on the evaluation data: {type(error).__name__}: "
-                f"{str(error).rstrip('.')}. Return the data as the estimator takes it."
+                f"{type(self.model).__name__}.{methods[0]} fails on the evaluation data ({first_line(error)}). "
+                "Give the data as the estimator takes it."
             ) from error
         # An estimator with several outputs returns a list of probabilities, one array per output.
         return {name: answer for name, answer in zip(names, answers, strict=False) if isinstance(answer, np.ndarray)}
-
-
-def _feedable(array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind == "O":  # a data frame with mixed columns gives numbers as objects
-        plain = np.array(array.tolist())
-        array = plain if plain.dtype.kind in "iubf" else array
-    if array.dtype.kind in "iub":
-        return array.astype(np.int64)
-    if array.dtype.kind == "f":
-        return array.astype(np.float32)
-    return array.astype(np.str_)

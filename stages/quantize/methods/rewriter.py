@@ -64,7 +64,7 @@ class Rewriter:
     def __init__(self, model: ir.Model) -> None:
         self.model = model
         self.names = Names(model)
-        self.shared: dict[tuple[ir.Graph, ir.Value, str], tuple[Any, tuple[str, ...]]] = {}
+        self.shared: dict[tuple[ir.Graph, ir.Value | None, str], tuple[Any, tuple[str, ...]]] = {}
         self._stored: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     @cached_property
@@ -235,8 +235,8 @@ class Site:
         self._nodes.append(ir.node("DynamicQuantizeLinear", [value], outputs=outputs, name=label))
         return Activation(*outputs)
 
-    def share(self, value: ir.Value, what: str, make: Callable[[], Made]) -> Made:
-        """What is made of a value, once in a graph, however many nodes use it."""
+    def share(self, value: ir.Value | None, what: str, make: Callable[[], Made]) -> Made:
+        """What is made of a value, or of none in particular, once in a graph, however many nodes use it."""
         shared, graph = self._rewriter.shared, self.node.graph
         assert graph is not None
         key = (graph, value, what)

@@ -74,12 +74,10 @@ def multiply(site: Site, left: ir.Value, weight: Constant, quantized: Quantized,
         zero = zeros if zeros.size > 1 else zeros.reshape(())
         inputs += [None, site.store(weight, "int8_zero", zero)]
     floats = site.emit("Cast", [site.emit("MatMulInteger", inputs, f"{stem}_integers")], to=ir.DataType.FLOAT)
-    scale = rows.scale
-    if quantized.scale.size > 1:
-        floats = site.emit("Mul", [floats, site.store(weight, "int8_scale", quantized.scale.reshape(-1))])
-    else:
-        scale = site.emit("Mul", [scale, site.store(weight, "int8_scale", quantized.scale.reshape(1, 1))])
-    product = site.emit("Mul", [floats, scale])
+    columns = quantized.scale.reshape(-1) if quantized.scale.size > 1 else quantized.scale.reshape(())
+    one = site.share(None, "one", lambda: _one(site, left))
+    factor = site.emit("Mul", [one, site.store(weight, "int8_scale", columns)])
+    product = site.emit("Mul", [site.emit("Mul", [floats, factor]), rows.scale])
     if rows.low is not None:
         integers = quantized.values.astype(np.int64) - quantized.zero_point
         sums = (integers.sum(axis=0) * quantized.scale.reshape(-1).astype(np.float64)).astype(np.float32)
@@ -94,8 +92,8 @@ def multiply(site: Site, left: ir.Value, weight: Constant, quantized: Quantized,
     if matrix:
         return product
     shape = site.share(left, "leading", lambda: _leading(site, left))
-    columns = site.number(f"{width}", np.array([width], np.int64))
-    return site.emit("Reshape", [product, site.emit("Concat", [shape, columns], axis=0)])
+    last = site.number(f"{width}", np.array([width], np.int64))
+    return site.emit("Reshape", [product, site.emit("Concat", [shape, last], axis=0)])
 
 
 def never_negative(value: ir.Value | None, depth: int = 6) -> bool:
@@ -145,11 +143,11 @@ def _quantize(site: Site, left: ir.Value, inner: int | None) -> Rows:
     tiny = site.number("tiny", np.array(np.finfo(np.float32).tiny, np.float32))
     levels = site.number("levels", np.array(1 / 255, np.float32))
     vector = site.number("vector", np.array([-1], np.int64))
-    high = site.emit("Max", [_extreme(site, "ReduceMax", rows), zero], f"{name}_high")
     if never_negative(left):
         low = shift = None
-        span = high
+        span = _extreme(site, "ReduceMax", rows)
     else:
+        high = site.emit("Max", [_extreme(site, "ReduceMax", rows), zero], f"{name}_high")
         low = site.emit("Min", [_extreme(site, "ReduceMin", rows), zero], f"{name}_low")
         span = site.emit("Sub", [high, low], f"{name}_span")
     scale = site.emit("Max", [site.emit("Mul", [span, levels]), tiny], f"{name}_row_scale")
@@ -169,6 +167,16 @@ def _extreme(site: Site, op_type: str, rows: ir.Value) -> ir.Value:
     if site.opset >= 18:
         return site.emit(op_type, [rows, site.number("columns", np.array([1], np.int64))], keepdims=1)
     return site.emit(op_type, [rows], axes=[1], keepdims=1)
+
+
+def _one(site: Site, left: ir.Value) -> ir.Value:
+    """The number 1, computed at run time.
+
+    ONNX Runtime fuses MatMulInteger, Cast and a multiplication by the scales of both sides into one kernel,
+    MatMulIntegerToFloat, where the scale of the left side is a single computed number.
+    """
+    size = site.emit("Cast", [site.emit("Size", [left])], to=ir.DataType.FLOAT)
+    return site.emit("Div", [size, size], "one_at_run_time")
 
 
 def _with_ones(site: Site, column: ir.Value) -> ir.Value:

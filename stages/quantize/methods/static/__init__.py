@@ -126,7 +126,7 @@ def _rewrite(input_scale: float, axes_allowed: bool) -> Rewrite:
         def fit(quantized: Quantized) -> Quantized:
             return quantized if bias is None else _for_bias(weight.values, quantized, bias.values, input_scale)
 
-        quantized = site.quantized(weight, kind, axes, summed=_summed(site.node, weight.values.ndim), fit=fit)
+        quantized = site.quantized(weight, kind, axes, summed=_summed(site.node, weight.values), fit=fit)
         inputs = [site.input(0), _dequantized(site, weight, "int8", quantized, axis if by_channel else None)]
         if bias is not None:
             integers = _integer_bias(bias.values, quantized, input_scale)
@@ -150,11 +150,11 @@ def _weight_of(site: Site) -> tuple[Constant, int | None]:
     return weight, 1 if weight.values.ndim == 2 else None
 
 
-def _summed(node: ir.Node, ndim: int) -> linear.Summed:
+def _summed(node: ir.Node, weight: np.ndarray) -> linear.Summed:
     """Along what the kernel of a node sums its weight."""
     if node.op_type == "Conv":
-        return None if saturation.is_depthwise(node) else "positions"
-    return ndim - 1 if node.op_type == "Gemm" and number(node, "transB", 0) else ndim - 2
+        return None if saturation.is_depthwise(node, weight) else "positions"
+    return weight.ndim - 1 if node.op_type == "Gemm" and number(node, "transB", 0) else weight.ndim - 2
 
 
 def _bias_of(site: Site) -> Constant | None:

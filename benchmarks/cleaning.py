@@ -1,0 +1,117 @@
+"""What cleaning does to float models: the published model against its source, as a Markdown table.
+
+Run from the root of the repository: python -m benchmarks.cleaning FOLDER [NAME ...]
+FOLDER holds a folder per model with `model.onnx` and `samples.npz` (whole feeds along axis 0) or `inputs.npz` (one
+feed). Each model goes through export; source and result are timed as `python -m stages.bench --pair` does it.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from stages.bench.inputs import ModelPair, draw_feed
+from stages.bench.launches import LaunchSettings, time_pair
+from stages.bench.lock import alone
+from stages.common.base import params, paths
+from stages.common.base.errors import StageError
+from stages.common.base.params import Params
+from stages.common.data import outputs
+from stages.common.data.evaldata import EvalData
+from stages.common.model.model_file import size_mb
+from stages.common.model.sessions import open_session, run
+from stages.export import stage
+
+
+def main() -> None:
+    """Clean, compare, time and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*")
+    arguments = parser.parse_args()
+    knobs = params.load()
+    names = arguments.names or sorted(path.parent.name for path in arguments.folder.glob("*/model.onnx"))
+    rows = []
+    untouched: list[str] = []
+    for name in names:
+        with tempfile.TemporaryDirectory() as work:
+            try:
+                row = _row(arguments.folder.resolve() / name, Path(work), knobs)
+            except StageError as error:
+                print(f"{name}: {error}")
+                continue
+        if row is None:
+            untouched.append(name)
+        else:
+            rows.append((name, *row))
+    headers = (
+        "model",
+        "steps",
+        "speed-up (95 % interval)",
+        "verdict",
+        "largest difference, of the range",
+        "size, times",
+    )
+    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
+    print(f"\nPublished as they are: {', '.join(untouched) or 'none'}.")
+
+
+def _row(folder: Path, work: Path, knobs: Params) -> tuple[str, ...] | None:
+    """What cleaning did to one model; None where it had nothing to do."""
+    source = folder / "model.onnx"
+    _write_samples(folder, work / "samples.npz")
+    os.chdir(work)
+    section = knobs.export.model_copy(
+        update={"source": str(source), "eval_data": "samples.npz", "eval_layout": "feeds", "clean": True}
+    )
+    steps = [step.name for step in stage.run(section).steps if not step.undone]
+    if not steps:
+        return None
+    models = ModelPair(source, paths.FP32_MODEL.resolve())
+    with alone() as lock:
+        feed = draw_feed(EvalData(), 1, knobs.bench.seed, work)
+        settings = LaunchSettings(knobs.serving.threads, knobs.bench.seed, lock)
+        (timing,) = time_pair(
+            models, [feed], settings, budget=knobs.bench.max_seconds, target=knobs.bench.target_halfwidth
+        )
+    return (
+        ", ".join(steps),
+        str(timing.interval),
+        timing.interval.verdict,
+        f"{_largest_difference(models):.1g}",
+        f"{size_mb(models.int8) / size_mb(models.fp32):.2f}",
+    )
+
+
+def _write_samples(folder: Path, path: Path) -> None:
+    whole = (folder / "samples.npz").exists()
+    with np.load(folder / ("samples.npz" if whole else "inputs.npz"), allow_pickle=True) as given:
+        arrays: dict[str, Any] = {name: given[name] if whole else np.asarray(given[name])[None] for name in given.files}
+    np.savez(path, **arrays)
+
+
+def _largest_difference(models: ModelPair) -> float:
+    """Over the judge samples, the largest difference of a float output as a share of its range."""
+    sessions = [open_session(path) for path in models]
+    names = [output.name for output in sessions[0].get_outputs()]
+    data = EvalData()
+    largest: dict[str, float] = {}
+    low: dict[str, float] = {}
+    high: dict[str, float] = {}
+    for batch in data.batches(data.indices("judge"), 1):
+        before, after = (outputs.as_arrays(names, run(session, batch.feed, name="the model")) for session in sessions)
+        for name in names:
+            if before[name].dtype.kind == "f" and before[name].size:
+                difference = float(np.max(np.abs(before[name].astype(float) - after[name])))
+                largest[name] = max(largest.get(name, 0.0), difference)
+                low[name] = min(low.get(name, np.inf), float(before[name].min()))
+                high[name] = max(high.get(name, -np.inf), float(before[name].max()))
+    return max((largest[name] / ((high[name] - low[name]) or 1.0) for name in largest), default=0.0)
+
+
+if __name__ == "__main__":
+    main()

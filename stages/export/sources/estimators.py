@@ -1,0 +1,91 @@
+"""Making scikit-learn estimators convertible: what skl2onnx refuses, in another form with the same answers."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+import onnx
+
+
+def convertible(model: Any, missing_text: str) -> Any:
+    """A copy of a fitted estimator that skl2onnx takes, with the same predictions.
+
+    A search becomes its best estimator; a soft vote loses an option of its `transform`; imputers of text look for
+    `missing_text` instead of None or NaN.
+    """
+    model = copy.deepcopy(model)
+    while hasattr(model, "best_estimator_"):
+        model = model.best_estimator_
+    for part in parts(model):
+        if hasattr(part, "flatten_transform"):
+            part.flatten_transform = False
+        if type(part).__name__ == "SimpleImputer" and _imputes_text(part):
+            part.missing_values = missing_text
+    return model
+
+
+def parts(model: Any) -> Iterator[Any]:
+    """An estimator and every estimator in its attributes, however deep."""
+    seen: set[int] = set()
+
+    def walk(value: Any) -> Iterator[Any]:
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        if hasattr(value, "get_params") and not isinstance(value, type):
+            yield value
+            for attribute in vars(value).values():
+                yield from walk(attribute)
+        elif isinstance(value, Mapping):
+            for item in value.values():
+                yield from walk(item)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                yield from walk(item)
+
+    yield from walk(model)
+
+
+def _imputes_text(imputer: Any) -> bool:
+    statistics = getattr(imputer, "statistics_", np.empty(0))
+    missing = imputer.missing_values
+    return statistics.dtype.kind == "O" and (missing is None or missing != missing)  # noqa: PLR0124 (NaN, of any type)
+
+
+def make_node(op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> onnx.NodeProto:
+    """`onnx.helper.make_node`, with the booleans in lists of attributes as integers."""
+    plain = {
+        name: [int(item) if isinstance(item, bool | np.bool_) else item for item in value]
+        if isinstance(value, list)
+        else value
+        for name, value in attributes.items()
+    }
+    return onnx.helper.make_node(op_type, inputs, outputs, **plain)
+
+
+def register_boosted_trees(loaded: Set[str]) -> None:
+    """Teach skl2onnx the estimators of XGBoost and LightGBM inside a pipeline, where these packages are loaded."""
+    from skl2onnx import update_registered_converter
+    from skl2onnx.common.shape_calculator import (
+        calculate_linear_classifier_output_shapes as classifier_shapes,
+    )
+    from skl2onnx.common.shape_calculator import (
+        calculate_linear_regressor_output_shapes as regressor_shapes,
+    )
+
+    options = {"nocl": [True, False], "zipmap": [True, False, "columns"]}
+    if "xgboost" in loaded:
+        from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
+        from xgboost import XGBClassifier, XGBRegressor
+
+        update_registered_converter(XGBClassifier, "XGBClassifier", classifier_shapes, convert_xgboost, options=options)
+        update_registered_converter(XGBRegressor, "XGBRegressor", regressor_shapes, convert_xgboost)
+    if "lightgbm" in loaded:
+        from lightgbm import LGBMClassifier, LGBMRegressor
+        from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
+
+        update_registered_converter(
+            LGBMClassifier, "LGBMClassifier", classifier_shapes, convert_lightgbm, options=options
+        )
+        update_registered_converter(LGBMRegressor, "LGBMRegressor", regressor_shapes, convert_lightgbm)

@@ -1,0 +1,190 @@
+"""PyTorch modules, exported programs and ONNX programs: conversion by the dynamo exporter, and the module's answers."""
+
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from stages.common.base.errors import StageError
+from stages.common.base.params import Export
+from stages.export.framework import Converted, as_model, belongs_to, first_line, read_by, required
+
+NAME = "PyTorch"
+SUFFIXES: tuple[str, ...] = (".pt2",)
+
+FIRST_OPSET = 18
+"""The oldest opset that the dynamo exporter writes."""
+
+BATCH = "batch"
+"""What axis 0 of the inputs is called."""
+
+PACKAGES = "torch onnxscript"
+
+
+def knows(model: Any) -> bool:
+    """Whether `model` is an nn.Module, an ExportedProgram or an ONNXProgram."""
+    return belongs_to(model, "torch")
+
+
+def load(path: Path) -> Any:
+    """Read an ExportedProgram that torch.export.save wrote."""
+    torch = required("torch", f"Loading {path.as_posix()}", PACKAGES)
+    return read_by(lambda: torch.export.load(path), path, NAME)
+
+
+def input_names(model: Any) -> list[str]:
+    """The names of the inputs of the model."""
+    if hasattr(model, "model_proto"):
+        return [graph_input.name for graph_input in model.model.graph.inputs]
+    if hasattr(model, "graph_signature"):
+        return list(model.graph_signature.user_inputs)
+    parameters = inspect.signature(model.forward).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+
+
+def convert(model: Any, inputs: Any, params: Export) -> Converted:
+    """Export with a free batch: axis 0 of every input, in the layout `samples`.
+
+    Raises:
+        StageError: onnxscript is missing, the inputs are not the model's, or the exporter fails.
+    """
+    required("onnxscript", "Exporting a PyTorch model", PACKAGES)
+    arrays = _by_name(model, inputs)
+    notes: list[str] = []
+    with _quiet():
+        program = model if hasattr(model, "model_proto") else _export(model, arrays, params, notes)
+        exported = _anonymous(as_model(program.model_proto))
+    names = [value.name or "" for value in exported.graph.inputs]
+    named = dict(zip(names, arrays.values(), strict=True))
+    return Converted(exported, named, _answers(model, arrays, params), tuple(notes))
+
+
+def _by_name(model: Any, inputs: Any) -> dict[str, np.ndarray]:
+    names = input_names(model)
+    known = names if not hasattr(model, "forward") else list(inspect.signature(model.forward).parameters)
+    if not isinstance(inputs, Mapping):
+        values = list(inputs) if isinstance(inputs, tuple) else [inputs]
+        inputs = dict(zip(known, values, strict=False)) if len(values) <= len(known) else {}
+    if missing := [name for name in names if name not in inputs]:
+        raise StageError(
+            f"The evaluation data has no array for the input '{missing[0]}' of {type(model).__name__}, whose inputs "
+            f"are {', '.join(names)}. Give a dict of arrays by input name."
+        )
+    if extra := [name for name in inputs if name not in known]:
+        raise StageError(
+            f"The evaluation data holds '{extra[0]}', which is not an input of {type(model).__name__}; its inputs are "
+            f"{', '.join(known)}. Remove it, or name it after its input."
+        )
+    return {name: np.asarray(inputs[name]) for name in known if name in inputs}
+
+
+def _export(model: Any, arrays: Mapping[str, np.ndarray], params: Export, notes: list[str]) -> Any:
+    import torch
+
+    opset = max(params.opset, FIRST_OPSET)
+    if opset > params.opset:
+        notes.append(f"The PyTorch exporter writes opset {FIRST_OPSET} or later; export.opset is {params.opset}.")
+    try:
+        if hasattr(model, "graph_signature"):
+            return torch.onnx.export(model, dynamo=True, verbose=False, opset_version=opset)
+        model.eval()
+        if params.eval_layout == "feeds":
+            examples, free = {name: torch.from_numpy(np.array(array[0])) for name, array in arrays.items()}, None
+        else:  # with two samples: the exporter takes an axis of length 1 for a constant
+            examples = {
+                name: torch.from_numpy(np.resize(array[:2], (2, *array.shape[1:]))) for name, array in arrays.items()
+            }
+            free = {name: {0: torch.export.Dim.DYNAMIC} for name in arrays}
+        return torch.onnx.export(
+            model,
+            kwargs=examples,
+            dynamic_shapes=free,
+            input_names=list(arrays),
+            dynamo=True,
+            verbose=False,
+            opset_version=opset,
+        )
+    except Exception as error:  # the exporter raises anything
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise StageError(
+            f"The PyTorch exporter cannot export {type(model).__name__} with a free batch ({first_line(cause)}). "
+            "Use x.shape[0] in forward instead of a number, or export the model yourself and return the ONNX model."
+        ) from error
+
+
+def _anonymous(model: ir.Model) -> ir.Model:
+    """Without stack traces, which hold paths of this machine, and with the free axis called batch."""
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    ClearMetadataAndDocStringPass()(model)
+    first = {str(value.shape[0]) for value in model.graph.inputs if value.shape and not isinstance(value.shape[0], int)}
+    if len(first) == 1:
+        values = [*model.graph.inputs, *(output for node in model.graph.all_nodes() for output in node.outputs)]
+        for value in values:
+            if value.shape is not None:
+                value.shape = ir.Shape([BATCH if str(size) in first else size for size in value.shape])
+    return model
+
+
+def _answers(model: Any, arrays: Mapping[str, np.ndarray], params: Export) -> "Answers | None":
+    feeds = params.eval_layout == "feeds"
+    if hasattr(model, "forward"):
+        return Answers(model, arrays, frozenset(arrays), feeds)
+    program = model.exported_program if hasattr(model, "model_proto") else model
+    if program is None:
+        return None
+    _, keywords = program.example_inputs or ((), {})
+    return Answers(program.module(), arrays, frozenset(keywords), feeds)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a module answers itself.
+
+    Attributes:
+        module: takes tensors.
+        arrays: evaluation inputs by input name, in the order of the module's.
+        keywords: the inputs that the module takes by name; it takes the others by position.
+        feeds: whether each sample is a whole feed.
+    """
+
+    module: Callable[..., Any]
+    arrays: Mapping[str, np.ndarray]
+    keywords: frozenset[str]
+    feeds: bool
+
+    def __call__(self, indices: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """The outputs for these samples, by the names of the exported model's outputs, which have the same order."""
+        import torch
+        from torch.utils import _pytree as pytree
+
+        tensors = {
+            name: torch.from_numpy(np.array(array[indices[0]] if self.feeds else array[indices]))
+            for name, array in self.arrays.items()
+        }
+        positional = [tensor for name, tensor in tensors.items() if name not in self.keywords]
+        named = {name: tensor for name, tensor in tensors.items() if name in self.keywords}
+        with torch.no_grad():
+            outputs = [output.numpy() for output in pytree.tree_leaves(self.module(*positional, **named))]
+        if self.feeds:
+            outputs = [output[np.newaxis] for output in outputs]
+        return dict(zip(names, outputs, strict=False))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter, which warns of packages that are not installed."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,163 @@
+"""What to advise: variants are made and judged until the budget is spent, and those that pass are printed."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from stages.common.base import paths
+from stages.common.base.params import Params
+from stages.common.judging.serve import Call, calls
+from stages.parity.advice import Advice, experiment
+from stages.parity.candidates import Node, exclusions, formats, read_nodes, row_scale, static
+from stages.parity.evidence import worst
+from stages.parity.judge import ParityResult
+from stages.parity.measure import Measurement
+from stages.parity.noise import noisiest_nodes
+from stages.parity.notes import batch_effect_is_noted
+from stages.parity.setting import Setting
+from stages.parity.trials import LARGEST_MODEL, Overrides, Trial, model_size, workshop
+
+ENOUGH = 3
+"""Variants that pass, beyond which no more are tried."""
+
+SLOWER = 0.95
+"""An estimated speed-up below this is one that bench would not accept."""
+
+RANKED_ON = 4
+"""Calls, those of the samples that moved most, on which nodes are ranked."""
+
+
+@dataclass(frozen=True)
+class Advised:
+    """What the trials came to.
+
+    Attributes:
+        advice: what passed, best first.
+        outcome: a sentence on what was tried; empty where nothing was.
+    """
+
+    advice: list[Advice]
+    outcome: str
+
+
+def advise(measurement: Measurement, result: ParityResult, params: Params) -> Advised:
+    """Try other params of quantize: after a miss, where the batch moves the answers, or where Conv stayed float."""
+    nodes = read_nodes()
+    on_batch = depends_on_batch(result, params)
+    if result.passed:
+        variants = iter([*(row_scale(params) if on_batch else []), *static(params, nodes)])
+    else:
+        variants = _after_a_miss(measurement, params, nodes, on_batch)
+    budget = params.parity.advice_seconds
+    if budget is None or model_size(paths.FP32_MODEL) > LARGEST_MODEL:
+        cause = "parity.advice_seconds is null" if budget is None else "the model is too large to quantize again here"
+        return Advised([], "" if result.passed else f"Nothing was tried: {cause}.")
+    trials = _tried(measurement.setting, variants, params, time.monotonic() + budget)
+    worth = [trial for trial in trials if trial.passed and trial.speedup >= SLOWER and trial.size_ratio < 1]
+    if result.passed:  # one scale per row is advised for what it was tried for only
+        worth = [trial for trial in worth if not (_per_row(trial) and _moves(trial, params))]
+    worth.sort(key=lambda trial: (not (on_batch and _per_row(trial)), -round(trial.speedup, 1), trial.size_ratio))
+    commands = [(experiment(trial.overrides.items()), trial) for trial in worth]
+    advice = [Advice(command, _effect(trial, on_batch)) for command, trial in commands if command is not None]
+    return Advised(advice, "" if advice else _nothing_passed(trials, passed=result.passed))
+
+
+def depends_on_batch(result: ParityResult, params: Params) -> bool:
+    """Whether the batch moves the answers beyond a tolerance, or may be what made them miss."""
+    if batch_effect_is_noted(result.figures, params.parity):
+        return True
+    failed = [rule.name for rule in result.rules if rule.failed]
+    return "max_batch_effect" in failed or bool(failed and result.figures["judged"]["batch"] > 1)
+
+
+def _per_row(trial: Trial) -> bool:
+    return "quantize.activation_scale" in trial.overrides
+
+
+def _moves(trial: Trial, params: Params) -> bool:
+    return trial.result is not None and batch_effect_is_noted(trial.result.figures, params.parity)
+
+
+def _tried(setting: Setting, variants: Iterator[Overrides], params: Params, deadline: float) -> list[Trial]:
+    trials: list[Trial] = []
+    with ExitStack() as stack:
+        for overrides in variants:
+            left = deadline - time.monotonic()
+            if left <= 0 or sum(trial.passed for trial in trials) >= ENOUGH or _settled(overrides, trials):
+                continue
+            if not trials:
+                place = stack.enter_context(workshop(setting, params))
+                progress = stack.enter_context(
+                    tqdm(desc="parity: trying variants", unit="variant", disable=None, leave=False)
+                )
+            trials.append(place.run(overrides, left))
+            progress.set_postfix(passed=sum(trial.passed for trial in trials), seconds_left=max(0, int(left)))
+            progress.update()
+    return trials
+
+
+def _settled(overrides: Overrides, trials: list[Trial]) -> bool:
+    """Whether fewer float nodes were enough already."""
+    return "quantize.exclude_nodes" in overrides and any(
+        trial.passed and "quantize.exclude_nodes" in trial.overrides for trial in trials
+    )
+
+
+def _after_a_miss(measurement: Measurement, params: Params, nodes: list[Node], on_batch: bool) -> Iterator[Overrides]:
+    yield from formats(params, nodes, depends_on_batch=on_batch)
+    yield from exclusions(params, noisiest_nodes(measurement.setting, nodes, _worst_calls(measurement)))
+
+
+def _worst_calls(measurement: Measurement) -> list[Call]:
+    setting = measurement.setting
+    samples = [sample.sample for _, _, sample in worst(measurement.comparison)]
+    places = dict.fromkeys((np.searchsorted(setting.indices, samples) // setting.batch).tolist())
+    chosen = list(places)[:RANKED_ON] or [0]
+    batches = [setting.indices[place * setting.batch : (place + 1) * setting.batch] for place in chosen]
+    return [call for indices in batches for call in calls(setting.data, indices, setting.batch)]
+
+
+def _effect(trial: Trial, on_batch: bool) -> str:
+    assert trial.result is not None
+    figures = trial.result.figures
+    largest = "" if trial.largest is None else f" (largest difference {trial.largest:.2g})"
+    moved = figures["batch_effect"]["max_abs"]
+    steady = f"answers move by {moved:.2g} with the batch, " if on_batch and moved is not None else ""
+    return (
+        f"tried on all {figures['judged']['samples']} judged samples: passes{largest}, {steady}"
+        f"{1 / trial.size_ratio:.2g} times smaller and about {trial.speedup:.2g} times as fast as fp32 (an estimate)"
+    )
+
+
+def _nothing_passed(trials: list[Trial], *, passed: bool) -> str:
+    if not trials:
+        return "" if passed else "Nothing could be tried within parity.advice_seconds. Raise it, or ship fp32."
+    listed = []
+    for trial in trials[:4]:
+        settings = (f"{key.removeprefix('quantize.')}={_short(value)}" for key, value in trial.overrides.items())
+        listed.append(f"{' '.join(settings)} ({_why_not(trial)})")
+    more = f", and {len(trials) - 4} more" if len(trials) > 4 else ""
+    end = "" if passed else " Ship fp32."
+    return f"Nothing that was tried passes and pays: {', '.join(listed)}{more}.{end}"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"{len(value)} nodes"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _why_not(trial: Trial) -> str:
+    if trial.result is None:
+        return trial.problem if len(trial.problem) < 40 else "quantize refuses it"
+    failed = next((rule for rule in trial.result.rules if rule.failed), None)
+    if failed is None:
+        if trial.speedup < SLOWER:
+            return f"passes, but is slower: about {trial.speedup:.2g} times as fast"
+        return "passes, but is not smaller" if trial.size_ratio >= 1 else "passes, but still depends on the batch"
+    value = failed.value if isinstance(failed.value, str) or failed.value is None else f"{failed.value:.2g}"
+    return f"misses {failed.name} with {value}"

@@ -1,0 +1,297 @@
+"""Trained models of every framework, as `export.source` names them: tests.export.models:xgboost_classifier."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    VotingClassifier,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import RandomizedSearchCV
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from tests import sources
+
+Built = tuple[Any, Any, Any]
+
+
+def tabular(rows: int = 300, *, missing: bool = False) -> tuple[Any, np.ndarray]:
+    """A data frame with columns of every kind, and a label that depends on them."""
+    import pandas as pd
+
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "age": random.normal(40, 9, rows),
+            "rooms": random.integers(1, 6, rows),
+            "owner": random.integers(0, 2, rows).astype(bool),
+            "floor": random.integers(0, 9, rows).astype(np.int32),
+            "score": random.normal(size=rows).astype(np.float32),
+            "city": random.choice(["Bern", "Ulm"], rows),
+        }
+    )
+    label = (frame["age"] + 9 * (frame["city"] == "Ulm") + frame["rooms"] > 45).to_numpy().astype(int)
+    if missing:
+        frame.loc[[3, 70], "city"] = None
+        frame.loc[5, "age"] = np.nan
+    return frame, label
+
+
+NUMBERS = ["age", "rooms", "owner", "floor", "score"]
+
+
+def mixed_columns() -> Built:
+    """Numbers of five types and text, through scaling and one-hot encoding."""
+    frame, label = tabular()
+    prepare = ColumnTransformer(
+        [("numbers", StandardScaler(), NUMBERS), ("text", OneHotEncoder(handle_unknown="ignore"), ["city"])]
+    )
+    return make_pipeline(prepare, LogisticRegression()).fit(frame, label), frame, label
+
+
+def missing_text() -> Built:
+    """The same with missing numbers and missing text, which are imputed."""
+    frame, label = tabular(missing=True)
+    numbers = make_pipeline(SimpleImputer(), StandardScaler())
+    text = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
+    prepare = ColumnTransformer([("numbers", numbers, NUMBERS), ("text", text, ["city"])])
+    return make_pipeline(prepare, LogisticRegression()).fit(frame, label), frame, label
+
+
+def calibrated() -> Built:
+    x, y = load_breast_cancer(return_X_y=True)
+    return CalibratedClassifierCV(LogisticRegression(max_iter=5000)).fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def isotonic() -> Built:
+    """Isotonic calibration, whose steps move with the rounding of float32."""
+    x, y = load_breast_cancer(return_X_y=True)
+    model = CalibratedClassifierCV(LogisticRegression(max_iter=5000), method="isotonic")
+    return model.fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def search() -> Built:
+    x, y = load_breast_cancer(return_X_y=True)
+    network = make_pipeline(StandardScaler(), MLPClassifier((16,), random_state=0, max_iter=50, tol=1e-2))
+    model = RandomizedSearchCV(network, {"mlpclassifier__alpha": [1e-4, 1e-2]}, n_iter=2, cv=2, random_state=0)
+    return model.fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def vote() -> Built:
+    x, y = load_breast_cancer(return_X_y=True)
+    members = [("line", LogisticRegression(max_iter=5000)), ("trees", RandomForestClassifier(5, random_state=0))]
+    return VotingClassifier(members, voting="soft").fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def histogram_classifier() -> Built:
+    x, y = load_breast_cancer(return_X_y=True)
+    return HistGradientBoostingClassifier(max_iter=20, random_state=0).fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def histogram_regressor() -> Built:
+    x, y = load_diabetes(return_X_y=True)
+    return HistGradientBoostingRegressor(max_iter=20, random_state=0).fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def prices() -> Built:
+    """A target near 250 000."""
+    x, y = load_diabetes(return_X_y=True)
+    y = 250_000 + 1000 * (y - y.mean())
+    return Ridge(alpha=0.01).fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def transformed_target() -> Built:
+    x, y = load_diabetes(return_X_y=True)
+    model = TransformedTargetRegressor(Ridge(), func=np.log1p, inverse_func=np.expm1)
+    return model.fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def missing_numbers() -> Built:
+    """A missing value where the training data had none."""
+    model, x, y = calibrated()
+    x = x.copy()
+    x[7, 2] = np.nan
+    return model, x, y
+
+
+def xgboost_classifier() -> Built:
+    from xgboost import XGBClassifier
+
+    x, y = load_breast_cancer(return_X_y=True)
+    return XGBClassifier(n_estimators=20, random_state=0).fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def xgboost_frame() -> Built:
+    """Trained on a data frame with missing values, which XGBoost takes."""
+    from xgboost import XGBClassifier
+
+    frame, label = tabular(missing=True)
+    frame = frame[NUMBERS]
+    return XGBClassifier(n_estimators=10, random_state=0).fit(frame, label), frame, label
+
+
+def xgboost_regressor() -> Built:
+    from xgboost import XGBRegressor
+
+    x, y = load_diabetes(return_X_y=True)
+    return XGBRegressor(n_estimators=20, random_state=0).fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def xgboost_booster() -> Built:
+    import xgboost
+
+    x, y = load_iris(return_X_y=True)
+    settings = {"objective": "multi:softprob", "num_class": 3, "seed": 0}
+    return xgboost.train(settings, xgboost.DMatrix(x[::2], y[::2]), 10), x[1::2], y[1::2]
+
+
+def xgboost_in_a_pipeline() -> Built:
+    from xgboost import XGBClassifier
+
+    frame, label = tabular()
+    prepare = ColumnTransformer(
+        [("numbers", StandardScaler(), NUMBERS), ("text", OneHotEncoder(sparse_output=False), ["city"])]
+    )
+    model = make_pipeline(prepare, XGBClassifier(n_estimators=10, random_state=0))
+    return model.fit(frame[:200], label[:200]), frame[200:], label[200:]
+
+
+def lightgbm_classifier() -> Built:
+    from lightgbm import LGBMClassifier
+
+    x, y = load_breast_cancer(return_X_y=True)
+    model = LGBMClassifier(n_estimators=20, random_state=0, verbose=-1, n_jobs=1)
+    return model.fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def lightgbm_booster() -> Built:
+    import lightgbm
+
+    x, y = load_breast_cancer(return_X_y=True)
+    settings = {"objective": "binary", "verbose": -1, "seed": 0, "num_threads": 1}
+    return lightgbm.train(settings, lightgbm.Dataset(x[:300], y[:300]), 20), x[300:], y[300:]
+
+
+def lightgbm_in_a_pipeline() -> Built:
+    from lightgbm import LGBMRegressor
+
+    x, y = load_diabetes(return_X_y=True)
+    model = make_pipeline(StandardScaler(), LGBMRegressor(n_estimators=10, random_state=0, verbose=-1, n_jobs=1))
+    return model.fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def path_of_a_model() -> Built:
+    """A path in place of a model."""
+    import onnx
+
+    onnx.save(sources.linear(), "made.onnx")
+    return Path("made.onnx"), np.ones((8, 4), np.float32), None
+
+
+def _trained(module: Any, x: Any, y: np.ndarray, steps: int = 40) -> Any:
+    import torch
+
+    torch.manual_seed(0)
+    for layer in module.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(*x), torch.from_numpy(y)).backward()
+        optimizer.step()
+    return module
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    x, y = load_digits(return_X_y=True)
+    return x.reshape(-1, 1, 8, 8).astype(np.float32) / 16, y
+
+
+def torch_cnn() -> Built:
+    """Images through a small CNN, with dropout that the export must leave out."""
+    import torch
+    from torch import nn
+
+    x, y = _digits()
+    module = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(288, 64), nn.ReLU(), nn.Linear(64, 10)
+    )
+    return _trained(module, (torch.from_numpy(x[:800]),), y[:800]), x[800:], y[800:]
+
+
+def torch_exported_program() -> Built:
+    import torch
+
+    module, x, y = torch_cnn()
+    free = ({0: torch.export.Dim("batch")},)
+    return torch.export.export(module.eval(), (torch.from_numpy(x[:2]),), dynamic_shapes=free), x, y
+
+
+def torch_onnx_program() -> Built:
+    import torch
+
+    module, x, y = torch_cnn()
+    free = ({0: torch.export.Dim.DYNAMIC},)
+    example = (torch.from_numpy(x[:2]),)
+    return torch.onnx.export(module.eval(), example, dynamo=True, dynamic_shapes=free, verbose=False), x, y
+
+
+def torch_tokens() -> Built:
+    """Token ids and a mask in, logits and states out."""
+    import torch
+    from torch import nn
+
+    class Reader(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(50, 16)
+            self.read = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+            self.decide = nn.Linear(16, 2)
+
+        def forward(self, ids: Any, mask: Any) -> Any:
+            states = self.read(self.embed(ids), src_key_padding_mask=mask)
+            return self.decide(states.mean(1)), states
+
+    class Logits(nn.Module):  # type: ignore[misc]
+        def __init__(self, reader: Any) -> None:
+            super().__init__()
+            self.reader = reader
+
+        def forward(self, ids: Any, mask: Any) -> Any:
+            return self.reader(ids, mask)[0]
+
+    random = np.random.default_rng(0)
+    ids = random.integers(0, 50, (200, 7))
+    mask = np.zeros((200, 7), dtype=bool)
+    mask[:, 5:] = random.integers(0, 2, (200, 1)).astype(bool)
+    label = (ids[:, 0] > 25).astype(np.int64)
+    reader = Reader()
+    _trained(Logits(reader), (torch.from_numpy(ids), torch.from_numpy(mask)), label, 5)
+    return reader, {"ids": ids, "mask": mask}, label
+
+
+def torch_fixed_batch() -> Built:
+    """A module that reshapes to a number in place of its batch."""
+    import torch
+    from torch import nn
+
+    class Fixed(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Linear(4, 3)
+
+        def forward(self, x: Any) -> Any:
+            return self.line(x).reshape(2, 3) if isinstance(x, torch.Tensor) else x
+
+    return Fixed(), np.ones((8, 4), np.float32), None

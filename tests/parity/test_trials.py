@@ -1,0 +1,167 @@
+"""What is advised was tried: quantize made it, parity judged it, and the figures are those that the command leaves."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, helper, numpy_helper
+
+from stages.common.base import params, paths
+from stages.parity import advise as advise_module
+from stages.parity.trials import overridden
+from tests.parity.conftest import Project
+from tests.parity.test_advice import carried_out
+
+ROOT = Path(__file__).resolve().parents[2]
+FEATURES, HIDDEN, CLASSES, OUTLYING = 24, 768, 5, 13
+
+
+def mlp() -> ModelProto:
+    """Three matrices; the first meets the input, and hardly looks at the feature that lies far outside."""
+    random = np.random.default_rng(0)
+    shapes = ((FEATURES, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, CLASSES))
+    weights = [random.normal(0, 1.5 / np.sqrt(shape[0]), shape).astype(np.float32) for shape in shapes]
+    weights[0][OUTLYING] = 0.0
+    nodes, last = [], "x"
+    for place in range(3):
+        nodes.append(helper.make_node("MatMul", [last, f"w{place}"], [f"m{place}"], name=f"layer[{place}]/a b"))
+        nodes.append(helper.make_node("Softmax" if place == 2 else "Relu", [f"m{place}"], [f"r{place}"]))
+        last = f"r{place}"
+    float_ = onnx.TensorProto.FLOAT
+    return helper.make_model(
+        helper.make_graph(
+            nodes,
+            "mlp",
+            [helper.make_tensor_value_info("x", float_, ["N", FEATURES])],
+            [helper.make_tensor_value_info("r2", float_, ["N", CLASSES])],
+            [numpy_helper.from_array(weight, f"w{place}") for place, weight in enumerate(weights)],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+
+
+def cnn(random: np.random.Generator) -> ModelProto:
+    """Two convolutions of 64 channels, and the mean of each channel as a logit."""
+    float_ = onnx.TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Conv", ["x", "v"], ["a"], name="one", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("Conv", ["r", "w"], ["b"], name="two", pads=[1, 1, 1, 1]),
+        helper.make_node("ReduceMean", ["b"], ["logits"], axes=[2, 3], keepdims=0),
+    ]
+    weights = [numpy_helper.from_array(random.normal(0, 0.1, (64, 64, 3, 3)).astype(np.float32), name) for name in "vw"]
+    return helper.make_model(
+        helper.make_graph(
+            nodes,
+            "cnn",
+            [helper.make_tensor_value_info("x", float_, ["N", 64, 16, 16])],
+            [helper.make_tensor_value_info("logits", float_, ["N", 64])],
+            weights,
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+
+
+def outlying(count: int = 256) -> np.ndarray:
+    """Normal values, and one feature that is zero but for a few samples."""
+    values = np.random.default_rng(1).normal(size=(count, FEATURES)).astype(np.float32)
+    values[:, OUTLYING] = 0.0
+    values[5::64, OUTLYING] = 150.0
+    return values
+
+
+def quantize() -> None:
+    """Run the stage as a user would."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.quantize"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+MISSING: dict[str, Any] = {
+    "serving": {"batch_size": 64},
+    "quantize": {"exclude_nodes": [], "method": "dynamic"},
+    "parity": {"advice_seconds": 60},
+}
+
+
+@pytest.fixture
+def missed(project: Project) -> Project:
+    """A project whose INT8 model misses at batch 64."""
+    project.write(mlp(), mlp(), {"x": outlying()}, tree=MISSING)
+    quantize()
+    return project
+
+
+def test_every_advice_does_what_it_says(missed: Project) -> None:
+    result = missed.run()
+    assert result["passed"] is False
+    assert result["advice"], result["tried"]
+    fp32 = paths.FP32_MODEL.stat().st_size
+    for advice in result["advice"]:
+        largest = float(re.search(r"largest difference ([\d.e-]+)", advice["effect"])[1])  # type: ignore[index]
+        smaller = float(re.search(r"([\d.]+) times smaller", advice["effect"])[1])  # type: ignore[index]
+        carried_out(advice["command"], MISSING)
+        quantize()
+        after = missed.run()
+        assert after["passed"] is True, advice
+        assert after["diff"]["max_abs"] == pytest.approx(largest, rel=0.1)
+        assert fp32 / paths.INT8_MODEL.stat().st_size == pytest.approx(smaller, rel=0.1)
+
+
+def test_the_workspace_is_left_as_it_was(missed: Project) -> None:
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    missed.run()
+    after = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    assert {path: after[path] for path in before if path not in (paths.PARITY, paths.PARITY_DETAILS)} == before
+
+
+def test_where_nothing_passes_it_says_what_was_tried_and_to_ship_fp32(missed: Project) -> None:
+    missed.params({**MISSING, "parity": {"abs_tol": 1e-7, "mean_tol": None, "advice_seconds": 60}})
+    result = missed.run()
+    assert result["advice"] == []
+    assert re.match(r"Nothing that was tried passes and pays: .*misses abs_tol with .*\. Ship fp32\.$", result["tried"])
+    assert result["tried"] in " ".join(missed.printed().split())
+
+
+def test_without_a_budget_nothing_is_tried(missed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advise_module, "workshop", None)  # would fail if it were used
+    missed.params({**MISSING, "parity": {"advice_seconds": None}})
+    result = missed.run()
+    assert (result["passed"], result["advice"]) == (False, [])
+    assert result["tried"] == "Nothing was tried: parity.advice_seconds is null."
+
+
+def test_static_is_tried_where_convolutions_stayed_float(project: Project) -> None:
+    random = np.random.default_rng(0)
+    model = cnn(random)
+    project.write(
+        model,
+        model,
+        {"x": random.normal(size=(40, 64, 16, 16)).astype(np.float32)},
+        tree={"parity": {"advice_seconds": 60}},
+    )
+    quantize()
+    result = project.run()
+    assert result["passed"] is True
+    tree = json.loads(paths.QUANTIZE.read_text(encoding="utf-8"))
+    assert tree["status"] == "nothing_to_quantize"
+    assert [advice["command"] for advice in result["advice"]] == ["dvc exp run -S quantize.method=static"]
+
+
+def test_a_value_that_params_refuse_is_a_problem_of_the_trial() -> None:
+    with pytest.raises(Exception, match="weight_type"):
+        overridden(params.Params(), {"quantize.weight_type": "QInt3"})

@@ -1,0 +1,111 @@
+"""Weights that saturate on no x86 CPU: the pairs of every layout, the files, and the answers on an emulated CPU."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import ModelProto
+
+from stages.quantize import linear, saturation
+from tests.onnx_models import ir_model
+from tests.quantize import nets
+from tests.quantize.nets import net, node, normal
+from tests.quantize.running import Bench, run
+
+QEMU = shutil.which("qemu-x86_64")
+
+ON_ANOTHER_CPU = """
+import json, sys
+import numpy as np, onnxruntime as ort
+options = ort.SessionOptions()
+options.intra_op_num_threads = 1
+session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+answers = [session.run(None, dict(np.load(feed)))[0].tolist() for feed in sys.argv[2:]]
+print(json.dumps(answers))
+"""
+
+
+@given(
+    shape=st.lists(st.integers(1, 9), min_size=2, max_size=4),
+    channel=st.booleans(),
+    axis=st.integers(0, 3),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_pair_of_neighbours_sums_to_more_than_128(shape: list[int], channel: bool, axis: int, seed: int) -> None:
+    weight = np.random.default_rng(seed).standard_t(2, shape).astype(np.float32)
+    summed = axis % len(shape)
+    axes = tuple(each for each in range(len(shape)) if each != summed) if channel else ()
+    pairs = linear.largest_pairs(weight, summed, axes)
+    stored = np.moveaxis(linear.quantize(weight, "QInt8", axes, False, pairs).values, summed, -2)
+    assert saturation.pairs(stored).at_risk == 0
+
+
+@given(filters=st.integers(1, 5), channels=st.integers(1, 7), kernel=st.integers(1, 3), seed=st.integers(0, 999))
+@settings(max_examples=50, deadline=None)
+def test_no_pair_of_a_convolution_does(filters: int, channels: int, kernel: int, seed: int) -> None:
+    weight = np.random.default_rng(seed).standard_t(2, (filters, channels, kernel, kernel)).astype(np.float32)
+    conv = net([node("Conv", "x W", "y")], {"x": [1, channels, 8, 8]}, {"y": [1, filters, None, None]}, {"W": weight})  # type: ignore[list-item]
+    made, _ = nets.quantized(conv, method="static")
+    assert all(pairs.at_risk == 0 for pairs in saturation.of_model(ir_model(made)).values())
+
+
+def lstm() -> ModelProto:
+    """A layer of 16 units over 12 values."""
+    constants = {"W": normal(1, 64, 12), "R": normal(1, 64, 16, seed=1)}
+    return net([node("LSTM", "x W R", "y", hidden_size=16)], {"x": [5, 1, 12]}, {"y": [5, 1, 1, 16]}, constants)
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [(nets.mlp((33, 65, 17)), "dynamic"), (nets.mlp((33, 65, 17)), "static"), (nets.conv_net(7), "static"),
+     (lstm(), "dynamic")],
+)  # fmt: skip
+def test_a_portable_file_cannot_saturate_and_says_what_that_costs(
+    bench: Bench, model: ModelProto, method: str, per_channel: bool
+) -> None:
+    data = {name: np.stack([feed[name] for feed in nets.feeds(model, 12)]) for name in ("x",)}
+    bench.give(model, data, "feeds")
+    full = bench.run(method=method, per_channel=per_channel, portable=False)
+    assert full.metrics["saturation"]["share"] > 0
+    portable = bench.run(method=method, per_channel=per_channel)
+    assert portable.metrics["saturation"]["share"] == 0
+    assert "Warning" not in portable.said
+    for name in portable.quantized():
+        mine, other = portable.nodes[name], full.nodes[name]
+        assert mine["weight_sqnr_full_range_db"] == other["weight_sqnr_db"]
+        assert float(mine["weight_sqnr_db"]) > float(other["weight_sqnr_db"]) - 6.1
+        assert other["weight_sqnr_full_range_db"] == ""
+    assert portable.metrics["size"]["int8_mb"] == pytest.approx(full.metrics["size"]["int8_mb"], rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(QEMU is None, reason="qemu-x86_64 (the package qemu-user) is not installed")
+@pytest.mark.parametrize(
+    ("model", "method"), [(nets.mlp((64, 256, 256, 10)), "dynamic"), (nets.conv_net(16), "static")]
+)
+def test_the_answers_are_those_of_a_cpu_without_vnni(bench: Bench, model: ModelProto, method: str) -> None:
+    """Activations of which many are large, as behind a Relu: there pairs of large weights overflow."""
+    given = [{"x": np.abs(feed["x"]) + 2} for feed in nets.feeds(model, 12)]
+    bench.give(model, {"x": np.stack([feed["x"] for feed in given])}, "feeds")
+    files = []
+    for number, feed in enumerate(given):
+        files.append(str(bench.folder / f"{number}.npz"))
+        np.savez(files[-1], x=feed["x"])
+    moved = {}
+    for portable in (True, False):
+        outcome = bench.run(method=method, portable=portable)
+        script = [QEMU, "-cpu", "Haswell-v4", sys.executable, "-c", ON_ANOTHER_CPU, "artifacts/model.int8.onnx"]
+        child = subprocess.run([*map(str, script), *files], capture_output=True, text=True, check=True)
+        here = [next(iter(run(outcome.int8, feed).values())) for feed in given]
+        moved[portable] = max(
+            float(np.abs(a - np.array(b)).max()) for a, b in zip(here, json.loads(child.stdout), strict=True)
+        )
+    assert moved[True] < 1e-5
+    assert moved[False] > 1e-3
