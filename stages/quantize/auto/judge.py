@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,7 +12,7 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.common.compare import MismatchError, OutputPair, compare
 from stages.common.data.evaldata import EvalData
-from stages.common.data.feeding import feed_batch
+from stages.common.data.feeding import feed_batch, fixed_batch
 from stages.common.decisions import Decider, Outputs, choose
 from stages.common.judging import figures
 from stages.common.judging.rules import evaluate_rules
@@ -28,6 +29,9 @@ SHUFFLES = 3
 
 FEW = 2
 """Search samples below which all of them calibrate."""
+
+MOVED = 64
+"""Samples that are served alone and together, where parity.max_batch_effect is set."""
 
 PROBE_FEEDS = 8
 """Feeds that single nodes are measured on."""
@@ -103,7 +107,26 @@ class Judge:
         tree["judged"]["samples"] = comparison.samples
         for output, factor in tails.factors().items():
             tree["outputs"][output]["max_abs"] *= factor
+        if parity.max_batch_effect is not None:
+            tree["batch_effect"] = self._batch_effect(served)
         return evaluate_rules(at_sample_count(tree, self._judged), parity)
+
+    def _batch_effect(self, served: Model) -> dict[str, Any]:
+        """How far samples move between being served alone and in a batch; padding is for parity to judge."""
+        indices = self._indices[:MOVED]
+        nothing = {"max_abs": None, "padding": {"int8_max_abs": None}, "reason": "one batch size only"}
+        if self._data.layout == "feeds" or fixed_batch(self._float.session, self._data.layout) is not None:
+            return nothing
+        alone = [served.answer(call) for call in calls(self._data, indices, 1)]
+        largest = 0.0
+        for size in {self.batch, max(self.batch, len(indices))}:
+            together = [served.answer(call) for call in calls(self._data, indices, size)]
+            for name, array in alone[0].items():
+                if array.dtype.kind == "f":
+                    one, other = (np.concatenate([each[name] for each in side]) for side in (alone, together))
+                    if one.shape == other.shape:
+                        largest = max(largest, float(np.abs(one.astype(np.float64) - other).max(initial=0.0)))
+        return {**nothing, "max_abs": largest, "reason": ""}
 
     def session(self, model: ir.Model) -> ort.InferenceSession:
         """A candidate, loaded as production does."""
