@@ -44,8 +44,15 @@ class Advised:
     outcome: str
 
 
-def advise(measurement: Measurement, result: ParityResult, params: Params) -> Advised:
-    """Try other params of quantize: after a miss, where the batch moves the answers, or where Conv stayed float."""
+def advise(measurement: Measurement, result: ParityResult, params: Params, seconds: float) -> Advised:
+    """Try other params of quantize: after a miss, where the batch moves the answers, or where Conv stayed float.
+
+    Args:
+        measurement: what was measured.
+        result: the verdict over it.
+        params: of the pipeline.
+        seconds: that the measurement took: a trial is not begun where it could not end in time.
+    """
     nodes = read_nodes()
     on_batch = depends_on_batch(result, params)
     if result.passed:
@@ -56,7 +63,7 @@ def advise(measurement: Measurement, result: ParityResult, params: Params) -> Ad
     if budget is None or model_size(paths.FP32_MODEL) > LARGEST_MODEL:
         cause = "parity.advice_seconds is null" if budget is None else "the model is too large to quantize again here"
         return Advised([], "" if result.passed else f"Nothing was tried: {cause}.")
-    trials = _tried(measurement.setting, variants, params, time.monotonic() + budget)
+    trials = _tried(measurement.setting, variants, params, time.monotonic() + budget - seconds, movement=on_batch)
     worth = [trial for trial in trials if trial.passed and trial.speedup >= SLOWER and trial.size_ratio < 1]
     if result.passed:  # one scale per row is advised for what it was tried for only
         worth = [trial for trial in worth if not (_per_row(trial) and _moves(trial, params))]
@@ -82,7 +89,9 @@ def _moves(trial: Trial, params: Params) -> bool:
     return trial.result is not None and batch_effect_is_noted(trial.result.figures, params.parity)
 
 
-def _tried(setting: Setting, variants: Iterator[Overrides], params: Params, deadline: float) -> list[Trial]:
+def _tried(
+    setting: Setting, variants: Iterator[Overrides], params: Params, deadline: float, *, movement: bool
+) -> list[Trial]:
     trials: list[Trial] = []
     with ExitStack() as stack:
         for overrides in variants:
@@ -90,7 +99,7 @@ def _tried(setting: Setting, variants: Iterator[Overrides], params: Params, dead
             if left <= 0 or sum(trial.passed for trial in trials) >= ENOUGH or _settled(overrides, trials):
                 continue
             if not trials:
-                place = stack.enter_context(workshop(setting, params))
+                place = stack.enter_context(workshop(setting, params, movement=movement))
                 progress = stack.enter_context(
                     tqdm(desc="parity: trying variants", unit="variant", disable=None, leave=False)
                 )

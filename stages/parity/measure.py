@@ -41,8 +41,13 @@ class Measurement:
     median: Comparison | None
 
 
-def measure(setting: Setting, params: Parity) -> Measurement:
+def measure(setting: Setting, params: Parity, *, movement: bool = True) -> Measurement:
     """Serve the judged samples to both models and compare.
+
+    Args:
+        setting: what is judged, and how it is served.
+        params: the section parity.
+        movement: whether to measure how answers move with the batch and with padding.
 
     Raises:
         StageError: a model does not run, gives nothing finite in fp32, or the two have different outputs.
@@ -68,8 +73,8 @@ def measure(setting: Setting, params: Parity) -> Measurement:
     return Measurement(
         setting,
         comparison,
-        measure_batch_effect(setting),
-        measure_padding(setting, params.padding),
+        measure_batch_effect(setting) if movement else BatchEffect(reason="it was not measured"),
+        measure_padding(setting, params.padding) if movement else PaddingEffect(reason="it was not measured"),
         _median_comparison(kept, setting, comparison.decider),
     )
 

@@ -1,6 +1,7 @@
 """The stage from params to a result, and the trial of other tolerances on the figures of the last run."""
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,9 +31,11 @@ def run(params: Params) -> ParityResult:
         StageError: an input is missing, or nothing can be measured.
         ParamsError: `parity.outputs` names an output that the model does not have.
     """
+    begin = time.monotonic()
     measurement = measure(open_setting(params.serving), params.parity)
+    seconds = time.monotonic() - begin
     result = judge(figures.measured(measurement, params.parity.threshold), params.parity, measurement.comparison)
-    advised = advise(measurement, result, params)
+    advised = advise(measurement, result, params, seconds)
     result = dataclasses.replace(result, advice=advised.advice, tried=advised.outcome)
     if result.passed:
         return result

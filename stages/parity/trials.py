@@ -70,8 +70,9 @@ class Trial:
 class Workshop:
     """A copy of what quantize reads, in a temporary folder."""
 
-    def __init__(self, folder: Path, setting: Setting, params: Params) -> None:
+    def __init__(self, folder: Path, setting: Setting, params: Params, *, movement: bool) -> None:
         self._folder = folder
+        self._movement = movement or params.parity.max_batch_effect is not None
         self._setting = setting
         self._params = params
         (folder / paths.ARTIFACTS).mkdir()
@@ -120,7 +121,7 @@ class Workshop:
             model = Model(open_session(int8, setting.serving.threads), "the variant")
             check_pair(setting.fp32, model)
             variant = dataclasses.replace(setting, int8=model)
-            measurement = measure(variant, params.parity)
+            measurement = measure(variant, params.parity, movement=self._movement)
             speedup = estimated_speedup(variant)
         except StageError as error:
             return Trial(overrides, problem=str(error))
@@ -130,10 +131,16 @@ class Workshop:
 
 
 @contextmanager
-def workshop(setting: Setting, params: Params) -> Iterator[Workshop]:
-    """A workshop in a folder that goes afterwards."""
+def workshop(setting: Setting, params: Params, *, movement: bool) -> Iterator[Workshop]:
+    """A workshop in a folder that is removed afterwards.
+
+    Args:
+        setting: the models as they were judged.
+        params: of the pipeline.
+        movement: whether to measure how a variant's answers move with the batch.
+    """
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        yield Workshop(Path(folder), setting, params)
+        yield Workshop(Path(folder), setting, params, movement=movement)
 
 
 def overridden(params: Params, overrides: Overrides) -> Params:

@@ -7,8 +7,11 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from stages.common.data import outputs
 from stages.common.graph import equivalence
 from stages.common.graph.equivalence import Reference
+from stages.common.model import sessions
+from stages.common.model.sessions import Feed
 
 SANE = 0.98
 """With 8-bit weights, an output whose cosine to the float one is below this is broken; parity judges finer."""
@@ -17,10 +20,51 @@ SANE_IN_4_BITS = 0.9
 """The same with 4-bit weights."""
 
 
+LEAST_SPAN = 0.5
+"""The share of an output's range that INT8 should keep."""
+
+
 def fault(model: ir.Model, expected: Reference, least_cosine: float = SANE) -> str:
     """Why a quantized model must not be published; empty if it may."""
     judge = partial(_broken, least_cosine, expected.declared)
     return equivalence.problem(model, expected, "the quantized model", judge)
+
+
+def collapsed(quantized: ir.Model, model: ir.Model, feeds: Sequence[Feed]) -> list[str]:
+    """A sentence on each float output that stands still on some feed, or loses most of its range, in INT8 alone.
+
+    Args:
+        quantized: the quantized model.
+        model: the float model.
+        feeds: what both are run on.
+    """
+    sessions_ = [sessions.open_session(each) for each in (model, quantized)]
+    names = [output.name for output in sessions_[0].get_outputs()]
+    still = dict.fromkeys(names, 0)
+    spans = {name: [[np.inf, -np.inf], [np.inf, -np.inf]] for name in names}
+    for feed in feeds:
+        before, after = (outputs.as_arrays(names, sessions.run(each, feed, name="the model")) for each in sessions_)
+        for name in names:
+            pair = before[name], after[name]
+            if any(array.dtype.kind != "f" or array.size < 2 for array in pair):
+                continue
+            still[name] += bool(np.ptp(pair[0]) > 0 and np.ptp(pair[1]) == 0)
+            for span, array in zip(spans[name], pair, strict=True):
+                span[:] = min(span[0], float(array.min())), max(span[1], float(array.max()))
+    sentences = []
+    for name in names:
+        (low, high), (int8_low, int8_high) = spans[name]
+        if still[name]:
+            sentences.append(
+                f"On {still[name]} of {len(feeds)} feeds all values of the output {name!r} are the same in INT8, and "
+                "not in fp32: ranges that suit other samples are too coarse for these."
+            )
+        elif high > low and int8_high - int8_low < LEAST_SPAN * (high - low):
+            sentences.append(
+                f"The output {name!r} keeps {(int8_high - int8_low) / (high - low):.0%} of its range in INT8: values "
+                "beyond the calibrated ranges are cut off. Calibrate on more samples, or by minmax."
+            )
+    return sentences
 
 
 def _broken(

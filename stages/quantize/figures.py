@@ -58,7 +58,7 @@ def details(result: QuantizeResult) -> dict[str, Any]:
         "steps": [{"name": step.name, "undone": step.undone or None} for step in made.steps],
         "in_attributes": list(made.in_attributes),
         "warnings": [warning] if warning else [],
-        "notes": [made.found.reason] if made.found is not None and made.found.reason else [],
+        "notes": list(made.notes),
         "null_reasons": {}
         if made.found is not None
         else {"search.evals": f"quantize.method {result.method} does not search"},

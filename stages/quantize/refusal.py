@@ -8,11 +8,10 @@ from stages.common.graph.walk import all_nodes, constant, is_quantized
 from stages.common.graph.weights import WEIGHT_INPUTS, known_as
 
 _TRAINED = WEIGHT_INPUTS.keys() - {"Gather"}
-_DECODERS = frozenset({"BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"})
 
 
 def refuse(model: ir.Model, name: str) -> None:
-    """Refuse a model that is quantized already, or hides its weights in a decoder.
+    """Refuse a model that is quantized already.
 
     Args:
         model: as read.
@@ -26,11 +25,6 @@ def refuse(model: ir.Model, name: str) -> None:
             raise StageError(
                 f"{name} is quantized already: it has {_place(node)}. Give the float model it was made from as "
                 "export.source."
-            )
-        if node.op_type in _DECODERS:
-            raise StageError(
-                f"{name} holds a whole decoder inside {_place(node)}, where ONNX Runtime cannot use INT8 weights. "
-                "Export and quantize the decoder by itself, before the search is wrapped around it."
             )
 
 

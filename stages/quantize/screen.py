@@ -11,7 +11,7 @@ from stages.quantize import saturation
 from stages.quantize.auto.choices import KEPT
 from stages.quantize.auto.find import Found
 from stages.quantize.auto.strain import strain
-from stages.quantize.stage import WIDENED, Quantization, QuantizeResult
+from stages.quantize.stage import Quantization, QuantizeResult
 
 _REASONS = 3
 
@@ -28,6 +28,7 @@ def render(result: QuantizeResult) -> str:
     parts += [f"Undone: {step.name}, because {step.undone}." for step in made.steps if step.undone]
     if warning := saturation.warning(made.pairs):
         parts.append(f"Warning: {warning}")
+    parts += [f"Note: {note}" for note in made.notes]
     parts.append(_conclusion(result))
     return "\n".join(parts)
 
@@ -48,7 +49,7 @@ def _candidates(found: Found) -> str:
                 _nearest(candidate.rules),
             )
         )
-    headers = ("model", "INT8 nodes", "MB", "speed-up over clean fp32", "of tolerance", "by the rule")
+    headers = ("model", "INT8 nodes", "MB", "speed-up over fp32", "of tolerance", "by the rule")
     table = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
     return f"\n{table}"
 
@@ -75,15 +76,11 @@ def _operator_rows(made: Quantization) -> Iterator[tuple[str, str, str]]:
 def _conclusion(result: QuantizeResult) -> str:
     made, fp32_mb, int8_mb = result.made, result.fp32_mb, result.int8_mb
     if made.found is not None and made.found.reason:
-        return f"Float is the answer: {made.found.reason}. {paths.INT8_MODEL.as_posix()} is the fp32 model."
+        return f"{paths.INT8_MODEL.as_posix()} is the fp32 model."
     if made.model is None:
         return f"Nothing to quantize: {_why_nothing(made)} {paths.INT8_MODEL.as_posix()} is the fp32 model."
     quantized = sum(outcome.quantized for outcome in made.outcomes.values())
     counted = f"{quantized} of {len(made.quantizable)} nodes quantized: {fp32_mb:.4g} MB -> {int8_mb:.4g} MB"
-    if int8_mb >= fp32_mb:
-        widened = any(step.name == WIDENED and not step.undone for step in made.steps)
-        cause = "what stays float was float16" if widened else "its weights are small, scales and added nodes are not"
-        return f"{counted}. The file grew: {cause}. Keep the model as it was, unless bench finds this one faster."
     return f"{counted}, {fp32_mb / int8_mb:.3g} times smaller."
 
 

@@ -1,16 +1,16 @@
 """The stage: read the fp32 model, refuse, clean, quantize and check it, and put the result in place."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from itertools import islice
 
 import onnx_ir as ir
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
-from stages.common.data import feeding
 from stages.common.data.evaldata import EvalData
 from stages.common.graph import equivalence
 from stages.common.graph.cleaning import Step, clean
@@ -20,18 +20,29 @@ from stages.common.graph.weights import WeightedNode, parameters_in_attributes, 
 from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
 from stages.quantize import check, methods, refusal, saturation, trial
-from stages.quantize.auto import base, mix, plan
-from stages.quantize.auto.find import Found, find
-from stages.quantize.auto.judge import Judge, calibration_feeds
-from stages.quantize.methods.static.ranges import Known
-from stages.quantize.outcome import NodeOutcome
+from stages.quantize.auto import base
+from stages.quantize.auto.find import Found
+from stages.quantize.auto.run import made as run_auto
+from stages.quantize.feeds import SearchFeeds, search_feeds
+from stages.quantize.outcome import NodeOutcome, kept
 from stages.quantize.saturation import Pairs
 from stages.quantize.selection import select
 
 CHECK_FEEDS = 8
 """How many feeds the checks run: enough to see a broken model, too few to cost anything."""
 
+UNSEEN_FEEDS = 32
+"""How many feeds the outputs of a static model are watched on."""
+
+LARGEST_SHARE = 1.0
+"""Size of the quantized file over that of the float one from which on the float model is kept."""
+
 WIDENED = "float16 made float32"
+
+MADE_UP = (
+    "There are no evaluation data, so that the model was checked on made-up inputs, and no answers were judged. "
+    "Run export with data of yours for that."
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class Quantization:
         quantizable: names of the nodes that the method has an INT8 form for.
         pairs: of the quantized nodes, the pairs of weights that can saturate without VNNI.
         in_attributes: the operators that keep their parameters in attributes, out of the reach of INT8.
+        notes: sentences on what else a reader must know.
         found: what method auto found.
     """
 
@@ -56,6 +68,7 @@ class Quantization:
     quantizable: frozenset[str]
     pairs: Mapping[str, Pairs]
     in_attributes: Sequence[str]
+    notes: Sequence[str]
     found: Found | None = None
 
 
@@ -76,19 +89,20 @@ def run(params: Params) -> QuantizeResult:
         StageError: the model must not or cannot be quantized.
     """
     fp32 = model_file.read(paths.FP32_MODEL, made_by="export")
-    made = quantize(fp32, EvalData(), params, paths.FP32_MODEL.as_posix())
+    data = EvalData() if paths.EVAL.exists() else None
+    made = quantize(fp32, data, params, paths.FP32_MODEL.as_posix())
     with model_file.staged(made.model or fp32, paths.INT8_MODEL) as written:
         sessions.open_session(written)
     sizes = [model_file.size_mb(path) for path in (paths.FP32_MODEL, paths.INT8_MODEL)]
     return QuantizeResult(made, params.quantize.method, *sizes)
 
 
-def quantize(model: ir.Model, data: EvalData, whole: Params, name: str) -> Quantization:
+def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -> Quantization:
     """Quantize a model.
 
     Args:
         model: the float model; not changed.
-        data: the search split is used, for checks and calibration.
+        data: the search split is used, for checks and calibration; None for made-up inputs.
         whole: the params; methods other than auto read the section `quantize` alone.
         name: what to call the model in an error.
 
@@ -96,54 +110,84 @@ def quantize(model: ir.Model, data: EvalData, whole: Params, name: str) -> Quant
         StageError: the model must not or cannot be quantized, or auto finds nothing that passes.
     """
     params = whole.quantize
+    searching = params.method in ("auto", "plan")
     refusal.refuse(model, name)
     refusal.refuse_non_finite_weights(model, name)
     session = sessions.open_session(model, name=name)
-    feeding.check_fit(session, data.inputs, data.layout)
-    batch = feeding.feed_batch(session, data.layout, wanted=1)
-    expected = equivalence.reference(session, list(_feeds(data, batch, CHECK_FEEDS * batch)), name)
+    feeds = search_feeds(session, data)
+    expected = equivalence.reference(session, list(islice(feeds(sys.maxsize), CHECK_FEEDS)), name)
     del session
     cleaned, steps = clean(model, expected)
     selected, _ = select(weighted_nodes(cleaned), params)
     needed = max((needed_opset(each) for each in selected), default=1)
-    planned = plan.read(Path(params.plan)) if params.method == "plan" and params.plan else None
-    if params.method == "auto":
-        needed = base.fastest_opset(cleaned, expected, whole.serving.threads)
-    elif planned is not None:
-        needed = planned.opset
+    if searching:
+        needed = base.opset(cleaned, expected, whole)
     prepared, more = prepare(cleaned, expected, needed)
     refusal.refuse_non_finite_weights(prepared, name)
-    if params.method in ("auto", "plan"):
+    if searching:
         prepared, folded = base.folded(prepared, expected)
         more += folded
     nodes = weighted_nodes(prepared)
     selected, outcomes = select(nodes, params)
-    feeds = calibration_feeds if params.method in ("auto", "plan") else _feeds
-    calibration = Known(partial(feeds, data, batch, params.calibration.samples), params.calibration.method)
-    make = partial(methods.quantize, prepared, calibration=calibration)
+    _require_data(data, selected)
+    make = partial(methods.quantize, prepared, calibration=lambda: feeds(params.calibration.samples))
     in_4_bits = any(assigned.params.weight_type.endswith("4") for assigned in selected)
     fault = partial(check.fault, expected=expected, least_cosine=check.SANE_IN_4_BITS if in_4_bits else check.SANE)
     found = None
-    if params.method == "auto":
-        choose = partial(mix.mixed, prepared, selected, calibration=calibration)
-        found = find(prepared, selected, Judge(model, data, whole, name), whole, make=choose, fault=fault)
-        quantized, made = found.model, found.outcomes
-    elif planned is not None:
-        planned.check(nodes)
-        quantized, made = mix.mixed(prepared, selected, planned.choices, calibration=calibration)
-        if problem := fault(quantized):
-            raise StageError(f"The model of {params.plan} cannot be published: {problem}. Run method auto again.")
-        if not any(outcome.quantized for outcome in made.values()):
-            quantized = None
+    if searching:
+        quantized, made, found = run_auto(
+            model, prepared, nodes, selected, data=data, params=whole, fault=fault, name=name
+        )
     else:
         quantized, made = trial.most_that_passes(make, selected, fault)
+    outcomes, steps = outcomes | made, [*steps, *more]
+    if quantized is not None and (grown := _growth(model, quantized, steps)):
+        quantized = None
+        outcomes = {name: kept(grown) if outcome.quantized else outcome for name, outcome in outcomes.items()}
+    notes = [] if data is not None else [MADE_UP]
+    if found is not None and found.reason:
+        notes.append(f"Float is the answer: {found.reason}.")
+    if quantized is not None and any(each.params.method == "static" for each in selected):
+        notes += check.collapsed(quantized, prepared, _unseen(feeds, params.calibration.samples))
     known = methods.scope(params.method).OP_TYPES
-    quantizable = {assigned.name for assigned in selected} | {node.name for node in nodes if node.op_type in known}
-    pairs = saturation.of_model(quantized) if quantized is not None else {}
-    in_attributes = parameters_in_attributes(prepared)
     return Quantization(
-        quantized, nodes, outcomes | made, [*steps, *more], frozenset(quantizable), pairs, in_attributes, found
+        model=quantized,
+        nodes=nodes,
+        outcomes=outcomes,
+        steps=steps,
+        quantizable=frozenset(assigned.name for assigned in selected)
+        | {node.name for node in nodes if node.op_type in known},
+        pairs=saturation.of_model(quantized) if quantized is not None else {},
+        in_attributes=parameters_in_attributes(prepared),
+        notes=notes,
+        found=found,
     )
+
+
+def _require_data(data: EvalData | None, selected: Sequence[methods.Assignment]) -> None:
+    static = next((assigned.name for assigned in selected if assigned.params.method == "static"), None)
+    if data is None and static is not None:
+        raise StageError(
+            f"quantize.method static finds the ranges of activations (of {static}, for one) on samples, and "
+            f"{paths.EVAL.as_posix()} is missing. Run export first."
+        )
+
+
+def _growth(model: ir.Model, quantized: ir.Model, steps: Sequence[Step]) -> str:
+    """Why the float model is kept where the quantized one would take more room; empty where it does not."""
+    before, after = model_file.stored_bytes(model) / 1e6, model_file.stored_bytes(quantized) / 1e6
+    if after < LARGEST_SHARE * before:
+        return ""
+    widened = any(step.name == WIDENED and not step.undone for step in steps)
+    cause = "what stays float was float16" if widened else "scales and added nodes outweigh what its weights save"
+    return f"quantized, the file would grow from {before:.4g} to {after:.4g} MB: {cause}"
+
+
+def _unseen(feeds: SearchFeeds, calibrated: int) -> list[Feed]:
+    """Feeds that did not calibrate; the first ones where there are no others."""
+    seen = sum(1 for _ in feeds(calibrated))
+    later = list(islice(feeds(sys.maxsize), seen, seen + UNSEEN_FEEDS))
+    return later or list(islice(feeds(calibrated), UNSEEN_FEEDS))
 
 
 def needed_opset(assigned: methods.Assignment) -> int:
@@ -170,18 +214,3 @@ def prepare(model: ir.Model, expected: Reference, opset: int) -> tuple[ir.Model,
         steps.append(Step(WIDENED, check.fault(result.model, expected)))
         model = model if steps[-1].undone else result.model
     return model, steps
-
-
-def _feeds(data: EvalData, batch: int, samples: int) -> Iterator[Feed]:
-    """The first `samples` of the search split in feeds of `batch`; a tail that does not fill one is left out."""
-    indices = data.indices("search")
-    if not len(indices):  # a single sample belongs to the judge; nothing is chosen by it here
-        indices = data.indices("judge")
-    if data.layout == "samples" and len(indices) < batch:
-        raise StageError(
-            f"The evaluation data have {len(indices)} samples to search on, and the model takes {batch} at once. "
-            "Give at least four times as many samples as that."
-        )
-    for chunk in data.batches(indices[: max(batch, samples)], batch):
-        if data.layout == "feeds" or len(chunk.indices) == batch:
-            yield chunk.feed

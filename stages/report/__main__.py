@@ -61,13 +61,13 @@ def _revision(base: str | None) -> Shown:
 def _experiments() -> Shown:
     sweep = reading.read()
     machines = ranking.rank(sweep)
-    keys = ranking.differing_params(sweep, machines)
     title = f"Experiments of {sweep.commit}"
     main = next(iter(machines.values()), [])
+    keys = ranking.differing_params([row.revision.params for row in main])
     return (
         title,
         lambda: sweep_pictures.pictures(main, keys),
-        lambda drawn: sweep_screen.render(sweep, machines, keys, drawn),
+        lambda drawn: sweep_screen.render(sweep, machines, drawn),
     )
 
 

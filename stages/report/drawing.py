@@ -32,11 +32,13 @@ class Picture:
         name: of its file.
         alt: what it shows, for who cannot see it.
         spec: in Vega-Lite.
+        broad: it needs the whole width of a page.
     """
 
     name: str
     alt: str
     spec: Spec
+    broad: bool = False
 
     def svg(self) -> str:
         """An SVG on one line whose colours are CSS variables named after the tokens."""

@@ -33,9 +33,10 @@ def page(title: str, markdown: str) -> str:
 
 def figures(pictures: Iterable[Picture]) -> str:
     """Pictures inside a page, as one HTML block."""
-    drawn = "".join(
-        f'<figure role="img" aria-label="{html.escape(each.alt)}">{each.svg()}</figure>' for each in pictures
-    )
+    drawn = ""
+    for picture in pictures:
+        kind = ' class="broad"' if picture.broad else ""
+        drawn += f'<figure{kind} role="img" aria-label="{html.escape(picture.alt)}">{picture.svg()}</figure>'
     return f'<div class="pictures">{drawn}</div>' if drawn else ""
 
 
@@ -50,6 +51,7 @@ def links(pictures: Iterable[Picture], folder: Path) -> str:
         place = html.escape((folder / picture.name).as_posix())
         tags.append(
             f'<picture><source media="(prefers-color-scheme: dark)" srcset="{place}-dark.png">'
-            f'<img src="{place}-light.png" width="49%" alt="{html.escape(picture.alt)}"></picture>'
+            f'<img src="{place}-light.png" width="{98 if picture.broad else 49}%" '
+            f'alt="{html.escape(picture.alt)}"></picture>'
         )
     return f"<p>{''.join(tags)}</p>" if tags else ""

@@ -128,7 +128,7 @@ def xgboost_classifier() -> Built:
     from xgboost import XGBClassifier
 
     x, y = load_breast_cancer(return_X_y=True)
-    return XGBClassifier(n_estimators=20, random_state=0).fit(x[:300], y[:300]), x[300:], y[300:]
+    return XGBClassifier(n_estimators=20, random_state=0, n_jobs=1).fit(x[:300], y[:300]), x[300:], y[300:]
 
 
 def xgboost_frame() -> Built:
@@ -137,21 +137,21 @@ def xgboost_frame() -> Built:
 
     frame, label = tabular(missing=True)
     frame = frame[NUMBERS]
-    return XGBClassifier(n_estimators=10, random_state=0).fit(frame, label), frame, label
+    return XGBClassifier(n_estimators=10, random_state=0, n_jobs=1).fit(frame, label), frame, label
 
 
 def xgboost_regressor() -> Built:
     from xgboost import XGBRegressor
 
     x, y = load_diabetes(return_X_y=True)
-    return XGBRegressor(n_estimators=20, random_state=0).fit(x[:300], y[:300]), x[300:], y[300:]
+    return XGBRegressor(n_estimators=20, random_state=0, n_jobs=1).fit(x[:300], y[:300]), x[300:], y[300:]
 
 
 def xgboost_booster() -> Built:
     import xgboost
 
     x, y = load_iris(return_X_y=True)
-    settings = {"objective": "multi:softprob", "num_class": 3, "seed": 0}
+    settings = {"objective": "multi:softprob", "num_class": 3, "seed": 0, "nthread": 1}
     return xgboost.train(settings, xgboost.DMatrix(x[::2], y[::2]), 10), x[1::2], y[1::2]
 
 
@@ -162,7 +162,7 @@ def xgboost_in_a_pipeline() -> Built:
     prepare = ColumnTransformer(
         [("numbers", StandardScaler(), NUMBERS), ("text", OneHotEncoder(sparse_output=False), ["city"])]
     )
-    model = make_pipeline(prepare, XGBClassifier(n_estimators=10, random_state=0))
+    model = make_pipeline(prepare, XGBClassifier(n_estimators=10, random_state=0, n_jobs=1))
     return model.fit(frame[:200], label[:200]), frame[200:], label[200:]
 
 

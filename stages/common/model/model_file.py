@@ -111,6 +111,19 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(tensor.nbytes for tensor in tensors(model) if tensor.dtype not in unsized)
 
 
+def stored_bytes(model: ir.Model) -> int:
+    """Bytes that a model takes on disk, external data included."""
+    if weight_bytes(model) <= LARGE_BYTES:
+        return int(ir_conversion.to_proto(model).ByteSize())
+    moved: list[int] = []
+
+    def place(tensor: ir.TensorProtocol) -> tuple[str, int]:
+        moved.append(int(tensor.nbytes))
+        return "weights", 0
+
+    return int(ir_conversion.to_proto(model, place).ByteSize()) + sum(moved)
+
+
 def _parse(path: Path, made_by: str) -> onnx.ModelProto:
     if not path.exists():
         raise MissingInputError(path, made_by)

@@ -1,12 +1,16 @@
 """The float model that all candidates are made from: in the opset that is fastest, and with scales folded."""
 
+from pathlib import Path
+
 import onnx_ir as ir
 
+from stages.common.base.params import Params
 from stages.common.graph import equivalence
 from stages.common.graph.cleaning import Step
 from stages.common.graph.equivalence import Reference
 from stages.common.graph.passes import convert_opset
 from stages.common.model import sessions
+from stages.quantize.auto import plan
 from stages.quantize.auto.timing import call, in_turn, ratio
 from stages.quantize.methods.static import fold_scales, pool_last
 
@@ -20,6 +24,13 @@ SECONDS = 1.0
 
 SLOWER = 0.98
 """A float model that conversion slows to less than this has lost a fusion, which no choice makes up for."""
+
+
+def opset(model: ir.Model, expected: Reference, params: Params) -> int:
+    """The opset of a plan that is replayed, or the one to search in."""
+    if params.quantize.method == "plan":
+        return plan.read(Path(params.quantize.plan or "")).opset
+    return fastest_opset(model, expected, params.serving.threads)
 
 
 def fastest_opset(model: ir.Model, expected: Reference, threads: int) -> int:

@@ -76,6 +76,7 @@ class Judge:
         self.float_bytes = model_bytes(source)
         self.float_session = self._float.session
         self.batch = feed_batch(self._float.session, data.layout, params.serving.batch_size)
+        self.calibration_batch = feed_batch(self._float.session, data.layout, wanted=1)
         search = data.indices("search")
         self._indices = search if len(search) else data.indices("judge")
         self._judged = max(len(data.indices("judge")), len(self._indices))

@@ -146,6 +146,10 @@ def _compact(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1) if values.ndim == 2 else values
 
 
+LEAST_ROW = 8
+"""Rows of a table narrower than this share one scale: a scale of 4 bytes for each would take what INT8 saves."""
+
+
 def _gather(site: Site) -> str:
     """An embedding: 8-bit rows are picked, then scaled back to float."""
     weight = site.weight(0)
@@ -155,6 +159,7 @@ def _gather(site: Site) -> str:
     output, indices = name_of(site.node.outputs[0]), site.input(1)
     axis = int(number(site.node, "axis", 0)) % ndim
     by_row = site.params.per_channel and ndim == 2 and axis == 0 and kind == "QInt8"
+    by_row = by_row and weight.values.shape[1] >= LEAST_ROW
     quantized = site.quantized(weight, kind, (0,) if by_row else (), reduce_range=False)
     stored = site.store(weight, "int8", quantized.values)
     rows = site.emit("Gather", [stored, indices], f"{output}_int8", axis=axis)

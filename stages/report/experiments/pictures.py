@@ -8,10 +8,13 @@ from stages.report import drawing
 from stages.report.drawing import Picture
 from stages.report.experiments.ranking import Row
 
+BROAD = 2 * drawing.WIDTH + 60
+
 
 def pictures(rows: Sequence[Row], keys: Sequence[str]) -> list[Picture]:
     """Both, of the rows that were measured on one machine; fewer than two leave nothing to compare."""
-    measured = [row for row in rows if not math.isnan(row.size + row.error + row.speedup[0])]
+    # The best is drawn last, on top of the others.
+    measured = [row for row in reversed(rows) if not math.isnan(row.size + row.error + row.speedup[0])]
     if len(measured) < 2:
         return []
     return [tradeoff(measured), parallel(measured, keys)]
@@ -34,12 +37,16 @@ def tradeoff(rows: Sequence[Row]) -> Picture:
     ]
     kinds = [kind for kind in ("gate open", "gate closed") if any(point["kind"] == kind for point in points)]
     spec = drawing.pareto(points, "Speed, error and size (area)", "largest difference from fp32", kinds)
-    return Picture("pareto", "Speed-up of each experiment against its largest difference from fp32", spec)
+    spec["width"] = BROAD
+    alt = "Speed-up of each experiment against its largest difference from fp32"
+    return Picture("pareto", alt, spec, broad=True)
 
 
 def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
     """One line an experiment, across the params that differ and the figures that they led to."""
-    columns: dict[str, list[Any]] = {key: [row.revision.params.get(key) for row in rows] for key in keys}
+    columns: dict[str, list[Any]] = {
+        key.removeprefix("quantize."): [row.revision.params.get(key) for row in rows] for key in keys
+    }
     columns["size, MB"] = [row.size for row in rows]
     columns["error"] = [row.error for row in rows]
     columns["speed-up"] = [row.speedup[0] for row in rows]
@@ -51,7 +58,13 @@ def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
         for row, place in zip(rows, places, strict=True):
             kind = "gate open" if row.open else "gate closed"
             lines.append({"row": row.name, "kind": kind, "column": name, "place": place, "label": _label(row)})
-    x = {"field": "column", "type": "nominal", "sort": list(columns), "title": None, "axis": {"labelAngle": -20}}
+    x = {
+        "field": "column",
+        "type": "nominal",
+        "sort": list(columns),
+        "title": None,
+        "axis": {"labelAngle": 0, "labelPadding": 6},
+    }
     y = {"field": "place", "type": "quantitative", "axis": None, "scale": {"domain": [-0.05, 1.1]}}
     kinds = [kind for kind in ("gate open", "gate closed") if any(line["kind"] == kind for line in lines)]
     layers: list[drawing.Spec] = [
@@ -75,8 +88,9 @@ def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
         },
     ]
     spec = drawing.plot("What each setting led to", layers, lines)
-    spec["width"] = {"step": 110}
-    return Picture("parallel", "Params of each experiment, and the size, error and speed-up that they led to", spec)
+    spec["width"] = BROAD
+    alt = "Params of each experiment, and the size, error and speed-up that they led to"
+    return Picture("parallel", alt, spec, broad=True)
 
 
 def _places(values: Sequence[Any]) -> tuple[list[float], list[tuple[str, float]]]:

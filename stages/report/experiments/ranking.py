@@ -1,12 +1,12 @@
 """Which experiment is best, and which no other beats. Pure functions over the figures of finished experiments."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stages.common.rule import Outcome, Rule
 from stages.report.experiments.reading import BASELINE, Finished, Sweep
-from stages.report.revision import Revision
+from stages.report.revision import Revision, Tree
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,8 @@ def best(rows: Sequence[Row]) -> Row | None:
     return rows[0] if rows and rows[0].ships_int8 else None
 
 
-def differing_params(sweep: Sweep, machines: Mapping[str, Sequence[Row]]) -> list[str]:
-    """The keys of `params.yaml` whose values differ among experiments, those that failed included."""
-    sides = [row.revision.params for rows in machines.values() for row in rows] + [row.params for row in sweep.failed]
+def differing_params(sides: Sequence[Tree]) -> list[str]:
+    """The keys of `params.yaml` whose values differ."""
     keys = sorted({key for side in sides for key in side})
     return [key for key in keys if len({repr(side.get(key)) for side in sides}) > 1]
 

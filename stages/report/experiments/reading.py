@@ -1,14 +1,17 @@
 """The experiments of a commit, through DVC's Python API; their figures are in git, as each run committed them."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stages.common.base.errors import StageError
 from stages.report import revision
 from stages.report.revision import Revision, Tree
 
 BASELINE = "baseline"
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -62,19 +65,10 @@ def read() -> Sweep:
     Raises:
         StageError: this is not a DVC project, or it has no experiments.
     """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
+    baseline = _baseline()
     finished: list[Finished] = []
     failed: list[Failed] = []
     waiting = 0
-    try:
-        with Repo() as repo:
-            (baseline,) = repo.experiments.show(hide_workspace=True)
-    except (DvcException, ValueError) as error:
-        raise StageError(
-            f"DVC cannot read the experiments: {error}. Run this in a DVC project with a commit."
-        ) from error
     for experiment in baseline.experiments or []:
         tip = experiment.revs[0]
         state = experiment.executor.state if experiment.executor else "success"
@@ -97,6 +91,26 @@ def read() -> Sweep:
         sorted(failed, key=lambda row: row.name),
         waiting,
     )
+
+
+def _baseline() -> Any:
+    """What DVC knows of HEAD (`dvc.repo.experiments.serialize.ExpState`)."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    for attempt in range(ATTEMPTS):
+        try:
+            with Repo() as repo:
+                return repo.experiments.show(hide_workspace=True)[0]
+        except (DvcException, IndexError) as error:
+            # While experiments run, DVC meets the folder of one that just ended, which is gone.
+            if attempt == ATTEMPTS - 1:
+                raise StageError(
+                    f"DVC cannot read the experiments: {error}. Run this in a DVC project with a commit; "
+                    "if experiments are running, try again."
+                ) from error
+            time.sleep(1)
+    raise AssertionError  # the loop returns or raises
 
 
 def last_line(log: str | None) -> str:

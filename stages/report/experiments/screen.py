@@ -5,22 +5,23 @@ from collections.abc import Mapping, Sequence
 
 from stages.common.rule import Rule
 from stages.report.evidence import machine
-from stages.report.experiments.ranking import Row, best
+from stages.report.experiments.ranking import Row, best, differing_params
 from stages.report.experiments.reading import BASELINE, Sweep
 from stages.report.revision import Tree
 from stages.report.text import UNKNOWN, block, code, escape, number, plural, table
 
 
-def render(sweep: Sweep, machines: Mapping[str, Sequence[Row]], keys: Sequence[str], pictures: str = "") -> str:
+def render(sweep: Sweep, machines: Mapping[str, Sequence[Row]], pictures: str = "") -> str:
     """The whole table; the same experiments give the same text.
 
     Args:
         sweep: what DVC holds.
         machines: rows by machine, best first.
-        keys: of the params to show.
         pictures: HTML that shows them, placed below the first table.
     """
     main, *others = list(machines.values()) or [[]]
+    finished = [row.revision.params for rows in machines.values() for row in rows]
+    keys = differing_params(finished)
     parts = [_conclusion(sweep, main)]
     if main:
         parts += [_rows(main, keys), *([pictures] if pictures else []), _legend(main)]
@@ -28,9 +29,10 @@ def render(sweep: Sweep, machines: Mapping[str, Sequence[Row]], keys: Sequence[s
         where = machine(rows[0].revision)
         parts += [f"**Timed on another machine**, {where}: not ranked with the others.", _rows(rows, keys)]
     if sweep.failed:
-        header = ("failed", *(code(key) for key in keys), "why")
+        keys = differing_params([*finished, *(row.params for row in sweep.failed)])
+        header = ("failed", "why", *map(code, keys))
         lines = [
-            (f"❌ {code(row.name)}", *(_param(row.params, key) for key in keys), escape(row.reason))
+            (f"❌\N{NO-BREAK SPACE}{code(row.name)}", escape(row.reason), *(_param(row.params, key) for key in keys))
             for row in sweep.failed
         ]
         parts.append(table(header, lines))
@@ -75,10 +77,10 @@ def _row(row: Row, keys: Sequence[str]) -> tuple[str, ...]:
 
 def _verdict(row: Row) -> str:
     if row.open:
-        return f"✅ {'INT8' if row.deploy == 'int8' else 'fp32'}"
+        return f"✅\N{NO-BREAK SPACE}{'INT8' if row.deploy == 'int8' else 'fp32'}"
     rules = [Rule.from_json(tree) for tree in row.revision.detail("gate", "rules") or []]
     failed = ", ".join(code(rule.name) for rule in rules if rule.failed)
-    return f"❌ {failed or 'closed'}"
+    return f"❌\N{NO-BREAK SPACE}{failed or 'closed'}"
 
 
 def _speedup(row: Row) -> str:
