@@ -208,7 +208,7 @@ def test_peers_of_a_model_keep_their_interface(bench: Bench) -> None:
     assert list(run(outcome.int8, {"x": normal(2, 8)})) == ["h1", "h0"]
 
 
-def test_a_large_model_is_written_beside_its_sidecar(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_model_is_written_beside_its_external_data(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.give(_model(64, 64, 64), {"x": normal(20, 64)})
     inline = bench.run()
     expected = run(inline.int8, {"x": normal(2, 64)})["h1"]
