@@ -25,7 +25,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from stages.common.base.params import Quantize
+from stages.common.base.params import Params, Quantize
 from stages.common.data import evaldata
 from stages.common.model import model_file, sessions
 from stages.quantize import stage
@@ -117,8 +117,8 @@ def main() -> None:
         first = {name: array[:EMULATED] for name, array in feed.items()}
         elsewhere: dict[str, float] = {}
         for name, params in settings.items():
-            section = Quantize(method=arguments.method, **params)
-            made = stage.quantize(source, data, section, str(arguments.model)).model
+            whole = Params(quantize=Quantize(method=arguments.method, **params))
+            made = stage.quantize(source, data, whole, str(arguments.model)).model
             if made is None:
                 sys.exit(f"Nothing was quantized with {name}.")
             path = Path(folder) / "int8.onnx"

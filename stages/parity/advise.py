@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from stages.common.base import paths
 from stages.common.base.params import Params
+from stages.common.judging.serve import Call, calls
 from stages.parity.advice import Advice, experiment
 from stages.parity.candidates import Node, exclusions, formats, read_nodes, row_scale, static
 from stages.parity.evidence import worst
@@ -17,7 +18,6 @@ from stages.parity.judge import ParityResult
 from stages.parity.measure import Measurement
 from stages.parity.noise import noisiest_nodes
 from stages.parity.notes import batch_effect_is_noted
-from stages.parity.serve import Call, calls
 from stages.parity.setting import Setting
 from stages.parity.trials import LARGEST_MODEL, Overrides, Trial, model_size, workshop
 

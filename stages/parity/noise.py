@@ -13,9 +13,9 @@ import onnx
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
+from stages.common.judging.serve import Call
 from stages.common.model.sessions import open_session, run
 from stages.parity.candidates import Node
-from stages.parity.serve import Call
 from stages.parity.setting import Setting
 
 

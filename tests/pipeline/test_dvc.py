@@ -127,11 +127,11 @@ def test_parity_is_judged_again_on_another_instruction_set_or_runtime(ran: Proje
 @pytest.mark.parametrize(
     ("change", "stale"),
     [
-        ({"parity": {"abs_tol": 0.05}}, {"parity"}),
+        ({"parity": {"abs_tol": 0.05}}, {"quantize", "parity"}),
         ({"gate": {"max_size_ratio": 0.8}}, set()),
         ({"bench": {"seed": 1}}, {"bench"}),
-        ("stages/common/compare/__init__.py", {"parity"}),
-        ("stages/common/rule.py", {"parity"}),
+        ("stages/common/compare/__init__.py", {"quantize", "parity"}),
+        ("stages/common/rule.py", {"quantize", "parity"}),
         ("stages/bench/interval.py", {"bench"}),
         ("stages/report/__init__.py", set()),
     ],
@@ -148,9 +148,9 @@ def test_a_change_makes_stale_what_it_touches(ran: Project, change: Any, stale: 
 
 
 @pytest.mark.slow
-def test_a_tolerance_runs_parity_and_gate_alone_and_a_limit_the_gate_alone(ran: Project) -> None:
+def test_a_tolerance_measures_no_speed_and_a_limit_runs_the_gate_alone(ran: Project) -> None:
     ran.set(parity={"abs_tol": 0.05})
-    assert running(ran.run("dvc", "repro").stdout) == {"host", "parity", "gate"}
+    assert running(ran.run("dvc", "repro").stdout) == {"host", "quantize", "parity", "gate"}
     ran.set(gate={"max_size_ratio": 0.8})
     assert running(ran.run("dvc", "repro").stdout) == {"host", "gate"}
     ran.restore()

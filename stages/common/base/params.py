@@ -88,10 +88,21 @@ class NodeOverrides(Section):
     activation_scale: ActivationScale | None = None
 
 
+class Search(Section):
+    """How method auto searches: models made, share of each tolerance left over, what to minimise, time."""
+
+    max_evals: Annotated[int, Field(ge=3)] = 15
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    objective: Literal["latency", "size"] = "latency"
+    max_seconds: Positive = 300.0
+
+
 class Quantize(Section):
     """fp32 ONNX -> INT8 ONNX."""
 
-    method: Method = "dynamic"
+    method: Method | Literal["auto", "plan"] = "dynamic"
+    plan: str | None = None
+    search: Search = Search()
     weight_type: WeightType = "QInt8"
     activation_type: Literal["QUInt8", "QInt8"] = "QUInt8"
     activation_scale: ActivationScale = "tensor"
@@ -105,7 +116,7 @@ class Quantize(Section):
     weight_only: WeightOnly = WeightOnly()
 
     @model_validator(mode="after")
-    def _four_bits_are_weight_only(self) -> Self:
+    def _values_go_together(self) -> Self:
         overridden = {f"nodes.{name}.": node for name, node in self.nodes.items() if node.method != "float"}
         for place, node in {"": NodeOverrides(), **overridden}.items():
             method, weight_type = node.method or self.method, node.weight_type or self.weight_type
@@ -114,6 +125,11 @@ class Quantize(Section):
                     f"quantize.{place}weight_type is {weight_type}, which is for quantize.method weight_only; "
                     f"{method} takes QInt8 or QUInt8."
                 )
+        if self.method == "plan" and self.plan is None:
+            raise ParamsError(
+                "quantize.method is plan and quantize.plan is empty. Give the path of a plan.json that "
+                "quantize.method auto wrote."
+            )
         return self
 
 
@@ -183,7 +199,7 @@ def load(path: Path = PARAMS) -> Params:
     if not path.exists():
         return Params()
     try:
-        return Params.model_validate(yaml12.load(path.read_text(encoding="utf-8")))
+        return Params.model_validate(_own_sections(yaml12.load(path.read_text(encoding="utf-8"))))
     except (yaml12.YamlError, UnicodeDecodeError) as error:
         problem = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
         raise ParamsError(f"{path.name} is not valid YAML: {problem}. Fix the file.") from error
@@ -192,6 +208,28 @@ def load(path: Path = PARAMS) -> Params:
     except ValidationError as error:
         first = error.errors()[0]
         raise ParamsError(f"{path.name}: {_sentence(first['loc'], first['type'], first['input'])}") from error
+
+
+def _own_sections(tree: Any) -> Any:
+    """The sections of this pipeline, without those of the repository that it was put into.
+
+    A section with a name like one of ours stays where it has a key of that section, or none: a typo is refused.
+    """
+    if not isinstance(tree, dict):
+        return tree
+    fields = {name: set(type(section).model_fields) for name, section in Params()}
+
+    def foreign(name: str, section: Any) -> bool:
+        near = difflib.get_close_matches(name, fields, n=1)
+        if not near or not isinstance(section, dict | None):
+            return True
+        return section is not None and bool(section) and fields[near[0]].isdisjoint(map(str, section))
+
+    return {
+        name: section
+        for name, section in tree.items()
+        if name in fields or not isinstance(name, str) or not foreign(name, section)
+    }
 
 
 def _sentence(place: tuple[int | str, ...], kind: str, value: Any) -> str:
