@@ -113,7 +113,8 @@ class _Search:
         for trial in self.trials:
             if trial.candidate.choices == choices:
                 return trial.candidate
-        if len(self.trials) >= self.limit or (self.trials and time.monotonic() > self.ends):
+        passes = any(trial.candidate.passes(self.margin) for trial in self.trials)
+        if len(self.trials) >= self.limit or (passes and time.monotonic() > self.ends):
             return None
         candidate = judged(assignment, choices, self.make, self.fault, self.judge)
         self.trials.append(Trial(self.origin, candidate, point(problem, assignment)))
