@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stages.common.base.errors import StageError
-from stages.parity.serve import Model, calls
+from stages.common.judging.serve import Model, calls
 from stages.parity.setting import Setting
 
 SAMPLES = 256

@@ -8,20 +8,15 @@ import onnxruntime
 from stages.common import isa
 from stages.common.base import paths
 from stages.common.base.files import rounded, together
-from stages.common.compare import Comparison, OutputComparison
+from stages.common.judging.figures import compared, number
+from stages.common.judging.rules import OVERFLOW
 from stages.parity import evidence
 from stages.parity.batch_effect import BatchEffect, Movement
 from stages.parity.judge import ParityResult
 from stages.parity.measure import Measurement
 from stages.parity.padding import PaddingEffect
-from stages.parity.rules import OVERFLOW
-
-DIGITS = 6
-"""Significant digits of the details, which the rules are evaluated on."""
 
 WORST = 5
-
-QUANTILES = (("p50_abs", 0.5), ("p90_abs", 0.9), ("p99_abs", 0.99), ("p999_abs", 0.999))
 
 Tree = dict[str, Any]
 
@@ -129,134 +124,20 @@ def measured(measurement: Measurement, threshold: float | None) -> Tree:
     return tree
 
 
-def compared(comparison: Comparison) -> Tree:
-    """The figures of one comparison: outputs, decisions, probabilities, task, and what decides."""
-    reasons: dict[str, str] = {}
-    tree: Tree = {
-        "judged": {"decision": comparison.decider.description, "threshold": comparison.decider.threshold},
-        "outputs": {name: output_figures(output, reasons) for name, output in comparison.outputs.items()},
-        "decisions": _decisions(comparison),
-        "probabilities": _probabilities(comparison),
-        "task": _task(comparison),
-        "null_reasons": reasons,
-    }
-    known = comparison.flips.count > 0
-    undecided = "no output is recognised as a label or as class scores"
-    for group, reason in (
-        ("decisions", "no such flip, or no class scores to know margins and ranks by" if known else undecided),
-        ("probabilities", "it takes class probabilities, and for the confidence error labels of their kind"),
-        ("task", tree["task"]["reason"]),
-    ):
-        reasons |= {f"{group}.{key}": reason for key, value in tree[group].items() if value is None}
-    return tree
-
-
-def output_figures(output: OutputComparison, reasons: dict[str, str]) -> Tree:
-    """The figures of one output; why one is null goes to `reasons`."""
-    worst = output.worst.samples[0].sample if output.worst.samples else None
-    tree: Tree = {
-        "kind": output.kind,
-        "is_float": output.is_float,
-        "values": output.values,
-        "values_changed": output.values - output.equal,
-        "shape_mismatches": output.mismatched,
-        "worst_sample": worst,
-    }
-    if output.mismatched:
-        tree["shape_mismatch"] = output.mismatch
-    if not output.is_float:
-        return tree
-    signal, absolute = output.signal, output.absolute
-    tree |= {
-        "values_compared": absolute.count,
-        "nonfinite_samples": output.finite.differing_samples,
-        "nonfinite_first": output.finite.first,
-        "max_abs": _number(absolute.maximum),
-        "mean_abs": _number(absolute.mean),
-        **{key: _number(absolute.quantile(share)) for key, share in QUANTILES},
-        "max_of_range": _number(output.relative_max),
-        "nrmse": _number(signal.nrmse),
-        "sqnr_db": _number(signal.sqnr_db),
-        "min_cosine": _number(output.cosine.minimum),
-        "min_cosine_sample": output.cosine.sample,
-        "mean_cosine": _number(output.cosine.mean),
-        "rank_correlation": _number(output.rank_correlation),
-        "low": _number(signal.low),
-        "high": _number(signal.high),
-    }
-    if not absolute.count:
-        known = dict.fromkeys(tree, "no finite values on both sides")
-    else:
-        constant = "fp32 is constant"
-        known = {
-            "max_of_range": constant,
-            "nrmse": f"{constant}, and INT8 is not equal to it",
-            "sqnr_db": "equal outputs: there is no noise" if not signal.noise else "fp32 is zero everywhere",
-            "min_cosine": "one value per sample has no direction",
-            "min_cosine_sample": "one value per sample has no direction",
-            "mean_cosine": "one value per sample has no direction",
-            "rank_correlation": "only for one value per sample that varies",
-            "worst_sample": "nothing moved",
-        }
-    for key, value in tree.items():
-        if value is None:
-            reasons[f"outputs.{output.name}.{key}"] = known.get(key, OVERFLOW)
-    if tree["nrmse"] is None:
-        tree["nrmse_reason"] = reasons[f"outputs.{output.name}.nrmse"]
-    return tree
-
-
-def _number(value: float | None) -> float | None:
-    return rounded(value, DIGITS)
-
-
-def _decisions(comparison: Comparison) -> Tree:
-    flips = comparison.flips
-    known = flips.count > 0
-    margins = known and flips.margins_known
-    return {
-        "count": flips.count,
-        "flips": flips.flips if known else None,
-        "first_flip": flips.first[0] if flips.first else None,
-        "confident_flips": flips.confident if margins else None,
-        "tie_flips": flips.ties if margins else None,
-        "agreement": _number(flips.agreement),
-        "flip_rate_high95": _number(flips.rate_high95),
-        "top5_agreement": _number(comparison.top_five.agreement),
-    }
-
-
-def _probabilities(comparison: Comparison) -> Tree:
-    before, after = (side.ece for side in comparison.confidence)
-    return {"kl_mean": _number(comparison.divergence.mean), "ece_fp32": _number(before), "ece_int8": _number(after)}
-
-
-def _task(comparison: Comparison) -> Tree:
-    task = comparison.task
-    return {
-        "metric": task.metric,
-        "fp32": _number(task.fp32),
-        "int8": _number(task.int8),
-        **{key: _number(value) for key, value in task.more.items()},
-        "chance": task.chance,
-        "reason": task.reason,
-    }
-
-
 def _padding(effect: PaddingEffect) -> Tree:
     return {
         "mask": effect.mask,
         "length": effect.length,
         "padded": effect.padded,
-        "fp32_max_abs": _number(effect.fp32),
-        "int8_max_abs": _number(effect.int8),
+        "fp32_max_abs": number(effect.fp32),
+        "int8_max_abs": number(effect.int8),
         "reason": effect.reason,
     }
 
 
 def _batch_effect(effect: BatchEffect) -> Tree:
     def largest(*movements: Movement) -> float | None:
-        return _number(max((value for movement in movements for value in movement.values()), default=None))
+        return number(max((value for movement in movements for value in movement.values()), default=None))
 
     return {
         "max_abs": largest(effect.serving, effect.large),
@@ -268,9 +149,9 @@ def _batch_effect(effect: BatchEffect) -> Tree:
         "reason": effect.reason,
         "outputs": {
             name: {
-                "serving": _number(effect.serving.get(name)),
-                "large": _number(effect.large.get(name)),
-                "large_error": _number(effect.large_error.get(name)),
+                "serving": number(effect.serving.get(name)),
+                "large": number(effect.large.get(name)),
+                "large_error": number(effect.large_error.get(name)),
             }
             for name in effect.large
         },

@@ -6,10 +6,10 @@ from typing import Any
 
 from stages.common.base.params import Parity
 from stages.common.compare import Comparison
+from stages.common.judging.rules import evaluate_rules, samples_needed
 from stages.common.rule import Rule
 from stages.parity.advice import Advice
 from stages.parity.notes import notes, vacuous_outputs
-from stages.parity.rules import evaluate_rules, samples_needed
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Parity
 from stages.common.compare import Comparison, MismatchError, OutputPair, compare
 from stages.common.decisions import Decider, Outputs, choose
+from stages.common.judging.serve import calls, paired
 from stages.parity.batch_effect import BatchEffect, measure_batch_effect
 from stages.parity.padding import PaddingEffect, measure_padding
-from stages.parity.serve import calls, paired
 from stages.parity.setting import Setting
 
 MEDIAN_SAMPLES = 256

@@ -5,7 +5,7 @@ from typing import Any
 
 from stages.common.base.params import OutputTolerance, Parity
 from stages.common.compare.flips import upper_bound
-from stages.parity.rules import evaluate_rules, samples_needed, tolerance_of
+from stages.common.judging.rules import evaluate_rules, samples_needed, tolerance_of
 
 CONFIDENCE_SHIFT = 0.02
 """A change of the confidence error that is worth a note."""

@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 
 from stages.common.base.errors import ParamsError, StageError
-from stages.parity.serve import Call, Model, calls
+from stages.common.judging.serve import Call, Model, calls
 from stages.parity.setting import Setting
 
 CALLS = 32

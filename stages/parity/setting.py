@@ -10,9 +10,9 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Serving
 from stages.common.data.evaldata import EvalData
 from stages.common.data.feeding import check_fit, feed_batch, fixed_batch
+from stages.common.judging.serve import Model
 from stages.common.model import model_file
 from stages.common.model.sessions import open_session
-from stages.parity.serve import Model
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from pydantic import ValidationError
 
 from stages.common.base.errors import ParamsError
 from stages.common.base.params import Parity
+from stages.common.judging.rules import CONSTANT_RULES, evaluate_rules
 from stages.common.rule import Rule
 from stages.parity.advice import Advice, experiment
-from stages.parity.rules import CONSTANT_RULES, evaluate_rules
 
 BROKEN = 0.5
 """An output that moves by more than this share of its range is wrong: no tolerance that would accept it is named."""

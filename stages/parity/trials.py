@@ -19,12 +19,12 @@ from pydantic import ValidationError
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
+from stages.common.judging.serve import Model, calls
 from stages.common.model import model_file
 from stages.common.model.sessions import open_session
 from stages.parity import figures
 from stages.parity.judge import ParityResult, judge
 from stages.parity.measure import measure
-from stages.parity.serve import Model, calls
 from stages.parity.setting import Setting, check_pair, model_sha256
 
 REPOSITORY = Path(__file__).resolve().parents[2]

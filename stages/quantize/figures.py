@@ -6,6 +6,7 @@ from typing import Any
 from stages.common.base import files, paths
 from stages.common.base.files import rounded
 from stages.quantize import saturation
+from stages.quantize.auto import evidence
 from stages.quantize.saturation import Pairs
 from stages.quantize.stage import QuantizeResult
 
@@ -44,6 +45,7 @@ def headlines(result: QuantizeResult) -> dict[str, Any]:
             "kept_float": len(made.quantizable) - quantized,
         },
         "saturation": {"share": rounded(sum(made.pairs.values(), Pairs()).share)},
+        "search": {"evals": None if made.found is None else len(made.found.trials)},
     }
 
 
@@ -57,7 +59,9 @@ def details(result: QuantizeResult) -> dict[str, Any]:
         "in_attributes": list(made.in_attributes),
         "warnings": [warning] if warning else [],
         "notes": list(made.notes),
-        "null_reasons": {},
+        "null_reasons": {}
+        if made.found is not None
+        else {"search.evals": f"quantize.method {result.method} does not search"},
     }
 
 
@@ -90,7 +94,11 @@ def _decibels(ratio: float | None) -> float | str | None:
 
 def write(result: QuantizeResult) -> None:
     """Put the evidence, the details and the headlines in place, together."""
+    found = result.made.found
     with files.together() as outputs:
         outputs.csv(paths.NODES, NODES_HEADER, node_rows(result))
+        outputs.csv(paths.SENSITIVITY, evidence.SENSITIVITY_HEADER, evidence.sensitivity_rows(found) if found else ())
+        outputs.csv(paths.FRONTIER, evidence.FRONTIER_HEADER, evidence.frontier_rows(found) if found else ())
+        outputs.json(paths.PLAN, evidence.plan_tree(found) if found else {"nodes": {}})
         outputs.json(paths.QUANTIZE_DETAILS, details(result))
         outputs.json(paths.QUANTIZE, headlines(result))

@@ -1,12 +1,16 @@
 """What the stage prints: the table of operators, what was cleaned, the warnings, and the sentence of conclusion."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
 from stages.common.base import paths
+from stages.common.rule import Rule
 from stages.quantize import saturation
+from stages.quantize.auto.choices import KEPT
+from stages.quantize.auto.find import Found
+from stages.quantize.auto.strain import strain
 from stages.quantize.stage import Quantization, QuantizeResult
 
 _REASONS = 3
@@ -17,6 +21,8 @@ def render(result: QuantizeResult) -> str:
     made = result.made
     rows = list(_operator_rows(made))
     parts = [tabulate(rows, headers=("operator", "quantized", "kept float"), tablefmt="simple")] if rows else []
+    if made.found is not None and made.found.trials:
+        parts.append(_candidates(made.found))
     if done := [step.name for step in made.steps if not step.undone]:
         parts.append(f"Cleaned: {', '.join(done)}.")
     parts += [f"Undone: {step.name}, because {step.undone}." for step in made.steps if step.undone]
@@ -25,6 +31,36 @@ def render(result: QuantizeResult) -> str:
     parts += [f"Note: {note}" for note in made.notes]
     parts.append(_conclusion(result))
     return "\n".join(parts)
+
+
+def _candidates(found: Found) -> str:
+    """The models that were made and timed, and those that were made around them."""
+    rows = []
+    chosen = found.trial.candidate if found.trial is not None else None
+    for number, trial in enumerate(found.trials, start=1):
+        candidate, speedup = trial.candidate, trial.speedup
+        rows.append(
+            (
+                f"{number} {trial.origin}{', chosen' if candidate is chosen else ''}",
+                sum(choice != KEPT for choice in candidate.choices.values()),
+                f"{candidate.size / 1e6:.3g}",
+                "" if speedup is None else f"{speedup.ratio:.2f} ({speedup.low:.2f} to {speedup.high:.2f})",
+                "broken" if candidate.fault else f"{candidate.strain:.2f}",
+                _nearest(candidate.rules),
+            )
+        )
+    headers = ("model", "INT8 nodes", "MB", "speed-up over fp32", "of tolerance", "by the rule")
+    table = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
+    return f"\n{table}"
+
+
+def _nearest(rules: Sequence[Rule]) -> str:
+    """The rule that is nearest to failing."""
+    rule = max(rules, key=strain, default=None)
+    if rule is None:
+        return ""
+    value = f"{rule.value:.3g}" if isinstance(rule.value, float) else str(rule.value)
+    return f"{rule.name} {value}{f' of {rule.output}' if rule.output else ''}, limit {rule.limit}"
 
 
 def _operator_rows(made: Quantization) -> Iterator[tuple[str, str, str]]:
@@ -39,6 +75,8 @@ def _operator_rows(made: Quantization) -> Iterator[tuple[str, str, str]]:
 
 def _conclusion(result: QuantizeResult) -> str:
     made, fp32_mb, int8_mb = result.made, result.fp32_mb, result.int8_mb
+    if made.found is not None and made.found.reason:
+        return f"{paths.INT8_MODEL.as_posix()} is the fp32 model."
     if made.model is None:
         return f"Nothing to quantize: {_why_nothing(made)} {paths.INT8_MODEL.as_posix()} is the fp32 model."
     quantized = sum(outcome.quantized for outcome in made.outcomes.values())

@@ -21,7 +21,7 @@ def select(nodes: Sequence[WeightedNode], params: Quantize) -> tuple[list[Assign
     Raises:
         StageError: a type of operator that the method does not know, or a pattern that matches no node.
     """
-    method, names = methods.by_name(params.method), [node.name for node in nodes]
+    method, names = methods.scope(params.method), [node.name for node in nodes]
     _check_op_types(params.op_types or (), method.OP_TYPES, params.method)
     excluded = _matched("exclude_nodes", params.exclude_nodes, names)
     overridden = _matched("nodes", params.nodes, names)
@@ -48,7 +48,7 @@ def matching(pattern: str, names: Collection[str]) -> set[str]:
 
 def _reason(node: WeightedNode, params: Quantize, chosen: bool) -> str:
     """Why a node is not quantized by these params; `chosen` if they name a method for it. Empty if it is."""
-    method = methods.by_name(params.method)
+    method = methods.scope(params.method)
     if node.op_type.startswith(_BLOCKED_LAYOUT):
         return "ONNX Runtime's optimiser laid it out for one kind of CPU; give the model as it was before that"
     if node.op_type not in method.OP_TYPES:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
-from stages.common.base.params import Params, Quantize
+from stages.common.base.params import Params
 from stages.common.data.evaldata import EvalData
 from stages.common.graph import equivalence
 from stages.common.graph.cleaning import Step, clean
@@ -20,6 +20,9 @@ from stages.common.graph.weights import WeightedNode, parameters_in_attributes, 
 from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
 from stages.quantize import check, methods, refusal, saturation, trial
+from stages.quantize.auto import base
+from stages.quantize.auto.find import Found
+from stages.quantize.auto.run import made as run_auto
 from stages.quantize.feeds import SearchFeeds, search_feeds
 from stages.quantize.outcome import NodeOutcome, kept
 from stages.quantize.saturation import Pairs
@@ -55,6 +58,7 @@ class Quantization:
         pairs: of the quantized nodes, the pairs of weights that can saturate without VNNI.
         in_attributes: the operators that keep their parameters in attributes, out of the reach of INT8.
         notes: sentences on what else a reader must know.
+        found: what method auto found.
     """
 
     model: ir.Model | None
@@ -65,6 +69,7 @@ class Quantization:
     pairs: Mapping[str, Pairs]
     in_attributes: Sequence[str]
     notes: Sequence[str]
+    found: Found | None = None
 
 
 @dataclass(frozen=True)
@@ -85,25 +90,27 @@ def run(params: Params) -> QuantizeResult:
     """
     fp32 = model_file.read(paths.FP32_MODEL, made_by="export")
     data = EvalData() if paths.EVAL.exists() else None
-    made = quantize(fp32, data, params.quantize, paths.FP32_MODEL.as_posix())
+    made = quantize(fp32, data, params, paths.FP32_MODEL.as_posix())
     with model_file.staged(made.model or fp32, paths.INT8_MODEL) as written:
         sessions.open_session(written)
     sizes = [model_file.size_mb(path) for path in (paths.FP32_MODEL, paths.INT8_MODEL)]
     return QuantizeResult(made, params.quantize.method, *sizes)
 
 
-def quantize(model: ir.Model, data: EvalData | None, params: Quantize, name: str) -> Quantization:
+def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -> Quantization:
     """Quantize a model.
 
     Args:
         model: the float model; not changed.
         data: the search split is used, for checks and calibration; None for made-up inputs.
-        params: the section `quantize`.
+        whole: the params; methods other than auto read the section `quantize` alone.
         name: what to call the model in an error.
 
     Raises:
-        StageError: the model must not or cannot be quantized.
+        StageError: the model must not or cannot be quantized, or auto finds nothing that passes.
     """
+    params = whole.quantize
+    searching = params.method in ("auto", "plan")
     refusal.refuse(model, name)
     refusal.refuse_non_finite_weights(model, name)
     session = sessions.open_session(model, name=name)
@@ -112,23 +119,37 @@ def quantize(model: ir.Model, data: EvalData | None, params: Quantize, name: str
     del session
     cleaned, steps = clean(model, expected)
     selected, _ = select(weighted_nodes(cleaned), params)
-    prepared, more = prepare(cleaned, expected, max((needed_opset(each) for each in selected), default=1))
+    needed = max((needed_opset(each) for each in selected), default=1)
+    if searching:
+        needed = base.opset(cleaned, expected, whole)
+    prepared, more = prepare(cleaned, expected, needed)
     refusal.refuse_non_finite_weights(prepared, name)
+    if searching:
+        prepared, folded = base.folded(prepared, expected)
+        more += folded
     nodes = weighted_nodes(prepared)
     selected, outcomes = select(nodes, params)
     _require_data(data, selected)
     make = partial(methods.quantize, prepared, calibration=lambda: feeds(params.calibration.samples))
     in_4_bits = any(assigned.params.weight_type.endswith("4") for assigned in selected)
     fault = partial(check.fault, expected=expected, least_cosine=check.SANE_IN_4_BITS if in_4_bits else check.SANE)
-    quantized, made = trial.most_that_passes(make, selected, fault)
+    found = None
+    if searching:
+        quantized, made, found = run_auto(
+            model, prepared, nodes, selected, data=data, params=whole, fault=fault, name=name
+        )
+    else:
+        quantized, made = trial.most_that_passes(make, selected, fault)
     outcomes, steps = outcomes | made, [*steps, *more]
     if quantized is not None and (grown := _growth(model, quantized, steps)):
         quantized = None
         outcomes = {name: kept(grown) if outcome.quantized else outcome for name, outcome in outcomes.items()}
     notes = [] if data is not None else [MADE_UP]
+    if found is not None and found.reason:
+        notes.append(f"Float is the answer: {found.reason}.")
     if quantized is not None and any(each.params.method == "static" for each in selected):
         notes += check.collapsed(quantized, prepared, _unseen(feeds, params.calibration.samples))
-    known = methods.by_name(params.method).OP_TYPES
+    known = methods.scope(params.method).OP_TYPES
     return Quantization(
         model=quantized,
         nodes=nodes,
@@ -139,6 +160,7 @@ def quantize(model: ir.Model, data: EvalData | None, params: Quantize, name: str
         pairs=saturation.of_model(quantized) if quantized is not None else {},
         in_attributes=parameters_in_attributes(prepared),
         notes=notes,
+        found=found,
     )
 
 
@@ -170,7 +192,7 @@ def _unseen(feeds: SearchFeeds, calibrated: int) -> list[Feed]:
 
 def needed_opset(assigned: methods.Assignment) -> int:
     """The opset that the operators of a quantized node need."""
-    return methods.by_name(assigned.params.method).opset(assigned.params)
+    return methods.scope(assigned.params.method).opset(assigned.params)
 
 
 def prepare(model: ir.Model, expected: Reference, opset: int) -> tuple[ir.Model, list[Step]]:

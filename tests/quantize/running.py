@@ -70,6 +70,7 @@ class Bench:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
+        self.sections: dict[str, Any] = {}
         monkeypatch.chdir(folder)
         paths.ARTIFACTS.mkdir(exist_ok=True)
 
@@ -83,8 +84,8 @@ class Bench:
         evaldata.write(paths.EVAL, inputs, None, layout, seed=0)
 
     def run(self, **knobs: Any) -> Outcome:
-        """Run the stage with these keys of `quantize`."""
-        paths.PARAMS.write_text(yaml.safe_dump({"quantize": knobs}))
+        """Run the stage with these keys of `quantize`, and with `sections` beside it."""
+        paths.PARAMS.write_text(yaml.safe_dump({"quantize": knobs, **self.sections}))
         said = io.StringIO()
         with redirect_stdout(said):
             result = stage.run(params.load())

@@ -88,10 +88,21 @@ class NodeOverrides(Section):
     activation_scale: ActivationScale | None = None
 
 
+class Search(Section):
+    """How method auto searches: models made, share of each tolerance left over, what to minimise, time."""
+
+    max_evals: Annotated[int, Field(ge=3)] = 15
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    objective: Literal["latency", "size"] = "latency"
+    max_seconds: Positive = 300.0
+
+
 class Quantize(Section):
     """fp32 ONNX -> INT8 ONNX."""
 
-    method: Method = "dynamic"
+    method: Method | Literal["auto", "plan"] = "dynamic"
+    plan: str | None = None
+    search: Search = Search()
     weight_type: WeightType = "QInt8"
     activation_type: Literal["QUInt8", "QInt8"] = "QUInt8"
     activation_scale: ActivationScale = "tensor"
@@ -105,7 +116,7 @@ class Quantize(Section):
     weight_only: WeightOnly = WeightOnly()
 
     @model_validator(mode="after")
-    def _four_bits_are_weight_only(self) -> Self:
+    def _values_go_together(self) -> Self:
         overridden = {f"nodes.{name}.": node for name, node in self.nodes.items() if node.method != "float"}
         for place, node in {"": NodeOverrides(), **overridden}.items():
             method, weight_type = node.method or self.method, node.weight_type or self.weight_type
@@ -114,6 +125,11 @@ class Quantize(Section):
                     f"quantize.{place}weight_type is {weight_type}, which is for quantize.method weight_only; "
                     f"{method} takes QInt8 or QUInt8."
                 )
+        if self.method == "plan" and self.plan is None:
+            raise ParamsError(
+                "quantize.method is plan and quantize.plan is empty. Give the path of a plan.json that "
+                "quantize.method auto wrote."
+            )
         return self
 
 

@@ -28,8 +28,8 @@ class Assignment:
         return self.node.name
 
 
-class Method(Protocol):
-    """A method: a module with these names.
+class Scope(Protocol):
+    """What can become of operators: a module with these names.
 
     Attributes:
         OP_TYPES: the operators that it has an INT8 form for.
@@ -44,6 +44,10 @@ class Method(Protocol):
     def opset(self, params: Quantize) -> int:
         """The opset that the operators of a node with these params need."""
         ...
+
+
+class Method(Scope, Protocol):
+    """A method: a module with these names, and a function that quantizes."""
 
     def quantize(
         self, model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
@@ -64,8 +68,15 @@ class Method(Protocol):
         ...
 
 
+def scope(name: str) -> Scope:
+    """What `quantize.method` reaches: `auto` and `plan` all that they can choose from."""
+    from stages.quantize.auto import choices
+
+    return choices if name in ("auto", "plan") else by_name(name)
+
+
 def by_name(name: str) -> Method:
-    """The method that `quantize.method` names."""
+    """The method that a node is quantized by."""
     from stages.quantize.methods import dynamic, static, weight_only
 
     methods: Mapping[str, Method] = {"static": static, "dynamic": dynamic, "weight_only": weight_only}

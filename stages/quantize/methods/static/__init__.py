@@ -69,7 +69,7 @@ def quantize(
     if not chosen:
         return model, outcomes
     tensors = {name_of(value): value for value in qdq.plan(graph, chosen).tensors}
-    collected = ranges.collect(quantized, sorted(tensors), calibration, params.calibration.method)
+    collected = ranges.known(calibration, params.calibration.method).of(quantized, sorted(tensors))
     known = {tensors[name]: span for name, span in collected.items()}
     blind = [node for node in chosen if not set(qdq.quantized_by(node)) <= set(known)]
     for node in blind:

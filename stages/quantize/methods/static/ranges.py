@@ -4,7 +4,7 @@ ONNX Runtime's histogram calibrators keep every activation of every sample until
 activations live until the next sample, and what stays is two numbers or one histogram per tensor.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -62,6 +62,31 @@ def collect(model: ir.Model, names: Sequence[str], feeds: Feeds, method: str) ->
         counts[name] += histogram(np.abs(values) if magnitudes else values, span)
     pick = _by_entropy if magnitudes else _by_percentile
     return {name: pick(counts[name], extremes[name]) for name in extremes}
+
+
+class Known:
+    """Ranges by name of the tensor, each collected once, for models in which a name means the same float tensor."""
+
+    def __init__(self, feeds: Callable[[], Iterator[sessions.Feed]], method: str) -> None:
+        self._feeds = feeds
+        self._method = method
+        self._ranges: dict[str, Range | None] = {}
+
+    def __call__(self) -> Iterator[sessions.Feed]:
+        """The calibration samples, from the first."""
+        return self._feeds()
+
+    def of(self, model: ir.Model, names: Sequence[str]) -> dict[str, Range]:
+        """The range of each tensor that has one; see `collect`."""
+        if missing := [name for name in names if name not in self._ranges]:
+            collected = collect(model, missing, self._feeds, self._method)
+            self._ranges |= {name: collected.get(name) for name in missing}
+        return {name: span for name in names if (span := self._ranges[name]) is not None}
+
+
+def known(feeds: Callable[[], Iterator[sessions.Feed]], method: str) -> Known:
+    """The ranges over these samples: those that were collected before, where the samples remember them."""
+    return feeds if isinstance(feeds, Known) else Known(feeds, method)
 
 
 class _Probe:

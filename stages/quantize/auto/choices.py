@@ -1,0 +1,102 @@
+"""What can become of a node: float, or one of the ways to quantize it, each a method with params of its own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stages.common.base.params import Quantize
+from stages.common.graph.weights import WeightedNode
+from stages.quantize.auto.problem import FLOAT
+
+BLOCKED = "blocked"
+"""The layout that ONNX Runtime keeps float convolutions in (NCHWc)."""
+
+STATIC = "static"
+"""8 bits with a fixed scale."""
+
+DYNAMIC = "dynamic"
+"""8 bits with a scale computed at run time, for the whole tensor."""
+
+ROW = "row"
+"""The same with a scale for each row."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to quantize a node.
+
+    Attributes:
+        name: in plan.json and on screen.
+        method: the value of `quantize.method` that does it.
+        changes: other keys of the section `quantize` that it sets.
+    """
+
+    name: str
+    method: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def params(self, params: Quantize) -> Quantize:
+        """The section `quantize` for nodes with this choice."""
+        return params.model_copy(update={"method": self.method, "op_types": None, **self.changes})
+
+
+KEPT = FLOAT
+"""The name of the choice to quantize nothing."""
+
+_SIGNED = {"weight_type": "QInt8"}
+
+CHOICES = {
+    choice.name: choice
+    for choice in (
+        Choice("static", "static", {**_SIGNED, "activation_type": "QUInt8", "per_channel": True}),
+        Choice("weight_only", "weight_only", _SIGNED),
+        Choice("dynamic", "dynamic", {**_SIGNED, "per_channel": True, "activation_scale": "tensor"}),
+        Choice("dynamic_tensor", "dynamic", {**_SIGNED, "per_channel": False, "activation_scale": "tensor"}),
+        Choice("row", "dynamic", {**_SIGNED, "per_channel": True, "activation_scale": "row"}),
+        Choice(
+            "dynamic_unsigned",
+            "dynamic",
+            {"weight_type": "QUInt8", "per_channel": False, "activation_scale": "tensor"},
+        ),
+    )
+}
+"""By name."""
+
+_PRODUCT = ("dynamic", "dynamic_tensor", "row", "static", "weight_only")
+_OF = {
+    "Attention": ("dynamic", "dynamic_tensor"),
+    "Conv": ("static", "dynamic_unsigned"),
+    "EmbedLayerNormalization": ("dynamic",),
+    "Gather": ("dynamic", "dynamic_tensor"),
+    "Gemm": _PRODUCT,
+    "LSTM": ("dynamic", "dynamic_tensor"),
+    "MatMul": _PRODUCT,
+}
+
+OP_TYPES = BY_DEFAULT = frozenset(_OF)
+WHY_NOT: Mapping[str, str] = {}
+
+
+def opset(params: Quantize) -> int:
+    """See `methods.Scope`; static per channel, and a scale per row, need the most."""
+    del params
+    return 13
+
+
+def of_node(node: WeightedNode) -> list[Choice]:
+    """The choices that a node's operator has, besides float; whether its weight allows them, the method says."""
+    names = _OF.get(node.op_type, ())
+    return [CHOICES[name] for name in names if not node.graph or CHOICES[name].method != "static"]
+
+
+def forms(op_type: str, choice: str) -> tuple[str, str]:
+    """The forms in which a node's kernel reads its activation and gives its output."""
+    if op_type == "Conv":
+        if choice == KEPT:
+            return BLOCKED, BLOCKED
+        return (STATIC, STATIC) if choice == "static" else (DYNAMIC, FLOAT)
+    if op_type in ("Gather", "LSTM", "EmbedLayerNormalization"):
+        return FLOAT, FLOAT
+    if choice in (STATIC, ROW):
+        return choice, FLOAT
+    return (DYNAMIC, FLOAT) if choice.startswith(DYNAMIC) else (FLOAT, FLOAT)

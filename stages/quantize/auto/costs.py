@@ -1,0 +1,224 @@
+"""What kernels and conversions cost on this machine: each distinct one timed as a model of its own, all in turn."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from stages.common.base.params import Quantize
+from stages.common.graph.walk import add_initializer
+from stages.common.graph.weights import weighted_nodes
+from stages.common.model import sessions
+from stages.quantize.auto.choices import BLOCKED, DYNAMIC, KEPT, ROW, STATIC, forms
+from stages.quantize.auto.mix import mixed
+from stages.quantize.auto.probe import Probed
+from stages.quantize.auto.timing import Call, call, in_turn, one_by_one, quiet_us
+from stages.quantize.methods import Assignment
+
+SECONDS_EACH = 0.05
+"""Timed for each kernel, and at most `SECONDS_ALL` for all of them."""
+
+SECONDS_ALL = 8.0
+
+LARGE_BYTES = 256 << 20
+"""Weights above which nodes of equal shapes are timed once; below it all of them are, so that caches are as they are
+while the whole model runs."""
+
+_ROW = 384
+_CHANNELS = 32
+
+
+@dataclass(frozen=True)
+class Line:
+    """Microseconds as a line over the number of values: what one call costs, and what each value adds."""
+
+    fixed: float
+    each: float
+
+    def us(self, values: int) -> float:
+        """For so many values; never below zero."""
+        return max(0.0, self.fixed + self.each * values)
+
+
+@dataclass(frozen=True)
+class Conversions:
+    """What converting a tensor into a form, and back into floats, costs; of images (rank 4) and of all else."""
+
+    image: Mapping[str, tuple[Line, Line]]
+    plain: Mapping[str, tuple[Line, Line]]
+
+    def price(self, shape: Sequence[int]) -> tuple[dict[str, float], dict[str, float]]:
+        """Into each form and back, in microseconds, for a tensor of this shape."""
+        lines = self.image if len(shape) >= 3 and self.image else self.plain
+        values = int(np.prod(shape, dtype=np.int64))
+        into = {form: line.us(values) for form, (line, _) in lines.items()}
+        return into, {form: line.us(values) for form, (_, line) in lines.items()}
+
+
+def kernel_us(
+    probed: Mapping[str, Probed], op_types: Mapping[str, str], conversions: Conversions, threads: int
+) -> dict[tuple[str, str], float]:
+    """Microseconds of each node's kernel with each choice, float included, conversions excluded.
+
+    The nodes run in order, all with one choice, then all with the next: a small model by itself would find its weights
+    in the cache in every call, which it does not between the others. Nodes of equal operator, attributes and shapes
+    cost the same, the median of them.
+
+    Args:
+        probed: nodes by name.
+        op_types: of them.
+        conversions: to subtract: a model of one node has a border on both sides.
+        threads: intra-op.
+
+    Returns:
+        By node and choice.
+    """
+    choices = dict.fromkeys([KEPT, *(choice for node in probed.values() for choice in node.models)])
+    large = sum(node.weight_bytes for node in probed.values()) > LARGE_BYTES
+    calls: dict[tuple[str, str], Call] = {}
+    for choice in choices:
+        for name, node in probed.items():
+            model = node.models.get(choice, node.single.model)
+            key = (node.single.key if large else name, choice)
+            if key not in calls:
+                session = sessions.open_session(model, threads, name="a node by itself")
+                calls[key] = call(session, node.single.feeds[0])
+    rounds = one_by_one(list(calls.values()), min(SECONDS_ALL, SECONDS_EACH * len(calls)))
+    times: dict[tuple[str, str], list[float]] = {}
+    for (name, choice), us in zip(calls, quiet_us(rounds), strict=True):
+        times.setdefault((name if large else probed[name].single.key, choice), []).append(float(us))
+    timed = {key: float(np.median(us)) for key, us in times.items()}
+    costs = {}
+    for name, node in probed.items():
+        for choice in (KEPT, *node.models):
+            borders = _own_borders(node, op_types[name], choice, conversions)
+            costs[name, choice] = max(0.0, timed[node.single.key, choice] - borders)
+    return costs
+
+
+def _own_borders(node: Probed, op_type: str, choice: str, conversions: Conversions) -> float:
+    read, given = (next(iter(node.single.feeds[0].values())).shape, node.single.outputs[0].shape)
+    takes, gives = forms(op_type, choice)
+    return conversions.price(read)[0].get(takes, 0.0) + conversions.price(given)[1].get(gives, 0.0)
+
+
+def _timed(calls: Sequence[Call]) -> list[float]:
+    if not calls:
+        return []
+    seconds = min(SECONDS_ALL, SECONDS_EACH * len(calls))
+    return [float(us) for us in quiet_us(in_turn(calls, seconds))]
+
+
+def measure_conversions(params: Quantize, threads: int, images: bool) -> Conversions:
+    """Time the conversions between forms on two sizes each.
+
+    Layouts are changed inside of kernels, and rows quantized by several operators, so that those cannot be timed by
+    themselves. One convolution has both conversions, and two in a row have them once more; one product quantizes its
+    rows, and two that share them do not do so again: 2 t1 - t2 is what conversions cost.
+    """
+    plain = {DYNAMIC: "DynamicQuantizeLinear", STATIC: "QuantizeLinear", "back": "DequantizeLinear", "": "Identity"}
+    sizes = (8 * _ROW, 128 * _ROW)
+    calls = [_open(_single(op_type), size // _ROW, threads, op_type) for op_type in plain.values() for size in sizes]
+    for size in sizes:
+        calls += [_open_repeated(_products(n), ROW, (size // _ROW, _ROW), params, threads) for n in (1, 2)]
+    sides = (12, 48) if images else ()
+    for choice in (KEPT, STATIC):
+        for side in sides:
+            shape = (1, _CHANNELS, side, side)
+            calls += [_open_repeated(_convolutions(n, side), choice, shape, params, threads) for n in (1, 2)]
+    times = np.array(_timed(calls))
+    by_form = dict(zip(plain, times[: len(plain) * 2].reshape(-1, 2), strict=True))
+    lines = {form: _line(sizes, by_form[form] - by_form[""]) for form in plain if form}
+    floor, free = by_form[""][0], Line(0.0, 0.0)
+    repeated = times[len(plain) * 2 :].reshape(-1, 2, 2)  # what is repeated, size, once or twice
+    both = np.maximum(0.0, 2 * repeated[..., 0] - repeated[..., 1] - floor)
+    flat = {
+        STATIC: (lines[STATIC], lines["back"]),
+        DYNAMIC: (lines[DYNAMIC], free),
+        ROW: (_line(sizes, both[0]), free),
+    }
+    if not images:
+        return Conversions({}, flat)
+    values = tuple(_CHANNELS * side * side for side in sides)
+    image = dict(flat)
+    for form, microseconds in zip((BLOCKED, STATIC), both[1:], strict=True):
+        half = _line(values, microseconds / 2)
+        image[form] = (half, half)
+    return Conversions(image, {**flat, BLOCKED: (free, free)})
+
+
+def _line(sizes: tuple[int, ...], times: np.ndarray) -> Line:
+    each = max(0.0, float(times[1] - times[0]) / (sizes[1] - sizes[0]))
+    return Line(max(0.0, float(times[0]) - each * sizes[0]), each)
+
+
+def _single(op_type: str) -> ir.Model:
+    kind = ir.DataType.UINT8 if op_type == "DequantizeLinear" else ir.DataType.FLOAT
+    read = ir.Value(name="x", shape=ir.Shape([None, _ROW]), type=ir.TensorType(kind))
+    graph = ir.Graph([read], [], nodes=[], name="conversion", opset_imports={"": 13})
+    inputs = [read]
+    if op_type in ("QuantizeLinear", "DequantizeLinear"):
+        inputs.append(add_initializer(graph, "scale", np.array(0.02, np.float32)))
+        inputs.append(add_initializer(graph, "zero", np.array(128, np.uint8)))
+    node = ir.Node("", op_type, inputs, num_outputs=3 if op_type == "DynamicQuantizeLinear" else 1)
+    graph.append(node)
+    for number, output in enumerate(node.outputs):
+        output.name = f"y{number}"
+        output.type = ir.TensorType(_types(op_type)[number])
+        output.shape = ir.Shape([None, _ROW]) if number == 0 else ir.Shape([])
+        graph.outputs.append(output)
+    return ir.Model(graph, ir_version=8)
+
+
+def _types(op_type: str) -> tuple[ir.DataType, ...]:
+    if op_type == "DynamicQuantizeLinear":
+        return ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8
+    return (ir.DataType.UINT8,) if op_type == "QuantizeLinear" else (ir.DataType.FLOAT,)
+
+
+def _open(model: ir.Model, rows: int, threads: int, op_type: str) -> Call:
+    values = np.random.default_rng(0).standard_normal((rows, _ROW)).astype(np.float32)
+    feed = {"x": (values * 30 + 128).astype(np.uint8) if op_type == "DequantizeLinear" else values}
+    return call(sessions.open_session(model, threads, name="a conversion"), feed)
+
+
+def _products(count: int) -> ir.Model:
+    """So many MatMul of one input."""
+    read = ir.Value(name="x", shape=ir.Shape([None, _ROW]), type=ir.TensorType(ir.DataType.FLOAT))
+    graph = ir.Graph([read], [], nodes=[], name="products", opset_imports={"": 13})
+    for number in range(count):
+        weight = np.random.default_rng(number).standard_normal((_ROW, _CHANNELS)).astype(np.float32)
+        value = _append(graph, "MatMul", read, weight, [None, _CHANNELS])
+        graph.outputs.append(value)
+    return ir.Model(graph, ir_version=8)
+
+
+def _convolutions(count: int, side: int) -> ir.Model:
+    """So many Conv, one after the other."""
+    shape = [1, _CHANNELS, side, side]
+    value = read = ir.Value(name="x", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+    graph = ir.Graph([read], [], nodes=[], name="convolutions", opset_imports={"": 13})
+    for number in range(count):
+        random = np.random.default_rng(number)
+        weight = random.standard_normal((_CHANNELS, _CHANNELS, 1, 1)).astype(np.float32) / _CHANNELS
+        value = _append(graph, "Conv", value, weight, shape)
+    graph.outputs.append(value)
+    return ir.Model(graph, ir_version=8)
+
+
+def _append(graph: ir.Graph, op_type: str, read: ir.Value, weight: np.ndarray, shape: Sequence[int | None]) -> ir.Value:
+    number = len(graph)
+    node = ir.Node("", op_type, [read, add_initializer(graph, f"w{number}", weight)], name=f"node{number}")
+    graph.append(node)
+    output: ir.Value = node.outputs[0]
+    output.name, output.type, output.shape = f"y{number}", ir.TensorType(ir.DataType.FLOAT), ir.Shape(shape)
+    return output
+
+
+def _open_repeated(model: ir.Model, choice: str, shape: tuple[int, ...], params: Quantize, threads: int) -> Call:
+    feed = {"x": np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
+    if choice != KEPT:
+        nodes = [Assignment(node, params) for node in weighted_nodes(model)]
+        model, _ = mixed(model, nodes, {node.name: choice for node in nodes}, lambda: iter([feed]))
+    return call(sessions.open_session(model, threads, name="repeated operators"), feed)

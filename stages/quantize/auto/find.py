@@ -1,0 +1,269 @@
+"""Finding the best model: measure nodes, predict the frontier, make real models along it, and time the best of them."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+from tqdm import tqdm
+
+from stages.common.base.errors import StageError
+from stages.common.base.params import Params
+from stages.quantize.auto import options, plan
+from stages.quantize.auto.choices import KEPT
+from stages.quantize.auto.judge import PROBE_FEEDS, Candidate, Judge, Make, judged
+from stages.quantize.auto.options import Measured
+from stages.quantize.auto.problem import Picks
+from stages.quantize.auto.search import back_towards, fastest_that_passes
+from stages.quantize.auto.solve import Point, frontier, point
+from stages.quantize.auto.timing import Ratio, call, in_turn, ratio
+from stages.quantize.methods import Assignment
+from stages.quantize.outcome import NodeOutcome, kept
+
+RACERS = 4
+"""Models that are timed beside the float one at the end."""
+
+RACE_SECONDS = 1.0
+"""Timed of each of them."""
+
+UNIFORM_TRIALS = 2
+"""Trials that are kept for models with one choice everywhere."""
+
+NOISE = 0.02
+"""Speed-ups that differ by less are equal; the smaller model is taken then."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate, where it came from, what was predicted of it, and its speed-up where it was timed."""
+
+    origin: str
+    candidate: Candidate
+    predicted: Point
+    speedup: Ratio | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the search came to.
+
+    Attributes:
+        trial: the winner; None where the float model is the answer.
+        reason: why it is the float model; empty where it is not.
+        decisions: what was chosen for each node, and why.
+        trials: all that were made, in order.
+        frontier: predicted, from fast to exact.
+        measured: what the prediction rests on.
+        float_us: predicted time of the float model.
+    """
+
+    trial: Trial | None
+    reason: str
+    decisions: Mapping[str, plan.Decision]
+    trials: Sequence[Trial]
+    frontier: Sequence[Point]
+    measured: Measured
+    float_us: float
+    margin: float
+    objective: str
+    opset: int
+
+    @property
+    def model(self) -> ir.Model | None:
+        """The quantized model; None where the float model is the answer."""
+        return self.trial.candidate.model if self.trial is not None else None
+
+    @property
+    def outcomes(self) -> dict[str, NodeOutcome]:
+        """What became of each node, with the reason why it was chosen."""
+        made = self.trial.candidate.outcomes if self.trial is not None else {}
+        outcomes = {name: made.get(name, kept("")) for name in self.measured.names}
+        return {
+            name: replace(outcome, reason=self.reason or self._reason(name, outcome))
+            for name, outcome in outcomes.items()
+        }
+
+    def _reason(self, name: str, outcome: NodeOutcome) -> str:
+        decision = self.decisions[name]
+        if decision.choice != KEPT and not outcome.quantized:
+            return outcome.reason
+        return f"{decision.choice}: {decision.reason}"
+
+
+@dataclass
+class _Search:
+    """The trials so far, and how many are left."""
+
+    measured: Measured
+    make: Make
+    fault: Callable[[ir.Model], str]
+    judge: Judge
+    params: Params
+    progress: tqdm
+    ends: float
+    limit: int
+    trials: list[Trial] = field(default_factory=list)
+    origin: str = "frontier"
+
+    def attempt(self, assignment: Picks) -> Candidate | None:
+        """Make and judge an assignment, unless that was done before or no trial is left."""
+        problem = self.measured.problem
+        choices = {name: choice for name, choice in problem.named(assignment).items() if name in self.measured.names}
+        for trial in self.trials:
+            if trial.candidate.choices == choices:
+                return trial.candidate
+        passes = any(trial.candidate.passes(self.margin) for trial in self.trials)
+        if len(self.trials) >= self.limit or (passes and time.monotonic() > self.ends):
+            return None
+        candidate = judged(assignment, choices, self.make, self.fault, self.judge)
+        self.trials.append(Trial(self.origin, candidate, point(problem, assignment)))
+        self.progress.update()
+        passing = [trial.predicted.us for trial in self.trials if trial.candidate.passes(self.margin)]
+        best = f"best {problem.us(problem.all_float) / min(passing):.2f}x" if passing else "none passes"
+        self.progress.set_postfix_str(f"{best}, {max(0.0, self.ends - time.monotonic()):.0f} s left")
+        return candidate
+
+    @property
+    def margin(self) -> float:
+        """The share of each tolerance that must be left."""
+        return self.params.quantize.search.margin
+
+
+def find(
+    model: ir.Model,
+    nodes: Sequence[Assignment],
+    judge: Judge,
+    params: Params,
+    *,
+    make: Make,
+    fault: Callable[[ir.Model], str],
+) -> Found:
+    """Search for the best model that passes.
+
+    Args:
+        model: the clean float model.
+        nodes: of it, those that may be quantized.
+        judge: holds candidates against parity's rules.
+        params: `quantize.search`, `serving` and `parity` are read.
+        make: makes a model with the choices given.
+        fault: why a model must not be published.
+
+    Raises:
+        StageError: no model passes.
+    """
+    search = params.quantize.search
+    ends = time.monotonic() + search.max_seconds
+    feeds = [feed for feed, _ in zip(judge.feeds(), range(PROBE_FEEDS), strict=False)]
+    measured = options.measured(model, nodes, feeds, params.quantize, params.serving.threads)
+    problem = measured.problem
+    weights = options.weights(problem, search.objective)
+    points = frontier(problem, weights)
+
+    def value(predicted: Point) -> float:
+        return weights.us * predicted.us + weights.size * predicted.size
+
+    quantizing = [each for each in points if any(each.assignment[: len(nodes)])]
+    goal = 1 - search.margin
+    reason = ""
+    with tqdm(desc="search", total=search.max_evals, unit=" trials", leave=False, disable=None) as progress:
+        state = _Search(measured, make, fault, judge, params, progress, ends, max(1, search.max_evals - UNIFORM_TRIALS))
+        if quantizing:
+            reached = fastest_that_passes(quantizing, state.attempt, goal)
+            if reached:
+                state.origin = "add back"
+                start, fast = quantizing[reached].assignment, quantizing[reached - 1].assignment
+                back_towards(problem, start, fast, state.attempt, goal=goal, value=value)
+            state.origin, state.limit = "uniform", search.max_evals
+            for uniform in _uniform(measured, value)[:UNIFORM_TRIALS]:
+                state.attempt(uniform)
+        passing = [trial for trial in state.trials if trial.candidate.passes(search.margin)]
+        if state.trials and not passing:
+            raise StageError(_nothing_passes(state.trials, search.margin, len(nodes)))
+        if not quantizing:
+            reason = "no choice of any node is predicted to gain anything over float"
+    passing.sort(key=lambda trial: value(trial.predicted))
+    raced = _race(passing[:RACERS], judge)
+    winner = _winner(raced, search.objective) if raced else None
+    if winner is not None:
+        reason = _no_better(winner, search.objective, judge.float_bytes)
+    by_assignment = {trial.candidate.assignment: trial for trial in raced}
+    trials = [by_assignment.get(trial.candidate.assignment, trial) for trial in state.trials]
+    chosen = winner.candidate.assignment if winner is not None and not reason else problem.all_float
+    made = plan.decisions(problem, chosen, measured.refused, measured.unmeasured)
+    return Found(
+        None if reason else winner,
+        reason,
+        {name: decision for name, decision in made.items() if name in measured.names},
+        trials,
+        points,
+        measured,
+        problem.us(problem.all_float),
+        search.margin,
+        search.objective,
+        model.opset_imports.get("", 0),
+    )
+
+
+def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[Picks]:
+    """One choice wherever it can be had, the best predicted first."""
+    problem = measured.problem
+    names = sorted({option.choice for options_ in problem.options[: len(measured.names)] for option in options_})
+    assignments = [problem.uniform(name) for name in names if name != KEPT]
+    return sorted(assignments, key=lambda assignment: value(point(problem, assignment)))
+
+
+def _race(trials: Sequence[Trial], judge: Judge) -> list[Trial]:
+    """The trials with their speed-ups over the float model, all timed in turn."""
+    if not trials:
+        return []
+    models = [trial.candidate.model for trial in trials if trial.candidate.model is not None]
+    feed = next(judge.feeds())
+    calls = [call(session, feed) for session in (judge.float_session, *map(judge.session, models))]
+    rounds = in_turn(calls, RACE_SECONDS * len(calls))
+    return [
+        Trial(trial.origin, trial.candidate, trial.predicted, ratio(rounds[:, 0], rounds[:, number]))
+        for number, trial in enumerate(trials, start=1)
+    ]
+
+
+def _winner(raced: Sequence[Trial], objective: str) -> Trial:
+    """The fastest, or the smallest; of those that are equal within the noise, the best by the other."""
+
+    def speed(trial: Trial) -> float:
+        return trial.speedup.ratio if trial.speedup else 0.0
+
+    if objective == "size":
+        smallest = min(trial.candidate.size for trial in raced)
+        return max((trial for trial in raced if trial.candidate.size <= smallest * (1 + NOISE)), key=speed)
+    fastest = max(map(speed, raced))
+    return min((trial for trial in raced if speed(trial) >= fastest * (1 - NOISE)), key=lambda t: t.candidate.size)
+
+
+def _no_better(winner: Trial, objective: str, float_bytes: int) -> str:
+    """Why the winner is worse than the float model by the objective; empty if it is not."""
+    if objective == "latency" and winner.speedup is not None and winner.speedup.high < 1:
+        return (
+            f"the best model that passes runs at {winner.speedup.ratio:.2f} of the speed of float "
+            f"({winner.speedup.low:.2f} to {winner.speedup.high:.2f})"
+        )
+    if winner.candidate.size >= float_bytes and objective == "size":
+        return f"the smallest model that passes takes {winner.candidate.size} bytes, float {float_bytes}"
+    return ""
+
+
+def _nothing_passes(trials: Sequence[Trial], margin: float, nodes: int) -> str:
+    nearest = min(trials, key=lambda trial: trial.candidate.strain)
+    candidate = nearest.candidate
+    if math.isinf(candidate.strain):
+        return (
+            f"None of the {len(trials)} models that were made can be published: {candidate.fault or 'a rule fails'}. "
+            "Exclude nodes with quantize.exclude_nodes, or deploy the float model."
+        )
+    count = sum(choice != KEPT for choice in candidate.choices.values())
+    return (
+        f"None of the {len(trials)} models that were made keeps the answers: the best, with {count} of {nodes} nodes "
+        f"quantized, uses {candidate.strain:.2f} of a tolerance of parity, {1 - margin:.2g} is allowed "
+        "(quantize.search.margin is left for the samples that judge). Raise quantize.search.max_evals, widen the "
+        "tolerance, or deploy the float model."
+    )

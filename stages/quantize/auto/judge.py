@@ -1,0 +1,218 @@
+"""Candidates made as real models and held against parity's rules, on the search split alone."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from stages.common.base.errors import StageError
+from stages.common.base.params import Params
+from stages.common.compare import MismatchError, OutputPair, compare
+from stages.common.data.evaldata import EvalData
+from stages.common.data.feeding import feed_batch, fixed_batch
+from stages.common.decisions import Decider, Outputs, choose
+from stages.common.judging import figures
+from stages.common.judging.rules import evaluate_rules
+from stages.common.judging.serve import Model, calls, paired
+from stages.common.model import sessions
+from stages.common.model.sessions import Feed
+from stages.common.rule import Rule
+from stages.quantize.auto.problem import Picks
+from stages.quantize.auto.strain import at_sample_count, largest_strain, tail_factor
+from stages.quantize.outcome import NodeOutcome
+
+SHUFFLES = 3
+"""In batches, the samples are served so many times in other company: parity judges three times as many batches."""
+
+FEW = 2
+"""Search samples below which all of them calibrate."""
+
+MOVED = 64
+"""Samples that are served alone and together, where parity.max_batch_effect is set."""
+
+PROBE_FEEDS = 8
+"""Feeds that single nodes are measured on."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that was made and judged.
+
+    Attributes:
+        assignment: what it was made from.
+        choices: the same, by name of the node.
+        model: None where it broke the model.
+        outcomes: what became of each node.
+        rules: of parity, evaluated on the search split.
+        strain: the largest share of a tolerance that a rule uses; infinite for a broken model.
+        size: bytes of the file.
+        fault: why it is broken; empty where it is not.
+    """
+
+    assignment: Picks
+    choices: Mapping[str, str]
+    model: ir.Model | None
+    outcomes: Mapping[str, NodeOutcome]
+    rules: tuple[Rule, ...]
+    strain: float
+    size: int
+    fault: str = ""
+
+    def passes(self, margin: float) -> bool:
+        """Whether every rule holds with this share of its tolerance to spare."""
+        return self.strain <= 1 - margin
+
+
+class Judge:
+    """Runs candidates beside the float model, in the serving batch."""
+
+    def __init__(self, source: ir.Model, data: EvalData, params: Params, name: str) -> None:
+        self._params = params
+        self._data = data
+        self._float = Model(sessions.open_session(source, params.serving.threads, name=name), name)
+        self.float_bytes = model_bytes(source)
+        self.float_session = self._float.session
+        self.batch = feed_batch(self._float.session, data.layout, params.serving.batch_size)
+        self.calibration_batch = feed_batch(self._float.session, data.layout, wanted=1)
+        search = data.indices("search")
+        self._indices = search if len(search) else data.indices("judge")
+        self._judged = max(len(data.indices("judge")), len(self._indices))
+
+    def feeds(self) -> Iterator[Feed]:
+        """Calls of the serving batch over the search split."""
+        for call in calls(self._data, self._indices, self.batch):
+            yield call.feed
+
+    def rules(self, model: ir.Model) -> list[Rule]:
+        """Parity's rules over a candidate.
+
+        Raises:
+            StageError: the model does not load or run, or has other outputs.
+        """
+        served = Model(self.session(model), "a candidate")
+        parity = self._params.parity
+
+        def decider(outputs: Outputs, labels: np.ndarray | None) -> Decider:
+            return choose(outputs, labels, threshold=parity.threshold, classifier=parity.max_flip_rate is not None)
+
+        stream = calls(self._data, self._served(), self.batch)
+        tails = Tails()
+        try:
+            comparison = compare(tails.watch(paired(self._float, served, stream)), self._data.labels, decider)
+        except MismatchError as error:
+            raise StageError(f"The candidate has other outputs than the float model: {error}.") from error
+        tree = figures.compared(comparison)
+        tree["judged"]["samples"] = comparison.samples
+        for output, factor in tails.factors().items():
+            tree["outputs"][output]["max_abs"] *= factor
+        if parity.max_batch_effect is not None:
+            tree["batch_effect"] = self._batch_effect(served)
+        return evaluate_rules(at_sample_count(tree, self._judged), parity)
+
+    def _batch_effect(self, served: Model) -> dict[str, Any]:
+        """How far samples move between being served alone and in a batch; padding is for parity to judge."""
+        indices = self._indices[:MOVED]
+        nothing = {"max_abs": None, "padding": {"int8_max_abs": None}, "reason": "one batch size only"}
+        if self._data.layout == "feeds" or fixed_batch(self._float.session, self._data.layout) is not None:
+            return nothing
+        alone = [served.answer(call) for call in calls(self._data, indices, 1)]
+        largest = 0.0
+        for size in {self.batch, max(self.batch, len(indices))}:
+            together = [served.answer(call) for call in calls(self._data, indices, size)]
+            for name, array in alone[0].items():
+                if array.dtype.kind == "f":
+                    one, other = (np.concatenate([each[name] for each in side]) for side in (alone, together))
+                    if one.shape == other.shape:
+                        largest = max(largest, float(np.abs(one.astype(np.float64) - other).max(initial=0.0)))
+        return {**nothing, "max_abs": largest, "reason": ""}
+
+    def session(self, model: ir.Model) -> ort.InferenceSession:
+        """A candidate, loaded as production does."""
+        return sessions.open_session(model, self._params.serving.threads, name="a candidate")
+
+    def _served(self) -> np.ndarray:
+        """The search samples; in batches, several times, each time in another order."""
+        if self._data.layout == "feeds" or self.batch == 1:
+            return self._indices
+        random = np.random.default_rng(0)
+        return np.concatenate([self._indices, *(random.permutation(self._indices) for _ in range(SHUFFLES - 1))])
+
+
+def calibration_feeds(data: EvalData, batch: int, samples: int) -> Iterator[Feed]:
+    """Calls over every other sample of the search split, at most so many samples; over all where there are few.
+
+    The other half shows what becomes of values that no calibration has seen.
+    """
+    indices = data.indices("search")
+    indices = indices if len(indices) else data.indices("judge")
+    if len(indices) >= FEW:
+        indices = indices[::2]
+    for call in calls(data, indices[: max(batch, samples)], batch):
+        yield call.feed
+
+
+class Tails:
+    """How the largest difference of each output grows with the number of samples, from those seen."""
+
+    def __init__(self) -> None:
+        self._largest: dict[str, dict[int, np.ndarray]] = {}
+
+    def watch(self, pairs: Iterable[OutputPair]) -> Iterator[OutputPair]:
+        """Pass pairs on, and keep the largest difference of each sample; of a whole feed, of each of its rows."""
+        for pair in pairs:
+            for name, reference in pair.reference.items():
+                candidate = pair.candidate[name]
+                if reference.dtype.kind != "f" or reference.shape != candidate.shape or not reference.size:
+                    continue
+                with np.errstate(invalid="ignore", over="ignore"):
+                    moved = np.abs(reference.astype(np.float64) - candidate)
+                rows = moved.shape[1] if moved.ndim > 2 else 1
+                known = self._largest.setdefault(name, {})
+                for sample, distance in zip(pair.indices.tolist(), moved.reshape(len(moved), rows, -1), strict=True):
+                    known[sample] = np.fmax(known.get(sample, 0.0), distance.max(axis=1))
+            yield pair
+
+    def factors(self) -> dict[str, float]:
+        """By output, `tail_factor`."""
+        return {
+            name: tail_factor(np.concatenate([known[sample] for sample in sorted(known)]))
+            for name, known in self._largest.items()
+            if len({array.shape for array in known.values()}) == 1
+        }
+
+
+Make = Callable[[Mapping[str, str]], tuple[ir.Model, dict[str, NodeOutcome]]]
+"""Makes the model in which each node, by name, has the choice of that name."""
+
+
+def judged(
+    assignment: Picks, choices: Mapping[str, str], make: Make, fault: Callable[[ir.Model], str], judge: Judge
+) -> Candidate:
+    """Make a candidate and judge it."""
+    model, outcomes = make(choices)
+    problem = fault(model)
+    rules: tuple[Rule, ...] = ()
+    if not problem:
+        try:
+            rules = tuple(judge.rules(model))
+        except StageError as error:
+            problem = str(error)
+    size = model_bytes(model)
+    if problem:
+        return Candidate(assignment, choices, None, outcomes, (), float("inf"), size, problem)
+    return Candidate(assignment, choices, model, outcomes, rules, largest_strain(rules), size)
+
+
+def model_bytes(model: ir.Model) -> int:
+    """Bytes of all weights of a model, and an estimate of its nodes, which counts names twice over."""
+    weights: int = sum(
+        value.const_value.nbytes
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
+    nodes: int = sum(60 + 2 * len(node.name or "") for node in model.graph.all_nodes())
+    return weights + nodes

@@ -1,0 +1,127 @@
+"""The tensors between nodes with a choice, and the operators there that can work on 8 bits or in blocked layout."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from stages.common.graph.walk import constant
+from stages.quantize.auto.choices import BLOCKED, STATIC
+from stages.quantize.auto.problem import FLOAT, Junction, Option
+from stages.quantize.methods.static import qdq
+
+_PASS_ON = qdq.MOVERS | qdq.FUSED_AFTER
+
+BETWEEN = (
+    Option(FLOAT, 0.0, 0.0, 0),
+    Option(BLOCKED, 0.0, 0.0, 0, BLOCKED, BLOCKED),
+    Option(STATIC, 0.0, 0.0, 0, STATIC, STATIC),
+)
+"""What an operator without a weight can work in: it follows the nodes around it."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A junction before its conversions are priced: names of givers, of takers and of its values."""
+
+    givers: tuple[str, ...]
+    takers: tuple[str, ...]
+    open: bool
+    values: tuple[str, ...]
+
+
+def between(graph: ir.Graph) -> list[str]:
+    """The names of the operators without a weight that have INT8 kernels."""
+    return [node.name or "" for node in graph if _computes(node)]
+
+
+def tensors(graph: ir.Graph, names: Sequence[str]) -> list[Tensor]:
+    """The tensors that nodes of these names give or read as their activations.
+
+    Values on both sides of an operator that passes values on (Reshape, MaxPool, Relu, ...) count as one tensor.
+    """
+    wanted = set(names)
+    leader: dict[ir.Value, ir.Value] = {}
+
+    def find(value: ir.Value) -> ir.Value:
+        while leader.get(value, value) is not value:
+            value = leader[value]
+        return value
+
+    for node in graph:
+        if _passes_on(node):
+            leader[node.outputs[0]] = find(_first(node))
+    givers: dict[ir.Value, list[str]] = {}
+    takers: dict[ir.Value, list[str]] = {}
+    floats: set[ir.Value] = {find(value) for value in graph.inputs}
+    for node in graph:
+        own = node.name in wanted
+        for value in node.outputs:
+            if own and value is node.outputs[0]:
+                givers.setdefault(find(value), []).append(node.name or "")
+            elif not _passes_on(node):
+                floats.add(find(value))
+        for index, value_ in enumerate(node.inputs):
+            if value_ is None or constant(value_) is not None or _passes_on(node):
+                continue
+            if own and (index == 0 or _computes(node)):
+                takers.setdefault(find(value_), []).append(node.name or "")
+            else:
+                floats.add(find(value_))
+    floats |= {find(value) for value in graph.outputs}
+    for body in graph.subgraphs():
+        floats |= {find(value) for node in body for value in node.inputs if value is not None}
+    members: dict[ir.Value, list[str]] = {}
+    for value in [*graph.inputs, *(value for node in graph for value in node.outputs)]:
+        members.setdefault(find(value), []).append(value.name or "")
+    return [
+        Tensor(
+            tuple(dict.fromkeys(givers.get(value, ()))),
+            tuple(dict.fromkeys(takers.get(value, ()))),
+            value in floats,
+            tuple(members.get(value, ())),
+        )
+        for value in dict.fromkeys([*givers, *takers])
+    ]
+
+
+Price = Callable[[Sequence[str]], tuple[Mapping[str, float], Mapping[str, float]]]
+"""What it takes to convert a tensor, by the names of its values, into each form and back, in microseconds."""
+
+
+def priced(tensors_: Sequence[Tensor], names: Sequence[str], price: Price) -> tuple[Junction, ...]:
+    """The junctions of a problem over nodes of these names."""
+    number = {name: place for place, name in enumerate(names)}
+    return tuple(
+        Junction(
+            tuple(number[name] for name in tensor.givers),
+            tuple(number[name] for name in tensor.takers),
+            tensor.open or not tensor.givers or not tensor.takers,
+            *price(tensor.values),
+        )
+        for tensor in tensors_
+    )
+
+
+def _first(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
+def _passes_on(node: ir.Node) -> bool:
+    return bool(
+        node.op_type in _PASS_ON
+        and node.domain == ""
+        and node.inputs
+        and node.inputs[0] is not None
+        and constant(node.inputs[0]) is None
+    )
+
+
+def _computes(node: ir.Node) -> bool:
+    return (
+        node.op_type in qdq.COMPUTERS
+        and node.domain == ""
+        and all(value is not None and constant(value) is None for value in node.inputs)
+    )

@@ -1,0 +1,106 @@
+"""Models of a single node, cut out of a model: what a choice costs and spoils there is measured on them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from stages.common.base.errors import StageError
+from stages.common.base.params import Quantize
+from stages.common.graph.walk import add_initializer, constant, name_of
+from stages.common.graph.weights import weighted_nodes
+from stages.common.model.sessions import Feed
+from stages.quantize.auto.choices import Choice
+from stages.quantize.auto.mix import mixed
+from stages.quantize.methods import Assignment
+
+
+@dataclass(frozen=True)
+class OneNode:
+    """One node with its constants, and feeds for the rest of its inputs.
+
+    Attributes:
+        model: of that node alone.
+        feeds: what the node read in the whole model.
+        outputs: what it gave there, float32, its first output.
+        key: equal for nodes whose kernels cost the same: operator, attributes, shapes.
+    """
+
+    model: ir.Model
+    feeds: tuple[Feed, ...]
+    outputs: tuple[np.ndarray, ...]
+    key: str
+
+    @property
+    def elements(self) -> tuple[int, int]:
+        """Values in its activation and in its output, in one call."""
+        first = next(iter(self.feeds[0].values()))
+        return first.size, self.outputs[0].size
+
+
+def read_values(node: ir.Node) -> list[ir.Value]:
+    """The values that a node reads and that are not constant, each once."""
+    return list(dict.fromkeys(value for value in node.inputs if value is not None and constant(value) is None))
+
+
+def cut_out(model: ir.Model, node: ir.Node, seen: list[Mapping[str, np.ndarray]]) -> OneNode:
+    """The model of one node of the main graph.
+
+    Args:
+        model: that it is in.
+        node: to cut out.
+        seen: for each feed of the whole model, the arrays by name of what the node reads and gives.
+    """
+    read = read_values(node)
+    inputs = {
+        value: ir.Value(
+            name=name_of(value),
+            shape=ir.Shape([None] * seen[0][name_of(value)].ndim),
+            type=ir.TensorType(ir.DataType.from_numpy(seen[0][name_of(value)].dtype)),
+        )
+        for value in read
+    }
+    copies: list[ir.Value | None] = []
+    graph = ir.Graph(list(inputs.values()), [], nodes=[], name="one_node", opset_imports=dict(model.opset_imports))
+    stored: dict[ir.Value, ir.Value] = {}
+    for value in node.inputs:
+        if value is None or value in inputs:
+            copies.append(None if value is None else inputs[value])
+            continue
+        tensor = constant(value)
+        assert tensor is not None
+        if value not in stored:
+            stored[value] = add_initializer(graph, name_of(value), tensor.numpy())
+        copies.append(stored[value])
+    output = ir.Value(name=name_of(node.outputs[0]), type=ir.TensorType(ir.DataType.FLOAT))
+    output.shape = ir.Shape([None] * seen[0][name_of(node.outputs[0])].ndim)
+    outputs = [output, *(ir.Value(name="") for _ in node.outputs[1:])]
+    graph.append(
+        ir.Node(node.domain, node.op_type, copies, list(node.attributes.values()), name=node.name, outputs=outputs)
+    )
+    graph.outputs.append(output)
+    feeds = tuple({name_of(value): array[name_of(value)] for value in read} for array in seen)
+    given = tuple(array[name_of(node.outputs[0])] for array in seen)
+    attributes = sorted(f"{name}={attribute.value}" for name, attribute in node.attributes.items())
+    shapes = [
+        str(feeds[0][name_of(value)].shape) if value in inputs else str(constant(value).shape)  # type: ignore[union-attr]
+        for value in node.inputs
+        if value is not None
+    ]
+    key = f"{node.domain}:{node.op_type} {' '.join(attributes)} {' '.join(shapes)}"
+    return OneNode(ir.Model(graph, ir_version=model.ir_version), feeds, given, key)
+
+
+def quantized(single: OneNode, choice: Choice, params: Quantize) -> tuple[ir.Model | None, str]:
+    """The model of that node with a choice; None and the reason where the node cannot take it."""
+    nodes = weighted_nodes(single.model)
+    if not nodes:
+        return None, "it has no constant weight"
+    try:
+        assigned = [Assignment(nodes[0], params)]
+        model, outcomes = mixed(single.model, assigned, {nodes[0].name: choice.name}, lambda: iter(single.feeds[::2]))
+    except StageError as error:
+        return None, str(error)
+    outcome = outcomes[nodes[0].name]
+    return (model, "") if outcome.quantized else (None, outcome.reason)

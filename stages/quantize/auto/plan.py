@@ -1,0 +1,127 @@
+"""The plan: which choice each node gets, with the figures that decided; written by auto, replayed by `method: plan`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.common.base.errors import StageError
+from stages.common.base.files import read_json, rounded
+from stages.common.graph.weights import WeightedNode
+from stages.quantize.auto.choices import CHOICES, KEPT
+from stages.quantize.auto.problem import Picks, Problem
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was chosen for a node, and why."""
+
+    choice: str
+    reason: str
+    us: float | None
+    float_us: float | None
+    noise: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The decision as it stands in plan.json."""
+        return {
+            "choice": self.choice,
+            "reason": self.reason,
+            "us": rounded(self.us, 3),
+            "float_us": rounded(self.float_us, 3),
+            "noise": rounded(self.noise, 3),
+        }
+
+
+def decisions(
+    problem: Problem,
+    assignment: Picks,
+    refused: Mapping[str, Mapping[str, str]],
+    unmeasured: Mapping[str, str],
+) -> dict[str, Decision]:
+    """By name of the node, what an assignment chose and what speaks for it.
+
+    Args:
+        problem: that predicted it.
+        assignment: chosen.
+        refused: by node and choice, why the node cannot take it.
+        unmeasured: of nodes that could not be observed, why.
+    """
+    made = {}
+    for node, name in enumerate(problem.names):
+        option, kept = problem.options[node][assignment[node]], problem.options[node][0]
+        if name in unmeasured:
+            reason = f"not measured ({unmeasured[name]}): decided by size and by whole models"
+            made[name] = Decision(option.choice, reason, None, None, None)
+            continue
+        if option.choice != KEPT:
+            reason = f"its kernel takes {option.us:.3g} us instead of {kept.us:.3g}"
+            if option.us > kept.us:
+                reason += ", which its smaller weights or the borders around it make up for"
+        else:
+            reason = _why_float(problem, assignment, node, refused.get(name, {}))
+        made[name] = Decision(option.choice, reason, option.us, kept.us, option.noise)
+    return made
+
+
+def _why_float(problem: Problem, assignment: Picks, node: int, refused: Mapping[str, str]) -> str:
+    kept = problem.options[node][0]
+    others = range(1, len(problem.options[node]))
+    if not others:
+        return next(iter(refused.values()), "its operator has no INT8 form")
+    nearest = min(others, key=lambda number: problem.us((*assignment[:node], number, *assignment[node + 1 :])))
+    option = problem.options[node][nearest]
+    moved = (*assignment[:node], nearest, *assignment[node + 1 :])
+    kernel = option.us - kept.us
+    whole = problem.us(moved) - problem.us(assignment)
+    if whole <= 0:
+        return f"{option.choice} would save {-whole:.3g} us and add too much error"
+    if kernel < 0:
+        return (
+            f"{option.choice} would save {-kernel:.3g} us in its kernel and cost {whole - kernel:.3g} us at its borders"
+        )
+    return f"{option.choice} would take {option.us:.3g} us in its kernel instead of {kept.us:.3g}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a plan.json says: the opset to work in, and the choice of each node by name."""
+
+    opset: int
+    choices: Mapping[str, str]
+    place: str
+
+    def check(self, nodes: Sequence[WeightedNode]) -> None:
+        """Hold the plan against the model that it is to be replayed on.
+
+        Raises:
+            StageError: it is for another model.
+        """
+        names = {node.name for node in nodes}
+        if strangers := sorted(set(self.choices) - names):
+            raise StageError(
+                f"{self.place} has a choice for {strangers[0]!r}, which is not a node with a weight of this model: it "
+                "was made for another one. Run quantize.method auto again."
+            )
+
+
+def read(path: Path) -> Plan:
+    """Read what method auto wrote.
+
+    Raises:
+        StageError: the file is missing, or is not a plan.
+    """
+    tree = read_json(path, "quantize with quantize.method auto")
+    place = path.as_posix()
+    try:
+        opset = int(tree["opset"])
+        choices = {str(name): str(decision["choice"]) for name, decision in tree["nodes"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StageError(
+            f"{place} is not a plan: it lacks {error}. Give a plan.json of quantize.method auto as quantize.plan."
+        ) from error
+    for name, choice in choices.items():
+        if choice not in (KEPT, *CHOICES):
+            known = ", ".join((KEPT, *CHOICES))
+            raise StageError(f"{place}: the choice of {name!r} is {choice!r}; allowed: {known}.")
+    return Plan(opset, choices, place)

@@ -1,0 +1,160 @@
+"""What each choice of each node spoils: the node by itself, on what it reads in the float model, in constant memory.
+
+Noise is reduced to two numbers per node and choice, the sum of squared differences and the sum of squares of what the
+float node gives. Their ratios rank the choices; whole models, run on real samples, decide.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from tqdm import tqdm
+
+from stages.common.base.errors import StageError
+from stages.common.graph.walk import constant, name_of
+from stages.common.model import sessions
+from stages.common.model.sessions import Feed
+from stages.quantize.auto.choices import of_node
+from stages.quantize.auto.one_node import OneNode, cut_out, quantized, read_values
+from stages.quantize.methods import Assignment
+
+GROUP_BYTES = 128 << 20
+"""Activations that are held at once."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """One choice at one node.
+
+    Attributes:
+        node: its name.
+        choice: its name.
+        noise: the sum of squared differences over all feeds; None where it was not measured.
+        signal: the sum of squares of the float output.
+        unknown: why it was not measured; empty where it was.
+    """
+
+    node: str
+    choice: str
+    noise: float | None = None
+    signal: float | None = None
+    unknown: str = ""
+
+    @property
+    def share(self) -> float | None:
+        """Noise power over signal power; None where it is not known."""
+        if self.noise is None or self.signal is None:
+            return None
+        return self.noise / self.signal if self.signal else (0.0 if self.noise == 0 else None)
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A node that was cut out, the models of its choices by name, and what each spoils."""
+
+    single: OneNode
+    models: Mapping[str, ir.Model]
+    refused: Mapping[str, str]
+    sensitivities: tuple[Sensitivity, ...]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of its constants as floats."""
+        initializers = self.single.model.graph.initializers.values()
+        return sum(value.const_value.nbytes for value in initializers if value.const_value is not None)
+
+
+def singles(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed]) -> Iterator[OneNode]:
+    """Cut out each node of the main graph that could be observed, with what it reads and gives for each feed.
+
+    Raises:
+        StageError: the model does not run.
+    """
+    by_name = {node.name: node for node in model.graph}
+    wanted = [by_name[node.name] for node in nodes if not node.node.graph]
+    first = _observed(model, wanted, feeds[:1])[0]
+    group: list[ir.Node] = []
+    size = 0
+    for node in [*wanted, None]:
+        bytes_ = 0 if node is None else sum(first.get(name_of(value), np.empty(0)).nbytes for value in _ends(node))
+        if group and (node is None or (size + bytes_) * len(feeds) > GROUP_BYTES):
+            seen: list[Mapping[str, np.ndarray]] = list(_observed(model, group, feeds))
+            for single in group:
+                if all(name_of(value) in arrays for value in _ends(single) for arrays in seen):
+                    yield cut_out(model, single, seen)
+            group, size = [], 0
+        if node is not None:
+            group.append(node)
+            size += bytes_
+
+
+def probe(single: OneNode, assigned: Assignment) -> Probed:
+    """Make and run every choice of a node."""
+    models: dict[str, ir.Model] = {}
+    refused: dict[str, str] = {}
+    sensitivities = []
+    for choice in of_node(assigned.node):
+        model, reason = quantized(single, choice, assigned.params)
+        if model is None:
+            refused[choice.name] = reason
+            continue
+        try:
+            noise, signal = _noise(model, single)
+        except StageError as error:
+            refused[choice.name] = f"ONNX Runtime refuses it: {error}"
+            continue
+        models[choice.name] = model
+        if np.isfinite(noise):
+            sensitivities.append(Sensitivity(assigned.name, choice.name, noise, signal))
+        else:
+            sensitivities.append(Sensitivity(assigned.name, choice.name, unknown="its outputs are not finite"))
+    return Probed(single, models, refused, tuple(sensitivities))
+
+
+def probe_all(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed]) -> dict[str, Probed]:
+    """By name, every node that could be observed.
+
+    Raises:
+        StageError: the model does not run.
+    """
+    by_name = {node.name: node for node in nodes}
+    probed = {}
+    progress = tqdm(singles(model, nodes, feeds), "probe", len(nodes), unit=" nodes", leave=False, disable=None)
+    for single in progress:
+        name = single.model.graph[0].name or ""
+        probed[name] = probe(single, by_name[name])
+    return probed
+
+
+def _ends(node: ir.Node) -> list[ir.Value]:
+    return [*read_values(node), node.outputs[0]]
+
+
+def _observed(model: ir.Model, nodes: Sequence[ir.Node], feeds: Sequence[Feed]) -> list[dict[str, np.ndarray]]:
+    """For each feed, the arrays that these nodes read and give, by name."""
+    names = sorted({name_of(value) for node in nodes for value in _ends(node) if constant(value) is None} - {""})
+    watched = model.clone()
+    graph = watched.graph
+    values = {value.name: value for node in graph for value in node.outputs}
+    inputs = {value.name for value in graph.inputs}
+    graph.outputs.extend(values[name] for name in names if name in values and not values[name].is_graph_output())
+    asked = [name for name in names if name in values]
+    session = sessions.open_session(watched, name="the model with its activations as outputs")
+    seen = []
+    for feed in feeds:
+        arrays = sessions.run(session, feed, asked, name="the float model")
+        given = {name: array for name, array in zip(asked, arrays, strict=True) if isinstance(array, np.ndarray)}
+        seen.append(given | {name: np.asarray(feed[name]) for name in names if name in inputs and name in feed})
+    return seen
+
+
+def _noise(model: ir.Model, single: OneNode) -> tuple[float, float]:
+    session = sessions.open_session(model, name="the node by itself")
+    noise = signal = 0.0
+    for feed, expected in zip(single.feeds, single.outputs, strict=True):
+        (given,) = sessions.run(session, feed, name="the node by itself")
+        difference = given.astype(np.float64) - expected
+        noise += float(np.vdot(difference, difference))
+        signal += float(np.vdot(expected.astype(np.float64), expected))
+    return noise, signal

@@ -1,0 +1,143 @@
+"""What a choice at every node costs and spoils in all: pure sums over nodes and over the tensors between them.
+
+A node by itself costs the time of its kernel. What its kernel reads and gives has a form (float, the blocked layout of
+float convolutions, 8 bits), and where two forms meet, the tensor between them is converted: that is paid by the tensor,
+once for each form, however many nodes read it. Noise powers of single nodes add up, nearly: their errors are
+independent.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+FLOAT = "float"
+"""The form of plain float tensors, which everything that is not a node with a choice reads and gives."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One choice at one node.
+
+    Attributes:
+        choice: its name.
+        us: time of the kernel in one call, in microseconds; conversions excluded.
+        noise: noise power that it adds, as a share of the signal's power at the node's output.
+        size: bytes of its weights.
+        takes: the form in which it reads its activation.
+        gives: the form of its output.
+    """
+
+    choice: str
+    us: float
+    noise: float
+    size: int
+    takes: str = FLOAT
+    gives: str = FLOAT
+
+
+@dataclass(frozen=True)
+class Junction:
+    """A tensor, or tensors that pass on values in whatever form they come, between nodes with a choice.
+
+    Attributes:
+        givers: numbers of the nodes that give it.
+        takers: numbers of the nodes that read it.
+        open: whether anything else gives or reads it, which does so as floats.
+        into: microseconds that it takes to convert floats into a form.
+        back: microseconds that it takes to convert a form into floats.
+    """
+
+    givers: tuple[int, ...]
+    takers: tuple[int, ...]
+    open: bool
+    into: Mapping[str, float] = field(default_factory=dict)
+    back: Mapping[str, float] = field(default_factory=dict)
+
+    def us(self, gives: Sequence[str], takes: Sequence[str]) -> float:
+        """What its conversions cost, given the forms of its givers and takers."""
+        forms = {*gives, *takes}
+        if not self.open and len(forms) == 1:
+            return 0.0
+        return sum(self.back.get(form, 0.0) for form in gives) + sum(self.into.get(form, 0.0) for form in set(takes))
+
+
+Picks = tuple[int, ...]
+"""An assignment: for each node the number of the option that it takes."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All nodes with a choice, their options, and the tensors between them.
+
+    Attributes:
+        names: of the nodes.
+        options: of each node; the first one is float.
+        junctions: between them.
+        rest_us: time of a call that no choice changes.
+        rest_bytes: size of the file that no choice changes.
+    """
+
+    names: tuple[str, ...]
+    options: tuple[tuple[Option, ...], ...]
+    junctions: tuple[Junction, ...] = ()
+    rest_us: float = 0.0
+    rest_bytes: int = 0
+
+    @cached_property
+    def touching(self) -> tuple[tuple[int, ...], ...]:
+        """For each node the numbers of its junctions."""
+        touching: list[list[int]] = [[] for _ in self.names]
+        for number, junction in enumerate(self.junctions):
+            for node in {*junction.givers, *junction.takers}:
+                touching[node].append(number)
+        return tuple(map(tuple, touching))
+
+    def chosen(self, assignment: Picks) -> list[Option]:
+        """The options that an assignment takes."""
+        return [options[number] for options, number in zip(self.options, assignment, strict=True)]
+
+    def us(self, assignment: Picks) -> float:
+        """Predicted time of a call, in microseconds."""
+        nodes = sum(option.us for option in self.chosen(assignment))
+        borders = sum(self.border_us(number, assignment) for number in range(len(self.junctions)))
+        return self.rest_us + nodes + borders
+
+    def border_us(self, junction: int, assignment: Picks) -> float:
+        """What one junction costs."""
+        tensor = self.junctions[junction]
+        gives = [self.options[node][assignment[node]].gives for node in tensor.givers]
+        takes = [self.options[node][assignment[node]].takes for node in tensor.takers]
+        return tensor.us(gives, takes)
+
+    def noise(self, assignment: Picks) -> float:
+        """The sum of the noise powers."""
+        return sum(option.noise for option in self.chosen(assignment))
+
+    def size(self, assignment: Picks) -> int:
+        """Bytes of the file."""
+        return self.rest_bytes + sum(option.size for option in self.chosen(assignment))
+
+    def named(self, assignment: Picks) -> dict[str, str]:
+        """The choice of each node by name."""
+        return {name: option.choice for name, option in zip(self.names, self.chosen(assignment), strict=True)}
+
+    @property
+    def all_float(self) -> Picks:
+        """The assignment in which nothing is quantized."""
+        return (0,) * len(self.names)
+
+    def uniform(self, choice: str) -> Picks:
+        """The assignment that takes one choice wherever it can be had, else float."""
+        return tuple(
+            next((number for number, option in enumerate(options) if option.choice == choice), 0)
+            for options in self.options
+        )
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much a microsecond, a byte and a unit of noise count in the sum that is minimised."""
+
+    us: float
+    size: float
+    noise: float = 0.0

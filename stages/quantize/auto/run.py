@@ -1,0 +1,69 @@
+"""Method auto and method plan, as the stage calls them."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import onnx_ir as ir
+
+from stages.common.base import paths
+from stages.common.base.errors import StageError
+from stages.common.base.params import Params
+from stages.common.data.evaldata import EvalData
+from stages.common.graph.weights import WeightedNode
+from stages.quantize.auto import mix, plan
+from stages.quantize.auto.find import Found, find
+from stages.quantize.auto.judge import Judge, calibration_feeds
+from stages.quantize.methods import Assignment
+from stages.quantize.methods.static.ranges import Known
+from stages.quantize.outcome import NodeOutcome
+
+Result = tuple[ir.Model | None, dict[str, NodeOutcome], Found | None]
+"""The quantized model, None where float is the answer; what became of each node; and what was found by a search."""
+
+
+def made(
+    source: ir.Model,
+    prepared: ir.Model,
+    nodes: Sequence[WeightedNode],
+    selected: Sequence[Assignment],
+    *,
+    data: EvalData | None,
+    params: Params,
+    fault: Callable[[ir.Model], str],
+    name: str,
+) -> Result:
+    """Search for a plan, or replay one.
+
+    Args:
+        source: the float model as it is published.
+        prepared: what candidates are made from.
+        nodes: every node with a weight of it.
+        selected: those that may be quantized.
+        data: the search split is used.
+        params: of all stages.
+        fault: why a model must not be published.
+        name: what to call the float model in an error.
+
+    Raises:
+        StageError: there are no evaluation data, nothing passes, or the plan does not fit.
+    """
+    if data is None:
+        raise StageError(
+            f"quantize.method {params.quantize.method} measures on samples, and {paths.EVAL.as_posix()} is missing. "
+            "Run export first."
+        )
+    judge = Judge(source, data, params, name)
+    calibration = params.quantize.calibration
+    feeds = partial(calibration_feeds, data, judge.calibration_batch, calibration.samples)
+    make = partial(mix.mixed, prepared, selected, calibration=Known(feeds, calibration.method))
+    if params.quantize.method == "auto":
+        found = find(prepared, selected, judge, params, make=make, fault=fault)
+        return found.model, found.outcomes, found
+    planned = plan.read(Path(params.quantize.plan or ""))
+    planned.check(nodes)
+    model, outcomes = make(planned.choices)
+    if problem := fault(model):
+        raise StageError(f"The model of {planned.place} cannot be published: {problem}. Run method auto again.")
+    quantized = any(outcome.quantized for outcome in outcomes.values())
+    return model if quantized else None, outcomes, None

@@ -1,0 +1,228 @@
+"""The best assignment for given weights, and the frontier between fast and exact. Pure."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights
+
+EXHAUSTIVE = 4096
+"""Nodes that share borders are decided by trying all assignments, up to so many."""
+
+STEPS = 64
+"""Weights of noise that the frontier is traced with."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """An assignment with its predicted time, noise and size."""
+
+    assignment: Picks
+    us: float
+    noise: float
+    size: int
+
+
+def point(problem: Problem, assignment: Picks) -> Point:
+    """An assignment with what it is predicted to come to."""
+    return Point(assignment, problem.us(assignment), problem.noise(assignment), problem.size(assignment))
+
+
+def best(problem: Problem, weights: Weights, near: Picks | None = None) -> Picks:
+    """The assignment with the least weighted sum of time, size and noise.
+
+    Args:
+        problem: to be solved.
+        weights: of the sum.
+        near: the best assignment for weights nearby, from which alone a descent starts then.
+
+    Nodes without a common border do not depend on each other, so each group that has one is decided by itself: by
+    trying everything where that is little, else by descent from several starts. The descent moves single nodes, all
+    nodes around a tensor, and runs of neighbours: an island of one node pays two borders, a longer one no more.
+    """
+    assignment = list(problem.all_float)
+    for group in _groups(problem):
+        combinations = 1
+        for node in group:
+            combinations *= len(problem.options[node])
+        if combinations <= EXHAUSTIVE:
+            decided = _exhaustive(problem, group, weights)
+        else:
+            decided = _descent(problem, group, weights, near)
+        for node, number in zip(group, decided, strict=True):
+            assignment[node] = number
+    return tuple(assignment)
+
+
+def frontier(problem: Problem, weights: Weights) -> list[Point]:
+    """Assignments from the fastest (or smallest) to the most exact, by rising weight of noise.
+
+    Args:
+        problem: to be solved.
+        weights: of time and size; that of noise is varied.
+
+    Returns:
+        Distinct points, noise strictly falling.
+    """
+    fastest = best(problem, replace(weights, noise=0.0))
+    assignments = [fastest]
+    noises = [option.noise for options in problem.options for option in options if option.noise > 0]
+    scale = _span(problem, weights)
+    if noises and scale > 0:
+        traced = [(scale * 1e-4 / max(noises), fastest), (scale * 10 / min(noises), problem.all_float)]
+        _refine(problem, weights, traced)
+        assignments += [assignment for _, assignment in traced]
+    points: list[Point] = []
+    for assignment in dict.fromkeys([*assignments, problem.all_float]):
+        candidate = point(problem, assignment)
+        if not points or candidate.noise < points[-1].noise:
+            points.append(candidate)
+    return points
+
+
+def _refine(problem: Problem, weights: Weights, traced: list[tuple[float, Picks]]) -> None:
+    """Insert weights of noise where neighbours differ most in their cost, and the best assignments for them."""
+
+    def cost(assignment: Picks) -> float:
+        return weights.us * problem.us(assignment) + weights.size * problem.size(assignment)
+
+    costs = [cost(assignment) for _, assignment in traced]
+    for _ in range(STEPS):
+        gaps = [
+            abs(costs[at + 1] - costs[at]) if traced[at + 1][0] > 1.01 * traced[at][0] else 0.0
+            for at in range(len(traced) - 1)
+        ]
+        widest = max(range(len(gaps)), key=gaps.__getitem__)
+        if gaps[widest] <= 0:
+            return
+        noise = math.sqrt(traced[widest][0] * traced[widest + 1][0])
+        assignment = best(problem, replace(weights, noise=noise), near=traced[widest][1])
+        traced.insert(widest + 1, (noise, assignment))
+        costs.insert(widest + 1, cost(assignment))
+
+
+def _span(problem: Problem, weights: Weights) -> float:
+    """How far apart assignments can be in time and size: the unit of a weight of noise."""
+    values = [[weights.us * option.us + weights.size * option.size for option in node] for node in problem.options]
+    borders = sum(max([*j.into.values(), *j.back.values()], default=0.0) for j in problem.junctions)
+    return sum(max(node) - min(node) for node in values) + weights.us * borders
+
+
+def _groups(problem: Problem) -> list[list[int]]:
+    """Nodes that depend on each other through junctions, in the order of their first node."""
+    leader = list(range(len(problem.names)))
+
+    def find(node: int) -> int:
+        while leader[node] != node:
+            node = leader[node]
+        return node
+
+    for junction in problem.junctions:
+        first, *others = (*junction.givers, *junction.takers)
+        for node in others:
+            low, high = sorted((find(first), find(node)))
+            leader[high] = low
+    groups: dict[int, list[int]] = {}
+    for node in range(len(problem.names)):
+        groups.setdefault(find(node), []).append(node)
+    return list(groups.values())
+
+
+class _Group:
+    """The sum over one group of nodes and the junctions between them."""
+
+    def __init__(self, problem: Problem, nodes: Sequence[int], weights: Weights) -> None:
+        self.problem = problem
+        self.nodes = nodes
+        self.weights = weights
+        self.place = {node: place for place, node in enumerate(nodes)}
+        self.junctions = sorted({junction for node in nodes for junction in problem.touching[node]})
+        self.costs = [
+            [weights.us * o.us + weights.size * o.size + weights.noise * o.noise for o in problem.options[node]]
+            for node in nodes
+        ]
+
+    def border(self, junction: int, numbers: Sequence[int]) -> float:
+        """The weighted cost of a junction."""
+        tensor, options = self.problem.junctions[junction], self.problem.options
+        gives = [options[node][numbers[self.place[node]]].gives for node in tensor.givers]
+        takes = [options[node][numbers[self.place[node]]].takes for node in tensor.takers]
+        return self.weights.us * tensor.us(gives, takes)
+
+    def value(self, numbers: Sequence[int]) -> float:
+        """The weighted sum."""
+        nodes = sum(costs[number] for costs, number in zip(self.costs, numbers, strict=True))
+        return nodes + sum(self.border(junction, numbers) for junction in self.junctions)
+
+    def change(self, numbers: list[int], moves: Sequence[tuple[int, int]]) -> float:
+        """By how much the sum changes if nodes (by place) take other options."""
+        touched = {junction for place, _ in moves for junction in self.problem.touching[self.nodes[place]]}
+        before = sum(self.border(junction, numbers) for junction in touched)
+        after = numbers.copy()
+        change = 0.0
+        for place, number in moves:
+            change += self.costs[place][number] - self.costs[place][after[place]]
+            after[place] = number
+        return change + sum(self.border(junction, after) for junction in touched) - before
+
+
+def _exhaustive(problem: Problem, nodes: Sequence[int], weights: Weights) -> Sequence[int]:
+    group = _Group(problem, nodes, weights)
+    return min(product(*(range(len(problem.options[node])) for node in nodes)), key=group.value)
+
+
+def _descent(problem: Problem, nodes: Sequence[int], weights: Weights, near: Picks | None) -> Sequence[int]:
+    group = _Group(problem, nodes, weights)
+    blocks = list(_blocks(group))
+    starts = _starts(group) if near is None else iter([[near[node] for node in nodes]])
+    reached = [_descend(group, start, blocks) for start in starts]
+    return min(reached, key=group.value)
+
+
+def _descend(group: _Group, numbers: list[int], blocks: Sequence[Sequence[tuple[int, int]]]) -> list[int]:
+    """Take every move that gains, until none does."""
+    gained = True
+    while gained:
+        gained = False
+        for moves in blocks:
+            useful = [(place, number) for place, number in moves if numbers[place] != number]
+            if useful and group.change(numbers, useful) < -1e-12:
+                for place, number in useful:
+                    numbers[place] = number
+                gained = True
+    return numbers
+
+
+def _starts(group: _Group) -> Iterator[list[int]]:
+    """Each choice everywhere, and each node's own cheapest."""
+    options = [group.problem.options[node] for node in group.nodes]
+    yield [0] * len(group.nodes)
+    yield [costs.index(min(costs)) for costs in group.costs]
+    for choice in sorted({option.choice for node in options for option in node}):
+        yield [_number(node, choice) for node in options]
+
+
+def _blocks(group: _Group) -> Iterator[list[tuple[int, int]]]:
+    """Moves: of single nodes, of all nodes around a junction, and of runs of nodes that follow each other."""
+    options = [group.problem.options[node] for node in group.nodes]
+    count = len(options)
+    for place, node in enumerate(options):
+        yield from ([(place, number)] for number in range(len(node)))
+    sets: list[Sequence[int]] = []
+    for junction in group.junctions:
+        tensor = group.problem.junctions[junction]
+        sets.append(sorted({group.place[node] for node in (*tensor.givers, *tensor.takers)}))
+    resident = sorted({option.choice for node in options for option in node if option.gives != FLOAT} | {FLOAT})
+    if len(resident) > 1:  # the others have borders of their own wherever they are
+        sets += [range(first, first + run) for run in (2, 3, 4, 6, 8, 12, 16) for first in range(count - run + 1)]
+        sets += [range(cut) for cut in range(1, count + 1)] + [range(cut, count) for cut in range(1, count)]
+    choices = sorted({option.choice for node in options for option in node})
+    for places in sets:
+        wanted = choices if len(places) == 2 else resident
+        yield from ([(place, _number(options[place], choice)) for place in places] for choice in wanted)
+
+
+def _number(options: Sequence[Option], choice: str) -> int:
+    """The option of that choice, else float."""
+    return next((number for number, option in enumerate(options) if option.choice == choice), 0)

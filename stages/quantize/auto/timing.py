@@ -1,0 +1,119 @@
+"""Timing many sessions in turn in one process, so that whatever disturbs the machine meets them all.
+
+What it gives steers the search; how fast the result is, bench measures in fresh processes.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+
+from stages.common.model.sessions import Feed
+
+BURST_NS = 300_000
+"""Time of the calls that one session gets in a row, at least; the first call, which finds cold caches, not counted."""
+
+FEWEST_ROUNDS = 5
+
+QUIET = 0.1
+"""The quantile of the bursts that stands for a quiet machine: neighbours only add time."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Time of a reference over time of another session, with the ends of a 95 % interval."""
+
+    ratio: float
+    low: float
+    high: float
+
+
+Call = Callable[[], object]
+
+
+def call(session: ort.InferenceSession, feed: Feed) -> Call:
+    """One run of a session."""
+    fed = dict(feed)
+    return lambda: session.run(None, fed)
+
+
+def in_turn(calls: Sequence[Call], seconds: float, seed: int = 0) -> np.ndarray:
+    """Call each in bursts, in turn, the order drawn anew each round.
+
+    Args:
+        calls: to time.
+        seconds: for all of them together; each gets at least `FEWEST_ROUNDS` bursts.
+        seed: of the order.
+
+    Returns:
+        Microseconds of one call, float64 [rounds, calls].
+    """
+    lengths = [_burst(each) for each in calls]
+    order = np.random.default_rng(seed)
+    end = time.monotonic() + seconds
+    rounds: list[np.ndarray] = []
+    while len(rounds) < FEWEST_ROUNDS or time.monotonic() < end:
+        times = np.empty(len(calls))
+        for number in order.permutation(len(calls)):
+            timed = calls[number]
+            timed()
+            started = time.perf_counter_ns()
+            for _ in range(lengths[number]):
+                timed()
+            times[number] = (time.perf_counter_ns() - started) / lengths[number] / 1e3
+        rounds.append(times)
+    return np.array(rounds)
+
+
+def one_by_one(calls: Sequence[Call], seconds: float) -> np.ndarray:
+    """Time single calls in a fixed order, each round once: each finds the caches as the others leave them.
+
+    Args:
+        calls: to time, in the order in which a model would run them.
+        seconds: for all of them together; each is timed at least `FEWEST_ROUNDS` times.
+
+    Returns:
+        Microseconds of one call, float64 [rounds, calls].
+    """
+    for timed in calls:
+        timed()
+    end = time.monotonic() + seconds
+    rounds: list[list[int]] = []
+    while len(rounds) < FEWEST_ROUNDS or time.monotonic() < end:
+        times = []
+        for timed in calls:
+            started = time.perf_counter_ns()
+            timed()
+            times.append(time.perf_counter_ns() - started)
+        rounds.append(times)
+    return np.array(rounds) / 1e3
+
+
+def _burst(timed: Call) -> int:
+    timed()
+    started = time.perf_counter_ns()
+    timed()
+    once = max(1, time.perf_counter_ns() - started)
+    return max(1, math.ceil(BURST_NS / once))
+
+
+def quiet_us(rounds: np.ndarray) -> np.ndarray:
+    """Microseconds of a call on a quiet machine: float64 [calls], from [rounds, calls]."""
+    return np.asarray(np.quantile(rounds, QUIET, axis=0))
+
+
+def ratio(reference: np.ndarray, other: np.ndarray) -> Ratio:
+    """How much faster `other` is, from the rounds of both, float64 [rounds].
+
+    The median of the ratios of each round, and the order statistics that enclose it with 95 % confidence (the sign
+    test's interval; n / 2 -+ 0.98 sqrt(n), rounded outwards).
+    """
+    ratios = np.sort(reference / other)
+    count = len(ratios)
+    reach = 0.98 * math.sqrt(count)
+    low = max(0, math.floor(count / 2 - reach))
+    high = min(count - 1, math.ceil(count / 2 + reach))
+    return Ratio(float(np.median(ratios)), float(ratios[low]), float(ratios[high]))

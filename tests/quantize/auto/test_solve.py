@@ -1,0 +1,103 @@
+"""The solver against brute force, and the frontier that it traces."""
+
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.quantize.auto.choices import BLOCKED, STATIC
+from stages.quantize.auto.problem import FLOAT, Junction, Option, Problem, Weights
+from stages.quantize.auto.solve import EXHAUSTIVE, best, frontier, point
+
+WEIGHTS = Weights(1.0, 1e-4)
+
+
+def value(problem: Problem, assignment: tuple[int, ...], weights: Weights) -> float:
+    predicted = point(problem, assignment)
+    return weights.us * predicted.us + weights.size * predicted.size + weights.noise * predicted.noise
+
+
+@st.composite
+def problems(draw: st.DrawFn, most: int = 5) -> Problem:
+    """Chains and branches of nodes with a float, a dynamic and a static option, and borders between them."""
+    count = draw(st.integers(2, most))
+    us = st.floats(0.5, 50)
+    noise = st.floats(1e-7, 1e-3)
+    options = tuple(
+        (
+            Option(FLOAT, draw(us), 0.0, 400, BLOCKED, BLOCKED),
+            Option("dynamic", draw(us), draw(noise), 100, "dynamic", FLOAT),
+            Option("static", draw(us), draw(noise), 100, STATIC, STATIC),
+        )
+        for _ in range(count)
+    )
+    junctions = []
+    for taker in range(1, count):
+        giver = draw(st.integers(0, taker - 1))
+        cost = draw(st.floats(0.1, 20))
+        into = {STATIC: cost, "dynamic": cost / 2, BLOCKED: cost / 3}
+        junctions.append(Junction((giver,), (taker,), draw(st.booleans()), into, {STATIC: cost, BLOCKED: cost / 3}))
+    return Problem(tuple(f"n{n}" for n in range(count)), options, tuple(junctions), 5.0, 1000)
+
+
+def brute(problem: Problem, weights: Weights) -> float:
+    return min(value(problem, each, weights) for each in product(*(range(len(o)) for o in problem.options)))
+
+
+@given(problems(), st.floats(0, 1e5))
+@settings(max_examples=100, deadline=None)
+def test_small_problems_are_solved_exactly(problem: Problem, noise: float) -> None:
+    weights = Weights(1.0, 1e-4, noise)
+    assert value(problem, best(problem, weights), weights) == pytest.approx(brute(problem, weights))
+
+
+def test_the_descent_finds_the_optimum_or_comes_within_two_percent_in_95_of_100(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stages.quantize.auto.solve.EXHAUSTIVE", 1)
+    assert EXHAUSTIVE > 1
+    near = []
+
+    @given(problems(most=7), st.floats(0, 1e5))
+    @settings(max_examples=100, deadline=None, derandomize=True, database=None)
+    def compare(problem: Problem, noise: float) -> None:
+        weights = Weights(1.0, 1e-4, noise)
+        near.append(value(problem, best(problem, weights), weights) <= 1.02 * brute(problem, weights))
+
+    compare()
+    assert sum(near) >= 0.95 * len(near)
+
+
+@given(problems())
+@settings(max_examples=50, deadline=None)
+def test_the_frontier_goes_from_the_fastest_to_float(problem: Problem) -> None:
+    points = frontier(problem, WEIGHTS)
+    noises = [each.noise for each in points]
+    assert noises == sorted(noises, reverse=True)
+    assert len(set(noises)) == len(noises)
+    assert (
+        points[0].assignment == best(problem, WEIGHTS)
+        or points[0].noise == point(problem, best(problem, WEIGHTS)).noise
+    )
+    assert points[-1].noise == 0
+
+
+def test_an_island_pays_its_borders() -> None:
+    """Three convolutions in a row: INT8 gains in each, less than its borders cost in one of them alone."""
+    options = (Option(FLOAT, 10, 0, 4), Option("static", 6, 1e-6, 1, STATIC, STATIC))
+    slow = (Option(FLOAT, 10, 0, 4), Option("static", 60, 1e-6, 1, STATIC, STATIC))
+    border = {"into": {STATIC: 3.0}, "back": {STATIC: 3.0}}
+    ends = (Junction((), (0,), True, **border), Junction((2,), (), True, **border))
+    inside = tuple(Junction((n,), (n + 1,), False, **border) for n in range(2))
+    long = Problem(("a", "b", "c"), (options, options, options), (*ends, *inside))
+    island = Problem(("a", "b", "c"), (slow, options, slow), (*ends, *inside))
+    assert best(long, Weights(1.0, 0.0)) == (1, 1, 1)
+    assert best(island, Weights(1.0, 0.0)) == (0, 0, 0)
+
+
+def test_a_conversion_is_paid_once_however_many_nodes_read_it() -> None:
+    shared = Junction((), (0, 1), True, {"dynamic": 4.0})
+    assert shared.us([], ["dynamic", "dynamic"]) == 4.0
+    assert shared.us([], ["dynamic", FLOAT]) == 4.0
+    assert shared.us([], [FLOAT, FLOAT]) == 0.0

@@ -1,0 +1,143 @@
+"""Method auto through the stage: what it publishes, what it writes beside it, and the plan that repeats it."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+
+from stages.common.base import paths
+from stages.common.base.errors import StageError
+from stages.quantize.auto import base, costs, find, options
+from tests.quantize import nets
+from tests.quantize.running import Bench
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timings steer the search and decide nothing here, so that five rounds of them will do."""
+    for module, name in ((costs, "SECONDS_ALL"), (find, "RACE_SECONDS"), (options, "WHOLE_SECONDS"), (base, "SECONDS")):
+        monkeypatch.setattr(module, name, 0.0)
+
+
+def outlying_mlp() -> tuple[ModelProto, dict[str, np.ndarray]]:
+    """An MLP whose first product reads a few features that are far larger than the others, in a few samples."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(160, 64)).astype(np.float32)
+    x[::20, 3] *= 400
+    return nets.mlp((64, 512, 512, 10)), {"x": x}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def plan() -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads(paths.PLAN.read_text())
+    return tree
+
+
+def test_what_is_published_passes_and_is_written_down(bench: Bench) -> None:
+    bench.give(*outlying_mlp())
+    bench.sections = {"serving": {"batch_size": 8}}
+    made = bench.run(method="auto", search={"objective": "size"})
+    tree, trials = plan(), rows(paths.FRONTIER)
+    assert made.metrics["status"] == "quantized"
+    assert made.metrics["search"]["evals"] == len(trials) <= 15
+    assert made.metrics["size"]["times_smaller"] > 2
+    (chosen,) = [trial for trial in trials if trial["chosen"] == "true"]
+    assert chosen["passes"] == "true"
+    assert float(chosen["strain"]) <= 0.85
+    assert set(tree["nodes"]) == set(made.nodes)
+    for name, row in made.nodes.items():
+        assert (tree["nodes"][name]["choice"] != "float") == (row["quantized"] == "true")
+        assert row["reason"].startswith(f"{tree['nodes'][name]['choice']}: ")
+    assert "chosen" in made.said
+
+
+def test_every_node_and_choice_is_in_the_ranking_and_rows_help_against_outliers(bench: Bench) -> None:
+    bench.give(*outlying_mlp())
+    bench.sections = {"serving": {"batch_size": 8}}
+    bench.run(method="auto")
+    ranked = rows(paths.SENSITIVITY)
+    assert {row["node"] for row in ranked} == {"MatMul_p0", "MatMul_p1", "MatMul_p2"}
+    assert {"dynamic", "dynamic_tensor", "row", "static", "weight_only"} == {row["choice"] for row in ranked}
+    noise = {(row["node"], row["choice"]): float(row["noise_db"]) for row in ranked}
+    assert noise["MatMul_p0", "row"] < noise["MatMul_p0", "dynamic"]
+
+
+@pytest.mark.parametrize("net", ["mlp", "conv"])
+def test_a_plan_gives_the_same_bytes(bench: Bench, net: str, tmp_path: Path) -> None:
+    if net == "mlp":
+        bench.give(*outlying_mlp())
+    else:
+        inputs = np.random.default_rng(0).normal(size=(40, 1, 16, 16)).astype(np.float32)
+        bench.give(nets.conv_net(16), {"x": inputs})
+    bench.run(method="auto", search={"objective": "size"})
+    first = paths.INT8_MODEL.read_bytes()
+    kept = tmp_path / "kept.json"
+    kept.write_bytes(paths.PLAN.read_bytes())
+    bench.run(method="dynamic")
+    assert paths.INT8_MODEL.read_bytes() != first
+    bench.run(method="plan", plan=str(kept))
+    assert paths.INT8_MODEL.read_bytes() == first
+
+
+def test_nothing_passes(bench: Bench) -> None:
+    bench.give(*outlying_mlp())
+    bench.sections = {"parity": {"min_sqnr_db": 200.0}}
+    with pytest.raises(StageError, match=r"None of the \d+ models that were made keeps the answers: the best, with"):
+        bench.run(method="auto")
+    assert not paths.INT8_MODEL.exists()
+
+
+def test_weights_that_would_grow_stay_float_for_the_objective_size(bench: Bench) -> None:
+    bench.give(nets.mlp((3, 2, 2)), {"x": nets.normal(60, 3)})
+    made = bench.run(method="auto", search={"objective": "size"})
+    assert made.metrics["size"]["times_smaller"] >= 1
+    assert made.metrics["nodes"]["quantized"] == 0
+
+
+def test_excluded_nodes_stay_float(bench: Bench) -> None:
+    bench.give(*outlying_mlp())
+    made = bench.run(method="auto", exclude_nodes=["MatMul_p1"], search={"objective": "size"})
+    assert made.nodes["MatMul_p1"]["quantized"] == "false"
+    assert "exclude_nodes" in made.nodes["MatMul_p1"]["reason"]
+
+
+def test_no_judge_sample_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages.common.data.evaldata import EvalData
+
+    model, inputs = outlying_mlp()
+    bench.give(model, inputs)
+    judge, seen = set(EvalData().indices("judge").tolist()), set()
+    read = EvalData.read
+
+    def watched(self: EvalData, indices: np.ndarray) -> dict[str, np.ndarray]:
+        seen.update(np.asarray(indices).tolist())
+        return read(self, indices)
+
+    monkeypatch.setattr(EvalData, "read", watched)
+    bench.run(method="auto")
+    assert seen
+    assert not seen & judge
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "is not a plan"),
+        ('{"opset": 17, "nodes": {"MatMul_p0": {"choice": "int7"}}}', "'int7'; allowed: float, static"),
+        ('{"opset": 17, "nodes": {"other": {"choice": "row"}}}', "'other', which is not a node with a weight"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused(bench: Bench, tmp_path: Path, content: str, message: str) -> None:
+    bench.give(*outlying_mlp())
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    with pytest.raises(StageError, match=message):
+        bench.run(method="plan", plan=str(path))
