@@ -113,7 +113,8 @@ class _Search:
         for trial in self.trials:
             if trial.candidate.choices == choices:
                 return trial.candidate
-        if len(self.trials) >= self.limit or (self.trials and time.monotonic() > self.ends):
+        passes = any(trial.candidate.passes(self.margin) for trial in self.trials)
+        if len(self.trials) >= self.limit or (passes and time.monotonic() > self.ends):
             return None
         candidate = judged(assignment, choices, self.make, self.fault, self.judge)
         self.trials.append(Trial(self.origin, candidate, point(problem, assignment)))
@@ -169,10 +170,10 @@ def find(
         state = _Search(measured, make, fault, judge, params, progress, ends, max(1, search.max_evals - UNIFORM_TRIALS))
         if quantizing:
             reached = fastest_that_passes(quantizing, state.attempt, goal)
-            if reached is not None and reached is not quantizing[0]:
+            if reached:
                 state.origin = "add back"
-                fast = quantizing[0].assignment
-                back_towards(problem, reached.assignment, fast, state.attempt, goal=goal, value=value)
+                start, fast = quantizing[reached].assignment, quantizing[reached - 1].assignment
+                back_towards(problem, start, fast, state.attempt, goal=goal, value=value)
             state.origin, state.limit = "uniform", search.max_evals
             for uniform in _uniform(measured, value)[:UNIFORM_TRIALS]:
                 state.attempt(uniform)

@@ -64,7 +64,8 @@ def test_flips_are_judged_as_at_the_number_that_parity_judges(flips: int, count:
 def test_a_tail_that_one_sample_makes_grows_with_their_number() -> None:
     even = np.ones(90)
     heavy = np.where(np.arange(90) == 7, 10.0, 1.0)
-    assert tail_factor(even) == 1
-    assert tail_factor(heavy) == pytest.approx(10 / 4)
-    assert tail_factor(np.zeros(90)) == 1
-    assert tail_factor(np.array([1.0, 5.0])) == 1
+    assert tail_factor(even) == pytest.approx(1 + 90**-0.5)
+    assert tail_factor(heavy) == pytest.approx(10 / 4 * (1 + 90**-0.5))
+    assert tail_factor(np.zeros(90)) == pytest.approx(1 + 90**-0.5)
+    assert tail_factor(np.array([1.0, 5.0, 1.0, 2.0])) == 1.5
+    assert tail_factor(np.array([5.0])) == 2
