@@ -38,8 +38,11 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # One stamp per set of pins: a changed pin is installed again, an unchanged one costs nothing.
-$(VENV)/.run: requirements.txt .ci/elsewhere.py | $(VENV)/bin/python
+# Your model's packages (models/requirements.txt) must agree with ours: pip refuses those that do not, with both names.
+$(VENV)/.run: requirements.txt models/requirements.txt .ci/elsewhere.py | $(VENV)/bin/python
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(VENV)/bin/python -m pip freeze --quiet > $(VENV)/.pins
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r models/requirements.txt -c $(VENV)/.pins
 	@cp .ci/elsewhere.py "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/stages.py"
 	@touch $@
 

@@ -7,12 +7,12 @@ feed). Each model goes through export; source and result are timed as `python -m
 
 import argparse
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from stages.bench.inputs import ModelPair, draw_feed
 from stages.bench.launches import LaunchSettings, time_pair
@@ -26,6 +26,8 @@ from stages.common.model.model_file import size_mb
 from stages.common.model.sessions import open_session, run
 from stages.export import stage
 
+HEADERS = ("model", "steps", "speed-up (95 % interval)", "verdict", "largest difference, of the range", "size, times")
+
 
 def main() -> None:
     """Clean, compare, time and print."""
@@ -35,28 +37,20 @@ def main() -> None:
     arguments = parser.parse_args()
     knobs = params.load()
     names = arguments.names or sorted(path.parent.name for path in arguments.folder.glob("*/model.onnx"))
-    rows = []
     untouched: list[str] = []
+    for cells in (HEADERS, ["---"] * len(HEADERS)):
+        print(f"| {' | '.join(cells)} |")
     for name in names:
         with tempfile.TemporaryDirectory() as work:
             try:
                 row = _row(arguments.folder.resolve() / name, Path(work), knobs)
             except StageError as error:
-                print(f"{name}: {error}")
+                print(f"{name}: {error}", file=sys.stderr)
                 continue
         if row is None:
             untouched.append(name)
         else:
-            rows.append((name, *row))
-    headers = (
-        "model",
-        "steps",
-        "speed-up (95 % interval)",
-        "verdict",
-        "largest difference, of the range",
-        "size, times",
-    )
-    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
+            print(f"| {' | '.join((name, *row))} |", flush=True)
     print(f"\nPublished as they are: {', '.join(untouched) or 'none'}.")
 
 

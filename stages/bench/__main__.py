@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     result = stage.run(params.load())
     figures.write(result)
-    print(screen.render(result))
+    command.show(screen.render(result))
     return 0
 
 

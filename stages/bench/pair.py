@@ -3,6 +3,7 @@
 import platform
 import re
 import tempfile
+import textwrap
 from pathlib import Path
 
 import onnxruntime as ort
@@ -11,6 +12,7 @@ from tabulate import tabulate
 from stages.bench.inputs import ModelPair, draw_feed
 from stages.bench.launches import LaunchSettings, time_pair
 from stages.bench.lock import alone
+from stages.bench.screen import WIDTH
 from stages.bench.timing import PairedTiming
 from stages.bench.workers.feed import StoredFeed, store
 from stages.common import isa
@@ -92,12 +94,14 @@ def _render(models: ModelPair, timing: PairedTiming, threads: int, source: str) 
     place = f"{_cpu()}, {isa.here()}, {threads} thread{'s' * (threads > 1)}, batch {timing.samples}"
     interval, verdict = timing.interval, timing.interval.verdict
     unclear = " Time them again on a quieter machine, or raise bench.max_seconds." if verdict == "inconclusive" else ""
-    return (
-        f"{tabulate(rows, ('model', 'median call, ms'), tablefmt='simple', floatfmt='.3g')}\n\n"
-        f"{source}\n{timing.launches} launches on {place}.\n"
+    lines = [
+        source,
+        f"{timing.launches} launches on {place}.",
         f"Speed-up of {second} over {first}: {interval.ratio:.3f} "
-        f"(95 % interval {interval.low:.3f} to {interval.high:.3f}), {verdict}.{unclear}"
-    )
+        f"(95 % interval {interval.low:.3f} to {interval.high:.3f}), {verdict}.{unclear}",
+    ]
+    table = tabulate(rows, ("model", "median call, ms"), tablefmt="simple", floatfmt=".3g")
+    return "\n".join([table, "", *(textwrap.fill(line, WIDTH, break_on_hyphens=False) for line in lines)])
 
 
 def _cpu() -> str:

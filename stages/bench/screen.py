@@ -1,5 +1,6 @@
 """What bench measured, for a person: three tables and a conclusion."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,8 @@ from tabulate import tabulate
 
 from stages.bench.figures import throughput
 from stages.bench.stage import BenchResult, Measurements
+
+WIDTH = 120
 
 _OPERATORS_SHOWN = 5
 _ENDED = {
@@ -80,7 +83,7 @@ def _conclusion(result: BenchResult, measured: Measurements) -> str:
                 "or raise bench.max_seconds.",
                 measured.overhead(),
             ]
-    return "\n".join(line for line in lines if line)
+    return "\n".join(textwrap.fill(line, WIDTH) for line in lines if line)
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -16,7 +16,7 @@ def main(_arguments: argparse.Namespace) -> None:
     """Run the stage, write its metrics, print what it exported."""
     result = stage.run(params.load().export)
     figures.write(result)
-    print(screen.render(result))
+    command.show(screen.render(result))
 
 
 if __name__ == "__main__":

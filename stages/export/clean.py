@@ -8,6 +8,7 @@ from stages.common.data import feeding
 from stages.common.data.evaldata import EvalData
 from stages.common.graph import cleaning, equivalence
 from stages.common.graph.cleaning import Step
+from stages.common.graph.equivalence import Reference
 from stages.common.graph.passes import compute_constants, drop_listed_initializers, inline_functions
 from stages.common.model import model_file
 
@@ -25,19 +26,13 @@ _GROWING = (inline_functions.apply, compute_constants.apply)
 published model stays as small as its source (to _GROWTH), and ONNX Runtime does the same at load anyway."""
 
 
-def clean_model(
-    model: ir.Model, session: ort.InferenceSession, data: EvalData, origin: str
-) -> tuple[ir.Model, list[Step]]:
-    """Clean a float model, and hold it against its source on evaluation data.
+def reference_answers(session: ort.InferenceSession, data: EvalData, origin: str) -> Reference:
+    """What the source answers to some of the evaluation data.
 
     Args:
-        model: the float model; not changed.
-        session: of that model.
+        session: of the source.
         data: the evaluation data.
         origin: what to call the model in an error.
-
-    Returns:
-        The cleaned model, and what was done to it or undone.
 
     Raises:
         StageError: the model does not run on the evaluation data.
@@ -45,7 +40,19 @@ def clean_model(
     batch = feeding.feed_batch(session, data.layout, wanted=1)
     samples = feeding.fill(np.arange(min(data.samples, CHECK_FEEDS * batch)), batch)
     whole = samples[: len(samples) // batch * batch]
-    expected = equivalence.reference(session, [chunk.feed for chunk in data.batches(whole, batch)], origin)
+    return equivalence.reference(session, [chunk.feed for chunk in data.batches(whole, batch)], origin)
+
+
+def clean_model(model: ir.Model, expected: Reference) -> tuple[ir.Model, list[Step]]:
+    """Clean a float model, and hold it against what its source answers.
+
+    Args:
+        model: the float model; not changed.
+        expected: see `reference_answers`.
+
+    Returns:
+        The cleaned model, and what was done to it or undone.
+    """
     leave = [drop_listed_initializers.apply] if _tiny_weights(model) else []
     cleaned, steps = cleaning.clean(model, expected, leave)
     undone: list[Step] = []

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from stages.common.base import paths
+from stages.common.base import paths, yaml12
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
 from stages.export import callables, eval_files, sources
@@ -17,7 +17,9 @@ from stages.export.drift import SourceAnswers
 from stages.export.framework import Framework
 
 MODELS = Path("models")
-"""The folder that dvc.yaml declares as a dependency of export: what changes elsewhere, DVC does not see."""
+"""The folder for models: dvc.yaml declares it as a dependency of export."""
+
+DVC_YAML = Path("dvc.yaml")
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,30 @@ def opened(params: Export) -> Iterator[Exported]:
 
 def untracked(params: Export) -> list[str]:
     """A sentence for each path that export depends on and DVC does not watch."""
+    dependencies = [Path(dependency).resolve() for dependency in _dependencies()]
     watched = {params.source: params.source, params.eval_data: params.eval_data}
     if callables.is_callable(params.source):
         watched[params.source] = params.source.split(":")[0].replace(".", "/")
     return [
-        f"{name} is outside of {MODELS}/, so DVC does not see when it changes. "
-        "Move it there, or add it to the deps of export in dvc.yaml."
+        f"{name} is not among the deps of export in dvc.yaml, so DVC does not see when it changes. "
+        f"Add it there, or move it into {MODELS}/."
         for name, path in watched.items()
-        if path and not Path(path).resolve().is_relative_to(MODELS.resolve())
+        if path and not any(_source_path(path).is_relative_to(dependency) for dependency in dependencies)
     ]
+
+
+def _dependencies() -> list[str]:
+    """The deps of export in dvc.yaml; the folder for models where there is no dvc.yaml."""
+    if not DVC_YAML.exists():
+        return [MODELS.as_posix()]
+    stages = yaml12.load(DVC_YAML.read_text(encoding="utf-8"))["stages"]
+    return [str(dependency) for dependency in stages["export"]["deps"]]
+
+
+def _source_path(name: str) -> Path:
+    """The file that a path or a module's path without its suffix means."""
+    path = Path(name)
+    return (path if path.exists() else path.with_name(f"{path.name}.py")).resolve()
 
 
 def _framework(model: Any, params: Export) -> Framework:

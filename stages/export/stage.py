@@ -8,7 +8,7 @@ from stages.common.data import evaldata, feeding
 from stages.common.graph.cleaning import Step
 from stages.common.model import model_file, sessions
 from stages.export import checks, fp32, source
-from stages.export.clean import clean_model
+from stages.export.clean import clean_model, reference_answers
 from stages.export.drift import Drift, measure_drift
 
 
@@ -55,10 +55,9 @@ def run(params: Export) -> ExportResult:
         feeding.check_fit(session, data.inputs, data.layout)
         checks.check_samples(session, data)
         checks.check_outputs(session, exported.origin)
-        model, steps = exported.model, list[Step]()
-        if params.clean:
-            model, steps = clean_model(model, session, data, exported.origin)
-        del session  # two sessions of a large model would not fit into memory
+        expected = reference_answers(session, data, exported.origin)
+        del session  # memory holds one session of a large model at a time
+        model, steps = clean_model(exported.model, expected) if params.clean else (exported.model, [])
         with model_file.staged(model, paths.FP32_MODEL) as written:
             session = sessions.open_session(written, name=exported.origin)
             answers = fp32.answers(session, model, data, exported.origin)

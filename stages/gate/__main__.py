@@ -30,7 +30,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Decide, write, print; raise where the gate is closed and that must stop the run."""
     result = stage.run(params.load())
     figures.write(result)
-    print(screen.render(result))
+    command.show(screen.render(result))
     verdict = screen.verdict(result)
     if not result.open and (arguments.strict or "DVC_EXP_NAME" not in os.environ):
         raise StageError(verdict)

@@ -1,13 +1,10 @@
 """The gate's screen: the rules that apply, then the decision."""
 
-import textwrap
-
 from tabulate import tabulate
 
+from stages.common.base import command
 from stages.common.rule import Outcome, Rule
 from stages.gate.stage import GateResult
-
-WIDTH = 120
 
 _SIGN = {"min_samples": "at least ", "max_size_ratio": "at most ", "min_speedup": "at least "}
 
@@ -17,7 +14,7 @@ def render(result: GateResult) -> str:
     rows = [_row(rule) for rule in result.rules if rule.outcome is not Outcome.OFF]
     table = tabulate(rows, headers=("rule", "value", "limit", "margin", "outcome"), disable_numparse=True)
     notes = [f"Note: {note}" for note in result.notes]
-    paragraphs = [textwrap.fill(text, WIDTH) for text in (*notes, result.deployment.reason)]
+    paragraphs = [command.fold(text) for text in (*notes, result.deployment.reason)]
     if result.deployment.advice:
         paragraphs.append(f"Next: {result.deployment.advice}")
     return "\n\n".join([table, *paragraphs])

@@ -18,7 +18,7 @@ def main(_arguments: argparse.Namespace) -> None:
     params.load()
     machine = stage.run()
     figures.write(machine)
-    print(screen.render(machine))
+    command.show(screen.render(machine))
 
 
 if __name__ == "__main__":

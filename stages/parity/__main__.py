@@ -32,11 +32,11 @@ def main(arguments: argparse.Namespace) -> int:
     given = {key: getattr(arguments, key) for key in TOLERANCES if getattr(arguments, key) is not None}
     if given:
         trial = stage.try_tolerances(loaded, given)
-        print(screen.render(trial))
+        command.show(screen.render(trial))
         return 0 if trial.passed else 1
     result = stage.run(loaded)
     figures.write(result)
-    print(screen.render(result))
+    command.show(screen.render(result))
     return 0
 
 

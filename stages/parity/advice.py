@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stages.common.base import paths, yaml12
+
 _DICT_KEY = re.compile(r"[\w/.+@?|%$*\\()\[\]{}:=, -]+", re.ASCII)
 _NOT_TEXT = re.compile(r"true|false|null|nan|inf|[\d.eE+-]+", re.IGNORECASE)
 
@@ -23,11 +25,23 @@ class Advice:
 
 
 def experiment(overrides: Iterable[tuple[str, Any]]) -> str | None:
-    """The `dvc exp run` command that sets these keys of params.yaml; None where Hydra cannot express a value."""
-    pairs = [(key, _value(value)) for key, value in overrides]
+    """The `dvc exp run` command that sets these keys of params.yaml; None where Hydra cannot express a value.
+
+    A key that the file leaves at its default gets the `+` that Hydra asks for.
+    """
+    tree = yaml12.load(paths.PARAMS.read_text(encoding="utf-8")) if paths.PARAMS.exists() else {}
+    pairs = [(key if _stands_in(tree, key) else f"+{key}", _value(value)) for key, value in overrides]
     if any(text is None for _, text in pairs):
         return None
     return "dvc exp run " + " ".join(f"-S {shlex.quote(f'{key}={text}')}" for key, text in pairs)
+
+
+def _stands_in(tree: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(tree, Mapping) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
 
 
 def _value(value: Any) -> str | None:

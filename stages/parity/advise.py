@@ -5,18 +5,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-import numpy as np
 from tqdm import tqdm
 
 from stages.common.base import paths
 from stages.common.base.params import Params
-from stages.common.judging.serve import Call, calls
 from stages.parity.advice import Advice, experiment
-from stages.parity.candidates import Node, exclusions, formats, read_nodes, row_scale, static
-from stages.parity.evidence import worst
+from stages.parity.candidates import formats, row_scale, static
 from stages.parity.judge import ParityResult
 from stages.parity.measure import Measurement
-from stages.parity.noise import noisiest_nodes
 from stages.parity.notes import batch_effect_is_noted
 from stages.parity.setting import Setting
 from stages.parity.trials import LARGEST_MODEL, Overrides, Trial, model_size, workshop
@@ -24,11 +20,8 @@ from stages.parity.trials import LARGEST_MODEL, Overrides, Trial, model_size, wo
 ENOUGH = 3
 """Variants that pass, beyond which no more are tried."""
 
-SLOWER = 0.95
-"""An estimated speed-up below this is one that bench would not accept."""
-
-RANKED_ON = 4
-"""Calls, those of the samples that moved most, on which nodes are ranked."""
+SLOWER = 0.97
+"""An estimated speed-up below this is not advised: as fast within 3 % is what counts as equivalent."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +46,11 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
         params: of the pipeline.
         seconds: that the measurement took: a trial is not begun where it could not end in time.
     """
-    nodes = read_nodes()
     on_batch = depends_on_batch(result, params)
     if result.passed:
-        variants = iter([*(row_scale(params) if on_batch else []), *static(params, nodes)])
+        variants = iter([*(row_scale(params) if on_batch else []), *static(params)])
     else:
-        variants = _after_a_miss(measurement, params, nodes, on_batch)
+        variants = formats(params, depends_on_batch=on_batch)
     budget = params.parity.advice_seconds
     if budget is None or model_size(paths.FP32_MODEL) > LARGEST_MODEL:
         cause = "parity.advice_seconds is null" if budget is None else "the model is too large to quantize again here"
@@ -67,7 +59,7 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
     worth = [trial for trial in trials if trial.passed and trial.speedup >= SLOWER and trial.size_ratio < 1]
     if result.passed:  # one scale per row is advised for what it was tried for only
         worth = [trial for trial in worth if not (_per_row(trial) and _moves(trial, params))]
-    worth.sort(key=lambda trial: (not (on_batch and _per_row(trial)), -round(trial.speedup, 1), trial.size_ratio))
+    worth.sort(key=lambda trial: (_rank(trial, on_batch), -round(trial.speedup, 1), trial.size_ratio))
     commands = [(experiment(trial.overrides.items()), trial) for trial in worth]
     advice = [Advice(command, _effect(trial, on_batch)) for command, trial in commands if command is not None]
     return Advised(advice, "" if advice else _nothing_passed(trials, passed=result.passed))
@@ -85,6 +77,17 @@ def _per_row(trial: Trial) -> bool:
     return "quantize.activation_scale" in trial.overrides
 
 
+def _is_auto(overrides: Overrides) -> bool:
+    return overrides.get("quantize.method") == "auto"
+
+
+def _rank(trial: Trial, on_batch: bool) -> int:
+    """What comes first: one scale per row where the answers depend on the batch, then auto, then the fastest."""
+    if on_batch and _per_row(trial):
+        return 0
+    return 1 if _is_auto(trial.overrides) else 2
+
+
 def _moves(trial: Trial, params: Params) -> bool:
     return trial.result is not None and batch_effect_is_noted(trial.result.figures, params.parity)
 
@@ -96,7 +99,8 @@ def _tried(
     with ExitStack() as stack:
         for overrides in variants:
             left = deadline - time.monotonic()
-            if left <= 0 or sum(trial.passed for trial in trials) >= ENOUGH or _settled(overrides, trials):
+            enough = sum(trial.passed for trial in trials) >= ENOUGH and not _is_auto(overrides)
+            if left <= 0 or enough:
                 continue
             if not trials:
                 place = stack.enter_context(workshop(setting, params, movement=movement))
@@ -109,36 +113,15 @@ def _tried(
     return trials
 
 
-def _settled(overrides: Overrides, trials: list[Trial]) -> bool:
-    """Whether fewer float nodes were enough already."""
-    return "quantize.exclude_nodes" in overrides and any(
-        trial.passed and "quantize.exclude_nodes" in trial.overrides for trial in trials
-    )
-
-
-def _after_a_miss(measurement: Measurement, params: Params, nodes: list[Node], on_batch: bool) -> Iterator[Overrides]:
-    yield from formats(params, nodes, depends_on_batch=on_batch)
-    yield from exclusions(params, noisiest_nodes(measurement.setting, nodes, _worst_calls(measurement)))
-
-
-def _worst_calls(measurement: Measurement) -> list[Call]:
-    setting = measurement.setting
-    samples = [sample.sample for _, _, sample in worst(measurement.comparison)]
-    places = dict.fromkeys((np.searchsorted(setting.indices, samples) // setting.batch).tolist())
-    chosen = list(places)[:RANKED_ON] or [0]
-    batches = [setting.indices[place * setting.batch : (place + 1) * setting.batch] for place in chosen]
-    return [call for indices in batches for call in calls(setting.data, indices, setting.batch)]
-
-
 def _effect(trial: Trial, on_batch: bool) -> str:
     assert trial.result is not None
     figures = trial.result.figures
     largest = "" if trial.largest is None else f" (largest difference {trial.largest:.2g})"
     moved = figures["batch_effect"]["max_abs"]
-    steady = f"answers move by {moved:.2g} with the batch, " if on_batch and moved is not None else ""
+    steady = f"; the batch moves answers by {moved:.2g}" if on_batch and moved is not None else ""
     return (
-        f"tried on all {figures['judged']['samples']} judged samples: passes{largest}, {steady}"
-        f"{1 / trial.size_ratio:.2g} times smaller and about {trial.speedup:.2g} times as fast as fp32 (an estimate)"
+        f"passes on all {figures['judged']['samples']} judged samples{largest}{steady}; "
+        f"{1 / trial.size_ratio:.2g} times smaller, about {trial.speedup:.2g} times as fast as fp32 (estimate)"
     )
 
 
@@ -168,5 +151,5 @@ def _why_not(trial: Trial) -> str:
         if trial.speedup < SLOWER:
             return f"passes, but is slower: about {trial.speedup:.2g} times as fast"
         return "passes, but is not smaller" if trial.size_ratio >= 1 else "passes, but still depends on the batch"
-    value = failed.value if isinstance(failed.value, str) or failed.value is None else f"{failed.value:.2g}"
-    return f"misses {failed.name} with {value}"
+    value = failed.value if isinstance(failed.value, str) or failed.value is None else f"{failed.value:.3g}"
+    return f"{failed.name} {value}"

@@ -18,7 +18,7 @@ def main(_arguments: argparse.Namespace) -> None:
     """Run the stage."""
     result = stage.run(params.load())
     figures.write(result)
-    print(screen.render(result))
+    command.show(screen.render(result))
 
 
 if __name__ == "__main__":

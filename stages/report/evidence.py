@@ -98,7 +98,7 @@ def quantization(head: Revision) -> list[str]:
     if kept:
         floats = [(escape(op), escape(why), *_nodes(nodes)) for (op, why), nodes in kept.items()]
         parts += ["**Kept in float**", table(("operator", "why", "nodes", "weights", "names"), floats)]
-    steps = sentences(head.detail("quantize", "steps"))
+    steps = [*sentences(head.detail("export", "clean")), *sentences(head.detail("quantize", "steps"))]
     parts += ["**Steps**", bullets(steps)] if steps else []
     counts = (sum(map(len, group.values())) for group in (quantized, kept))
     return [folded("What was quantized: {} INT8, {} kept in float".format(*counts), *parts)]

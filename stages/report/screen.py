@@ -29,9 +29,10 @@ def render(report: Report, pictures: str = "") -> str:
         pictures: HTML that shows them, placed below the figures.
     """
     head, comparison = report.head, report.comparison
+    suggestions, is_open = _suggestions(head), head.value("gate", "open") is True
     parts = [
         verdict(head),
-        *_next_command(head),
+        *([] if is_open else suggestions),
         evidence.conditions(head),
         *_warnings(report),
         *_rules(report.rules),
@@ -39,6 +40,7 @@ def render(report: Report, pictures: str = "") -> str:
         *([pictures] if pictures else []),
         *evidence.batches(head, comparison),
         *evidence.quantization(head),
+        *(suggestions if is_open else []),
         *evidence.worst_samples(head),
         *evidence.notes(head),
         _footer(report),
@@ -54,17 +56,22 @@ def verdict(head: Revision) -> str:
     return f"## {f'✅ Deploy {deploy}' if opened else f'❌ The gate is closed, deploy {deploy}'}\n\n{reason}"
 
 
-def _next_command(head: Revision) -> list[str]:
-    """What gate advises, or else what parity tried."""
-    lines = []
-    if command := head.detail("gate", "advice"):
-        lines.append("**Run next**\n\n" + block(str(command)))
+def _suggestions(head: Revision) -> list[str]:
+    """What gate advises; what else parity tried, folded where nothing has to be done."""
+    command = head.detail("gate", "advice")
+    parts = ["**Run next**\n\n" + block(str(command))] if command else []
     tried = [trial for trial in head.detail("parity", "advice") or [] if isinstance(trial, Mapping)]
-    others = [trial for trial in tried if trial.get("command") != command]
-    if others:
-        rows = [f"{code(trial.get('command'))}: {escape(trial.get('effect'))}" for trial in others]
-        lines.append(("**Also tried**" if command else "**Try**") + "\n\n" + bullets(rows))
-    return lines
+    lines = [
+        f"{code(trial.get('command'))}: {escape(trial.get('effect'))}"
+        for trial in tried
+        if trial.get("command") != command
+    ]
+    lines += evidence.sentences([head.detail("parity", "tried")] if head.detail("parity", "tried") else [])
+    if lines and head.value("gate", "open") is True:
+        parts.append(folded("What else parity tried", bullets(lines)))
+    elif lines:
+        parts.append(("**Also tried**" if command else "**Try**") + "\n\n" + bullets(lines))
+    return parts
 
 
 def _warnings(report: Report) -> list[str]:

@@ -33,13 +33,20 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ModelPair, dict[str, np
     return calls
 
 
+def compared(models: ModelPair, **sections: Any) -> str:
+    """The text, without its line breaks; lines fit the screen."""
+    text = compare_pair(models, Params().model_copy(update=sections))
+    assert max(map(len, text.splitlines())) <= 160
+    return " ".join(text.split())
+
+
 def files_of(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.name != "lock"}
 
 
 def test_two_files_are_timed_on_the_evaluation_data_and_nothing_is_written(project: Path, timed: list[Any]) -> None:
     before = files_of(project)
-    text = compare_pair(ModelPair(paths.INT8_MODEL, paths.FP32_MODEL), Params())
+    text = compared(ModelPair(paths.INT8_MODEL, paths.FP32_MODEL))
     assert timed[0][0] == (paths.INT8_MODEL, paths.FP32_MODEL)
     assert timed[0][1]["x"].shape == (1, 256)
     assert "Timed on the evaluation data in artifacts/eval." in text
@@ -51,7 +58,7 @@ def test_two_files_are_timed_on_the_evaluation_data_and_nothing_is_written(proje
 def test_without_evaluation_data_inputs_are_generated_and_the_text_says_so(project: Path, timed: list[Any]) -> None:
     shutil.rmtree(paths.EVAL)
     serving = Params().serving.model_copy(update={"batch_size": 3})
-    text = compare_pair(ModelPair(paths.FP32_MODEL, paths.FP32_MODEL), Params().model_copy(update={"serving": serving}))
+    text = compared(ModelPair(paths.FP32_MODEL, paths.FP32_MODEL), serving=serving)
     assert timed[0][1]["x"].shape == (3, 256)
     assert "inputs generated from the declared shapes, because no evaluation data fits: Missing artifacts/eval" in text
     assert "batch 3" in text
@@ -59,7 +66,7 @@ def test_without_evaluation_data_inputs_are_generated_and_the_text_says_so(proje
 
 def test_evaluation_data_of_another_model_is_not_used(project: Path, timed: list[Any]) -> None:
     onnx.save(sources.linear(width=8), "other.onnx")
-    text = compare_pair(ModelPair(Path("other.onnx"), Path("other.onnx")), Params())
+    text = compared(ModelPair(Path("other.onnx"), Path("other.onnx")))
     assert timed[0][1]["x"].shape == (1, 8)
     assert "because no evaluation data fits: The model input 'x' expects the shape" in text
 
@@ -80,5 +87,5 @@ def test_models_of_different_inputs_are_refused(project: Path) -> None:
 @pytest.mark.slow
 def test_a_pair_is_timed_for_real(project: Path) -> None:
     section = Params().bench.model_copy(update={"max_seconds": 0.1})
-    text = compare_pair(ModelPair(paths.FP32_MODEL, paths.INT8_MODEL), Params().model_copy(update={"bench": section}))
+    text = compared(ModelPair(paths.FP32_MODEL, paths.INT8_MODEL), bench=section)
     assert "8 launches on" in text

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from stages.common.base import command
+
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("host", "export", "quantize", "parity", "bench", "gate", "report")
 
@@ -74,6 +76,15 @@ def test_a_reader_that_leaves_is_not_an_error(tmp_path: Path) -> None:
     assert process.wait(timeout=60) == 0
     assert process.stderr is not None
     assert process.stderr.read() == ""
+
+
+def test_long_lines_are_folded_and_table_rows_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    row = "x " * 79 + "xx"
+    command.show(f"{row}\n\n{'a sentence of words ' * 20}")
+    first, blank, *folded = capsys.readouterr().out.splitlines()
+    assert (first, blank) == (row, "")
+    assert max(map(len, folded)) <= 120
+    assert " ".join(folded) == ("a sentence of words " * 20).rstrip()
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -1,20 +1,19 @@
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from stages.common.base.errors import StageError
 from stages.common.data.generated import FREE_DIM, generated_feed
 from tests.onnx_models import opened
 
 
-def identity(**inputs: tuple[int, list[int | str]]) -> bytes:
+def identity(**inputs: tuple[int, list[int | str]]) -> ModelProto:
     """A model that returns each of its inputs; types and shapes by name."""
     values = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()]
     outputs = [helper.make_tensor_value_info(f"{name}_", kind, shape) for name, (kind, shape) in inputs.items()]
     nodes = [helper.make_node("Identity", [name], [f"{name}_"]) for name in inputs]
     graph = helper.make_graph(nodes, "identity", values, outputs)
-    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
-    return bytes(model.SerializeToString())
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
 
 
 def test_each_input_has_its_type_and_a_shape_that_fits() -> None:

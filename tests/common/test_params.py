@@ -96,6 +96,7 @@ def test_lists_and_mappings_of_names(tmp_path: Path) -> None:
         ("a: [1", ["not valid YAML", "in line 1"]),
         ("gate: {}\ngate: {}", ["the key 'gate' is there twice", "in line 2"]),
         ("1: 2", ["unknown key 1", "Known here: serving, export"]),
+        ("exprot: {source: models.mine:build}", ["unknown key exprot", "Did you mean export?"]),
         ("quantize: {1: 2}", ["unknown key quantize.1", "Known here: method"]),
         ("parity: {outputs: 1}", ["parity.outputs is 1", "a mapping of names"]),
         ("parity: {outputs: {y: 1}}", ["parity.outputs.y is 1", "keys are expected"]),
@@ -151,3 +152,9 @@ def test_dvc_changes_one_line_of_the_file_shipped(tmp_path: Path) -> None:
     file.write_text(shipped)
     apply_overrides(file, ["gate.max_size_ratio=0.8"])
     assert file.read_text() == shipped.replace("max_size_ratio: 0.9", "max_size_ratio: 0.8")
+
+
+def test_sections_of_the_repository_around_are_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("train: {lr: 0.1, source: here}\nreport: {title: Q3}\nprepare:\nseed: 7\nbench: {max_seconds: 2}\n")
+    assert params.load(file).bench.max_seconds == 2

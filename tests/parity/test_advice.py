@@ -39,20 +39,33 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class TestQuoting:
     @pytest.mark.parametrize("name", NAMES)
     def test_a_node_of_any_name_is_excluded(self, name: str) -> None:
+        tree: dict[str, Any] = {"quantize": {"exclude_nodes": []}}
+        Path("params.yaml").write_text(json.dumps(tree), encoding="utf-8")
         command = experiment([("quantize.exclude_nodes", [name, "other"])])
         assert command is not None
-        loaded = carried_out(command, {"quantize": {"exclude_nodes": []}})
+        loaded = carried_out(command, tree)
         assert loaded.quantize.exclude_nodes == (name, "other")
 
     @pytest.mark.parametrize("name", [name for name in NAMES if name.isascii()])
     def test_an_output_gets_its_tolerance_or_no_command_is_given(self, name: str) -> None:
+        tree = {"parity": {"outputs": {name: {"abs_tol": 0.1, "mean_tol": 0.2}, "z": {}}}}
+        Path("params.yaml").write_text(json.dumps(tree), encoding="utf-8")
         command = experiment([("parity.outputs", {name: {"abs_tol": 0.5}})])
         if command is None:
             assert set(name) & set("'\"#") or name in ("true", "12", "null")
             return
-        loaded = carried_out(command, {"parity": {"outputs": {name: {"abs_tol": 0.1, "mean_tol": 0.2}, "z": {}}}})
+        loaded = carried_out(command, tree)
         assert set(loaded.parity.outputs) == {name, "z"}
         assert (loaded.parity.outputs[name].abs_tol, loaded.parity.outputs[name].mean_tol) == (0.5, 0.2)
+
+    @pytest.mark.parametrize("tree", [None, {}, {"quantize": None}, {"quantize": {"per_channel": False}}])
+    def test_a_key_that_the_file_leaves_out_is_added(self, tree: dict[str, Any] | None) -> None:
+        if tree is not None:
+            Path("params.yaml").write_text(json.dumps(tree), encoding="utf-8")
+        command = experiment([("quantize.method", "static"), ("quantize.per_channel", True)])
+        assert command is not None
+        loaded = carried_out(command, tree or {})
+        assert (loaded.quantize.method, loaded.quantize.per_channel) == ("static", True)
 
     def test_what_hydra_would_interpolate_is_not_advised(self) -> None:
         assert experiment([("quantize.exclude_nodes", ["a${b}"])]) is None

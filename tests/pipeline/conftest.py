@@ -106,6 +106,7 @@ def project(tmp_path: Path) -> Project:
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone in which the pipeline ran once, and its results are committed; shared: a test leaves it as it was."""
     project = clone(tmp_path_factory.mktemp("ran") / "project")
-    project.run("dvc", "repro")
+    shown = project.run("dvc", "repro").stdout
     project.commit("Run")
+    (project.root.parent / "shown.txt").write_text(shown)
     return project

@@ -82,6 +82,17 @@ def test_metrics_show_fits_a_screen_and_complains_of_nothing(ran: Project) -> No
 
 
 @pytest.mark.slow
+def test_the_screen_of_a_run_is_short(ran: Project) -> None:
+    """What our stages print: DVC's own lines, three for each stage and its advice at the end, are not ours."""
+    shown = (ran.root.parent / "shown.txt").read_text().split("To track the changes with git")[0]
+    dvc = ("Running stage", "> python -m stages.", "Updating lock file", "Generating lock file")
+    ours = [line for block in shown.split("Running stage")[1:] for line in block.strip().splitlines()[2:]]
+    ours = [line for line in ours if not line.startswith(dvc)]
+    assert len(ours) <= 60, shown
+    assert max(map(len, ours)) <= 160
+
+
+@pytest.mark.slow
 def test_a_second_run_runs_host_and_gate_alone_and_changes_nothing(ran: Project) -> None:
     again = ran.run("dvc", "repro")
     assert [line for line in again.stdout.splitlines() if line.startswith("Running stage")] == [

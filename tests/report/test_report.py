@@ -53,6 +53,13 @@ def test_a_closed_gate_shows_its_reason_the_failed_rule_first_and_the_command_to
     assert row(text, "gate open")[1:3] == ["yes", "no"]
 
 
+def test_what_parity_tried_is_folded_where_the_gate_is_open(repository: Repository) -> None:
+    advice = [{"command": "dvc exp run -S quantize.activation_scale=row", "effect": "passes"}]
+    repository.write(METRICS, changed(DETAILS, parity__advice=advice, parity__tried="Static does not help."))
+    text = section(repository.report().stdout, "<details><summary>What else parity tried")
+    assert "- `dvc exp run -S quantize.activation_scale=row`: passes\n- Static does not help." in text
+
+
 def test_every_rule_stands_with_value_limit_margin_and_output(repository: Repository) -> None:
     text = repository.report().stdout
     assert "**All 4 rules hold**" in text

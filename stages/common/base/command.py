@@ -16,6 +16,12 @@ Main = Callable[[argparse.Namespace], int | None]
 AddArguments = Callable[[argparse.ArgumentParser], None]
 
 
+WIDTH = 120
+"""Columns of a paragraph on the screen."""
+
+_LONGEST = 160
+"""Columns of a table row; a longer line is a paragraph, and folded."""
+
 EXIT_CODES = "Exit codes: 0 done, whatever the verdict; 1 could not, one line on stderr says why; 2 usage or params."
 
 
@@ -42,7 +48,7 @@ def run(
         prog=f"python -m stages.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=textwrap.fill(exit_codes, 120),
+        epilog=textwrap.fill(exit_codes, WIDTH),
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     if add_arguments is not None:
@@ -50,6 +56,17 @@ def run(
     arguments = parser.parse_args()
     signals.install()
     sys.exit(_guarded(main, arguments))
+
+
+def show(text: str) -> None:
+    """Print what a stage has to say. Long lines are folded, as no terminal shows a sentence of 300 columns well."""
+    for line in text.splitlines():
+        print(fold(line) if len(line) > _LONGEST else line)
+
+
+def fold(text: str) -> str:
+    """One paragraph in lines of at most `WIDTH` columns; commands and names are not broken at hyphens."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _guarded(main: Main, arguments: argparse.Namespace) -> int:

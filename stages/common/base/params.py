@@ -199,7 +199,7 @@ def load(path: Path = PARAMS) -> Params:
     if not path.exists():
         return Params()
     try:
-        return Params.model_validate(yaml12.load(path.read_text(encoding="utf-8")))
+        return Params.model_validate(_own_sections(yaml12.load(path.read_text(encoding="utf-8"))))
     except (yaml12.YamlError, UnicodeDecodeError) as error:
         problem = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
         raise ParamsError(f"{path.name} is not valid YAML: {problem}. Fix the file.") from error
@@ -208,6 +208,28 @@ def load(path: Path = PARAMS) -> Params:
     except ValidationError as error:
         first = error.errors()[0]
         raise ParamsError(f"{path.name}: {_sentence(first['loc'], first['type'], first['input'])}") from error
+
+
+def _own_sections(tree: Any) -> Any:
+    """The sections of this pipeline, without those of the repository that it was put into.
+
+    A section with a name like one of ours stays where it has a key of that section, or none: a typo is refused.
+    """
+    if not isinstance(tree, dict):
+        return tree
+    fields = {name: set(type(section).model_fields) for name, section in Params()}
+
+    def foreign(name: str, section: Any) -> bool:
+        near = difflib.get_close_matches(name, fields, n=1)
+        if not near or not isinstance(section, dict | None):
+            return True
+        return section is not None and bool(section) and fields[near[0]].isdisjoint(map(str, section))
+
+    return {
+        name: section
+        for name, section in tree.items()
+        if name in fields or not isinstance(name, str) or not foreign(name, section)
+    }
 
 
 def _sentence(place: tuple[int | str, ...], kind: str, value: Any) -> str:

@@ -1,0 +1,1 @@
+"""Put this pipeline into a DVC repository that exists already."""

@@ -1,0 +1,159 @@
+"""What each method of quantization would do to a model: which nodes, and how large the file becomes."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from stages.common.graph.passes import convert_opset
+from stages.common.graph.walk import all_nodes, input_of, number
+from stages.common.graph.weights import Weight, WeightedNode, weighted_nodes
+
+BY_DEFAULT: Mapping[str, frozenset[str]] = {
+    "dynamic": frozenset({"Attention", "EmbedLayerNormalization", "Gather", "Gemm", "LSTM", "MatMul"}),
+    "static": frozenset({"Conv", "Gemm", "MatMul"}),
+    "weight_only": frozenset({"Gather", "Gemm", "MatMul"}),
+}
+"""The operators that each method quantizes by default. A test compares them with the stage `quantize`."""
+
+OPSET = 13
+"""What quantize converts older models to, where it can."""
+
+BLOCK_SIZE = 32
+"""Weights that share a scale in weight_only, by default."""
+
+NODE_BYTES: Mapping[str, int] = {"dynamic": 300, "static": 250, "weight_only": 160}
+"""What the new nodes take in the file, per quantized node, fitted to real models; their names come on top."""
+
+CONV_BYTES = 600
+"""What a Conv takes beyond that: its bias and its output are quantized, too."""
+
+NAME_COPIES: Mapping[str, int] = {"dynamic": 18, "static": 18, "weight_only": 2}
+"""How often the name of a quantized node, or one derived from it, is in the new nodes."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a method would do.
+
+    Attributes:
+        method: the value of `quantize.method`.
+        nodes: that it would quantize.
+        mb: expected size of the INT8 file in MB (1e6 bytes).
+        share: of the weights' bytes that would become INT8, 0 to 1.
+    """
+
+    method: str
+    nodes: tuple[WeightedNode, ...]
+    mb: float
+    share: float
+
+
+def predict(model: ir.Model, file_bytes: int) -> tuple[Prediction, ...]:
+    """Predict what each method does with its defaults (8-bit weights, a scale per channel).
+
+    Args:
+        model: the clean float model.
+        file_bytes: of that model on disk.
+    """
+    listed = {value.name for value in model.graph.inputs if value.is_initializer()}
+    transposed = {node.name for node in all_nodes(model) if node.op_type == "Gemm" and number(node, "transB", 0)}
+    unknown = _without_kernel(model)
+    nodes = weighted_nodes(model)
+    usable = [
+        _upright(node) if node.name in transposed else node
+        for node in nodes
+        if node.name not in unknown
+        and all(weight.dtype == "float32" and weight.name not in listed for weight in node.weights)
+    ]
+    weights = {weight.name: weight.nbytes for node in nodes for weight in node.weights}
+    if too_old(model):
+        return tuple(
+            _predict(method, usable if method == "weight_only" else [], weights, file_bytes) for method in BY_DEFAULT
+        )
+    return tuple(_predict(method, usable, weights, file_bytes) for method in BY_DEFAULT)
+
+
+def too_old(model: ir.Model) -> bool:
+    """Whether the opset is older than INT8 operators are, and cannot be converted."""
+    try:
+        convert_opset.apply(model, OPSET)
+    except Exception:  # onnx's version converter raises what it likes
+        return True
+    return False
+
+
+def _predict(method: str, nodes: Sequence[WeightedNode], weights: Mapping[str, int], file_bytes: int) -> Prediction:
+    taken: list[WeightedNode] = []
+    int8: dict[str, int] = {}
+    overhead = 0
+    for node in nodes:
+        sizes = {weight.name: _int8_bytes(method, node, weight) for weight in _taken(method, node)}
+        if not sizes or (method == "weight_only" and sum(sizes.values()) >= sum(weights[name] for name in sizes)):
+            continue
+        taken.append(node)
+        int8 |= sizes
+        overhead += NODE_BYTES[method] + NAME_COPIES[method] * len(node.name)
+    replaced = sum(weights[name] for name in int8)
+    size = file_bytes - replaced + sum(int8.values()) + overhead
+    return Prediction(method, tuple(taken), size / 1e6, replaced / max(1, sum(weights.values())))
+
+
+def _without_kernel(model: ir.Model) -> frozenset[str]:
+    """The names of the nodes with something that the INT8 kernel of their operator does not take."""
+    return frozenset(
+        node.name or ""
+        for node in all_nodes(model)
+        if node.op_type == "EmbedLayerNormalization"
+        and (len(node.outputs) > 2 or input_of(node, 8) is not None or number(node, "mask_index_type", 0))
+    )
+
+
+def _upright(node: WeightedNode) -> WeightedNode:
+    """A Gemm whose weight is stored [N, K], as if it were [K, N]."""
+    weights = (
+        dataclasses.replace(weight, shape=weight.shape[::-1]) if weight.index == 1 else weight
+        for weight in node.weights
+    )
+    return dataclasses.replace(node, weights=tuple(weights))
+
+
+def _taken(method: str, node: WeightedNode) -> tuple[Weight, ...]:
+    """The weights of a node that the method replaces; none where it keeps the node float."""
+    if node.op_type not in BY_DEFAULT[method] or any(0 in weight.shape for weight in node.weights):
+        return ()
+    if method == "static" and ".body" in node.graph:  # calibration does not see into loops
+        return ()
+    if node.op_type in ("MatMul", "Gemm"):
+        right = tuple(weight for weight in node.weights if weight.index == 1)
+        ranks = {len(weight.shape) for weight in right}
+        return right if ranks and (ranks == {2} if method == "weight_only" else min(ranks) >= 2) else ()
+    if node.op_type == "Gather":
+        table = node.weights[0]
+        packed = method != "weight_only" or len(table.shape) == 2
+        return node.weights if len(table.shape) >= 2 and packed else ()
+    if node.op_type == "LSTM":
+        return node.weights if len(node.weights) == 2 else ()
+    return node.weights
+
+
+def _int8_bytes(method: str, node: WeightedNode, weight: Weight) -> int:
+    elements = math.prod(weight.shape)
+    if method == "weight_only":
+        rows, width = (
+            (weight.shape[0], weight.shape[1]) if node.op_type == "Gather" else (weight.shape[1], weight.shape[0])
+        )
+        blocks = rows * math.ceil(width / BLOCK_SIZE)
+        return blocks * (BLOCK_SIZE + 4)
+    if node.op_type == "Gather":
+        return elements + 4 * (weight.shape[0] if len(weight.shape) == 2 else 1)
+    if node.op_type == "LSTM":
+        return elements + 5 * weight.shape[0] * weight.shape[1]
+    if node.op_type == "Conv":
+        return elements + 9 * weight.shape[0] + CONV_BYTES
+    if node.op_type == "EmbedLayerNormalization":
+        return elements
+    per_channel = 9 if method == "static" else 4
+    return elements + per_channel * weight.shape[-1]

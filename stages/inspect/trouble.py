@@ -1,0 +1,108 @@
+"""What is likely to go wrong with a model, and the method to start from."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from stages.common.base.errors import StageError
+from stages.common.data import outputs
+from stages.common.graph.walk import all_nodes, is_quantized
+from stages.common.graph.weights import WeightedNode, parameters_in_attributes
+from stages.common.model import sessions
+from stages.inspect.methods import OPSET, Prediction, too_old
+
+WORTHWHILE = 0.9
+"""INT8 over fp32 size up to which a method is worth a try: the default of gate.max_size_ratio."""
+
+DECODERS = frozenset({"BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"})
+
+
+def refusal(model: ir.Model) -> str:
+    """Why the pipeline refuses a model that loads; empty if it takes it."""
+    for node in all_nodes(model):
+        if is_quantized(node.op_type):
+            return f"It is quantized already: it has {node.op_type} nodes. Give the float model that it was made from."
+    return ""
+
+
+def sentences(model: ir.Model, nodes: Sequence[WeightedNode]) -> list[str]:
+    """One sentence for each likely trouble."""
+    troubles = []
+    types = {node.op_type for node in nodes}
+    if learnt := parameters_in_attributes(model):
+        troubles.append(
+            f"{', '.join(learnt)} keep their parameters in attributes, which have no INT8 form: skip INT8 there."
+        )
+    if decoders := sorted({node.op_type for node in all_nodes(model)} & DECODERS):
+        troubles.append(f"{decoders[0]} holds a whole decoder: its speed depends on the tokens, so judge the tokens.")
+    inside = [node for node in nodes if node.graph]
+    if inside:
+        share = sum(node.nbytes for node in inside) / max(1, sum(node.nbytes for node in nodes))
+        troubles.append(
+            f"{share:.0%} of the weights are in subgraphs (If, Loop, Scan bodies); check that nodes.csv has them."
+        )
+    if types & {"Conv", "ConvTranspose"}:
+        troubles.append("Conv is slower in INT8 with dynamic ranges, so dynamic leaves it float; static quantizes it.")
+    half = sorted({weight.dtype for node in nodes for weight in node.weights} & {"float16", "bfloat16", "float64"})
+    if half:
+        troubles.append(f"Weights in {', '.join(half)}: INT8 kernels take float32. Export the model in float32.")
+    if tied := _tied(nodes):
+        troubles.append(
+            f"The weight '{tied}' is shared by several nodes (a tied embedding): quantize all of them or none."
+        )
+    if "GRU" in types or "RNN" in types:
+        troubles.append("GRU and RNN have no INT8 kernel on CPUs: they stay float.")
+    if too_old(model):
+        troubles.append(
+            f"Its opset {model.opset_imports.get('')} cannot be converted to {OPSET}, which dynamic and static need: "
+            "export it anew."
+        )
+    return troubles
+
+
+def batch_dependence(session: ort.InferenceSession, feed: Mapping[str, np.ndarray]) -> list[str]:
+    """Whether the answer to a sample depends on the others in its batch; empty where it does not, or nothing tells.
+
+    Raises:
+        StageError: the model does not run on the feed.
+    """
+    names = [output.name for output in session.get_outputs()]
+    together = outputs.as_arrays(names, sessions.run(session, feed, name="it"))
+    if any(array.ndim == 0 or len(array) != 2 for array in feed.values()):
+        return []
+    try:
+        alone = outputs.as_arrays(
+            names, sessions.run(session, {name: array[:1] for name, array in feed.items()}, name="it")
+        )
+    except StageError:
+        return ["It does not run on a single sample: its batch is fixed, or its inputs count something else on axis 0."]
+    for name, array in together.items():
+        if array.dtype.kind == "f" and array.ndim and len(array) == 2 and array[:1].shape == alone[name].shape:
+            scale = float(np.abs(array).max(initial=0))
+            if not np.allclose(array[:1], alone[name], rtol=0, atol=1e-3 * scale):
+                return [f"The output '{name}' of a sample depends on the others in its batch, even in fp32."]
+    return []
+
+
+def start_with(predictions: Sequence[Prediction], nodes: Sequence[WeightedNode], mb: float) -> Prediction | None:
+    """The method to start from; None where no method makes the file smaller by a tenth.
+
+    Static where Conv has most of the weights, else dynamic, else the one that leaves the smallest file.
+    """
+    worthwhile = {one.method: one for one in predictions if one.nodes and one.mb <= WORTHWHILE * mb}
+    if not worthwhile:
+        return None
+    conv = sum(node.nbytes for node in nodes if node.op_type == "Conv")
+    if 2 * conv > sum(node.nbytes for node in nodes) and "static" in worthwhile:
+        return worthwhile["static"]
+    return worthwhile.get("dynamic") or min(worthwhile.values(), key=lambda one: one.mb)
+
+
+def _tied(nodes: Sequence[WeightedNode]) -> str:
+    readers: dict[str, set[str]] = {}
+    for node in nodes:
+        for weight in node.weights:
+            readers.setdefault(weight.name, set()).add(node.op_type)
+    return next((name for name, types in readers.items() if len(types) > 1), "")

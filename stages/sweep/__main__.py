@@ -1,0 +1,46 @@
+"""Run a sweep on a Ray cluster: each experiment on a node of its own, its result an experiment of DVC.
+
+A node clones the commit from the git remote, pulls data from the DVC remote, runs `dvc exp run`, and pushes the
+experiment to both. A second call runs only what is not there yet. Nodes need the project's environment and
+`ray start --address=... --resources '{"bench": 1}'`. On one machine `dvc exp run --queue` needs no Ray.
+
+Reads   the commit and its remotes.
+Writes  experiments on the git remote and the DVC remote; nothing here.
+Params  any, by -S.
+"""
+
+import argparse
+
+from stages.common.base import command
+from stages.sweep import screen, stage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument(
+        "-S",
+        "--set-param",
+        metavar="KEY=VALUES",
+        action="append",
+        required=True,
+        help="settings in the syntax of dvc exp run, e.g. quantize.method=dynamic,static; several -S are multiplied",
+    )
+    parser.add_argument("--remote", default="origin", help="git remote to clone from and push to (default: origin)")
+    parser.add_argument("--address", help="of the Ray cluster (default: that of this machine, or RAY_ADDRESS)")
+    parser.add_argument(
+        "--same-host",
+        action="store_true",
+        help="use nodes of the most frequent kind of machine only, so that all latencies compare",
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run, print; 1 where an experiment failed."""
+    request = stage.Request(arguments.set_param, arguments.remote, arguments.address, arguments.same_host)
+    result = stage.run(request)
+    print(screen.render(result))
+    return 1 if result.failed else 0
+
+
+if __name__ == "__main__":
+    command.run("sweep", __doc__, main, add_arguments)

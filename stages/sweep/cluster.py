@@ -1,0 +1,93 @@
+"""Tasks on a Ray cluster: one experiment at a time per node, lost nodes retried, nothing left behind by Ctrl-C."""
+
+import importlib
+import logging
+import socket
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from stages.common.base.errors import StageError
+from stages.sweep import worker
+from stages.sweep.worker import Experiment, Outcome
+
+BENCH = "bench"
+"""The custom resource of a node: 1 lets one experiment run there at a time, so that nothing disturbs its timing."""
+
+RETRIES = 3
+START = "ray start --head --resources '{\"bench\": 1}'"
+WITHOUT_RAY = (
+    "Ray is not installed. Install it here and on every node: pip install '.[ray]'. "
+    "One machine needs no Ray: `dvc exp run --queue -S ...`, then `dvc queue start -j 2` (docs/sweeps.md)."
+)
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """The `ray` module, connected to the cluster.
+
+    Raises:
+        StageError: Ray is not installed, there is no cluster, or no node of it may run experiments.
+    """
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as error:
+        raise StageError(WITHOUT_RAY) from error
+    try:
+        if address:
+            _answers(address)
+        ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError) as error:
+        raise StageError(f"There is no Ray cluster at {address or 'this machine'}. Start one: {START}.") from error
+    try:
+        if not ray.cluster_resources().get(BENCH):
+            raise StageError(f"No node of the cluster has the resource {BENCH}, so none runs experiments: {START}.")
+        ray.cloudpickle.register_pickle_by_value(worker)
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _answers(address: str) -> None:
+    """Raise an OSError or ValueError at once where nothing listens; Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def run(ray: Any, experiments: Sequence[Experiment], nodes: Sequence[str] | None) -> Iterator[Outcome]:
+    """Run all experiments, and yield each outcome when it is there. Whatever ends this early cancels the rest.
+
+    Args:
+        ray: connected.
+        experiments: to run.
+        nodes: ids of the nodes that may run them; None for all.
+    """
+    where = {} if nodes is None else {"label_selector": {"ray.io/node-id": f"in({','.join(nodes)})"}}
+    task = ray.remote(worker.run).options(num_cpus=1, resources={BENCH: 1}, max_retries=RETRIES, **where)
+    waiting = {task.remote(experiment): experiment for experiment in experiments}
+    try:
+        while waiting:
+            (done, *_), _ = ray.wait(list(waiting), num_returns=1)
+            experiment = waiting.pop(done)
+            try:
+                yield ray.get(done)
+            except ray.exceptions.RayError as error:
+                problem = str(error).strip().splitlines()[0]
+                yield Outcome(experiment.name, [f"Its node was lost {RETRIES + 1} times: {problem}"], "")
+    finally:
+        for task_reference in waiting:
+            ray.cancel(task_reference)
+        if waiting:
+            ray.wait(list(waiting), num_returns=len(waiting), timeout=20)
+
+
+def alike(ray: Any) -> tuple[str, list[str]]:
+    """The most frequent kind of machine among the nodes that may run experiments, and the ids of its nodes."""
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get(BENCH)]
+    ask = ray.remote(worker.kind)
+    asked = [ask.options(num_cpus=0, label_selector={"ray.io/node-id": node}).remote() for node in nodes]
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for node, kind in zip(nodes, ray.get(asked), strict=True):
+        kinds[kind].append(node)
+    return max(sorted(kinds.items()), key=lambda item: len(item[1]))

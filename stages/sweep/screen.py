@@ -1,0 +1,22 @@
+"""A table of the experiments, what failed with its last lines, and the command that shows the results."""
+
+from tabulate import tabulate
+
+from stages.sweep.stage import SweepResult
+
+
+def render(result: SweepResult) -> str:
+    """The table, then one sentence."""
+    states = dict.fromkeys(result.there, "there already")
+    states |= {outcome.name: "failed" if outcome.failure else "pushed" for outcome in result.outcomes}
+    rows = [(name, states[name], " ".join(overrides)) for name, overrides in result.settings.items()]
+    parts = [tabulate(rows, headers=("experiment", "", "settings"), disable_numparse=True)]
+    parts += [
+        f"{outcome.name} failed:\n" + "\n".join(f"  {line}" for line in outcome.failure) for outcome in result.failed
+    ]
+    ran = len(result.outcomes) - len(result.failed)
+    parts.append(
+        f"{ran} pushed, {len(result.there)} there already, {len(result.failed)} failed. "
+        f"Show them: dvc exp pull {result.remote} && python -m stages.report --experiments"
+    )
+    return "\n\n".join(parts)

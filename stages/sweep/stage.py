@@ -1,0 +1,104 @@
+"""From a grid of settings to experiments on the git remote."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stages.common.base.errors import StageError
+from stages.sweep import cluster, grid, worker
+from stages.sweep.grid import Overrides
+from stages.sweep.worker import Experiment, Outcome
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        overrides: as in `dvc exp run -S`.
+        remote: name of the git remote.
+        address: of the Ray cluster; None for that of this machine.
+        same_host: run all experiments on nodes of one kind.
+    """
+
+    overrides: Sequence[str]
+    remote: str
+    address: str | None
+    same_host: bool
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What became of the experiments.
+
+    Attributes:
+        settings: overrides by name of the experiment, all of the grid.
+        there: names that the remote had before.
+        outcomes: of those that ran.
+        remote: name of the git remote.
+    """
+
+    settings: dict[str, Overrides]
+    there: Sequence[str]
+    outcomes: Sequence[Outcome]
+    remote: str
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """Experiments that are not on the remote."""
+        return [outcome for outcome in self.outcomes if outcome.failure]
+
+
+def run(request: Request) -> SweepResult:
+    """Run what the git remote does not have yet.
+
+    Raises:
+        StageError: the commit or the data cannot reach the nodes, or there is no cluster.
+    """
+    url, commit = _reachable(request.remote)
+    settings = {grid.name(commit, overrides): overrides for overrides in grid.expand(request.overrides)}
+    there = [name for name in settings if worker.pushed(url, commit, name)]
+    experiments = [
+        Experiment(name, overrides, url, commit) for name, overrides in settings.items() if name not in there
+    ]
+    outcomes: list[Outcome] = []
+    if experiments:
+        with cluster.connected(request.address) as ray:
+            nodes = None
+            if request.same_host:
+                kind, nodes = cluster.alike(ray)
+                _progress(f"{len(nodes)} of the nodes are alike: {kind}")
+            for outcome in cluster.run(ray, experiments, nodes):
+                outcomes.append(outcome)
+                what = "failed" if outcome.failure else "pushed"
+                _progress(f"{len(outcomes)} of {len(experiments)}: {outcome.name} {what}, {outcome.node}")
+    return SweepResult(settings, there, outcomes, request.remote)
+
+
+def _reachable(remote: str) -> tuple[str, str]:
+    """The address of the git remote and the commit, if a node that clones it finds all that it needs."""
+    url = _output("git", "remote", "get-url", remote)
+    if not url:
+        raise StageError(
+            f"There is no git remote {remote}, from which the nodes would clone. Add it, or give --remote."
+        )
+    if _output("git", "status", "--porcelain", "--untracked-files=no"):
+        raise StageError("There are uncommitted changes, which the nodes would not see. Commit and push them.")
+    commit = _output("git", "rev-parse", "HEAD")
+    if not any(
+        line.strip().startswith(f"{remote}/")
+        for line in _output("git", "branch", "-r", "--contains", commit).splitlines()
+    ):
+        raise StageError(f"The commit {commit[:7]} is not on {remote}, from which the nodes clone. Run git push.")
+    if not _output(sys.executable, "-m", "dvc", "config", "core.remote"):
+        raise StageError("There is no default DVC remote to push models to. Configure one: dvc remote add -d.")
+    return url, commit
+
+
+def _output(*arguments: str) -> str:
+    return subprocess.run(arguments, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

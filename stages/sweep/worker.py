@@ -1,0 +1,115 @@
+"""What runs on a node. Ray sends this module by value, so it imports nothing but the standard library."""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+LINES_KEPT = 5
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One task.
+
+    Attributes:
+        name: of the experiment.
+        overrides: as in `dvc exp run -S`.
+        git_remote: the address to clone from and push to.
+        commit: that it starts from.
+    """
+
+    name: str
+    overrides: Sequence[str]
+    git_remote: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of it.
+
+    Attributes:
+        name: of the experiment.
+        failure: the last lines of the command that failed; empty where the experiment was pushed.
+        node: where it ran.
+    """
+
+    name: str
+    failure: Sequence[str]
+    node: str
+
+
+class CommandError(Exception):
+    """A command failed; the argument is the end of its output."""
+
+
+def run(experiment: Experiment) -> Outcome:
+    """Clone, pull, run, push. A failed command is an outcome; a lost node is not, and Ray runs the task again."""
+    try:
+        if not pushed(experiment.git_remote, experiment.commit, experiment.name):
+            with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
+                _run(experiment, Path(folder))
+    except CommandError as error:
+        return Outcome(experiment.name, str(error).splitlines(), platform.node())
+    return Outcome(experiment.name, (), platform.node())
+
+
+def pushed(git_remote: str, commit: str, name: str) -> bool:
+    """Whether the git remote has an experiment of this name: a task before this one came as far as its push."""
+    reference = f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"
+    return bool(command(("git", "ls-remote", git_remote, reference), Path.cwd()))
+
+
+def kind() -> str:
+    """The kind of machine that this node is: nodes of one kind have latencies that compare."""
+    model = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    return f"{platform.machine()}, {model}, {os.cpu_count()} cores"
+
+
+def command(arguments: Sequence[str], folder: Path) -> str:
+    """The output of a command, which is killed with all that it started if the task is cancelled.
+
+    Raises:
+        CommandError: it failed.
+    """
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    process = subprocess.Popen(
+        arguments,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    if process.returncode != 0:
+        lines = [line for line in output.splitlines() if line.strip()]
+        raise CommandError("\n".join(lines[-LINES_KEPT:] or [f"{arguments[0]} exited with {process.returncode}"]))
+    return output
+
+
+def _run(experiment: Experiment, folder: Path) -> None:
+    command(("git", "clone", "-q", experiment.git_remote, "."), folder)
+    command(("git", "checkout", "-q", experiment.commit), folder)
+    command(("git", "config", "user.name", "sweep"), folder)
+    command(("git", "config", "user.email", "sweep@localhost"), folder)
+    command(("dvc", "pull", "-q", "--allow-missing"), folder)
+    overrides = [part for override in experiment.overrides for part in ("-S", override)]
+    command(("dvc", "exp", "run", "-n", experiment.name, *overrides), folder)
+    command(("dvc", "exp", "push", "origin", experiment.name), folder)

@@ -1,0 +1,140 @@
+"""Inspect: a page of sense for every model, and predictions that hold against what quantize then does."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from stages.common.base import paths
+from stages.common.base.errors import StageError
+from stages.common.model import model_file
+from stages.inspect import methods, screen, stage
+from stages.quantize.methods import by_name
+from tests import sources
+from tests.quantize.running import Bench
+from tests.zoo import ZOO, needs_zoo
+
+
+def test_the_operators_of_each_method_are_those_of_quantize() -> None:
+    assert {name: by_name(name).BY_DEFAULT for name in methods.BY_DEFAULT} == dict(methods.BY_DEFAULT)
+
+
+def page(model: onnx.ModelProto, tmp_path: Path) -> str:
+    onnx.save(model, tmp_path / "mine.onnx")
+    text = screen.render(stage.run(tmp_path / "mine.onnx"))
+    assert max(map(len, text.splitlines())) <= 160
+    return text
+
+
+def test_the_page_of_a_linear_model(tmp_path: Path) -> None:
+    text = page(sources.linear(256, 64), tmp_path)
+    assert "x float [n, 256]" in text
+    assert "1 Gemm" in text
+    assert "method: dynamic" in text
+
+
+def conv(dtype: int = TensorProto.FLOAT, opset: int = 17) -> onnx.ModelProto:
+    values = np.random.default_rng(0).normal(size=(64, 32, 3, 3)).astype(helper.tensor_dtype_to_np_dtype(dtype))
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "W"], ["y"], "conv")],
+        "conv",
+        [helper.make_tensor_value_info("x", dtype, ["n", 32, 8, 8])],
+        [helper.make_tensor_value_info("y", dtype, ["n", 64, 6, 6])],
+        [numpy_helper.from_array(values, "W")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def test_a_cnn_starts_from_static(tmp_path: Path) -> None:
+    text = page(conv(), tmp_path)
+    assert "Conv is slower in INT8 with dynamic ranges" in text
+    assert "method: static" in text
+
+
+def test_half_precision_is_said(tmp_path: Path) -> None:
+    text = page(conv(TensorProto.FLOAT16), tmp_path)
+    assert "Weights in float16: INT8 kernels take float32" in text
+    assert "ship fp32" in text
+
+
+def test_a_batch_that_matters_is_said(tmp_path: Path) -> None:
+    model = sources.linear()
+    model.graph.node[0].output[0] = "h"
+    model.graph.node.append(helper.make_node("ReduceSum", ["h", "axis"], ["s"], keepdims=1))
+    model.graph.node.append(helper.make_node("Sub", ["h", "s"], ["y"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "axis"))
+    assert "The output 'y' of a sample depends on the others in its batch" in page(model, tmp_path)
+
+
+def test_a_tied_embedding_is_said(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["E", "ids"], ["h"]), helper.make_node("MatMul", ["h", "E"], ["y"])],
+        "tied",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 64])],
+        [numpy_helper.from_array(table, "E")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert "The weight 'E' is shared by several nodes (a tied embedding)" in page(model, tmp_path)
+
+
+PREDICTED = (
+    "bert_toy",
+    "cntk_mnist",
+    "dtln_1",
+    "face_slim320",
+    "fns_candy",
+    "gpt2_contrib_attention",
+    "magika_fast_v2_1",
+    "pytorch_mnist_cnn",
+    "skl_mlp_digits_big",
+    "skl_pca_mlp_digits",
+    "skl_rf_bc_zipmap",
+    "squeezenet_zipmap",
+    "zero_mlp",
+)
+
+SMALL_BYTES = 4000
+"""Files of a few kilobytes are predicted to a few kilobytes, not to a tenth: nodes and names weigh most there."""
+
+
+@needs_zoo
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PREDICTED)
+def test_what_is_predicted_happens(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ZOO is not None
+    source = ZOO / name / "model.onnx"
+    inspection = stage.run(source)
+    samples = ZOO / name / "samples.npz"
+    with np.load(samples if samples.exists() else ZOO / name / "inputs.npz") as archive:
+        inputs = {key: array if samples.exists() else array[np.newaxis] for key, array in archive.items()}
+    bench = Bench(tmp_path, monkeypatch)
+    bench.give(onnx.load(source), inputs, "feeds")
+    for prediction in inspection.predictions:
+        outcome = bench.run(method=prediction.method)
+        taken = {node.name for node in prediction.nodes}
+        assert len(outcome.quantized()) == len(taken), (prediction.method, outcome.quantized() ^ taken)
+        size = model_file.size_mb(paths.INT8_MODEL)
+        assert abs(prediction.mb - size) <= max(0.1 * size, SMALL_BYTES / 1e6), prediction.method
+
+
+@needs_zoo
+@pytest.mark.slow
+def test_every_model_has_its_page_and_every_broken_file_its_sentence() -> None:
+    assert ZOO is not None
+    for model in sorted(ZOO.glob("*/model.onnx")):
+        text = screen.render(stage.run(model))
+        assert len(text.splitlines()) <= 60, model
+        assert ("Start with these params" in text) + ("ship fp32" in text) + ("refuses this model" in text) == 1, model
+    for broken in sorted((ZOO / "_broken").iterdir()):
+        file = broken / "model.onnx" if broken.is_dir() else broken
+        if broken.name in ("already_dynamic_int8.onnx", "inf_weight.onnx"):
+            text = screen.render(stage.run(file))
+            assert ("refuses this model" in text) == (broken.name != "inf_weight.onnx")
+            continue
+        with pytest.raises(StageError) as raised:
+            stage.run(file)
+        assert len(str(raised.value).splitlines()) == 1
