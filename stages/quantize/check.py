@@ -38,12 +38,12 @@ def collapsed(quantized: ir.Model, model: ir.Model, feeds: Sequence[Feed]) -> li
         model: the float model.
         feeds: what both are run on.
     """
-    sessions_ = [sessions.open_session(each) for each in (model, quantized)]
-    names = [output.name for output in sessions_[0].get_outputs()]
+    opened = [sessions.open_session(candidate) for candidate in (model, quantized)]
+    names = [output.name for output in opened[0].get_outputs()]
     still = dict.fromkeys(names, 0)
     spans = {name: [[np.inf, -np.inf], [np.inf, -np.inf]] for name in names}
     for feed in feeds:
-        before, after = (outputs.as_arrays(names, sessions.run(each, feed, name="the model")) for each in sessions_)
+        before, after = (outputs.as_arrays(names, sessions.run(session, feed, name="the model")) for session in opened)
         for name in names:
             pair = before[name], after[name]
             if any(array.dtype.kind != "f" or array.size < 2 for array in pair):

@@ -36,7 +36,7 @@ class Mark(StrEnum):
 
 
 REPEATS = {"latency": 0.35, "load": 0.25, "memory": 0.03}
-"""How far apart two runs of one model on one machine were found, at most, as a share (docs/report.md, Noise)."""
+"""How far two runs of one model on an idle machine may differ: a share, several times what docs/bench.md measured."""
 
 MEMORY_STEP_MB = 1.1
 """Resident memory comes in pages and arenas: repeats of one model differ by up to 1 MiB whatever its size."""
@@ -213,7 +213,20 @@ def _beyond_noise(figure: Figure, base: Revision, head: Revision, context: Condi
         ends = [[side.value("bench", f"speedup.{end}") for end in ("low95", "high95")] for side in (base, head)]
         return all(map(_number, ends[0] + ends[1])) and speedup_mark(ends[0], ends[1]) is not Mark.NOISE
     step = MEMORY_STEP_MB if figure.key.startswith("memory.") else 0.0
-    return bool(abs(now - then) > max(step, REPEATS[figure.key.split(".")[0]] * max(abs(then), abs(now))))
+    share = REPEATS[figure.key.split(".")[0]] + _drift(figure, base, head, context)
+    return bool(abs(now - then) > max(step, share * min(abs(then), abs(now))))
+
+
+def _drift(figure: Figure, base: Revision, head: Revision, context: Conditions) -> float:
+    """How far the other model moved, as a share, where it is the same file in both: all of that is the machine's."""
+    other = next(model for model in ("fp32", "int8") if model not in figure.models)
+    if other not in context.same_models:
+        return 0.0
+    key = figure.key.replace(figure.models[0], other)
+    then, now = (side.value(figure.stage, key) for side in (base, head))
+    if not (_number(then) and _number(now) and then > 0 and now > 0):
+        return 0.0
+    return float(max(then / now, now / then) - 1)
 
 
 def _shares_differ(figure: Figure, base: Revision, head: Revision) -> bool:

@@ -63,7 +63,9 @@ def batches(head: Revision, comparison: Comparison | None) -> list[str]:
         times = [number(row.get(f"{model}_p50_ms"), "ms") for model in ("fp32", "int8")]
         rows.append((number(batch), *times, _speedup(row), escape(row.get("verdict") or UNKNOWN), *base))
     header = ("batch", "fp32", "INT8", "speed-up (95 % interval)", "verdict", *(("base", "") if before else ()))
-    return [folded(f"Speed at {plural(len(rows), 'batch size')}", table(header, rows))]
+    counts = {mark: sum(row[-1] == mark for row in rows) for mark in (Mark.WORSE, Mark.BETTER)}
+    news = ", ".join(f"{count} {mark}" for mark, count in counts.items() if count)
+    return [folded(f"Speed at {plural(len(rows), 'batch size')}{f': {news}' if news else ''}", table(header, rows))]
 
 
 def _speedup(row: Mapping[str, Any] | None) -> str:
@@ -141,6 +143,8 @@ def notes(head: Revision) -> list[str]:
         for key, reason in (head.details[stage].get("null_reasons") or {}).items():
             if key in flat(head.metrics[stage]):
                 lines.append(f"{stage}: {code(key)} was not measured: {escape(reason)}")
+    if finding := head.detail("bench", "noise.finding"):
+        lines.append(f"bench: while the models were timed, {escape(finding)}.")
     return [folded(plural(len(lines), "note"), bullets(lines))] if lines else []
 
 

@@ -133,7 +133,8 @@ def _difference(change: Change) -> str:
     then, now = change.then, change.now
     if then == now or any(isinstance(value, bool) or not isinstance(value, int | float) for value in (then, now)):
         return ""
-    share = f" ({(now - then) / abs(then):+.1%})" if then else ""
+    relative = (now - then) / abs(then) if then else 0.0
+    share = f" ({relative:+.1%})" if abs(relative) >= 0.0005 else ""
     difference = number(now - then, change.figure.unit)
     return f"{'+' if now > then else ''}{difference}{share}"
 

@@ -1,4 +1,4 @@
-"""Reading what is no model, and writing large ones, with real files."""
+"""Reading what is not a model, and writing large ones, with real files."""
 
 import os
 import shutil
@@ -72,10 +72,10 @@ def test_a_missing_model_names_the_stage_that_makes_it(tmp_path: Path, monkeypat
         (b"PK\x03\x04" + bytes(64), "zip archive"),
         (b"outs:\n- md5: 00\n  path: model.onnx\n", "dvc pull"),
         (b'\x10\0\0\0\0\0\0\0{"w":{}}' + bytes(64), "safetensors"),
-        (b"the quick brown fox jumps over the lazy dog", "is no ONNX model"),
-        (bytes(4096), "is no ONNX model"),
+        (b"the quick brown fox jumps over the lazy dog", "is not an ONNX model"),
+        (bytes(4096), "is not an ONNX model"),
         (b"\x08\x08", "holds no graph"),
-        (b"\xff" * 64, "is no ONNX model"),
+        (b"\xff" * 64, "is not an ONNX model"),
     ],
 )
 def test_a_file_that_is_no_model_is_named_for_what_it_is(content: bytes, words: str, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_model_is_one_whatever_its_file_is_called(name: str, tmp_path: Path) -
     path.write_bytes(linear().SerializeToString())
     assert stored(path) == linear()
     path.write_text('{"irVersion": 8}')
-    with pytest.raises(StageError, match="is no ONNX model"):
+    with pytest.raises(StageError, match="is not an ONNX model"):
         model_file.read(path, "export")
 
 

@@ -39,7 +39,7 @@ def test_zeros_stay_zero_and_the_extreme_is_met(bits: int, symmetric: bool) -> N
 
 
 @given(shapes, bits, sizes, st.booleans())
-def test_the_size_is_foretold(shape: tuple[int, int], bits: int, size: int, symmetric: bool) -> None:
+def test_the_size_is_known_beforehand(shape: tuple[int, int], bits: int, size: int, symmetric: bool) -> None:
     blocks = blockwise.quantize(weights(shape, 0), bits, size, symmetric)
     stored = blockwise.packed(blocks.stored, bits).nbytes + blocks.scales.nbytes
     zeros = 0 if blocks.zero_points is None else blockwise.packed(blocks.zero_points, bits).nbytes

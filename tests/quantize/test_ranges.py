@@ -47,7 +47,7 @@ HIDDEN = ROWS @ WEIGHT
 def test_minmax_is_the_whole_range_and_the_model_is_left_as_it_was() -> None:
     given = model()
     found = ranges.collect(ir_model(given), ["x", "h", "y", "index"], feeds, "minmax")
-    assert set(found) == {"x", "h", "y"}  # an index is no float
+    assert set(found) == {"x", "h", "y"}  # an index is not a float
     np.testing.assert_allclose(found["h"], (HIDDEN.min(), HIDDEN.max()), rtol=1e-5)
     np.testing.assert_allclose(found["y"], (0, HIDDEN.max()), rtol=1e-5)
 

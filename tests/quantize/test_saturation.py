@@ -97,11 +97,11 @@ def test_unsigned_weights_are_not_counted() -> None:
 
 
 def test_the_warning_names_share_worst_node_and_remedy() -> None:
-    found = {"a": saturation.Pairs(1000, 1), "b": saturation.Pairs(1000, 9)}
-    words = saturation.warning(found)
-    assert words is not None
-    assert "0.50%" in words
-    assert "worst: b, 0.90%" in words
-    assert "quantize.portable: true" in words
+    pairs = {"a": saturation.Pairs(1000, 1), "b": saturation.Pairs(1000, 9)}
+    message = saturation.warning(pairs)
+    assert message is not None
+    assert "0.50%" in message
+    assert "worst: b, 0.90%" in message
+    assert "quantize.portable: true" in message
     assert saturation.warning({"a": saturation.Pairs(10000, 1)}) is None
     assert saturation.warning({}) is None

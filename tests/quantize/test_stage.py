@@ -61,13 +61,6 @@ def test_metrics_nodes_and_words(bench: Bench) -> None:
     ]
 
 
-def test_a_file_that_grew_is_said_to_have(bench: Bench) -> None:
-    bench.give(_model(4, 2), {"x": normal(8, 4)})
-    outcome = bench.run()
-    assert outcome.metrics["size"]["times_smaller"] < 1
-    assert "The file grew" in outcome.said
-
-
 def test_where_nothing_is_quantized_the_fp32_model_is_what_comes_out(bench: Bench) -> None:
     model = graph([helper.make_node("Relu", ["x"], ["y"])], {"x": ("n", 4)}, {"y": ("n", 4)}, {})
     bench.give(model, {"x": normal(8, 4)})
@@ -215,7 +208,7 @@ def test_peers_of_a_model_keep_their_interface(bench: Bench) -> None:
     assert list(run(outcome.int8, {"x": normal(2, 8)})) == ["h1", "h0"]
 
 
-def test_a_large_model_is_written_beside_its_sidecar(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_model_is_written_beside_its_external_data(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.give(_model(64, 64, 64), {"x": normal(20, 64)})
     inline = bench.run()
     expected = run(inline.int8, {"x": normal(2, 64)})["h1"]

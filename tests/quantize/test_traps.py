@@ -166,7 +166,7 @@ def test_nodes_without_a_name_can_be_excluded(bench: Bench) -> None:
     assert bench.run(exclude_nodes=["MatMul_0"]).quantized() == {"named", "MatMul_2"}
 
 
-def test_nodes_of_one_name_in_two_graphs_can_be_excluded_apart(bench: Bench) -> None:
+def test_nodes_of_one_name_in_two_graphs_can_be_excluded_one_by_one(bench: Bench) -> None:
     model = parser.parse_model("""
         <ir_version: 8, opset_import: ["" : 17]>
         g (float[N, 16] x) => (float[N, 16] y) {

@@ -69,7 +69,7 @@ REFUSED = {
     "qdq_mobilenet_block": "is quantized already: it has the DequantizeLinear node",
 }
 
-# A file that is no usable model -> what the one sentence must say.
+# A file that is not a usable model -> what the one sentence must say.
 BROKEN = {
     "already_dynamic_int8.onnx": "is quantized already: it has the DynamicQuantizeLinear",
     "empty.onnx": "is empty",

@@ -128,6 +128,14 @@ def test_a_change_within_noise_is_called_so(repository: Repository) -> None:
     assert "better" not in text.split("<sub>")[0].replace("called better", "")
 
 
+def test_a_change_that_the_same_fp32_file_shows_too_is_the_machines(repository: Repository) -> None:
+    details = changed(DETAILS, bench__measured__sha256__int8="2" * 64)
+    repository.write(changed(METRICS, bench__load={"fp32_ms": 10.0, "int8_ms": 8.0}), details)
+    assert row(repository.report("--base", "main").stdout, "INT8, load")[-1] == "🔴\N{NO-BREAK SPACE}worse"
+    repository.write(changed(METRICS, bench__load={"fp32_ms": 20.0, "int8_ms": 8.0}), details)
+    assert row(repository.report("--base", "main").stdout, "INT8, load")[-1] == "within noise"
+
+
 def test_milliseconds_of_another_machine_are_not_compared(repository: Repository) -> None:
     metrics = changed(
         METRICS,
@@ -152,7 +160,9 @@ def test_all_batch_sizes_with_the_base_beside_them(repository: Repository) -> No
     details = changed(DETAILS, bench__measured__sha256__int8="2" * 64)
     details["bench"]["batches"][0] |= {"speedup": 3.0, "low95": 2.9, "high95": 3.1}
     repository.write(METRICS, details)
-    text = section(repository.report("--base", "main").stdout, "<details><summary>Speed at 2 batch sizes")
+    text = section(
+        repository.report("--base", "main").stdout, "<details><summary>Speed at 2 batch sizes: 1 better</summary>"
+    )
     assert row(text, "1")[1:] == ["1 ms", "0.5 ms", "3× (2.9 to 3.1)", "faster", "2× (1.9 to 2.1)", "better"]
     assert "The model has a fixed batch." in row(text, "8")
 
@@ -168,6 +178,12 @@ def test_what_was_quantized_what_was_kept_and_the_worst_samples_are_folded(repos
     notes = section(text, "<details><summary>2 notes")
     assert "- parity: In batches of 64 the answers move by up to 0.17." in notes
     assert "- bench: `memory.int8_mb` was not measured: this system has no /proc" in notes
+
+
+def test_what_disturbed_the_timing_is_a_note(repository: Repository) -> None:
+    repository.write(METRICS, changed(DETAILS, bench__noise={"finding": "45% of the rounds were disturbed"}))
+    text = repository.report().stdout
+    assert "- bench: while the models were timed, 45% of the rounds were disturbed." in text
 
 
 def test_the_same_files_give_the_same_bytes(repository: Repository) -> None:

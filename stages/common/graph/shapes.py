@@ -78,7 +78,7 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
 
 
 def _dims(node: ir.Node, shapes: dict[ir.Value, Dims], partly: dict[ir.Value, Dims]) -> Dims | int | None:
-    """What a node gives: sizes, a single one, or None where that cannot be told or nothing in it is fixed."""
+    """What a node gives: sizes, a single one, or None where that is unknown or nothing in it is fixed."""
     source = node.inputs[0] if node.inputs else None
     if source is None:
         return None

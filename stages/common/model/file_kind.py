@@ -1,4 +1,4 @@
-"""What a file is that is no ONNX model, in words that end with what to do about it."""
+"""What a file is that is not an ONNX model, in a message that ends with what to do about it."""
 
 from pathlib import Path
 from typing import IO
@@ -28,16 +28,16 @@ _MODEL_FIELDS = frozenset(field.number for field in onnx.ModelProto.DESCRIPTOR.f
 
 def instead(head: bytes) -> str | None:
     """What a file is that begins like this, and what to do about it; None where it may be a model."""
-    for offset, magic, words in _MAGIC:
+    for offset, magic, message in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
-            return words
+            return message
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
         return "is a web page, not a model: the download went wrong. Download the file itself."
     return None
 
 
 def damage(path: Path) -> str:
-    """Why a file that is no readable protobuf is not one: cut short, or something else altogether.
+    """Why a file is not a readable protobuf: cut short, or something else altogether.
 
     Walks the fields of the outermost message (protobuf's wire format): a model that was cut short begins with fields
     of ModelProto, the last of which promises more bytes than there are.
@@ -62,7 +62,7 @@ def damage(path: Path) -> str:
                         "Copy or export it again."
                     )
                 file.seek(end)
-    return "is no ONNX model: its bytes are not those of one. Export the model again."
+    return "is not an ONNX model: its bytes are not those of one. Export the model again."
 
 
 def _varint(file: IO[bytes]) -> int:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.quantize.auto import options, plan
+from stages.quantize.auto.base import Recipe
 from stages.quantize.auto.choices import KEPT
 from stages.quantize.auto.judge import PROBE_FEEDS, Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
@@ -67,7 +68,7 @@ class Found:
     float_us: float
     margin: float
     objective: str
-    opset: int
+    recipe: Recipe
 
     @property
     def model(self) -> ir.Model | None:
@@ -113,7 +114,8 @@ class _Search:
         for trial in self.trials:
             if trial.candidate.choices == choices:
                 return trial.candidate
-        if len(self.trials) >= self.limit or (self.trials and time.monotonic() > self.ends):
+        passes = any(trial.candidate.passes(self.margin) for trial in self.trials)
+        if len(self.trials) >= self.limit or (passes and time.monotonic() > self.ends):
             return None
         candidate = judged(assignment, choices, self.make, self.fault, self.judge)
         self.trials.append(Trial(self.origin, candidate, point(problem, assignment)))
@@ -137,6 +139,7 @@ def find(
     *,
     make: Make,
     fault: Callable[[ir.Model], str],
+    recipe: Recipe,
 ) -> Found:
     """Search for the best model that passes.
 
@@ -147,6 +150,7 @@ def find(
         params: `quantize.search`, `serving` and `parity` are read.
         make: makes a model with the choices given.
         fault: why a model must not be published.
+        recipe: how `model` was made.
 
     Raises:
         StageError: no model passes.
@@ -169,10 +173,10 @@ def find(
         state = _Search(measured, make, fault, judge, params, progress, ends, max(1, search.max_evals - UNIFORM_TRIALS))
         if quantizing:
             reached = fastest_that_passes(quantizing, state.attempt, goal)
-            if reached is not None and reached is not quantizing[0]:
+            if reached:
                 state.origin = "add back"
-                fast = quantizing[0].assignment
-                back_towards(problem, reached.assignment, fast, state.attempt, goal=goal, value=value)
+                start, fast = quantizing[reached].assignment, quantizing[reached - 1].assignment
+                back_towards(problem, start, fast, state.attempt, goal=goal, value=value)
             state.origin, state.limit = "uniform", search.max_evals
             for uniform in _uniform(measured, value)[:UNIFORM_TRIALS]:
                 state.attempt(uniform)
@@ -200,7 +204,7 @@ def find(
         problem.us(problem.all_float),
         search.margin,
         search.objective,
-        model.opset_imports.get("", 0),
+        recipe,
     )
 
 

@@ -99,7 +99,7 @@ def quantized(single: OneNode, choice: Choice, params: Quantize) -> tuple[ir.Mod
         return None, "it has no constant weight"
     try:
         assigned = [Assignment(nodes[0], params)]
-        model, outcomes = mixed(single.model, assigned, {nodes[0].name: choice.name}, lambda: iter(single.feeds))
+        model, outcomes = mixed(single.model, assigned, {nodes[0].name: choice.name}, lambda: iter(single.feeds[::2]))
     except StageError as error:
         return None, str(error)
     outcome = outcomes[nodes[0].name]

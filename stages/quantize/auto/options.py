@@ -103,7 +103,7 @@ def measured(
 
 def weights(problem: Problem, objective: str) -> Weights:
     """How time and bytes count for an objective, `latency` or `size`: the other one breaks ties."""
-    us = problem.us(problem.all_float)
+    us = sum(options[0].us for options in problem.options) or 1.0
     size = sum(options[0].size for options in problem.options) or 1
     return Weights(1.0, TIE * us / size) if objective == "latency" else Weights(TIE * size / us, 1.0)
 

@@ -26,7 +26,7 @@ Try = Callable[[Picks], Tried | None]
 """Makes and judges an assignment; None where no trial is left."""
 
 
-def fastest_that_passes(points: Sequence[Point], attempt: Try, goal: float) -> Point | None:
+def fastest_that_passes(points: Sequence[Point], attempt: Try, goal: float) -> int | None:
     """The first point of a frontier that passes, by as few trials as predictions allow.
 
     Args:
@@ -35,7 +35,7 @@ def fastest_that_passes(points: Sequence[Point], attempt: Try, goal: float) -> P
         goal: the largest strain that passes.
 
     Returns:
-        None where none passes, or no trial is left before one does.
+        Its number; None where none passes, or no trial is left before one does.
     """
     failing, passing = -1, len(points)
     at = 0
@@ -51,7 +51,7 @@ def fastest_that_passes(points: Sequence[Point], attempt: Try, goal: float) -> P
             break
         noise = points[at].noise * (goal / tried.strain) ** 2 if 0 < tried.strain < math.inf else 0.0
         at = _next(points[failing + 1 : passing], noise) + failing + 1
-    return points[passing] if passing < len(points) else None
+    return passing if passing < len(points) else None
 
 
 def _next(inside: Sequence[Point], noise: float) -> int:

@@ -1,17 +1,16 @@
 """The best assignment for given weights, and the frontier between fast and exact. Pure."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-
-import numpy as np
 
 from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights
 
 EXHAUSTIVE = 4096
 """Nodes that share borders are decided by trying all assignments, up to so many."""
 
-STEPS = 32
+STEPS = 64
 """Weights of noise that the frontier is traced with."""
 
 
@@ -66,19 +65,41 @@ def frontier(problem: Problem, weights: Weights) -> list[Point]:
     Returns:
         Distinct points, noise strictly falling.
     """
-    assignments = [best(problem, replace(weights, noise=0.0))]
+    fastest = best(problem, replace(weights, noise=0.0))
+    assignments = [fastest]
     noises = [option.noise for options in problem.options for option in options if option.noise > 0]
     scale = _span(problem, weights)
     if noises and scale > 0:
-        low, high = scale * 1e-4 / max(noises), scale * 1e1 / min(noises)
-        for weight in np.geomspace(low, high, STEPS):
-            assignments.append(best(problem, replace(weights, noise=float(weight)), near=assignments[-1]))
+        traced = [(scale * 1e-4 / max(noises), fastest), (scale * 10 / min(noises), problem.all_float)]
+        _refine(problem, weights, traced)
+        assignments += [assignment for _, assignment in traced]
     points: list[Point] = []
     for assignment in dict.fromkeys([*assignments, problem.all_float]):
         candidate = point(problem, assignment)
         if not points or candidate.noise < points[-1].noise:
             points.append(candidate)
     return points
+
+
+def _refine(problem: Problem, weights: Weights, traced: list[tuple[float, Picks]]) -> None:
+    """Insert weights of noise where neighbours differ most in their cost, and the best assignments for them."""
+
+    def cost(assignment: Picks) -> float:
+        return weights.us * problem.us(assignment) + weights.size * problem.size(assignment)
+
+    costs = [cost(assignment) for _, assignment in traced]
+    for _ in range(STEPS):
+        gaps = [
+            abs(costs[at + 1] - costs[at]) if traced[at + 1][0] > 1.01 * traced[at][0] else 0.0
+            for at in range(len(traced) - 1)
+        ]
+        widest = max(range(len(gaps)), key=gaps.__getitem__)
+        if gaps[widest] <= 0:
+            return
+        noise = math.sqrt(traced[widest][0] * traced[widest + 1][0])
+        assignment = best(problem, replace(weights, noise=noise), near=traced[widest][1])
+        traced.insert(widest + 1, (noise, assignment))
+        costs.insert(widest + 1, cost(assignment))
 
 
 def _span(problem: Problem, weights: Weights) -> float:

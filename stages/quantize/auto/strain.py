@@ -13,7 +13,7 @@ from stages.common.rule import Rule
 Tree = Mapping[str, Any]
 
 FEWEST = 9
-"""Samples below which nothing is said about a tail."""
+"""Samples below which they are not dealt into parts."""
 
 
 def strain(rule: Rule) -> float:
@@ -45,19 +45,21 @@ def tail_factor(largest: np.ndarray) -> float:
     """By how much the largest difference grows, it is expected, from these samples to three times as many.
 
     The samples are dealt into three parts: from a part to the whole their number grows threefold, too. Where a few
-    samples make all of the difference, as outliers do, this is far above 1.
+    samples make all of the difference, as outliers do, this is far above 1. With few samples the tail is not known
+    well, and 1 / sqrt(samples) is added for that.
 
     Args:
         largest: the largest difference of each sample, float64 [samples].
 
     Returns:
-        1 or more; 1 for fewer than `FEWEST` samples, or where nothing differs.
+        Above 1.
     """
     finite = largest[np.isfinite(largest)]
+    unknown = 1 + 1 / math.sqrt(max(1, len(finite)))
     if len(finite) < FEWEST or not finite.max(initial=0.0):
-        return 1.0
+        return unknown
     parts = [finite[start::3].max() for start in range(3)]
-    return float(finite.max() / np.mean(parts))
+    return float(unknown * finite.max() / np.mean(parts))
 
 
 def at_sample_count(figures: Tree, samples: int) -> dict[str, Any]:

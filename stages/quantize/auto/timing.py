@@ -18,7 +18,7 @@ BURST_NS = 300_000
 
 FEWEST_ROUNDS = 5
 
-QUIET = 0.2
+QUIET = 0.1
 """The quantile of the bursts that stands for a quiet machine: neighbours only add time."""
 
 

@@ -93,7 +93,7 @@ def _gemm(site: Site) -> str:
 
 
 def _by_row(site: Site, weight: Constant) -> bool:
-    """Whether the activations of a product get a scale per row; in a stack of matrices, rows of which are not told."""
+    """Whether the activations of a product get a scale per row; a stack of matrices keeps a tensor scale."""
     return site.params.activation_scale == "row" and weight.values.ndim == 2
 
 
