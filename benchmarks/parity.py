@@ -6,7 +6,7 @@ It needs artifacts/model.onnx and artifacts/model.int8.onnx of the default model
 in a temporary folder (digits with noise, by a fixed seed), and runs there, each in a process of its own:
 
 - bare: both sessions on the same batches, nothing else;
-- parity: `python -m stages.parity`.
+- parity: `python -m stages.parity`, without trials for advice.
 
 Throughput is bare over parity: of CPU time, which other work on the machine hardly touches, and of the clock.
 """
@@ -83,7 +83,8 @@ def _measured(rows: int, batch: int, repeats: int) -> tuple[float, ...]:
         for path in (paths.FP32_MODEL, paths.INT8_MODEL):
             shutil.copyfile(ROOT / path, place / path)
         _write_rows(place / paths.EVAL, rows)
-        (place / "params.yaml").write_text(f"serving: {{batch_size: {batch}}}\n", encoding="utf-8")
+        params = f"serving: {{batch_size: {batch}}}\nparity: {{advice_seconds: null}}\n"
+        (place / "params.yaml").write_text(params, encoding="utf-8")
         pairs = [
             (_run(place, "benchmarks.parity", "--bare", "--batch", str(batch)), _run(place, "stages.parity"))
             for _ in range(repeats)
