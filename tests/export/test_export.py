@@ -275,3 +275,12 @@ def test_recurrent_state_and_scalars_come_as_whole_feeds(run: Run) -> None:
     assert metrics["eval"] == {"samples": 64}
     assert metrics["details"]["eval"] == {"layout": "feeds", "search": 16, "judge": 48, "labels": False}
     assert json.loads((paths.EVAL / "manifest.json").read_text())["layout"] == "feeds"
+
+
+def test_a_source_that_dvc_does_not_watch_is_noted_until_it_is_a_dependency(run: Run, tmp_path: Path) -> None:
+    onnx.save(sources.linear(), tmp_path / "mine.onnx")
+    save({"x": ONES})
+    notes = run("mine.onnx", eval_data="data.npz")["details"]["notes"]
+    assert [note.split(" is not among the deps of export")[0] for note in notes] == ["mine.onnx", "data.npz"]
+    (tmp_path / "dvc.yaml").write_text("stages: {export: {cmd: x, deps: [mine.onnx, data.npz]}}\n")
+    assert run("mine.onnx", eval_data="data.npz")["details"]["notes"] == []
