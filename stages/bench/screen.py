@@ -11,7 +11,7 @@ from stages.bench.stage import BenchResult, Measurements
 
 WIDTH = 120
 
-_OPERATORS_SHOWN = 5
+_OPERATORS_SHOWN = 3
 _ENDED = {
     "target": "until the interval was as narrow as bench.target_halfwidth",
     "budget": "until bench.max_seconds were spent",

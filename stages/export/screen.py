@@ -24,7 +24,7 @@ def render(result: ExportResult) -> str:
     notes = [textwrap.fill(f"Note: {note}", WIDTH) for note in result.notes]
     if result.steps:
         notes.append(textwrap.fill(_cleaning(result.steps), WIDTH))
-    return "\n\n".join([tabulate(rows, tablefmt="plain"), *notes, textwrap.fill(conclusion(result.drift), WIDTH)])
+    return "\n".join([tabulate(rows, tablefmt="plain"), *notes, textwrap.fill(conclusion(result.drift), WIDTH)])
 
 
 def _cleaning(steps: Sequence[Step]) -> str:

@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
     if not result.open and (arguments.strict or "DVC_EXP_NAME" not in os.environ):
         raise StageError(verdict)
     kept = "" if result.open else " (Exit 0 inside an experiment, so that its row is kept.)"
-    print(f"\n{verdict}{kept}")
+    print(f"{verdict}{kept}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def render(result: GateResult) -> str:
     paragraphs = [command.fold(text) for text in (*notes, result.deployment.reason)]
     if result.deployment.advice:
         paragraphs.append(f"Next: {result.deployment.advice}")
-    return "\n\n".join([table, *paragraphs])
+    return f"{table}\n\n" + "\n".join(paragraphs)
 
 
 def verdict(result: GateResult) -> str:

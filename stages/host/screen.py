@@ -16,7 +16,7 @@ def render(machine: Machine) -> str:
         ("machine", f"{hardware.identifier()}: {hardware.model}, {cores}{quota}{memory}"),
         ("software", f"{machine.os}, Python {machine.python}, ONNX Runtime {hardware.onnxruntime}"),
     ]
-    return f"{tabulate(rows, tablefmt='plain')}\n\n{_meaning(hardware.isa)}"
+    return f"{tabulate(rows, tablefmt='plain')}\n{_meaning(hardware.isa)}"
 
 
 def _meaning(name: str) -> str:

@@ -120,13 +120,14 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
     cleaned, steps = clean(model, expected)
     selected, _ = select(weighted_nodes(cleaned), params)
     needed = max((needed_opset(each) for each in selected), default=1)
-    if searching:
-        needed = base.opset(cleaned, expected, whole)
+    recipe = base.recipe(cleaned, expected, whole) if searching else None
+    if recipe is not None:
+        needed = recipe.opset
     prepared, more = prepare(cleaned, expected, needed)
     refusal.refuse_non_finite_weights(prepared, name)
-    if searching:
-        prepared, folded = base.folded(prepared, expected)
-        more += folded
+    if recipe is not None:
+        prepared, rewrites = base.rewritten(prepared, expected, recipe)
+        more += rewrites
     nodes = weighted_nodes(prepared)
     selected, outcomes = select(nodes, params)
     _require_data(data, selected)
@@ -134,9 +135,9 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
     in_4_bits = any(assigned.params.weight_type.endswith("4") for assigned in selected)
     fault = partial(check.fault, expected=expected, least_cosine=check.SANE_IN_4_BITS if in_4_bits else check.SANE)
     found = None
-    if searching:
+    if recipe is not None:
         quantized, made, found = run_auto(
-            model, prepared, nodes, selected, data=data, params=whole, fault=fault, name=name
+            model, prepared, nodes, selected, data=data, params=whole, fault=fault, name=name, recipe=recipe
         )
     else:
         quantized, made = trial.most_that_passes(make, selected, fault)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import time
 from typing import Any
 
@@ -83,8 +84,9 @@ def test_metrics_show_fits_a_screen_and_complains_of_nothing(ran: Project) -> No
 
 @pytest.mark.slow
 def test_the_screen_of_a_run_is_short(ran: Project) -> None:
-    """What our stages print: DVC's own lines, three for each stage and its advice at the end, are not ours."""
+    """What our stages print on a quiet machine, without the lines of DVC: three per stage, and advice at the end."""
     shown = (ran.root.parent / "shown.txt").read_text().split("To track the changes with git")[0]
+    shown = re.sub(r"^(Waiting for another bench|While the models were timed).*?\.\n", "", shown, flags=re.S | re.M)
     dvc = ("Running stage", "> python -m stages.", "Updating lock file", "Generating lock file")
     ours = [line for block in shown.split("Running stage")[1:] for line in block.strip().splitlines()[2:]]
     ours = [line for line in ours if not line.startswith(dvc)]

@@ -29,7 +29,8 @@ def plan_tree(found: Found) -> dict[str, Any]:
     return {
         "objective": found.objective,
         "margin": found.margin,
-        "opset": found.opset,
+        "opset": found.recipe.opset,
+        "views_collapsed": found.recipe.views,
         "answer": "float" if trial is None else "quantized",
         "reason": found.reason or None,
         "predicted_us": {

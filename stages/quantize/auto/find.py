@@ -11,6 +11,7 @@ from tqdm import tqdm
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.quantize.auto import options, plan
+from stages.quantize.auto.base import Recipe
 from stages.quantize.auto.choices import KEPT
 from stages.quantize.auto.judge import PROBE_FEEDS, Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
@@ -67,7 +68,7 @@ class Found:
     float_us: float
     margin: float
     objective: str
-    opset: int
+    recipe: Recipe
 
     @property
     def model(self) -> ir.Model | None:
@@ -138,6 +139,7 @@ def find(
     *,
     make: Make,
     fault: Callable[[ir.Model], str],
+    recipe: Recipe,
 ) -> Found:
     """Search for the best model that passes.
 
@@ -148,6 +150,7 @@ def find(
         params: `quantize.search`, `serving` and `parity` are read.
         make: makes a model with the choices given.
         fault: why a model must not be published.
+        recipe: how `model` was made.
 
     Raises:
         StageError: no model passes.
@@ -201,7 +204,7 @@ def find(
         problem.us(problem.all_float),
         search.margin,
         search.objective,
-        model.opset_imports.get("", 0),
+        recipe,
     )
 
 

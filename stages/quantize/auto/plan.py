@@ -85,9 +85,10 @@ def _why_float(problem: Problem, assignment: Picks, node: int, refused: Mapping[
 
 @dataclass(frozen=True)
 class Plan:
-    """What a plan.json says: the opset to work in, and the choice of each node by name."""
+    """What a plan.json says: how the float model is prepared, and the choice of each node by name."""
 
     opset: int
+    views: bool
     choices: Mapping[str, str]
     place: str
 
@@ -114,7 +115,7 @@ def read(path: Path) -> Plan:
     tree = read_json(path, "quantize with quantize.method auto")
     place = path.as_posix()
     try:
-        opset = int(tree["opset"])
+        opset, views = int(tree["opset"]), bool(tree["views_collapsed"])
         choices = {str(name): str(decision["choice"]) for name, decision in tree["nodes"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StageError(
@@ -124,4 +125,4 @@ def read(path: Path) -> Plan:
         if choice not in (KEPT, *CHOICES):
             known = ", ".join((KEPT, *CHOICES))
             raise StageError(f"{place}: the choice of {name!r} is {choice!r}; allowed: {known}.")
-    return Plan(opset, choices, place)
+    return Plan(opset, views, choices, place)

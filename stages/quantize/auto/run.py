@@ -12,6 +12,7 @@ from stages.common.base.params import Params
 from stages.common.data.evaldata import EvalData
 from stages.common.graph.weights import WeightedNode
 from stages.quantize.auto import mix, plan
+from stages.quantize.auto.base import Recipe
 from stages.quantize.auto.find import Found, find
 from stages.quantize.auto.judge import Judge, calibration_feeds
 from stages.quantize.methods import Assignment
@@ -32,6 +33,7 @@ def made(
     params: Params,
     fault: Callable[[ir.Model], str],
     name: str,
+    recipe: Recipe,
 ) -> Result:
     """Search for a plan, or replay one.
 
@@ -44,6 +46,7 @@ def made(
         params: of all stages.
         fault: why a model must not be published.
         name: what to call the float model in an error.
+        recipe: how `prepared` was made.
 
     Raises:
         StageError: there are no evaluation data, nothing passes, or the plan does not fit.
@@ -58,7 +61,7 @@ def made(
     feeds = partial(calibration_feeds, data, judge.calibration_batch, calibration.samples)
     make = partial(mix.mixed, prepared, selected, calibration=Known(feeds, calibration.method))
     if params.quantize.method == "auto":
-        found = find(prepared, selected, judge, params, make=make, fault=fault)
+        found = find(prepared, selected, judge, params, make=make, fault=fault, recipe=recipe)
         return found.model, found.outcomes, found
     planned = plan.read(Path(params.quantize.plan or ""))
     planned.check(nodes)

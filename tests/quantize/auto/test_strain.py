@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stages.common.rule import Outcome, Rule
@@ -39,7 +39,9 @@ def test_the_share_is_in_units_of_amplitude(name: str, value: float | str, limit
     st.floats(1e-3, 0.99),
     st.floats(1e-3, 0.99),
 )
+@settings(deadline=None)
 def test_a_rule_passes_where_its_strain_is_at_most_one(name: str, value: float, limit: float) -> None:
+    assume(abs(value - limit) > 1e-6)
     passed = value >= limit if name.startswith("min_") else value <= limit
     assert (strain(rule(name, value, limit, passed)) <= 1 + 1e-9) == passed
 
