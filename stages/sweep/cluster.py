@@ -3,6 +3,7 @@
 import importlib
 import logging
 import socket
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ BENCH = "bench"
 """The custom resource of a node: 1 lets one experiment run there at a time, so that nothing disturbs its timing."""
 
 RETRIES = 3
+CLEANUP_SECONDS = 20
 START = "ray start --head --resources '{\"bench\": 1}'"
 WITHOUT_RAY = (
     "Ray is not installed. Install it here and on every node: pip install '.[ray]'. "
@@ -79,7 +81,15 @@ def run(ray: Any, experiments: Sequence[Experiment], nodes: Sequence[str] | None
         for task_reference in waiting:
             ray.cancel(task_reference)
         if waiting:
-            ray.wait(list(waiting), num_returns=len(waiting), timeout=20)
+            _wait_until_idle(ray)
+
+
+def _wait_until_idle(ray: Any) -> None:
+    """Give cancelled tasks the time to remove their clones: a node holds its resource until its task has ended."""
+    for _ in range(CLEANUP_SECONDS):
+        if ray.available_resources().get(BENCH) == ray.cluster_resources().get(BENCH):
+            return
+        time.sleep(1)
 
 
 def alike(ray: Any) -> tuple[str, list[str]]:

@@ -93,7 +93,7 @@ def command(arguments: Sequence[str], folder: Path) -> str:
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate()
+        output = _output(process)
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -102,6 +102,15 @@ def command(arguments: Sequence[str], folder: Path) -> str:
         lines = [line for line in output.splitlines() if line.strip()]
         raise CommandError("\n".join(lines[-LINES_KEPT:] or [f"{arguments[0]} exited with {process.returncode}"]))
     return output
+
+
+def _output(process: "subprocess.Popen[str]") -> str:
+    """All that it prints. Ray's cancel does not end a blocking wait, so none lasts longer than half a second."""
+    while True:
+        try:
+            return process.communicate(timeout=0.5)[0]
+        except subprocess.TimeoutExpired:
+            continue
 
 
 def _run(experiment: Experiment, folder: Path) -> None:

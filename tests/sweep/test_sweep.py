@@ -3,9 +3,11 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -105,7 +107,10 @@ def dvc(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    environment = {**os.environ, "SWEEP_LOG": str(tmp_path / "log"), "PATH": PATH}
+    # A short path: Ray puts sockets into it, whose names may not exceed 107 bytes.
+    nodes = tempfile.mkdtemp(prefix="n", dir="/tmp")
+    (tmp_path / "nodes").symlink_to(nodes)
+    environment = {**os.environ, "SWEEP_LOG": str(tmp_path / "log"), "TMPDIR": nodes, "PATH": PATH}
     with subprocess.Popen(
         [sys.executable, "-c", CLUSTER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as cluster:
@@ -114,6 +119,7 @@ def address(tmp_path: Path) -> Iterator[str]:
         yield cluster.stdout.readline().strip()
         cluster.stdin.close()
         cluster.wait(60)
+    shutil.rmtree(nodes)
 
 
 def sweep(project: Path, *arguments: str) -> "subprocess.Popen[str]":
@@ -198,6 +204,7 @@ def test_an_interrupt_leaves_nothing_running(project: Path, tmp_path: Path, addr
         time.sleep(0.2)
     assert not alive
     assert len(runs(tmp_path)) == 2
+    assert list((tmp_path / "nodes").glob("sweep-*")) == []
     assert git(tmp_path / "origin.git", "for-each-ref", "refs/exps") == ""
 
 
