@@ -22,6 +22,9 @@ class Tried(Protocol):
         ...
 
 
+TRUSTED = 4
+"""Trials after which a prediction alone no longer says where to go on."""
+
 Try = Callable[[Picks], Tried | None]
 """Makes and judges an assignment; None where no trial is left."""
 
@@ -38,7 +41,7 @@ def fastest_that_passes(points: Sequence[Point], attempt: Try, goal: float) -> i
         Its number; None where none passes, or no trial is left before one does.
     """
     failing, passing = -1, len(points)
-    at = 0
+    at = trials = 0
     while True:
         tried = attempt(points[at].assignment)
         if tried is None:
@@ -49,16 +52,17 @@ def fastest_that_passes(points: Sequence[Point], attempt: Try, goal: float) -> i
             failing = at
         if passing - failing <= 1:
             break
+        trials += 1
         noise = points[at].noise * (goal / tried.strain) ** 2 if 0 < tried.strain < math.inf else 0.0
-        at = _next(points[failing + 1 : passing], noise) + failing + 1
+        at = _next(points[failing + 1 : passing], noise, trusted=trials <= TRUSTED) + failing + 1
     return passing if passing < len(points) else None
 
 
-def _next(inside: Sequence[Point], noise: float) -> int:
-    """The first point with no more noise than that, at least a quarter of the way from either end."""
+def _next(inside: Sequence[Point], noise: float, trusted: bool) -> int:
+    """The first point with no more noise than that; where that is not trusted, at least a quarter from either end."""
     last = len(inside) - 1
     wanted = next((number for number, candidate in enumerate(inside) if candidate.noise <= noise), last)
-    quarter = len(inside) // 4
+    quarter = 0 if trusted else len(inside) // 4
     return min(max(wanted, quarter), last - quarter)
 
 
