@@ -95,3 +95,11 @@ def test_how_many_rows_an_output_has_may_depend_on_a_threshold() -> None:
     assert fault(found(0.5, free=True), _expected(found(0.0, free=True))) == ""
     assert "has shape" in difference(found(0.5, free=True), _expected(found(0.0, free=True)))
     assert "has shape" in fault(found(0.0, free=True), _expected(found(0.0, free=False)))
+
+
+def test_the_same_outputs_in_another_order_are_a_fault() -> None:
+    def two(first: str, second: str) -> onnx.ModelProto:
+        nodes = [helper.make_node("Neg", ["x"], ["a"]), helper.make_node("Abs", ["x"], ["b"])]
+        return graph(nodes, {"x": ("n", 8)}, {first: ("n", 8), second: ("n", 8)}, {})
+
+    assert fault(two("b", "a"), _expected(two("a", "b"))) == "its interface is in another order"

@@ -52,8 +52,8 @@ def problem(model: ir.Model, expected: Reference, name: str, judge: Judge) -> st
         session = sessions.open_session(model, name=name)
         interface = _interface(session)
         if interface != expected.interface:
-            changed = sorted(set(interface) ^ set(expected.interface))[0]
-            return f"its interface changed at {changed[0]}"
+            changed = sorted(set(interface) ^ set(expected.interface))
+            return f"its interface changed at {changed[0][0]}" if changed else "its interface is in another order"
         made = [_run(session, feed, name) for feed in expected.feeds]
     except StageError as error:
         cause = error.__cause__
