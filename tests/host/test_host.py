@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.base.params import Parity, Params, Quantize, Serving
+from stages.common.base.params import Params, Parity, Quantize, Serving
 from stages.host import cpu, figures, screen, stage
 from stages.host.stage import Hardware
 
