@@ -3,8 +3,8 @@
 This stage runs first, so it also checks the whole of params.yaml: a bad value stops the pipeline before it works.
 
 Reads   the system, params.yaml.
-Writes  metrics/host.json.
-Params  none of its own.
+Writes  metrics/details/search_target.json (what a search by quantize.method auto depends on), metrics/host.json.
+Params  all are checked; parity, quantize.method and serving for the search target.
 """
 
 import argparse
@@ -15,9 +15,9 @@ from stages.host import figures, screen, stage
 
 def main(_arguments: argparse.Namespace) -> None:
     """Write the fingerprint, and print it."""
-    params.load()
+    checked = params.load()
     machine = stage.run()
-    figures.write(machine)
+    figures.write(machine, checked)
     command.show(screen.render(machine))
 
 

@@ -1,14 +1,32 @@
-"""`metrics/host.json`."""
+"""`metrics/host.json`, and what a search by `quantize.method: auto` depends on."""
 
 from typing import Any
 
 from stages.common.base import files, paths
+from stages.common.base.params import Params
 from stages.host.stage import Machine
 
 
-def write(machine: Machine) -> None:
-    """Put the fingerprint in place."""
-    files.write_json(paths.HOST, headlines(machine))
+def write(machine: Machine, params: Params) -> None:
+    """Put the fingerprint and the target of a search in place."""
+    with files.together() as outputs:
+        outputs.json(paths.SEARCH_TARGET, search_target(machine, params))
+        outputs.json(paths.HOST, headlines(machine))
+
+
+def search_target(machine: Machine, params: Params) -> dict[str, Any]:
+    """The tree of `metrics/details/search_target.json`; empty unless `quantize.method` is auto.
+
+    Auto searches within the tolerances of parity, at the serving batch, by the speed of this machine. As params of
+    quantize in `dvc.yaml` these would run it again for every method; quantize depends on this file instead.
+    """
+    if params.quantize.method != "auto":
+        return {}
+    return {
+        "machine_id": machine.hardware.identifier(),
+        "parity": params.parity.model_dump(mode="json"),
+        "serving": params.serving.model_dump(mode="json"),
+    }
 
 
 def headlines(machine: Machine) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Reads   artifacts/model.onnx, artifacts/model.onnx.data, artifacts/eval/.
 Writes  artifacts/model.int8.onnx, artifacts/model.int8.onnx.data, metrics/details/nodes.csv,
         metrics/details/quantize.json, metrics/quantize.json.
-Params  quantize.
+Params  quantize; parity and serving for method auto.
 
 Where nothing can be quantized, the model written is the fp32 one, `status` is nothing_to_quantize, and the exit code 0.
 """

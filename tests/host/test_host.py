@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.host import cpu, screen, stage
+from stages.common.base.params import Params, Parity, Quantize, Serving
+from stages.host import cpu, figures, screen, stage
 from stages.host.stage import Hardware
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +31,17 @@ def test_every_key_of_the_interface_is_there_and_stays(tmp_path: Path) -> None:
     assert {"ram_gb", "os", "python", "onnxruntime"} <= set(tree)
     assert tree["ram_gb"] > 0
     assert tree["cpu"]["cores"] > 0
+
+
+def test_a_search_depends_on_its_target_and_no_other_method_does() -> None:
+    machine, auto = stage.run(), Quantize(method="auto")
+    targets = [
+        figures.search_target(machine, Params(quantize=auto)),
+        figures.search_target(machine, Params(quantize=auto, parity=Parity(abs_tol=0.05))),
+        figures.search_target(machine, Params(quantize=auto, serving=Serving(batch_size=2))),
+    ]
+    assert len({json.dumps(target) for target in targets}) == 3
+    assert figures.search_target(machine, Params(parity=Parity(abs_tol=0.05))) == {}
 
 
 def test_the_identifier_moves_with_what_moves_speed() -> None:

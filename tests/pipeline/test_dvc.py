@@ -129,7 +129,7 @@ def test_parity_is_judged_again_on_another_instruction_set_or_runtime(ran: Proje
 @pytest.mark.parametrize(
     ("change", "stale"),
     [
-        ({"parity": {"abs_tol": 0.05}}, {"quantize", "parity"}),
+        ({"parity": {"abs_tol": 0.05}}, {"parity"}),
         ({"gate": {"max_size_ratio": 0.8}}, set()),
         ({"bench": {"seed": 1}}, {"bench"}),
         ("stages/common/compare/__init__.py", {"quantize", "parity"}),
@@ -152,7 +152,7 @@ def test_a_change_makes_stale_what_it_touches(ran: Project, change: Any, stale: 
 @pytest.mark.slow
 def test_a_tolerance_measures_no_speed_and_a_limit_runs_the_gate_alone(ran: Project) -> None:
     ran.set(parity={"abs_tol": 0.05})
-    assert running(ran.run("dvc", "repro").stdout) == {"host", "quantize", "parity", "gate"}
+    assert running(ran.run("dvc", "repro").stdout) == {"host", "parity", "gate"}
     ran.set(gate={"max_size_ratio": 0.8})
     assert running(ran.run("dvc", "repro").stdout) == {"host", "gate"}
     ran.restore()

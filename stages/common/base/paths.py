@@ -20,6 +20,7 @@ GATE = METRICS / "gate.json"
 
 # Evidence: tracked by DVC, and not listed as metrics.
 DETAILS = METRICS / "details"
+SEARCH_TARGET = DETAILS / "search_target.json"
 EXPORT_DETAILS = DETAILS / "export.json"
 QUANTIZE_DETAILS = DETAILS / "quantize.json"
 NODES = DETAILS / "nodes.csv"
