@@ -7,16 +7,19 @@ unexport PYTHONHOME
 unexport PYTHONPATH
 
 .DELETE_ON_ERROR:
-.PHONY: help repro test lint lock clean
+.PHONY: help repro test test-torch lint lock clean
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 repro: $(VENV)/.run ## run the pipeline: export, quantize, parity, bench, and the gate that decides
 	dvc repro
 
 test: lint ## lint, type-check and test
-	python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	python -m pytest -n 2 --dist loadgroup -m "not torch" $(PYTEST_ARGS)
+
+test-torch: $(VENV)/.torch ## test what needs PyTorch, which this installs: 1 GB or more
+	python -m pytest -m torch $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	ruff check .
@@ -48,4 +51,9 @@ $(VENV)/.run: requirements.txt models/requirements.txt .ci/elsewhere.py | $(VENV
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+# Not hash-pinned: which build of PyTorch there is depends on the platform.
+$(VENV)/.torch: requirements-torch.txt $(VENV)/.dev
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-torch.txt
 	@touch $@
