@@ -112,7 +112,6 @@ def test_every_advice_does_what_it_says(missed: Project) -> None:
     result = missed.run()
     assert result["passed"] is False
     assert result["advice"][0]["command"] == "dvc exp run -S quantize.activation_scale=row"
-    assert result["advice"][1]["command"] == "dvc exp run -S quantize.method=auto"
     fp32 = paths.FP32_MODEL.stat().st_size
     for advice in result["advice"]:
         largest = float(re.search(r"largest difference ([\d.e-]+)", advice["effect"])[1])  # type: ignore[index]

@@ -18,7 +18,7 @@ HEADLINES = {
     "export": ["drift.max_abs", "drift.flips", "eval.samples", "clean.steps"],
     "quantize": [
         "status", "size.fp32_mb", "size.int8_mb", "size.times_smaller", "nodes.quantizable", "nodes.quantized",
-        "nodes.kept_float", "saturation.share",
+        "nodes.kept_float", "saturation.share", "search.evals",
     ],
     "parity": [
         "passed", "diff.max_abs", "diff.mean_abs", "diff.nrmse", "diff.sqnr_db", "diff.min_cosine", "decisions.flips",
