@@ -17,7 +17,7 @@ BENCH = "bench"
 """The custom resource of a node: 1 lets one experiment run there at a time, so that nothing disturbs its timing."""
 
 RETRIES = 3
-CLEANUP_SECONDS = 20
+CLEANUP_SECONDS = 60
 START = "ray start --head --resources '{\"bench\": 1}'"
 WITHOUT_RAY = (
     "Ray is not installed. Install it here and on every node: pip install '.[ray]'. "
