@@ -87,9 +87,9 @@ def run(ray: Any, experiments: Sequence[Experiment], nodes: Sequence[str] | None
 def _wait_until_idle(ray: Any) -> None:
     """Give cancelled tasks the time to remove their clones: a node holds its resource until its task has ended."""
     for _ in range(CLEANUP_SECONDS):
+        time.sleep(1)  # first: what is available is reported with a delay
         if ray.available_resources().get(BENCH) == ray.cluster_resources().get(BENCH):
             return
-        time.sleep(1)
 
 
 def alike(ray: Any) -> tuple[str, list[str]]:

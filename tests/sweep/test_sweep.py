@@ -189,6 +189,7 @@ def worker_of(pid: int) -> int:
 
 
 @with_ray
+@pytest.mark.alone
 @pytest.mark.slow
 def test_an_interrupt_leaves_nothing_running(project: Path, tmp_path: Path, address: str) -> None:
     process = sweep(project, "--address", address, "-S", "seconds=300", "-S", "size=10,20,30")
