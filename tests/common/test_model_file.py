@@ -240,6 +240,21 @@ def test_a_small_linked_model_loads(link: Callable[[Path, Path], None], tmp_path
     assert_same_answers(path, model)
 
 
+@pytest.mark.usefixtures("large")
+def test_a_large_model_is_loaded_from_its_files_without_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, model = tmp_path / "work" / "model.onnx", linear()
+    publish(model, path)
+    into_cache(path, tmp_path / "cache", os.symlink)
+    unchanged, changed = (model_file.read(path, "export") for _ in range(2))
+    weight = changed.graph.initializers["W"]
+    weight.const_value = ir.tensor(weight.const_value.numpy() * 2)
+    expected = [output * 2 for output in answers(sessions.open_session(ir_model(model)), model)]
+    np.testing.assert_allclose(answers(sessions.open_session(changed), model)[1], expected[1])
+    monkeypatch.setattr(ir_conversion, "raw_bytes", None)  # would fail if a weight were handed over
+    opened_here = sessions.open_session(unchanged)
+    np.testing.assert_allclose(answers(opened_here, model)[1] * 2, expected[1])
+
+
 def foreign(folder: Path) -> Path:
     """A model as other tools write it: one file a tensor, with names of their own."""
     path = folder / "theirs.onnx"

@@ -22,6 +22,8 @@ _QUALIFIERS = re.compile(r"^(?:::<lambda\([^)]*\)>)?(?: const)?(?: \[with [^\]]*
 
 _MISSING_KERNEL = re.compile(r"implementation for (\w+)\((\d+)\)")
 
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
 FIRST_OPSET = 7
 """The oldest opset that ONNX Runtime implements."""
 
@@ -54,8 +56,8 @@ def open_session(
 ) -> ort.InferenceSession:
     """Load a model on the CPU.
 
-    ONNX Runtime refuses external data that is a symbolic link out of the model's folder, as DVC's cache may make it:
-    the weights are then handed over from memory, which takes a copy of them while the session lives.
+    ONNX Runtime refuses external data that is a symbolic link out of the model's folder, as DVC's cache may make it: it
+    is told the file behind the link. Weights of a large model that are in no file are handed over from memory.
 
     Args:
         model: a path, a serialized ModelProto, or one that `model_file.read` gave, of any size.
@@ -80,10 +82,18 @@ def open_session(
     try:
         source: str | bytes
         if isinstance(model, ir.Model):
-            large = model_file.weight_bytes(model) > model_file.LARGE_BYTES
-            source = ir_conversion.to_proto(model, place if large else None).SerializeToString()
-            names = [f"#{number}" for number in range(len(weights))]
-            options.add_external_initializers_from_files_in_memory(names, weights, [each.nbytes for each in weights])
+            if model_file.weight_bytes(model) <= model_file.LARGE_BYTES:
+                proto = ir_conversion.to_proto(model)
+            elif folder := model_file.folder_of_weights(model):
+                # ONNX Runtime lets go of each weight that it has packed; of those handed over it holds both.
+                options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
+                proto = ir_conversion.to_proto(model, model_file.place_in_folder)
+            else:
+                proto = ir_conversion.to_proto(model, place)
+                names = [f"#{number}" for number in range(len(weights))]
+                sizes = [array.nbytes for array in weights]
+                options.add_external_initializers_from_files_in_memory(names, weights, sizes)
+            source = proto.SerializeToString()
         else:
             source = str(model) if isinstance(model, Path) else model
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
