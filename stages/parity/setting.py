@@ -74,7 +74,7 @@ def _opened(path: Path, made_by: str, threads: int) -> Model:
 
 def model_sha256(model: Path) -> str:
     """SHA-256 of a model file and its external data file, as hexadecimal digits."""
-    data = model_file.external_data(model)
+    data = paths.external_data(model)
     return files.sha256(model, *([data] if data.exists() else []))
 
 

@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
 
+from stages.common.base import paths
 from stages.common.base.errors import MissingInputError, StageError
 from stages.common.base.files import replacing
 from stages.common.model import file_kind, ir_conversion
@@ -78,7 +79,7 @@ def staged(model: ir.Model, path: Path) -> Iterator[Path]:
     Raises:
         StageError: the model does not fit into a file even with its initializers beside it.
     """
-    beside = external_data(path)
+    beside = paths.external_data(path)
     with replacing(path) as temporary, replacing(beside) as data:
         if weight_bytes(model) <= LARGE_BYTES:
             data.write_bytes(NO_DATA)
@@ -96,14 +97,9 @@ def staged(model: ir.Model, path: Path) -> Iterator[Path]:
 
 def size_mb(path: Path) -> float:
     """Size on disk in MB (1e6 bytes), external data included."""
-    data = external_data(path)
+    data = paths.external_data(path)
     beside = data.stat().st_size if data.exists() else 0
     return (path.stat().st_size + (0 if beside == len(NO_DATA) else beside)) / 1e6
-
-
-def external_data(path: Path) -> Path:
-    """Where the weights of `path` are if they do not fit into the model file: `<model>.onnx.data`."""
-    return path.with_name(path.name + ".data")
 
 
 def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:

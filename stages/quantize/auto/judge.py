@@ -16,11 +16,12 @@ from stages.common.data.feeding import feed_batch, fixed_batch
 from stages.common.decisions import Decider, Outputs, choose
 from stages.common.judging.rules import evaluate_rules
 from stages.common.judging.serve import Model, calls, paired
+from stages.common.judging.strain import largest_strain
 from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 from stages.common.rule import Rule
 from stages.quantize.auto.problem import Picks
-from stages.quantize.auto.strain import at_sample_count, largest_strain, tail_factor
+from stages.quantize.auto.strain import at_sample_count, tail_factor
 from stages.quantize.outcome import NodeOutcome
 
 SHUFFLES = 3
