@@ -119,7 +119,7 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
     del session
     cleaned, steps = clean(model, expected)
     selected, _ = select(weighted_nodes(cleaned), params)
-    needed = max((needed_opset(each) for each in selected), default=1)
+    needed = max((needed_opset(assigned) for assigned in selected), default=1)
     recipe = base.recipe(cleaned, expected, whole) if searching else None
     if recipe is not None:
         needed = recipe.opset
@@ -148,7 +148,7 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
     notes = [] if data is not None else [MADE_UP]
     if found is not None and found.reason:
         notes.append(f"Float is the answer: {found.reason}.")
-    if quantized is not None and any(each.params.method == "static" for each in selected):
+    if quantized is not None and any(assigned.params.method == "static" for assigned in selected):
         notes += check.collapsed(quantized, prepared, _unseen(feeds, params.calibration.samples))
     known = methods.scope(params.method).OP_TYPES
     return Quantization(

@@ -65,7 +65,9 @@ def _slows(model: ir.Model, rewrite: Callable[[], PassResult], expected: Referen
         result = rewrite()
         if not result.modified:
             return False
-        both = [sessions.open_session(each, threads, name="the float model") for each in (model, result.model)]
+        both = [
+            sessions.open_session(candidate, threads, name="the float model") for candidate in (model, result.model)
+        ]
     except Exception:  # passes raise what they like; the stage applies them again, and reports it
         return False
     rounds = in_turn([call(session, expected.feeds[0]) for session in both], SECONDS)

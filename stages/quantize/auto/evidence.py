@@ -50,15 +50,17 @@ def sensitivity_rows(found: Found) -> Iterator[tuple[Any, ...]]:
     def noise(share: float | None) -> float:
         return inf if share is None else share
 
-    for each in sorted(found.measured.sensitivities, key=lambda each: (-noise(each.share), each.node, each.choice)):
-        share = each.share
+    for measured in sorted(
+        found.measured.sensitivities, key=lambda measured: (-noise(measured.share), measured.node, measured.choice)
+    ):
+        share = measured.share
         yield (
-            each.node,
-            each.choice,
-            "" if each.noise is None else rounded(each.noise),
-            "" if each.signal is None else rounded(each.signal),
+            measured.node,
+            measured.choice,
+            "" if measured.noise is None else rounded(measured.noise),
+            "" if measured.signal is None else rounded(measured.signal),
             rounded(10 * log10(share)) if share else "",
-            each.unknown,
+            measured.unknown,
         )
 
 

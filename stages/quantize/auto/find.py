@@ -166,7 +166,7 @@ def find(
     def value(predicted: Point) -> float:
         return weights.us * predicted.us + weights.size * predicted.size
 
-    quantizing = [each for each in points if any(each.assignment[: len(nodes)])]
+    quantizing = [point for point in points if any(point.assignment[: len(nodes)])]
     goal = 1 - search.margin
     reason = ""
     with tqdm(desc="search", total=search.max_evals, unit=" trials", leave=False, disable=None) as progress:

@@ -61,7 +61,7 @@ def measured(
     Raises:
         StageError: the model does not run.
     """
-    nodes = [each.node for each in assigned]
+    nodes = [assignment.node for assignment in assigned]
     probed = probe_all(model, assigned, feeds)
     op_types = {node.name: node.op_type for node in nodes}
     conversions = costs.measure_conversions(params, threads, images="Conv" in op_types.values())
