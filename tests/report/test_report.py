@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.report.trees import DETAILS, METRICS, PARAMS, Repository, changed, row, rule
+from tests.report.trees import DETAILS, FRONTIER, METRICS, PARAMS, Repository, changed, row, rule
 
 
 @pytest.fixture
@@ -188,6 +188,14 @@ def test_what_was_quantized_what_was_kept_and_the_worst_samples_are_folded(repos
     notes = section(text, "<details><summary>2 notes")
     assert "- parity: In batches of 64 the answers move by up to 0.17." in notes
     assert "- bench: `memory.int8_mb` was not measured: this system has no /proc" in notes
+
+
+def test_the_models_that_auto_made_are_folded(repository: Repository) -> None:
+    assert "Method auto" not in repository.report().stdout
+    (repository.root / "metrics/details/frontier.csv").write_text(FRONTIER)
+    text = section(repository.report().stdout, "<details><summary>Method auto made 3 models, 2 within the tolerances")
+    assert row(text, "1, frontier") == ["1, frontier", "3", "1 MB", "–", "189%"]
+    assert row(text, "✅\N{NO-BREAK SPACE}chosen")[1:] == ["3, add back", "2", "1.4 MB", "2× (1.9 to 2.1)", "45%"]
 
 
 def test_what_disturbed_the_timing_is_a_note(repository: Repository) -> None:
