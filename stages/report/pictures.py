@@ -182,7 +182,7 @@ def latency(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
         "title": "milliseconds in a call",
         "scale": {"type": "log", "nice": False},
     }
-    x["axis"] = {"format": "~g", "tickCount": 6, "labelOverlap": "greedy", "grid": False}
+    x["axis"] = {"format": "~g", "tickCount": 6, "labelOverlap": "greedy", "labelSeparation": 8, "grid": False}
     y = {"field": "y", "type": "quantitative", "title": "share of calls", "axis": {"format": "%"}}
     dash = {
         "field": "side",
