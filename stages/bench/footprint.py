@@ -11,7 +11,7 @@ from stages.bench.inputs import OneNode
 from stages.bench.launches import LaunchSettings
 from stages.bench.workers import process
 from stages.bench.workers.feed import StoredFeed
-from stages.common.model.model_file import external_data
+from stages.common.base import paths
 
 REPEATS = 7
 FEWEST = 3
@@ -59,7 +59,7 @@ def measure_footprints(
     """
     for model in models:
         _read_through(model)
-        _read_through(external_data(model))
+        _read_through(paths.external_data(model))
     end = time.monotonic() + SECONDS * len(models)
     answers: list[list[dict[str, Any]]] = [[] for _ in models]
     while len(answers[0]) < FEWEST or (len(answers[0]) < REPEATS and time.monotonic() < end):

@@ -171,7 +171,7 @@ class Repository:
         report.add_arguments(parser)
         output, errors = io.StringIO(), io.StringIO()
         with contextlib.chdir(self.root), contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-            code = command._guarded(report.main, parser.parse_args(arguments))
+            code = command.outcome(report.main, parser.parse_args(arguments))
         return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.common.compare.flips import upper_bound
+from stages.common.compare.decided import upper_bound
 
 Tree = Mapping[str, Any]
 
