@@ -13,7 +13,6 @@ from stages.common.base.files import read_json, rounded
 from stages.common.base.params import Params, Parity
 from stages.parity import figures
 from stages.parity.advise import advise
-from stages.parity.evidence import worst
 from stages.parity.features import outliers
 from stages.parity.judge import ParityResult, judge
 from stages.parity.measure import Measurement, measure
@@ -87,7 +86,7 @@ def with_tolerances(params: Parity, given: dict[str, float]) -> Parity:
 def _outlying_features(measurement: Measurement) -> list[dict[str, Any]]:
     """In the samples that moved most, and in those served with them."""
     setting = measurement.setting
-    samples = [sample.sample for _, _, sample in worst(measurement.comparison)]
+    samples = [sample.sample for _, _, sample in figures.worst_samples(measurement.comparison)]
     indices = np.concatenate(_batches(setting.indices, setting.batch, samples))
     farthest = outliers(setting.data, indices, setting.indices)
     return [dataclasses.asdict(outlier) | {"z": rounded(outlier.z)} for outlier in farthest]

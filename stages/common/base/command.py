@@ -56,7 +56,7 @@ def run(
     arguments = parser.parse_args()
     signals.install()
     try:
-        code = _outcome(main, arguments)
+        code = outcome(main, arguments)
     except (KeyboardInterrupt, signals.TerminatedError) as error:  # it came just as another error was caught
         code = _failure(error, arguments.debug)
     sys.exit(code)
@@ -73,7 +73,7 @@ def fold(text: str) -> str:
     return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _outcome(main: Main, arguments: argparse.Namespace) -> int:
+def outcome(main: Main, arguments: argparse.Namespace) -> int:
     """The exit code; once it is decided, signals are ignored, as they could not undo anything any more."""
     try:
         code = main(arguments) or 0
