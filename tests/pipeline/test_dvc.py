@@ -4,11 +4,14 @@ import csv
 import io
 import json
 import re
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stages.common import isa
 from stages.common.base import paths, yaml12
 from tests.pipeline.conftest import Project
 
@@ -113,16 +116,42 @@ def test_a_changed_host_measures_again_and_does_nothing_else(ran: Project) -> No
     ran.restore()
 
 
+HIDDEN = ("unshare", "--map-root-user", "--mount", "sh", "-c", 'mount --bind "$0" /proc/cpuinfo && exec "$@"')
+"""Run a command where /proc/cpuinfo is the file named first."""
+
+
+@pytest.fixture(scope="module")
+def old_cpu(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file that describes this CPU without the instructions of AVX-512, VNNI and AMX."""
+    file = tmp_path_factory.mktemp("cpu") / "cpuinfo"
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    file.write_text(re.sub(r"^(flags\s*:).*$", r"\1 fpu sse sse2 avx fma avx2", text, flags=re.MULTILINE))
+    if " avx2" not in text or isa.here() == "avx2":
+        pytest.skip("this is no x86 CPU with more than AVX2")
+    if subprocess.run([*HIDDEN, str(file), "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets nobody mount in a namespace of its own (unshare)")
+    return str(file)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("key", "value"), [("cpu.isa", "avx2"), ("onnxruntime", "1.0.0")])
-def test_parity_is_judged_again_on_another_instruction_set_or_runtime(ran: Project, key: str, value: str) -> None:
-    host = ran.metrics("host")
-    group, _, leaf = key.rpartition(".")
-    (host[group] if group else host)[leaf] = value
+def test_parity_is_judged_again_on_another_instruction_set(ran: Project, old_cpu: str) -> None:
+    done = ran.run(*HIDDEN, old_cpu, "dvc", "repro", "parity")
+    judged = ran.metrics("details/parity")["judged"]["isa"]
+    refusal = ran.run(*HIDDEN, old_cpu, "python", "-m", "stages.gate", check=False)
+    ran.restore()
+    assert running(done.stdout) == {"host", "parity"}
+    assert (judged, refusal.returncode) == ("avx2", 1)
+    assert re.search("bench.json was measured on the machine .* Run bench again", refusal.stderr)
+
+
+@pytest.mark.slow
+def test_parity_is_judged_again_by_another_version_of_onnx_runtime(ran: Project) -> None:
+    host = ran.metrics("host") | {"onnxruntime": "1.0.0"}
     (ran.root / "metrics" / "host.json").write_text(json.dumps(host))
     status = json.loads(ran.run("dvc", "status", "--json", "parity").stdout)
     ran.restore()
-    assert status == {"parity": [{"changed deps": {"metrics/host.json": {key: "modified"}}}]}
+    assert status == {"parity": [{"changed deps": {"metrics/host.json": {"onnxruntime": "modified"}}}]}
 
 
 @pytest.mark.slow
@@ -184,6 +213,14 @@ def test_the_gate_refuses_what_was_not_run(ran: Project) -> None:
     assert "`dvc status` fails" in refusal()
     (ran.root / paths.PARITY).write_text((ran.root / paths.PARITY).read_text().replace("true", "false"))
     assert "metrics/parity.json was modified. parity must run" in refusal()
+
+
+@pytest.mark.slow
+def test_the_gate_refuses_metrics_in_a_clone_without_the_models(ran: Project, tmp_path: Path) -> None:
+    ran.run("git", "clone", "-q", ".", str(tmp_path / "clone"))
+    done = Project(tmp_path / "clone", ran.env).run("python", "-m", "stages.gate", "--strict", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.search(r" artifacts/\S+ is missing\. export must run: `dvc repro`, or `dvc pull`", done.stderr)
 
 
 @pytest.mark.slow
