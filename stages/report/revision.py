@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.common.base import files, paths, yaml12
+from stages.common.base import files, paths, pipeline, yaml12
 from stages.common.base.errors import StageError
 
 Tree = Mapping[str, Any]
@@ -32,8 +32,6 @@ DETAILS = {
 }
 REQUIRED = ("host", "quantize", "parity", "bench", "gate")
 """Without the metrics of these stages there is nothing to report."""
-
-LOCK = Path("dvc.lock")
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,8 @@ def at(name: str) -> Revision:
 
 def _revision(name: str, read: Callable[[Path], str]) -> Revision:
     params = flat(_yaml(read(paths.PARAMS), f"params.yaml of {name}"))
-    stages = _yaml(read(LOCK), f"dvc.lock of {name}").get("stages") or {}
+    locked = _yaml(read(pipeline.lock()), f"dvc.lock of {name}").get("stages") or {}
+    names = {room: stage.name for room, stage in pipeline.here().items()} or {room: room for room in HEADLINES}
     return Revision(
         name,
         {stage: _json(read(path)) for stage, path in HEADLINES.items()},
@@ -134,7 +133,7 @@ def _revision(name: str, read: Callable[[Path], str]) -> Revision:
         _csv(read(paths.PARITY_ERRORS), ("output", "low", "high", "share")),
         _csv(read(paths.BENCH_LATENCY), ("quantile", "fp32_ms", "int8_ms")),
         params,
-        _stale(params, {stage: lookup(entry, "params") or {} for stage, entry in stages.items()}),
+        _stale(params, {room: lookup(locked.get(stage), "params") or {} for room, stage in names.items()}),
     )
 
 
