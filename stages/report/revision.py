@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.common.base import files, paths, yaml12
+from stages.common.base import files, paths, pipeline, yaml12
 from stages.common.base.errors import StageError
 
 Tree = Mapping[str, Any]
@@ -33,7 +33,8 @@ DETAILS = {
 REQUIRED = ("host", "quantize", "parity", "bench", "gate")
 """Without the metrics of these stages there is nothing to report."""
 
-LOCK = Path("dvc.lock")
+SPEEDUP = ("speedup", "speedup_low95", "speedup_high95")
+FRONTIER = ("candidate", "origin", "nodes_quantized", *SPEEDUP, "mb", "strain", "passes", "chosen")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Revision:
         worst: `metrics/details/parity_worst.csv`.
         errors: `metrics/details/parity_errors.csv`.
         latency: `metrics/details/bench_latency.csv`.
+        frontier: `metrics/details/frontier.csv`, the models that method auto made.
         params: `params.yaml`, keys joined with dots.
         stale: keys of `params.yaml` that a stage ran with another value of, by `dvc.lock`.
     """
@@ -59,6 +61,7 @@ class Revision:
     worst: Rows
     errors: Rows
     latency: Rows
+    frontier: Rows
     params: Tree
     stale: Sequence[str]
 
@@ -124,7 +127,8 @@ def at(name: str) -> Revision:
 
 def _revision(name: str, read: Callable[[Path], str]) -> Revision:
     params = flat(_yaml(read(paths.PARAMS), f"params.yaml of {name}"))
-    stages = _yaml(read(LOCK), f"dvc.lock of {name}").get("stages") or {}
+    locked = _yaml(read(pipeline.lock()), f"dvc.lock of {name}").get("stages") or {}
+    names = {room: stage.name for room, stage in pipeline.here().items()} or {room: room for room in HEADLINES}
     return Revision(
         name,
         {stage: _json(read(path)) for stage, path in HEADLINES.items()},
@@ -133,8 +137,9 @@ def _revision(name: str, read: Callable[[Path], str]) -> Revision:
         _csv(read(paths.PARITY_WORST), ("sample", "output", "fp32", "int8", "abs_error")),
         _csv(read(paths.PARITY_ERRORS), ("output", "low", "high", "share")),
         _csv(read(paths.BENCH_LATENCY), ("quantile", "fp32_ms", "int8_ms")),
+        _csv(read(paths.FRONTIER), FRONTIER),
         params,
-        _stale(params, {stage: lookup(entry, "params") or {} for stage, entry in stages.items()}),
+        _stale(params, {room: lookup(locked.get(stage), "params") or {} for room, stage in names.items()}),
     )
 
 
