@@ -9,6 +9,7 @@ which needs qemu-user, also how far the outputs of the first judge samples diffe
 
 import argparse
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -92,13 +93,13 @@ def rows(folder: Path, methods: Sequence[str], cpu: str | None) -> Iterator[list
                     first = {name: arrays[:EMULATED] for name, arrays in here.items()}
                     moved.append(difference(first, emulated(made.model, feeds[:EMULATED], list(here), Path(work), cpu)))
             else:
-                worst = max(expected, key=lambda name: ratios[1][name] - ratios[0][name])
-                portable_db, full_db = (each[worst] for each in ratios)
+                pairs = [(ratios[0][name], ratios[1][name]) for name in expected if ratios[0][name] != ratios[1][name]]
+                portable_db, full_db = max(pairs, key=lambda both: both[1] - both[0], default=(math.inf, math.inf))
                 yield [
                     method,
                     *(f"{share:.2%}" for share in shares),
                     *(f"{ratio:.1f}" for ratio in (portable_db, full_db)),
-                    f"{full_db - portable_db:.2f}",
+                    f"{full_db - portable_db:.2f}" if pairs else "0",
                     *(f"{each:.1g}" for each in moved),
                 ]
 

@@ -29,6 +29,7 @@ def test_real_models_keep_their_answers(name: str, method: str, bench: Bench) ->
     bench.give(stored(ZOO / name / "model.onnx"), stacked, "feeds")
     outcome = bench.run(method=method)
     assert len(outcome.quantized()) == EXPECTED[name][method == "weight_only"]
+    assert outcome.metrics["saturation"]["share"] == 0
     count = min(map(len, stacked.values()))
     feeds = [{key: np.asarray(values[at]) for key, values in stacked.items()} for at in range(1, min(count, 9), 2)]
     floats, others = ([run(session, feed) for feed in feeds] for session in (outcome.fp32, outcome.int8))
