@@ -12,8 +12,7 @@ from stages.common.base.params import Parity
 from stages.common.compare import Comparison, MismatchError, OutputPair, compare
 from stages.common.decisions import Decider, Outputs, choose
 from stages.common.judging.serve import calls, paired
-from stages.parity.batch_effect import BatchEffect, measure_batch_effect
-from stages.parity.padding import PaddingEffect, measure_padding
+from stages.parity.movement import BatchEffect, PaddingEffect, measure_batch_effect, measure_padding
 from stages.parity.setting import Setting
 
 MEDIAN_SAMPLES = 256
@@ -65,7 +64,7 @@ def measure(setting: Setting, params: Parity, *, movement: bool = True) -> Measu
             f"{setting.int8.name} has other outputs than {setting.fp32.name}: {error}. Run quantize again."
         ) from error
     for output in comparison.floats:
-        if output.finite.values and output.finite.reference == output.finite.values:
+        if output.values and output.nonfinite_fp32 == output.values:
             raise StageError(
                 f"The output '{output.name}' of {setting.fp32.name} is NaN or infinite for every sample. "
                 "Fix the model or the evaluation data, and run export again."

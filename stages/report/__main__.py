@@ -43,25 +43,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--html",
         metavar="FILE",
         type=Path,
-        help="write the report with its pictures as one HTML page that needs no network, in place of the Markdown",
+        help="write the report with its pictures as one HTML page that needs no network; without --pictures, in place "
+        "of the Markdown",
     )
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Read, compare, print or write."""
     title, parts = _experiments() if arguments.experiments else _revision(arguments.base)
-    text = "\n\n".join(render(_pictures(arguments, name, drawn)) for name, drawn, render in parts)
     if arguments.html:
-        page.write(arguments.html, title, text)
-        print(f"Wrote {arguments.html}.")
-    else:
-        print(text)
-
-
-def _pictures(arguments: argparse.Namespace, name: str, drawn: Callable[[], list[Picture]]) -> str:
-    if arguments.html:
-        return page.figures(drawn())
-    return page.links(drawn(), arguments.pictures / name) if arguments.pictures else ""
+        page.write(arguments.html, title, "\n\n".join(render(page.figures(drawn())) for _, drawn, render in parts))
+        if not arguments.pictures:
+            print(f"Wrote {arguments.html}.")
+            return
+    folder = arguments.pictures
+    print("\n\n".join(render(page.links(drawn(), folder / name) if folder else "") for name, drawn, render in parts))
 
 
 def _revision(base: str | None) -> Shown:

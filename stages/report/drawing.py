@@ -15,10 +15,10 @@ import vl_convert
 Spec = dict[str, Any]
 Theme = Literal["light", "dark", "page"]
 
-TOKENS = ("ink", "grid", "base", "int8", "fp32", "limit")
+TOKENS = ("ink", "grid", "base", "int8", "fp32", "limit", "warn")
 _HEX = {
-    "light": ("#1f2328", "#d1d9e0", "#818b98", "#0969da", "#bc4c00", "#cf222e"),
-    "dark": ("#f0f6fc", "#3d444d", "#9198a1", "#4493f8", "#f0883e", "#f85149"),
+    "light": ("#1f2328", "#d1d9e0", "#818b98", "#0969da", "#bc4c00", "#cf222e", "#9a6700"),
+    "dark": ("#f0f6fc", "#3d444d", "#9198a1", "#4493f8", "#f0883e", "#f85149", "#d29922"),
 }
 WIDTH, HEIGHT = 330, 210
 VERSION = "5.20"
@@ -51,8 +51,13 @@ class Picture:
         return data
 
 
-def pareto(rows: Sequence[Mapping[str, Any]], title: str, x_title: str, kinds: Sequence[str]) -> Spec:
-    """Points with intervals, named; rows have kind, x, y, low, high, size, label (on hover) and name (beside it)."""
+def pareto(
+    rows: Sequence[Mapping[str, Any]], title: str, x_title: str, kinds: Sequence[str], limit: float | None = None
+) -> Spec:
+    """Points with intervals, named; rows have kind, x, y, low, high, size, label (on hover) and name (beside it).
+
+    A `limit` on the x axis is a line.
+    """
     x = {"field": "x", "type": "quantitative", "title": x_title, "axis": {"tickCount": 5}}
     hue = color_by("kind", kinds)
     size = {"field": "size", "type": "quantitative", "legend": None, "scale": {"range": [40, 320], "zero": True}}
@@ -61,6 +66,7 @@ def pareto(rows: Sequence[Mapping[str, Any]], title: str, x_title: str, kinds: S
     return plot(
         title,
         [
+            *([] if limit is None else [line_at(limit, "x", "@limit", "limit")]),
             {
                 "mark": {"type": "rule", "strokeWidth": 1.5},
                 "encoding": {"x": x, "y": scale("low", "speed-up"), "y2": {"field": "high"}, "color": hue},
@@ -102,7 +108,7 @@ def log(field: str, title: str, values: Sequence[float], label: str) -> Spec:
 
 
 def color_by(field: str, domain: Sequence[str]) -> Spec:
-    tokens = {"base": "@base", "this": "@int8", "INT8": "@int8", "fp32": "@fp32"}
+    tokens = {"base": "@base", "this": "@int8", "INT8": "@int8", "fp32": "@fp32", "tried": "@warn"}
     tokens |= {"gate open": "@int8", "gate closed": "@base"}
     scale = {"domain": list(domain), "range": [tokens[name] for name in domain]}
     legend = {"orient": "top", "title": None, "symbolType": "stroke", "symbolStrokeWidth": 3}

@@ -33,6 +33,9 @@ DETAILS = {
 REQUIRED = ("host", "quantize", "parity", "bench", "gate")
 """Without the metrics of these stages there is nothing to report."""
 
+SPEEDUP = ("speedup", "speedup_low95", "speedup_high95")
+FRONTIER = ("candidate", "origin", "nodes_quantized", *SPEEDUP, "mb", "strain", "passes", "chosen")
+
 
 @dataclass(frozen=True)
 class Revision:
@@ -46,6 +49,7 @@ class Revision:
         worst: `metrics/details/parity_worst.csv`.
         errors: `metrics/details/parity_errors.csv`.
         latency: `metrics/details/bench_latency.csv`.
+        frontier: `metrics/details/frontier.csv`, the models that method auto made.
         params: `params.yaml`, keys joined with dots.
         stale: keys of `params.yaml` that a stage ran with another value of, by `dvc.lock`.
     """
@@ -57,6 +61,7 @@ class Revision:
     worst: Rows
     errors: Rows
     latency: Rows
+    frontier: Rows
     params: Tree
     stale: Sequence[str]
 
@@ -132,6 +137,7 @@ def _revision(name: str, read: Callable[[Path], str]) -> Revision:
         _csv(read(paths.PARITY_WORST), ("sample", "output", "fp32", "int8", "abs_error")),
         _csv(read(paths.PARITY_ERRORS), ("output", "low", "high", "share")),
         _csv(read(paths.BENCH_LATENCY), ("quantile", "fp32_ms", "int8_ms")),
+        _csv(read(paths.FRONTIER), FRONTIER),
         params,
         _stale(params, {room: lookup(locked.get(stage), "params") or {} for room, stage in names.items()}),
     )

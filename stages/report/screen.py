@@ -40,6 +40,7 @@ def render(report: Report, pictures: str = "") -> str:
         *([pictures] if pictures else []),
         *evidence.batches(head, comparison),
         *evidence.quantization(head),
+        *evidence.frontier(head),
         *(suggestions if is_open else []),
         *evidence.worst_samples(head),
         *evidence.notes(head),

@@ -84,7 +84,6 @@ def test_models_of_different_inputs_are_refused(project: Path) -> None:
         compare_pair(ModelPair(paths.FP32_MODEL, Path("other.onnx")), Params())
 
 
-@pytest.mark.slow
 def test_a_pair_is_timed_for_real(project: Path) -> None:
     section = Params().bench.model_copy(update={"max_seconds": 0.1})
     text = compared(ModelPair(paths.FP32_MODEL, paths.INT8_MODEL), bench=section)

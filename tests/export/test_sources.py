@@ -108,7 +108,12 @@ def test_a_batch_fixed_in_the_code_is_refused(run: Run) -> None:
 
 
 def test_isotonic_calibration_drifts_and_the_drift_says_so(run: Run) -> None:
-    assert run("tests.export.models:isotonic")["drift"]["max_abs"] > 1e-3
+    metrics = run("tests.export.models:isotonic")
+    drift = metrics["details"]["drift"]["probabilities"]
+    assert metrics["drift"]["max_abs"] == drift["max_abs"] > 1e-3
+    assert 0 < drift["mean_abs"] < drift["max_abs"]
+    assert 0 < drift["nrmse"] < 1
+    assert 20 < drift["sqnr_db"] < 100
 
 
 def test_missing_text_is_said(run: Run) -> None:

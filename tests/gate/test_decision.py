@@ -34,6 +34,36 @@ def decided(limits: Gate, **changes: Any) -> Deployment:
 
 
 @pytest.mark.parametrize(
+    ("name", "limit", "drift", "said"),
+    [
+        (
+            "abs_tol",
+            0.04,
+            {"max_abs": 0.08},
+            "(max_abs 0.08), beyond parity.abs_tol 0.04: quantization is not to blame",
+        ),
+        ("abs_tol", 0.04, {"max_abs": 0.04}, ""),
+        ("mean_tol", 0.01, {"max_abs": 0.5, "mean_abs": 0.001}, ""),
+        ("max_nrmse", 0.1, {"nrmse": None}, ""),
+        ("min_cosine", 0.99, {"min_cosine": 0.9}, "(min_cosine 0.9), beyond parity.min_cosine 0.99"),
+        ("min_cosine", 0.99, {"min_cosine": 0.999}, ""),
+        ("max_flip_rate", 0.01, {"max_abs": 1.0}, ""),
+    ],
+)
+def test_a_drift_beyond_a_tolerance_is_not_blamed_on_quantization(
+    name: str, limit: float, drift: dict[str, Any], said: str
+) -> None:
+    rule = {"name": name, "value": 0.0, "limit": limit, "margin": limit, "outcome": "passed", "output": "p"}
+    for changes in ({}, trees.NOTHING, {"parity__passed": False}):
+        changes = changes | {"parity_details__rules": [rule]}
+        plain = decided(Gate(), **changes).reason
+        told = decided(Gate(), **changes, export_details__drift={"p": drift}).reason
+        assert (told == plain) == (not said)
+        assert told.startswith(plain)
+        assert said in told
+
+
+@pytest.mark.parametrize(
     ("limits", "changes", "outcomes", "deploy"),
     [
         (Gate(), {}, [OK, OK, OFF, OK, OK], "int8"),
@@ -126,7 +156,7 @@ def test_a_low_end_between_one_over_1_03_and_0_97_fails_the_gate_as_it_fails_the
         (
             Gate(),
             {},
-            "INT8 is faster: speed-up 2 (1.9 to 2.1) on A CPU, avx512_vnni, 1 thread, batch 1. Its file is 4 times",
+            "INT8 is faster: speed-up 2 (1.9 to 2.1) at batch 1 with 1 thread on avx512_vnni. Its file is 4 times",
         ),
         (
             Gate(),
@@ -145,7 +175,16 @@ def test_a_low_end_between_one_over_1_03_and_0_97_fails_the_gate_as_it_fails_the
             {**trees.speedup(0.8, 1.3, "inconclusive"), "bench_details__noise": {"finding": "the CPU was shared"}},
             "While it was timed, the CPU was shared. Run bench again",
         ),
-        (Gate(), {"parity__judged__samples": 1}, "Parity judged 1 sample, fewer than gate.min_samples 100"),
+        (
+            Gate(),
+            {"parity__judged__samples": 1},
+            "Parity judged 1 sample, fewer than gate.min_samples 100: passing proves little. Give export more",
+        ),
+        (
+            Gate(),
+            {**trees.MISS, "parity__judged__samples": 99},
+            "Parity judged 99 samples, fewer than gate.min_samples 100. Give export more",
+        ),
         (Gate(min_speedup=3), {}, "does not reach gate.min_speedup 3"),
         (
             Gate(),

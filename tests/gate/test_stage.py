@@ -70,12 +70,6 @@ def test_the_details_hold_the_reason_and_every_rule_with_its_margin(tmp_path: Pa
     ]
 
 
-def test_more_threads_than_cores_are_noted(tmp_path: Path) -> None:
-    trees.write(tmp_path, parity_details__judged__threads=3, bench_details__measured__threads=3)
-    (tmp_path / "params.yaml").write_text("serving: {threads: 3}")
-    assert "serving.threads is 3, and this machine has 2 cores" in gate(tmp_path).stdout
-
-
 def test_help_states_the_exit_codes_of_a_closed_gate(tmp_path: Path) -> None:
     shown = gate(tmp_path, "--help").stdout
     assert "Exit codes: 0 the gate is open; 1 it is closed" in " ".join(shown.split())

@@ -130,10 +130,20 @@ def test_a_change_within_noise_is_called_so(repository: Repository) -> None:
 
 def test_a_change_that_the_same_fp32_file_shows_too_is_the_machines(repository: Repository) -> None:
     details = changed(DETAILS, bench__measured__sha256__int8="2" * 64)
-    repository.write(changed(METRICS, bench__load={"fp32_ms": 10.0, "int8_ms": 8.0}), details)
+    repository.write(changed(METRICS, bench__load={"fp32_ms": 10.0, "int8_ms": 10.0}), details)
     assert row(repository.report("--base", "main").stdout, "INT8, load")[-1] == "🔴\N{NO-BREAK SPACE}worse"
-    repository.write(changed(METRICS, bench__load={"fp32_ms": 20.0, "int8_ms": 8.0}), details)
+    repository.write(changed(METRICS, bench__load={"fp32_ms": 20.0, "int8_ms": 10.0}), details)
     assert row(repository.report("--base", "main").stdout, "INT8, load")[-1] == "within noise"
+
+
+def test_launches_that_came_near_those_of_the_base_are_noise(repository: Repository) -> None:
+    base = changed(DETAILS, bench__spread={"load": {"int8_ms": [4.0, 6.0]}})
+    repository.write(METRICS, base)
+    repository.commit()
+    for low, mark in ((5.9, "within noise"), (6.1, "🔴\N{NO-BREAK SPACE}worse")):
+        head = changed(base, bench__spread={"load": {"int8_ms": [low, 12.0]}}, bench__measured__sha256__int8="2" * 64)
+        repository.write(changed(METRICS, bench__load={"fp32_ms": 10.0, "int8_ms": 10.0}), head)
+        assert row(repository.report("--base", "main").stdout, "INT8, load")[-1] == mark
 
 
 def test_milliseconds_of_another_machine_are_not_compared(repository: Repository) -> None:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from stages.common.base.params import Quantize
 from stages.common.graph.walk import name_of, number
+from stages.common.graph.weights import DEFAULT_OPERATORS
 from stages.quantize.linear import Quantized
 from stages.quantize.methods import Assignment, CalibrationFeeds, rows
 from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
@@ -286,7 +287,7 @@ REWRITES: dict[str, Rewrite] = {
     "MatMul": _matmul,
 }
 OP_TYPES = frozenset(REWRITES)
-BY_DEFAULT = OP_TYPES - {"Conv"}
+BY_DEFAULT = DEFAULT_OPERATORS["dynamic"]
 WHY_NOT: Mapping[str, str] = {
     "Conv": "slower in INT8 with dynamic ranges; use quantize.method static, or name Conv in quantize.op_types"
 }
