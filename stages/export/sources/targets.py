@@ -70,7 +70,7 @@ def _back(transformer: Any) -> tuple[Step, ...]:
     kind = type(transformer).__name__
     if kind == "FunctionTransformer":
         function = transformer.inverse_func
-        if function in FUNCTIONS and not transformer.kw_inv_args:
+        if function in FUNCTIONS and not transformer.inv_kw_args:
             return FUNCTIONS[function]
         kind = getattr(function, "__name__", str(function))
     elif kind in AFFINE and transformer.n_features_in_ == 1 and not getattr(transformer, "clip", False):
