@@ -21,7 +21,10 @@ from stages.report.experiments import pictures as sweep_pictures
 from stages.report.experiments import ranking, reading
 from stages.report.experiments import screen as sweep_screen
 
-Part = tuple[str, Callable[[], list[Picture]], Callable[[str], str]]
+Drawn = Callable[[], list[Picture]]
+"""Draws the pictures of a part, if they are asked for."""
+
+Part = tuple[str, Drawn, Callable[[str], str]]
 """A model's name (empty for the only one), what draws its pictures, and what renders its Markdown with them."""
 
 Shown = tuple[str, list[Part]]
@@ -52,12 +55,18 @@ def main(arguments: argparse.Namespace) -> None:
     """Read, compare, print or write."""
     title, parts = _experiments() if arguments.experiments else _revision(arguments.base)
     if arguments.html:
-        page.write(arguments.html, title, "\n\n".join(render(page.figures(drawn())) for _, drawn, render in parts))
+        page.write(arguments.html, title, _text(parts, lambda _, drawn: page.figures(drawn())))
         if not arguments.pictures:
             print(f"Wrote {arguments.html}.")
             return
-    folder = arguments.pictures
-    print("\n\n".join(render(page.links(drawn(), folder / name) if folder else "") for name, drawn, render in parts))
+    print(
+        _text(parts, lambda name, drawn: page.links(drawn(), arguments.pictures / name) if arguments.pictures else "")
+    )
+
+
+def _text(parts: list[Part], shown: Callable[[str, Drawn], str]) -> str:
+    """The Markdown of all parts, with the pictures of each as `shown` shows them."""
+    return "\n\n".join(render(shown(name, drawn)) for name, drawn, render in parts)
 
 
 def _revision(base: str | None) -> Shown:
