@@ -43,7 +43,7 @@ def tradeoff(rows: Sequence[Row]) -> Picture:
 
 
 def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
-    """One line an experiment, across the params that differ and the figures that they led to."""
+    """One line an experiment, across the params that differ and the figures that they led to; the front's are thick."""
     columns: dict[str, list[Any]] = {
         key.removeprefix("quantize."): [row.revision.params.get(key) for row in rows] for key in keys
     }
@@ -57,7 +57,8 @@ def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
         ticks += [{"column": name, "place": place, "text": text} for text, place in marks]
         for row, place in zip(rows, places, strict=True):
             kind = "gate open" if row.open else "gate closed"
-            lines.append({"row": row.name, "kind": kind, "column": name, "place": place, "label": _label(row)})
+            point = {"row": row.name, "kind": kind, "column": name, "place": place, "label": _label(row)}
+            lines.append(point | {"width": 4 if row.front else 1.5})
     x = {
         "field": "column",
         "type": "nominal",
@@ -65,12 +66,18 @@ def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
         "title": None,
         "axis": {"labelAngle": 0, "labelPadding": 6},
     }
-    y = {"field": "place", "type": "quantitative", "axis": None, "scale": {"domain": [-0.05, 1.1]}}
+    y = {"field": "place", "type": "quantitative", "axis": None, "scale": {"domain": [-0.1, 1.1]}}
     kinds = [kind for kind in ("gate open", "gate closed") if any(line["kind"] == kind for line in lines)]
     layers: list[drawing.Spec] = [
         {
-            "mark": {"type": "line", "strokeWidth": 2, "opacity": 0.75},
-            "encoding": {"x": x, "y": y, "detail": {"field": "row"}, "color": drawing.color_by("kind", kinds)},
+            "mark": {"type": "line", "opacity": 0.75},
+            "encoding": {
+                "x": x,
+                "y": y,
+                "detail": {"field": "row"},
+                "color": drawing.color_by("kind", kinds),
+                "strokeWidth": {"field": "width", "type": "quantitative", "scale": None},
+            },
         },
         {
             "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
@@ -81,11 +88,14 @@ def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
                 "description": {"field": "label"},
             },
         },
-        {
-            "data": {"values": ticks},
-            "mark": {"type": "text", "align": "left", "dx": 7, "dy": -7, "color": "@ink"},
-            "encoding": {"x": x, "y": y, "text": {"field": "text"}},
-        },
+        *(
+            {
+                "data": {"values": [tick for tick in ticks if (tick["place"] < 0.5) == lower]},
+                "mark": {"type": "text", "align": "left", "dx": 7, "dy": 13 if lower else -7, "color": "@ink"},
+                "encoding": {"x": x, "y": y, "text": {"field": "text"}},
+            }
+            for lower in (True, False)
+        ),
     ]
     spec = drawing.plot("What each setting led to", layers, lines)
     spec["width"] = BROAD
