@@ -131,7 +131,10 @@ def test_without_a_lock_a_clone_without_models_is_judged(tmp_path: Path) -> None
     assert "Note: There is no dvc.lock" in done.stdout
 
 
-def test_what_changed_is_named_in_the_order_of_the_pipeline() -> None:
+def test_what_changed_is_named_in_the_order_of_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts/model.onnx").touch()
     status = {
         "bench": [{"changed deps": {"metrics/host.json": "modified"}}],
         "parity": [

@@ -1,5 +1,6 @@
 """Stages that are stopped half-way: nothing partial at a final name, nothing left behind, and the next run heals."""
 
+import itertools
 import json
 import subprocess
 import time
@@ -13,19 +14,22 @@ from stages.common.base import paths
 from tests.pipeline.conftest import Project
 
 DRIVER = """
-import os, runpy, signal, sys
+import os, runpy, signal, sys, threading
 
 stage, moment = sys.argv[1:]
+sys.argv[1:] = []
 
 def hook(event, arguments):
-    begins = event == "open" and isinstance(arguments[1], str) and "w" in arguments[1]
-    if (event == "os.rename" if moment == "rename" else begins) and ".tmp" in os.fspath(arguments[0]):
+    if event == "subprocess.Popen" and moment == "launch":
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    begins = event == "open" and moment == "write" and isinstance(arguments[1], str) and "w" in arguments[1]
+    if (begins or event == "os.rename" and moment == "rename") and ".tmp" in str(arguments[0]):
         os.kill(os.getpid(), signal.SIGTERM)
 
 sys.addaudithook(hook)
 runpy.run_module(f"stages.{stage}", run_name="__main__")
 """
-"""Run a stage that is terminated as it opens its first temporary file, or as it puts one in place."""
+"""Run a stage that is terminated as it opens its first temporary file, puts one in place, or has started a process."""
 
 
 def assert_whole(project: Project) -> None:
@@ -50,14 +54,19 @@ def contents(project: Project) -> dict[Path, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["host", "export", "quantize", "parity", "bench", "gate"])
-@pytest.mark.parametrize("moment", ["write", "rename"])
+@pytest.mark.parametrize(
+    ("stage", "moment"),
+    [
+        *itertools.product(("host", "export", "quantize", "parity", "gate"), ("write", "rename")),
+        *itertools.product(("bench",), ("launch", "rename")),
+    ],
+)
 def test_a_stage_that_is_terminated_leaves_whole_files_or_none(ran: Project, stage: str, moment: str) -> None:
     before = contents(ran)
     done = ran.run("python", "-c", DRIVER, stage, moment, check=False)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (143, "Terminated: nothing half-written is left behind.")
     assert_whole(ran)
-    if moment == "write":
+    if moment != "rename":
         assert contents(ran) == before
     children = subprocess.run(["pgrep", "-f", f"stages.{stage}"], capture_output=True, text=True, check=False).stdout
     own = [pid for pid in children.split() if ran.root.samefile(f"/proc/{pid}/cwd")]

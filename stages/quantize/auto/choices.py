@@ -7,6 +7,7 @@ from typing import Any
 from stages.common.base.params import Quantize
 from stages.common.graph.weights import WeightedNode
 from stages.quantize.auto.problem import FLOAT
+from stages.quantize.methods import shifted
 
 BLOCKED = "blocked"
 """The layout that ONNX Runtime keeps float convolutions in (NCHWc)."""
@@ -65,7 +66,7 @@ CHOICES = {
 _PRODUCT = ("dynamic", "dynamic_tensor", "row", "static", "weight_only")
 _OF = {
     "Attention": ("dynamic", "dynamic_tensor"),
-    "Conv": ("static", "dynamic_unsigned"),
+    "Conv": ("static", "dynamic_unsigned", "row"),
     "EmbedLayerNormalization": ("dynamic",),
     "Gather": ("dynamic", "dynamic_tensor"),
     "Gemm": _PRODUCT,
@@ -86,6 +87,8 @@ def opset(params: Quantize) -> int:
 def of_node(node: WeightedNode) -> list[Choice]:
     """The choices that a node's operator has, besides float; whether its weight allows them, the method says."""
     names = _OF.get(node.op_type, ())
+    if node.op_type == "Conv" and not shifted.suited(node.weights[0].shape):
+        names = tuple(name for name in names if name != ROW)
     return [CHOICES[name] for name in names if not node.graph or CHOICES[name].method != "static"]
 
 
@@ -94,7 +97,7 @@ def forms(op_type: str, choice: str) -> tuple[str, str]:
     if op_type == "Conv":
         if choice == KEPT:
             return BLOCKED, BLOCKED
-        return (STATIC, STATIC) if choice == "static" else (DYNAMIC, FLOAT)
+        return {STATIC: (STATIC, STATIC), ROW: (FLOAT, FLOAT)}.get(choice, (DYNAMIC, FLOAT))
     if op_type in ("Gather", "LSTM", "EmbedLayerNormalization"):
         return FLOAT, FLOAT
     if choice in (STATIC, ROW):
