@@ -7,6 +7,7 @@ from typing import Any
 from stages.report import drawing
 from stages.report.drawing import Picture
 from stages.report.experiments.ranking import Row
+from stages.report.text import setting
 
 BROAD = 2 * drawing.WIDTH + 60
 
@@ -110,13 +111,9 @@ def _places(values: Sequence[Any]) -> tuple[list[float], list[tuple[str, float]]
         span = (high - low) or 1.0
         marks = [(f"{low:.3g}", 0.0)] + ([(f"{high:.3g}", 1.0)] if high > low else [])
         return [(value - low) / span for value in values], marks
-    names = sorted({_text(value) for value in values})
+    names = sorted({setting(value) for value in values})
     place = {name: index / max(len(names) - 1, 1) for index, name in enumerate(names)}
-    return [place[_text(value)] for value in values], list(place.items())
-
-
-def _text(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return [place[setting(value)] for value in values], list(place.items())
 
 
 def _label(row: Row) -> str:
