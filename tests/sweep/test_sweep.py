@@ -43,8 +43,8 @@ Path("result.json").write_text(json.dumps({"size": size}))
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
-node = {"num_cpus": 1, "resources": {"bench": 1}, "object_store_memory": 80_000_000}
-cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+node = {"num_cpus": 1, "resources": {"bench": 1}, "object_store_memory": 80_000_000, "include_log_monitor": False}
+cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, "no_monitor": True})
 cluster.add_node(**node)
 print(cluster.address, flush=True)
 sys.stdin.read()
