@@ -10,7 +10,7 @@ from stages.common.base.params import Quantize
 from stages.common.graph.walk import add_initializer
 from stages.common.graph.weights import weighted_nodes
 from stages.common.model import sessions
-from stages.quantize.auto.choices import BLOCKED, DYNAMIC, KEPT, ROW, STATIC, forms
+from stages.quantize.auto.choices import BLOCKED, DYNAMIC, KEPT, ROW, STATIC, STORED, forms
 from stages.quantize.auto.mix import mixed
 from stages.quantize.auto.probe import Probed
 from stages.quantize.auto.timing import Call, call, in_turn, one_by_one, quiet_us
@@ -74,7 +74,7 @@ def kernel_us(
     Returns:
         By node and choice.
     """
-    choices = dict.fromkeys([KEPT, *(choice for node in probed.values() for choice in node.models)])
+    choices = dict.fromkeys([KEPT, *(choice for node in probed.values() for choice in node.models if choice != STORED)])
     large = sum(node.weight_bytes for node in probed.values()) > LARGE_BYTES
     calls: dict[tuple[str, str], Call] = {}
     for choice in choices:
@@ -92,8 +92,9 @@ def kernel_us(
     costs = {}
     for name, node in probed.items():
         for choice in (KEPT, *node.models):
-            borders = _own_borders(node, op_types[name], choice, conversions)
-            costs[name, choice] = max(0.0, timed[node.single.key, choice] - borders)
+            kernel = KEPT if choice == STORED else choice
+            borders = _own_borders(node, op_types[name], kernel, conversions)
+            costs[name, choice] = max(0.0, timed[node.single.key, kernel] - borders)
     return costs
 
 

@@ -13,11 +13,10 @@ from stages.common.base.params import Params
 from stages.quantize.auto import options, plan
 from stages.quantize.auto.base import Recipe
 from stages.quantize.auto.choices import KEPT
-from stages.quantize.auto.judge import PROBE_FEEDS, Candidate, Judge, Make, judged
+from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
-from stages.quantize.auto.problem import Picks
-from stages.quantize.auto.search import back_towards, fastest_that_passes
-from stages.quantize.auto.solve import Point, frontier, point
+from stages.quantize.auto.problem import Picks, Point, point
+from stages.quantize.auto.search import back_towards, best_that_passes
 from stages.quantize.auto.timing import Ratio, call, in_turn, ratio
 from stages.quantize.methods import Assignment
 from stages.quantize.outcome import NodeOutcome, kept
@@ -54,7 +53,6 @@ class Found:
         reason: why it is the float model; empty where it is not.
         decisions: what was chosen for each node, and why.
         trials: all that were made, in order.
-        frontier: predicted, from fast to exact.
         measured: what the prediction rests on.
         float_us: predicted time of the float model.
     """
@@ -63,7 +61,6 @@ class Found:
     reason: str
     decisions: Mapping[str, plan.Decision]
     trials: Sequence[Trial]
-    frontier: Sequence[Point]
     measured: Measured
     float_us: float
     margin: float
@@ -105,7 +102,7 @@ class _Search:
     ends: float
     limit: int
     trials: list[Trial] = field(default_factory=list)
-    origin: str = "frontier"
+    origin: str = "predicted"
 
     def attempt(self, assignment: Picks) -> Candidate | None:
         """Make and judge an assignment, unless that was done before or no trial is left."""
@@ -157,33 +154,24 @@ def find(
     """
     search = params.quantize.search
     ends = time.monotonic() + search.max_seconds
-    feeds = [feed for feed, _ in zip(judge.feeds(), range(PROBE_FEEDS), strict=False)]
-    measured = options.measured(model, nodes, feeds, params.quantize, params.serving.threads)
+    measured = options.measured(model, nodes, judge.probe_feeds(), params)
     problem = measured.problem
     weights = options.weights(problem, search.objective)
-    points = frontier(problem, weights)
-
-    def value(predicted: Point) -> float:
-        return weights.us * predicted.us + weights.size * predicted.size
-
-    quantizing = [each for each in points if any(each.assignment[: len(nodes)])]
-    goal = 1 - search.margin
+    value, goal = weights.value, 1 - search.margin
     reason = ""
     with tqdm(desc="search", total=search.max_evals, unit=" trials", leave=False, disable=None) as progress:
         state = _Search(measured, make, fault, judge, params, progress, ends, max(1, search.max_evals - UNIFORM_TRIALS))
-        if quantizing:
-            reached = fastest_that_passes(quantizing, state.attempt, goal)
-            if reached:
-                state.origin = "add back"
-                start, fast = quantizing[reached].assignment, quantizing[reached - 1].assignment
-                back_towards(problem, start, fast, state.attempt, goal=goal, value=value)
-            state.origin, state.limit = "uniform", search.max_evals
-            for uniform in _uniform(measured, value)[:UNIFORM_TRIALS]:
-                state.attempt(uniform)
+        passes, fails, learnt = best_that_passes(problem, weights, state.attempt, goal)
+        if passes is not None and fails is not None:
+            state.origin = "add back"
+            back_towards(learnt, passes.assignment, fails.assignment, state.attempt, goal=goal, value=value)
+        state.origin, state.limit = "uniform", search.max_evals
+        for uniform in _uniform(measured, value)[:UNIFORM_TRIALS]:
+            state.attempt(uniform)
         passing = [trial for trial in state.trials if trial.candidate.passes(search.margin)]
         if state.trials and not passing:
             raise StageError(_nothing_passes(state.trials, search.margin, len(nodes)))
-        if not quantizing:
+        if not state.trials:
             reason = "no choice of any node is predicted to gain anything over float"
     passing.sort(key=lambda trial: value(trial.predicted))
     raced = _race(passing[:RACERS], judge)
@@ -199,7 +187,6 @@ def find(
         reason,
         {name: decision for name, decision in made.items() if name in measured.names},
         trials,
-        points,
         measured,
         problem.us(problem.all_float),
         search.margin,

@@ -15,6 +15,7 @@ from stages.quantize.auto import mix, plan
 from stages.quantize.auto.base import Recipe
 from stages.quantize.auto.find import Found, find
 from stages.quantize.auto.judge import Judge, calibration_feeds
+from stages.quantize.auto.probe import Sensitivity, by_power, probe_all, unknowns, unmeasured
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Known
 from stages.quantize.outcome import NodeOutcome
@@ -51,11 +52,7 @@ def made(
     Raises:
         StageError: there are no evaluation data, nothing passes, or the plan does not fit.
     """
-    if data is None:
-        raise StageError(
-            f"quantize.method {params.quantize.method} measures on samples, and {paths.EVAL.as_posix()} is missing. "
-            "Run export first."
-        )
+    data = _needed(data)
     judge = Judge(source, data, params, name)
     calibration = params.quantize.calibration
     feeds = partial(calibration_feeds, data, judge.calibration_batch, calibration.samples)
@@ -70,3 +67,33 @@ def made(
         raise StageError(f"The model of {planned.place} cannot be published: {problem}. Run method auto again.")
     quantized = any(outcome.quantized for outcome in outcomes.values())
     return model if quantized else None, outcomes, None
+
+
+def ranked(
+    source: ir.Model,
+    prepared: ir.Model,
+    selected: Sequence[Assignment],
+    *,
+    data: EvalData | None,
+    params: Params,
+    name: str,
+) -> list[Sensitivity]:
+    """What each choice at each node spoils, the most sensitive first, what is unknown before all.
+
+    Raises:
+        StageError: there are no evaluation data, or the model does not run.
+    """
+    judge = Judge(source, _needed(data), params, name)
+    probed = probe_all(prepared, selected, judge.probe_feeds(), params.parity)
+    unknown = unmeasured((each.node for each in selected), probed)
+    known = [sensitivity for node in probed.values() for sensitivity in node.sensitivities]
+    return by_power([*known, *unknowns((each.node for each in selected), unknown)])
+
+
+def _needed(data: EvalData | None) -> EvalData:
+    if data is None:
+        raise StageError(
+            f"What a choice at a node spoils is measured on samples, and {paths.EVAL.as_posix()} is missing. "
+            "Run export first."
+        )
+    return data
