@@ -27,6 +27,8 @@ lint: $(VENV)/.dev
 	mypy
 
 lock: ## compile pyproject.toml into the hash-pinned requirements
+	@command -v uv > /dev/null || \
+	    { echo "Error: make lock needs uv, which no requirements hold, as nothing else does. Install it: pip install uv" >&2; exit 1; }
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --group dev pyproject.toml \
 	    -c requirements.txt -o requirements-dev.txt

@@ -1,14 +1,16 @@
 """Is what parity advises true? Every advice over a folder of models is carried out and held against what it said.
 
-Run from the root:  python -m benchmarks.advice FOLDER [--methods dynamic static weight_only] [--models NAME ...]
+Run from the root:  python -m benchmarks.advice FOLDER TABLE [--methods METHOD ...] [--models NAME ...] [--speed]
 
 FOLDER holds one folder per model: model.onnx, and samples.npz with an array per input whose axis 0 counts feeds. Each
 model is exported, quantized and judged in a temporary folder; each command under "Try" is then applied to params.yaml
-by DVC's own parser, and the model is quantized and judged again. A row per advice; exit 1 if one did not do what it
-said, to 10 %.
+by DVC's own parser, and the model is quantized and judged again. TABLE is a CSV file with a row per advice; models and
+methods that it holds already are not run again. Exit 1 if an advice did not do what it said, to 10 %, or if two methods
+point at each other. --speed holds the estimated speed too: on a quiet machine.
 """
 
 import argparse
+import csv
 import json
 import os
 import re
@@ -17,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,82 +27,145 @@ from dvc.utils.hydra import apply_overrides
 from tabulate import tabulate
 
 ROOT = Path.cwd()
-HEADER = ("model", "method", "advice", "said", "largest difference", "times smaller", "")
+METHODS = ["dynamic", "static", "weight_only"]
+HEADER = ("model", "method", "advice", "said", "largest difference", "times smaller", "speed-up", "outcome")
+SAID = {
+    "largest difference": r"largest difference ([\d.e+-]+)",
+    "times smaller": r"([\d.e+-]+) times smaller",
+    "speed-up": r"about ([\d.e+-]+) times as fast",
+}
+ESTIMATE = (
+    "from stages.common.base import params; from stages.parity.setting import open_setting; "
+    "from stages.parity.trials import estimated_speedup; print(estimated_speedup(open_setting(params.load().serving)))"
+)
+
+Row = dict[str, str]
 
 
 def main() -> int:
-    """Try all, and print the table."""
+    """Try what the table lacks, and print all of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of the models")
-    parser.add_argument("--methods", nargs="+", default=["dynamic", "static", "weight_only"], help="quantize.method")
+    parser.add_argument("table", type=Path, help="CSV file of the outcomes")
+    parser.add_argument("--methods", nargs="+", default=METHODS, help="quantize.method")
     parser.add_argument("--models", nargs="+", help="names of folders; all by default")
+    parser.add_argument("--speed", action="store_true", help="hold the estimated speed as well")
     arguments = parser.parse_args()
     names = arguments.models or sorted(path.parent.name for path in arguments.folder.glob("*/samples.npz"))
-    rows: list[tuple[str, ...]] = []
+    done = {(row["model"], row["method"]) for row in read(arguments.table)}
     for name in names:
         for method in arguments.methods:
-            with tempfile.TemporaryDirectory() as place:
-                rows += [(name, method, *row) for row in judged(arguments.folder / name, method, Path(place))]
-                print(f"{name} {method}", *(row[2:] for row in rows if row[:2] == (name, method)), flush=True)
-    print(tabulate(rows, HEADER, tablefmt="simple", disable_numparse=True))
-    return int(any(row[-1] == "WRONG" for row in rows))
+            if (name, method) not in done:
+                with tempfile.TemporaryDirectory() as place:
+                    rows = list(judged(arguments.folder / name, method, Path(place), speed=arguments.speed))
+                append(arguments.table, [{"model": name, "method": method} | row for row in rows])
+    rows = read(arguments.table)
+    shown = [[row[key] for key in HEADER] for row in rows if row["said"]]
+    print(tabulate(shown, HEADER, tablefmt="simple", disable_numparse=True))
+    circles = sorted(in_circles(rows))
+    print(*(f"{model}: {one} and {other} point at each other." for model, one, other in circles), sep="\n")
+    return int(bool(circles) or any(row["outcome"] == "WRONG" for row in rows))
 
 
-def judged(model: Path, method: str, place: Path) -> Iterator[tuple[str, ...]]:
-    """One row per advice, or the sentence that parity ends with instead."""
+def read(table: Path) -> list[Row]:
+    """The rows of the table; none where there is no such file."""
+    if not table.exists():
+        return []
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def append(table: Path, rows: list[Row]) -> None:
+    """Add rows to the table."""
+    new = not table.exists()
+    with table.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, HEADER, restval="", lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def in_circles(rows: list[Row]) -> Iterator[tuple[str, str, str]]:
+    """(model, method, method) where the advice of each names the other."""
+    points = {
+        (row["model"], row["method"], match[1])
+        for row in rows
+        if (match := re.search(r"quantize\.method=(\w+)", row["advice"]))
+    }
+    yield from ((model, one, other) for model, one, other in points if one < other and (model, other, one) in points)
+
+
+def judged(model: Path, method: str, place: Path, *, speed: bool) -> Iterator[Row]:
+    """A row per advice; without one, a row with the sentence that parity or the failed stage ends with instead."""
     shutil.copytree(model, place / "models" / "m")
     source, data = "models/m/model.onnx", "models/m/samples.npz"
     params: dict[str, Any] = {
         "export": {"source": source, "eval_data": data, "eval_layout": "feeds"},
         "quantize": {"method": method},
     }
-    if not all(run(stage, place, params) for stage in ("export", "quantize", "parity")):
-        return
+    for stage in ("export", "quantize", "parity"):
+        if problem := run(stage, place, params):
+            yield {"outcome": problem}
+            return
     details = json.loads((place / "metrics/details/parity.json").read_text(encoding="utf-8"))
-    if details["tried"]:
-        yield "", details["tried"], "", "", ""
+    if not details["advice"]:
+        passed = json.loads((place / "metrics/parity.json").read_text(encoding="utf-8"))["passed"]
+        yield {"said": details["tried"], "outcome": "passes" if passed else "misses"}
     for advice in details["advice"]:
-        after = carried_out(advice["command"], place, params)
-        yield advice["command"], advice["effect"], *held(advice["effect"], after)
+        after = carried_out(advice["command"], place, params, speed=speed)
+        yield {"advice": advice["command"], "said": advice["effect"], **held(advice["effect"], after)}
 
 
-def held(effect: str, after: dict[str, Any] | None) -> tuple[str, str, str]:
+def held(effect: str, after: Mapping[str, float | None] | None) -> Row:
     """What became of the figures, and whether they are within 10 % of what was said."""
     if after is None:
-        return "", "", "WRONG"
-    largest, smaller = after["diff"]["max_abs"], after["times_smaller"]
-    said = [re.search(pattern, effect) for pattern in (r"largest difference ([\d.e+-]+)", r"([\d.e+-]+) times smaller")]
-    same = all(
-        match is not None and abs(float(match[1]) - value) <= 0.1 * max(abs(value), 1e-12)
-        for match, value in zip(said, (largest, smaller), strict=True)
-    )
-    return f"{largest:.3g}", f"{smaller:.3g}", "ok" if same and after["passed"] else "WRONG"
+        return {"outcome": "WRONG"}
+    wrong = [key for key, value in after.items() if not _within(re.search(SAID[key], effect), value)]
+    shown = {key: "" if value is None else f"{value:.3g}" for key, value in after.items()}
+    return {**shown, "outcome": "WRONG" if wrong else "ok"}
 
 
-def carried_out(command: str, place: Path, params: dict[str, Any]) -> dict[str, Any] | None:
-    """The headlines after the command; None where a stage fails."""
-    file = place / "params.yaml"
-    file.write_text(json.dumps(params), encoding="utf-8")
-    apply_overrides(str(file), shlex.split(command)[4::2])
-    if not all(run(stage, place) for stage in ("quantize", "parity")):
+def _within(said: re.Match[str] | None, value: float | None) -> bool:
+    """Whether a figure is what was said, to 10 %; one that has no value must not have been said."""
+    if said is None or value is None:
+        return said is None and value is None
+    return abs(float(said[1]) - value) <= 0.1 * max(abs(value), 1e-12)
+
+
+def carried_out(command: str, place: Path, params: dict[str, Any], *, speed: bool) -> Mapping[str, float | None] | None:
+    """The figures after the command, by the names of `SAID`; None where a stage fails or parity misses."""
+    (place / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
+    apply_overrides(str(place / "params.yaml"), shlex.split(command)[4::2])
+    if any(run(stage, place) for stage in ("quantize", "parity")):
         return None
-    headlines: dict[str, Any] = json.loads((place / "metrics/parity.json").read_text(encoding="utf-8"))
-    sizes = json.loads((place / "metrics/quantize.json").read_text(encoding="utf-8"))["size"]
-    return {**headlines, "times_smaller": sizes["times_smaller"]}
+    parity, quantize = (
+        json.loads((place / "metrics" / f"{stage}.json").read_text(encoding="utf-8"))
+        for stage in ("parity", "quantize")
+    )
+    if not parity["passed"]:
+        return None
+    figures = {"largest difference": parity["diff"]["max_abs"], "times smaller": quantize["size"]["times_smaller"]}
+    return figures | ({"speed-up": float(python(place, "-c", ESTIMATE).stdout)} if speed else {})
 
 
-def run(stage: str, place: Path, params: dict[str, Any] | None = None) -> bool:
-    """Run a stage in the folder; whether it did its job."""
+def run(stage: str, place: Path, params: dict[str, Any] | None = None) -> str:
+    """Run a stage in the folder; the sentence that it failed with, or nothing."""
     if params is not None:
         (place / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}"],
+    done = python(place, "-m", f"stages.{stage}")
+    return done.stderr.strip() if done.returncode else ""
+
+
+def python(place: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run Python on our modules in the folder."""
+    return subprocess.run(
+        [sys.executable, *arguments],
         cwd=place,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
+        text=True,
         check=False,
     )
-    return done.returncode == 0
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ if git rev-parse -q --verify base-measured-here >/dev/null; then base="base-meas
     # The gate's file was removed before the run: without it, the run did not get as far as a decision.
     if [ -e metrics/gate.json ]; then
         [ -e "$folder/base.txt" ] && sed 's/^/> ⚠️ /' "$folder/base.txt" && echo
-        python -m stages.report --base "$base" --pictures "$folder/pictures" 2>"$folder/error.txt" ||
+        python -m stages.report --base "$base" --pictures "$folder/pictures" --html "$folder/report.html" \
+            2>"$folder/error.txt" ||
             { printf '## ❌ The report failed\n\n````\n'; tail -n 5 "$folder/error.txt"; printf '````\n'; }
-        python -m stages.report --base "$base" --html "$folder/report.html" >/dev/null 2>&1 || true
     else
         printf '## ❌ The pipeline failed\n\nIt did not get as far as a decision. The end of its output:\n\n````\n'
         tail -n 20 "$folder/pipeline.log" 2>/dev/null || echo "It was not started: see the steps before it."

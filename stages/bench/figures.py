@@ -1,6 +1,6 @@
 """What bench measured, as headlines, details and evidence."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,7 +24,9 @@ def write(result: BenchResult) -> None:
     launches = (row for timing in timings for row in launch_rows(timing))
     with together() as outputs:
         outputs.csv(
-            paths.BENCH_LAUNCHES, ("launch", "round", "batch", "fp32_p50_ms", "int8_p50_ms", "counted"), launches
+            paths.BENCH_LAUNCHES,
+            ("launch", "start", "end", "round", "batch", "fp32_p50_ms", "int8_p50_ms", "counted"),
+            launches,
         )
         outputs.csv(
             paths.BENCH_LATENCY, ("quantile", "fp32_ms", "int8_ms"), _curve(measured.serving) if measured else ()
@@ -74,10 +76,15 @@ def details(result: BenchResult) -> dict[str, Any]:
 
 
 def launch_rows(timing: PairedTiming) -> Iterator[tuple[Any, ...]]:
-    """For each launch and round: the median call of both models in milliseconds, and whether the round counts."""
-    for launch, (medians, counted) in enumerate(zip(timing.medians, timing.counted, strict=True)):
+    """For each launch and round: the median call of both models in milliseconds, and whether the round counts.
+
+    Start and end are those of the launch's rounds together, in seconds since 1970 (UTC).
+    """
+    launches = zip(timing.spans, timing.medians, timing.counted, strict=True)
+    for launch, (span, medians, counted) in enumerate(launches):
+        times = [f"{seconds:.3f}" for seconds in span]
         for number, ((fp32, int8), counts) in enumerate(zip(medians / 1e6, counted, strict=True)):
-            yield launch, number, timing.samples, f"{fp32:.9g}", f"{int8:.9g}", int(counts)
+            yield launch, *times, number, timing.samples, f"{fp32:.9g}", f"{int8:.9g}", int(counts)
 
 
 def throughput(timing: PairedTiming) -> dict[str, float | None]:
@@ -101,6 +108,7 @@ def _measured(measured: Measurements) -> dict[str, Any]:
         },
         "memory": {**peaks, "method": footprints[0].method if footprints else None},
         "load": _footprints(measured, {"first_ms": "first_ms"}),
+        "spread": _spread(measured),
         "call": {
             "floor_ms": rounded(measured.floor_ms),
             "overhead_bound": measured.overhead_bound,
@@ -113,8 +121,20 @@ def _measured(measured: Measurements) -> dict[str, Any]:
     }
 
 
+def _spread(measured: Measurements) -> dict[str, dict[str, list[float | None]]]:
+    """How far the launches of this run lie apart, least and largest, under the keys of the headlines."""
+    models, serving = ("fp32", "int8"), measured.serving
+    pairs = list(zip(models, measured.footprints or (), strict=bool(measured.footprints)))
+    groups: dict[str, Mapping[str, Sequence[float]]] = {
+        "latency": {"fp32_p50_ms": serving.fp32.spread_ms, "int8_p50_ms": serving.int8.spread_ms},
+        "memory": {f"{model}_mb": footprint.resident_spread for model, footprint in pairs},
+        "load": {f"{model}_ms": footprint.load_spread for model, footprint in pairs},
+    }
+    return {group: {key: list(map(rounded, ends)) for key, ends in known.items()} for group, known in groups.items()}
+
+
 def _not_measured(batch: int) -> dict[str, Any]:
-    groups = ("latency", "memory", "load", "call", "control", "noise", "operators")
+    groups = ("latency", "memory", "load", "spread", "call", "control", "noise", "operators")
     return {"batches": [{"batch": batch, "not_measured": _SAME}], **dict.fromkeys(groups)}
 
 

@@ -11,7 +11,7 @@ from stages.bench.inputs import OneNode
 from stages.bench.launches import LaunchSettings
 from stages.bench.workers import process
 from stages.bench.workers.feed import StoredFeed
-from stages.common.model.model_file import external_data
+from stages.common.base import paths
 
 REPEATS = 7
 FEWEST = 3
@@ -30,6 +30,8 @@ class Footprint:
         peak_load_mb: the peak while loading, the median; None where the system does not report it.
         peak_run_mb: the peak while running, likewise.
         method: where the memory figures come from.
+        load_spread: the least and the largest of the processes.
+        resident_spread: likewise.
     """
 
     load_ms: float
@@ -38,6 +40,8 @@ class Footprint:
     peak_load_mb: float | None
     peak_run_mb: float | None
     method: str
+    load_spread: Sequence[float]
+    resident_spread: Sequence[float]
 
 
 def measure_footprints(
@@ -55,7 +59,7 @@ def measure_footprints(
     """
     for model in models:
         _read_through(model)
-        _read_through(external_data(model))
+        _read_through(paths.external_data(model))
     end = time.monotonic() + SECONDS * len(models)
     answers: list[list[dict[str, Any]]] = [[] for _ in models]
     while len(answers[0]) < FEWEST or (len(answers[0]) < REPEATS and time.monotonic() < end):
@@ -72,13 +76,16 @@ def measure_footprints(
 
 
 def _summarize(answers: Sequence[Mapping[str, Any]]) -> Footprint:
+    loads, resident = ([answer[key] for answer in answers] for key in ("load_ms", "resident_mb"))
     return Footprint(
-        load_ms=min(answer["load_ms"] for answer in answers),
+        load_ms=min(loads),
         first_ms=min(answer["first_ms"] for answer in answers),
-        resident_mb=median(answer["resident_mb"] for answer in answers),
+        resident_mb=median(resident),
         peak_load_mb=_median_of_known([answer["peak_load_mb"] for answer in answers]),
         peak_run_mb=_median_of_known([answer["peak_run_mb"] for answer in answers]),
         method=answers[0]["method"],
+        load_spread=(min(loads), max(loads)),
+        resident_spread=(min(resident), max(resident)),
     )
 
 

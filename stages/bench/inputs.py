@@ -14,7 +14,6 @@ from stages.common.base.errors import MissingInputError, StageError
 from stages.common.base.params import Params
 from stages.common.data import feeding
 from stages.common.data.evaldata import EvalData
-from stages.common.model import model_file
 from stages.common.model.sessions import open_session
 
 _NO_INT8 = ("TreeEnsemble", "LinearClassifier", "LinearRegressor", "SVM")
@@ -123,7 +122,7 @@ def _machine() -> Machine:
 
 
 def _sha256(model: Path) -> str:
-    data = model_file.external_data(model)
+    data = paths.external_data(model)
     return files.sha256(model, *([data] if data.exists() else []))
 
 

@@ -88,6 +88,6 @@ def _launch(
         "turn": number + settings.seed,
     }
     return [
-        Launch([(np.array(fp32), np.array(int8)) for fp32, int8 in timed["rounds"]], timed["cpu_share"])
+        Launch([(np.array(fp32), np.array(int8)) for fp32, int8 in timed["rounds"]], timed["cpu_share"], timed["span"])
         for timed in process.ask("launch", job, (settings.lock,))
     ]

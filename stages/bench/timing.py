@@ -30,10 +30,17 @@ _CALLS_BEYOND = 10
 
 
 class Launch(NamedTuple):
-    """What one process measured: for each round the times of both models' calls in nanoseconds, and its CPU share."""
+    """What one process measured.
+
+    Attributes:
+        rounds: the times of both models' calls in nanoseconds.
+        cpu_share: CPU time over wall time.
+        span: when the rounds began and ended, in seconds since 1970 (UTC).
+    """
 
     rounds: list[tuple[np.ndarray, np.ndarray]]
     cpu_share: float
+    span: Sequence[float] = (0.0, 0.0)
 
     def medians(self) -> np.ndarray:
         """The median time of a call of each model in each round, in nanoseconds, shape [rounds, 2]."""
@@ -41,10 +48,17 @@ class Launch(NamedTuple):
 
 
 class CallTimes(NamedTuple):
-    """Times of single calls in nanoseconds, shape [calls]: of all rounds, and of those that count for the speed-up."""
+    """Times of the calls of one model.
+
+    Attributes:
+        all_ns: of all rounds, in nanoseconds, shape [calls].
+        counted_ns: of the rounds that count for the speed-up, likewise.
+        spread_ms: the least and the largest median of a launch's calls that count.
+    """
 
     all_ns: np.ndarray
     counted_ns: np.ndarray
+    spread_ms: tuple[float, float]
 
     @property
     def p50_ms(self) -> float:
@@ -63,6 +77,7 @@ class PairedTiming:
         int8: times of the INT8 model.
         medians: for each launch the median time of a call in nanoseconds, shape [rounds, 2].
         counted: for each launch which rounds count, shape [rounds].
+        spans: for each launch when its rounds began and ended, in seconds since 1970 (UTC).
         quiet_share: share of the rounds that were quiet.
         all_rounds: whether all rounds count, because too few launches had quiet ones.
         cpu_share: CPU time over wall time of the timed rounds, of the median launch.
@@ -75,6 +90,7 @@ class PairedTiming:
     int8: CallTimes
     medians: Sequence[np.ndarray]
     counted: Sequence[np.ndarray]
+    spans: Sequence[Sequence[float]]
     quiet_share: float
     all_rounds: bool
     cpu_share: float
@@ -110,6 +126,7 @@ def summarize(launches: Sequence[Launch], samples: int, target: float) -> Paired
         int8=_call_times(launches, counted, 1),
         medians=medians,
         counted=counted,
+        spans=[launch.span for launch in launches],
         quiet_share=float(np.concatenate(quiet).mean()),
         all_rounds=all_rounds,
         cpu_share=float(np.median([launch.cpu_share for launch in launches])),
@@ -158,6 +175,12 @@ def quantile_ms(ns: np.ndarray, share: float) -> float | None:
 
 
 def _call_times(launches: Sequence[Launch], counted: Sequence[np.ndarray], which: int) -> CallTimes:
-    rounds = [both[which] for launch in launches for both in launch.rounds]
-    kept = [times for times, counts in zip(rounds, np.concatenate(counted), strict=True) if counts]
-    return CallTimes(np.concatenate(rounds), np.concatenate(kept))
+    times = [[both[which] for both in launch.rounds] for launch in launches]
+    kept = [
+        np.concatenate([calls for calls, counts in zip(rounds, mask, strict=True) if counts])
+        for rounds, mask in zip(times, counted, strict=True)
+        if mask.any()
+    ]
+    medians = [float(np.median(calls)) / 1e6 for calls in kept]
+    everything = np.concatenate([calls for rounds in times for calls in rounds])
+    return CallTimes(everything, np.concatenate(kept), (min(medians), max(medians)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -49,44 +50,64 @@ class Decider:
             return f"label output {self.label}"
         return f"argmax of {self.scores}" if self.scores is not None else "no decision"
 
-    def decide(self, outputs: Outputs) -> np.ndarray:
-        """The decisions, one per row of scores: shape [rows], of the label output's dtype, or bool, or int64."""
-        if self.threshold is not None and self.scores is not None:
-            return np.asarray(as_scores(outputs[self.scores])[:, -1] >= self.threshold)
+    def read(self, outputs: Outputs) -> "Decided":
+        """What a model decides in these outputs, and the scores behind it."""
+        if self.scores is None:
+            assert self.label is not None
+            return Decided(self, outputs[self.label].reshape(-1), None)
+        scores = as_scores(outputs[self.scores])
+        if self.threshold is not None:
+            return Decided(self, np.asarray(scores[:, -1] >= self.threshold), scores)
         if self.label is not None:
-            return outputs[self.label].reshape(-1)
-        assert self.scores is not None
-        return np.asarray(as_scores(outputs[self.scores]).argmax(axis=1))
+            return Decided(self, outputs[self.label].reshape(-1), scores)
+        return Decided(self, np.asarray(scores.argmax(axis=1)), scores)
 
-    def probabilities(self, outputs: Outputs) -> np.ndarray | None:
+    def flips(self, reference: Outputs, candidate: Outputs) -> int:
+        """How many decisions differ, ties excluded: where the reference's margin is below `TIE` it cannot tell."""
+        decided = self.read(reference)
+        changed = decided.decisions != self.read(candidate).decisions
+        margins = decided.margins
+        return int(np.count_nonzero(changed if margins is None else changed & ~(margins < TIE)))
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Decisions of one model.
+
+    Attributes:
+        decisions: one per row of scores: shape [rows], of the label output's dtype, or bool, or int64.
+        scores: [rows, classes], of the output's dtype; None where they are unknown.
+    """
+
+    decider: Decider
+    decisions: np.ndarray
+    scores: np.ndarray | None
+
+    @cached_property
+    def probabilities(self) -> np.ndarray | None:
         """Class probabilities, float64 [rows, classes]; None where the scores are not probabilities."""
-        if self.scores is None or self.kind == "scores":
+        if self.scores is None or self.decider.kind == "scores":
             return None
-        scores = as_scores(outputs[self.scores]).astype(np.float64)
-        if self.kind == "log-probabilities":
+        scores = self.scores.astype(np.float64)
+        if self.decider.kind == "log-probabilities":
             return np.exp(scores)
         return np.concatenate((1 - scores, scores), axis=1) if scores.shape[1] == 1 else scores
 
-    def margin(self, outputs: Outputs) -> np.ndarray | None:
+    @cached_property
+    def margins(self) -> np.ndarray | None:
         """How clear each decision is, in units of probability, float64 [rows]: the best class minus the second.
 
         Raw scores go through a softmax first. With a threshold t the margin is 2 |p - t|. None without scores.
         """
         if self.scores is None:
             return None
-        if self.threshold is not None:
-            return 2 * np.abs(as_scores(outputs[self.scores])[:, -1].astype(np.float64) - self.threshold)
-        probabilities = self.probabilities(outputs)
+        if self.decider.threshold is not None:
+            return 2 * np.abs(self.scores[:, -1].astype(np.float64) - self.decider.threshold)
+        probabilities = self.probabilities
         if probabilities is None:
-            probabilities = _softmax(as_scores(outputs[self.scores]).astype(np.float64))
+            probabilities = _softmax(self.scores.astype(np.float64))
         best = np.partition(probabilities, -2, axis=1)
         return np.asarray(best[:, -1] - best[:, -2])
-
-    def flips(self, reference: Outputs, candidate: Outputs) -> int:
-        """How many decisions differ, ties excluded: where the reference's margin is below `TIE` it cannot tell."""
-        changed = self.decide(reference) != self.decide(candidate)
-        margin = self.margin(reference)
-        return int(np.count_nonzero(changed if margin is None else changed & (margin >= TIE)))
 
 
 def choose(
@@ -167,6 +188,11 @@ def are_probabilities(scores: np.ndarray) -> bool:
 def are_log_probabilities(scores: np.ndarray) -> bool:
     """Whether the exponentials of rows [rows, classes] are probabilities."""
     return scores.shape[1] > 1 and are_probabilities(np.exp(np.minimum(scores, 1.0)))
+
+
+def recognise(scores: np.ndarray) -> tuple[bool, bool]:
+    """Whether rows [rows, classes] are probabilities, and whether they are logarithms of probabilities."""
+    return are_probabilities(scores), are_log_probabilities(scores)
 
 
 def _decider(outputs: Outputs, labels: np.ndarray | None, threshold: float | None, *, classifier: bool) -> Decider:

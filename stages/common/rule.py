@@ -1,6 +1,6 @@
 """One rule: a figure held against a limit. Parity and gate evaluate rules; gate and report read them back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -53,3 +53,8 @@ class Rule:
     def from_json(cls, tree: Mapping[str, Any]) -> "Rule":
         """The rule that `as_json` wrote."""
         return cls(**{**tree, "outcome": Outcome(tree["outcome"])})
+
+
+def failures(rules: Iterable[Rule]) -> list[Rule]:
+    """The rules that apply and do not hold."""
+    return [rule for rule in rules if rule.failed]

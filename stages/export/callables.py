@@ -3,15 +3,13 @@
 import importlib
 import inspect
 import re
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
+from stages.common.base import signals
 from stages.common.base.errors import StageError
 
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -46,13 +44,13 @@ def build(source: str, seed: int) -> Built:
     function = _import(source)
     takes_seed = "seed" in inspect.signature(function).parameters
     try:
-        with _stop_signals_kept():
-            returned = function(seed=seed) if takes_seed else function()
+        returned = function(seed=seed) if takes_seed else function()
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise StageError(
             f"export.source {source} raised {type(error).__name__}: {str(error).rstrip('.')}. "
             "Fix it; --debug shows where it failed."
         ) from error
+    signals.raise_if_stopped()  # scikit-learn's MLPs catch KeyboardInterrupt, and return a half-trained model
     if not isinstance(returned, tuple) or len(returned) not in (2, 3):
         raise StageError(
             f"export.source {source} returned {type(returned).__name__}. "
@@ -60,31 +58,6 @@ def build(source: str, seed: int) -> Built:
         )
     model, inputs, labels = (*returned, None)[:3]
     return Built(model, inputs, None if labels is None else np.asarray(labels))
-
-
-@contextmanager
-def _stop_signals_kept() -> Iterator[None]:
-    """Stop after the block if SIGINT or SIGTERM came during it and the code in it swallowed the exception.
-
-    scikit-learn's MLPs do: `fit` catches KeyboardInterrupt and returns a half-trained model.
-    """
-    received: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    handlers = {number: handler for number in signals if callable(handler := signal.getsignal(number))}
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        handlers[signal.Signals(number)](number, frame)
-
-    for number in handlers:
-        signal.signal(number, remember)
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    if received:
-        signal.raise_signal(received[0])
 
 
 def _import(source: str) -> Callable[..., Any]:

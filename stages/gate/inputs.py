@@ -23,8 +23,7 @@ class Host:
     batch: int
 
     def __str__(self) -> str:
-        plural = "" if self.threads == 1 else "s"
-        return f"on {self.cpu}, {self.isa}, {self.threads} thread{plural}, batch {self.batch}"
+        return f"at batch {self.batch} with {self.threads} thread{'s' * (self.threads != 1)} on {self.isa}"
 
 
 @dataclass(frozen=True)

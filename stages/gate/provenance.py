@@ -84,8 +84,10 @@ def _changes(changes: Tree, locked: Tree, params: Tree) -> Iterator[str]:
                 yield from _changed_keys(old, _at(params, key.split(".")), key)
         elif isinstance(what, dict):
             yield from (f"{key} in {path} {_word(word)}" for key, word in what.items())
-        elif what not in ("not in cache", "not in remote"):  # the file is there, and as it was
+        elif what not in ("not in cache", "not in remote"):
             yield f"{path} {_word(what)}"
+        elif not Path(path).exists():  # DVC looks into its cache first, and says no more
+            yield f"{path} is missing"
 
 
 def _at(tree: Any, keys: list[str]) -> Any:

@@ -39,17 +39,21 @@ def _held(rule: Rule) -> str:
 
 def _min_samples(figures: Figures, limits: Gate) -> Rule:
     samples, limit = figures.samples, limits.min_samples
-    if limit is None:
-        return Rule("min_samples", samples, None, None, Outcome.OFF)
-    if not figures.quantized:
-        return Rule("min_samples", samples, limit, None, Outcome.NOT_APPLICABLE)
+    if limit is None or not figures.quantized:
+        return _unjudged("min_samples", samples, limit)
     if samples >= limit:
         return Rule("min_samples", samples, limit, samples - limit, Outcome.PASSED)
+    proof = ": passing proves little" if figures.parity_passed else ""
     message = (
-        f"Parity judged {samples} sample{'' if samples == 1 else 's'}, fewer than gate.min_samples {limit}, so that it "
-        "passed proves little; provide more evaluation data."
+        f"Parity judged {samples} sample{'s' * (samples != 1)}, fewer than gate.min_samples {limit}{proof}. "
+        "Give export more evaluation data."
     )
     return Rule("min_samples", samples, limit, samples - limit, Outcome.FAILED, message=message)
+
+
+def _unjudged(name: str, value: float | None, limit: float | None) -> Rule:
+    """A rule that is off, or that has no INT8 model to judge."""
+    return Rule(name, value, limit, None, Outcome.OFF if limit is None else Outcome.NOT_APPLICABLE)
 
 
 def _require_quantized(figures: Figures, limits: Gate) -> Rule:
@@ -65,10 +69,8 @@ def _require_quantized(figures: Figures, limits: Gate) -> Rule:
 
 def _max_size_ratio(figures: Figures, limits: Gate) -> Rule:
     ratio, limit = figures.size_ratio, limits.max_size_ratio
-    if limit is None:
-        return Rule("max_size_ratio", ratio, None, None, Outcome.OFF)
-    if not figures.quantized:
-        return Rule("max_size_ratio", ratio, limit, None, Outcome.NOT_APPLICABLE)
+    if limit is None or not figures.quantized:
+        return _unjudged("max_size_ratio", ratio, limit)
     if ratio <= limit:
         return Rule("max_size_ratio", ratio, limit, limit - ratio, Outcome.PASSED)
     message = (
@@ -82,10 +84,8 @@ def _min_speedup(figures: Figures, limits: Gate) -> Rule:
     """The lower end of the 95 % interval must reach the limit. An interval too wide for a verdict never passes."""
     speedup, limit = figures.speedup, limits.min_speedup
     low = speedup.low
-    if limit is None:
-        return Rule("min_speedup", low, None, None, Outcome.OFF)
-    if not figures.quantized:
-        return Rule("min_speedup", low, limit, None, Outcome.NOT_APPLICABLE)
+    if limit is None or not figures.quantized:
+        return _unjudged("min_speedup", low, limit)
     if low is None or speedup.verdict == "inconclusive":
         message = sentences(
             f"The speed-up {speedup} {figures.host} is too uncertain for a verdict",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from stages.common.base.params import Params
 from stages.common.rule import Rule
 from stages.gate.decision import Deployment, decide
-from stages.gate.inputs import Evidence, Figures, Host
+from stages.gate.inputs import Evidence, Figures
 from stages.gate.provenance import refuse_foreign_metrics
 from stages.gate.rules import evaluate_rules
 
@@ -40,11 +40,4 @@ def run(params: Params) -> GateResult:
     notes = refuse_foreign_metrics(evidence, params.serving)
     figures = evidence.figures()
     rules = evaluate_rules(figures, params.gate)
-    return GateResult(figures, rules, decide(figures, rules), [*notes, *_threads_above_cores(figures.host)])
-
-
-def _threads_above_cores(host: Host) -> list[str]:
-    if host.threads <= host.cores:
-        return []
-    cores = f"{host.cores:g} core{'' if host.cores == 1 else 's'}"
-    return [f"serving.threads is {host.threads}, and this machine has {cores}: the speed-up holds for that only."]
+    return GateResult(figures, rules, decide(figures, rules), notes)

@@ -9,14 +9,7 @@ import onnx_ir as ir
 
 from stages.common.graph.passes import convert_opset
 from stages.common.graph.walk import all_nodes, input_of, number
-from stages.common.graph.weights import Weight, WeightedNode, weighted_nodes
-
-BY_DEFAULT: Mapping[str, frozenset[str]] = {
-    "dynamic": frozenset({"Attention", "EmbedLayerNormalization", "Gather", "Gemm", "LSTM", "MatMul"}),
-    "static": frozenset({"Conv", "Gemm", "MatMul"}),
-    "weight_only": frozenset({"Gather", "Gemm", "MatMul"}),
-}
-"""The operators that each method quantizes by default. A test compares them with the stage `quantize`."""
+from stages.common.graph.weights import DEFAULT_OPERATORS, Weight, WeightedNode, weighted_nodes
 
 OPSET = 13
 """What quantize converts older models to, where it can."""
@@ -69,11 +62,11 @@ def predict(model: ir.Model, file_bytes: int) -> tuple[Prediction, ...]:
         and all(weight.dtype == "float32" and weight.name not in listed for weight in node.weights)
     ]
     weights = {weight.name: weight.nbytes for node in nodes for weight in node.weights}
-    if too_old(model):
-        return tuple(
-            _predict(method, usable if method == "weight_only" else [], weights, file_bytes) for method in BY_DEFAULT
-        )
-    return tuple(_predict(method, usable, weights, file_bytes) for method in BY_DEFAULT)
+    old = too_old(model)
+    return tuple(
+        _predict(method, usable if method == "weight_only" or not old else [], weights, file_bytes)
+        for method in DEFAULT_OPERATORS
+    )
 
 
 def too_old(model: ir.Model) -> bool:
@@ -122,7 +115,7 @@ def _upright(node: WeightedNode) -> WeightedNode:
 
 def _taken(method: str, node: WeightedNode) -> tuple[Weight, ...]:
     """The weights of a node that the method replaces; none where it keeps the node float."""
-    if node.op_type not in BY_DEFAULT[method] or any(0 in weight.shape for weight in node.weights):
+    if node.op_type not in DEFAULT_OPERATORS[method] or any(0 in weight.shape for weight in node.weights):
         return ()
     if method == "static" and ".body" in node.graph:  # calibration does not see into loops
         return ()

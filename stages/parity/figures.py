@@ -1,22 +1,27 @@
-"""`metrics/parity.json` and `metrics/details/parity.json`: the figures, rounded, and the reason for each null."""
+"""What parity writes: the headlines, the details with every figure and the reason for each null, the CSV files."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import onnxruntime
 
 from stages.common import isa
 from stages.common.base import paths
-from stages.common.base.files import rounded, together
-from stages.common.judging.figures import compared, number
-from stages.common.judging.rules import OVERFLOW
-from stages.parity import evidence
-from stages.parity.batch_effect import BatchEffect, Movement
+from stages.common.base.files import Outputs, rounded_tree, together
+from stages.common.compare import Comparison, OutputComparison
+from stages.common.compare.comparison import DIGITS
+from stages.common.compare.output import OVERFLOW
+from stages.common.compare.summaries import WORST_KEPT, WorstSample
 from stages.parity.judge import ParityResult
 from stages.parity.measure import Measurement
-from stages.parity.padding import PaddingEffect
+from stages.parity.movement import BatchEffect, Movement
 
 WORST = 5
+BINS_PER_DECADE = 4
+PLOTTED_OUTPUTS = 6
+PLOTTED_PAIRS = 500
 
 Tree = dict[str, Any]
 
@@ -24,11 +29,12 @@ Tree = dict[str, Any]
 def write(result: ParityResult) -> None:
     """Put the evidence, the details and the headlines in place, together."""
     assert result.comparison is not None
+    diff = headlines(result)
     with together() as outputs:
         abs_tols = {rule.output: rule.limit for rule in result.rules if rule.name == "abs_tol"}
-        evidence.write(result.comparison, abs_tols, outputs)
-        outputs.json(paths.PARITY_DETAILS, details(result))
-        outputs.json(paths.PARITY, headlines(result))
+        _write_evidence(result.comparison, abs_tols, outputs)
+        outputs.json(paths.PARITY_DETAILS, details(result, diff["diff"]))
+        outputs.json(paths.PARITY, diff)
 
 
 def headlines(result: ParityResult) -> Tree:
@@ -38,30 +44,34 @@ def headlines(result: ParityResult) -> Tree:
 
     def worst(key: str, pick: Callable[[list[float]], float]) -> float | None:
         values = [output[key] for output in outputs if output[key] is not None]
-        return rounded(pick(values)) if values else None
+        return pick(values) if values else None
 
-    return {
-        "passed": result.passed,
-        "diff": {
-            "max_abs": worst("max_abs", max),
-            "mean_abs": worst("mean_abs", max),
-            "nrmse": worst("nrmse", max),
-            "sqnr_db": worst("sqnr_db", min),
-            "min_cosine": worst("min_cosine", min),
-        },
-        "decisions": {
-            "flips": tree["decisions"]["flips"],
-            "flip_rate_high95": rounded(tree["decisions"]["flip_rate_high95"]),
-        },
-        "task": {"fp32": rounded(tree["task"]["fp32"]), "int8": rounded(tree["task"]["int8"])},
-        "batch_effect": {"max_abs": rounded(tree["batch_effect"]["max_abs"])},
-        "judged": {"samples": tree["judged"]["samples"]},
-    }
+    headline: Tree = rounded_tree(
+        {
+            "passed": result.passed,
+            "diff": {
+                "max_abs": worst("max_abs", max),
+                "mean_abs": worst("mean_abs", max),
+                "nrmse": worst("nrmse", max),
+                "sqnr_db": worst("sqnr_db", min),
+                "min_cosine": worst("min_cosine", min),
+            },
+            "decisions": {key: tree["decisions"][key] for key in ("flips", "flip_rate_high95")},
+            "task": {key: tree["task"][key] for key in ("fp32", "int8")},
+            "batch_effect": {"max_abs": tree["batch_effect"]["max_abs"]},
+            "judged": {"samples": tree["judged"]["samples"]},
+        }
+    )
+    return headline
 
 
-def details(result: ParityResult) -> Tree:
-    """The tree of `metrics/details/parity.json`: the figures, and the verdict over them."""
-    diff = headlines(result)["diff"]
+def details(result: ParityResult, diff: Mapping[str, float | None]) -> Tree:
+    """The tree of `metrics/details/parity.json`: the figures, and the verdict over them.
+
+    Args:
+        result: of the stage.
+        diff: of the headlines.
+    """
     reasons = {
         "sqnr_db": "equal outputs, or only zeros in fp32: there is no noise or no signal",
         "min_cosine": "one value per sample has no direction",
@@ -90,27 +100,27 @@ def measured(measurement: Measurement, threshold: float | None) -> Tree:
         measurement: what was measured.
         threshold: `parity.threshold`, which decisions were measured with.
     """
-    setting, comparison = measurement.setting, measurement.comparison
-    tree = compared(comparison)
-    reasons: dict[str, str] = tree["null_reasons"]
-    tree["batch_effect"] = {**_batch_effect(measurement.effect), "padding": _padding(measurement.padding)}
-    if tree["batch_effect"]["max_abs"] is None:
-        reason = measurement.effect.reason or "no float output counts samples along axis 0"
-        reasons |= {f"batch_effect.{key}": reason for key, value in tree["batch_effect"].items() if value is None}
-    median = measurement.median
-    tree["median"] = None if median is None else {**compared(median), "samples": median.samples}
-    if tree["median"] is not None:
-        del tree["median"]["null_reasons"]
-    tree["worst"] = [
+    setting, comparison, median = measurement.setting, measurement.comparison, measurement.median
+    tree = comparison.figures()
+    moved = {**_batch_effect(measurement.effect), "padding": asdict(measurement.padding)}
+    worst = [
         {
             "sample": sample.sample,
             "output": output.name,
             "position": sample.position,
-            "fp32": evidence.shown(sample.reference),
-            "int8": evidence.shown(sample.candidate),
+            "fp32": _shown(sample.reference),
+            "int8": _shown(sample.candidate),
         }
-        for _, output, sample in evidence.worst(comparison)[:WORST]
+        for _, output, sample in worst_samples(comparison)[:WORST]
     ]
+    tree |= rounded_tree({"batch_effect": moved, "median": None, "worst": worst}, DIGITS)
+    if moved["max_abs"] is None:
+        reason = measurement.effect.reason or "no float output counts samples along axis 0"
+        nulls = [key for key, value in tree["batch_effect"].items() if value is None]
+        tree["null_reasons"] |= {f"batch_effect.{key}": reason for key in nulls}
+    if median is not None:
+        tree["median"] = {**median.figures(), "samples": median.samples}
+        del tree["median"]["null_reasons"]
     tree["judged"] |= {
         "wanted_threshold": threshold,
         "samples": comparison.samples,
@@ -124,20 +134,25 @@ def measured(measurement: Measurement, threshold: float | None) -> Tree:
     return tree
 
 
-def _padding(effect: PaddingEffect) -> Tree:
-    return {
-        "mask": effect.mask,
-        "length": effect.length,
-        "padded": effect.padded,
-        "fp32_max_abs": number(effect.fp32),
-        "int8_max_abs": number(effect.int8),
-        "reason": effect.reason,
-    }
+def worst_samples(comparison: Comparison) -> list[tuple[float | None, OutputComparison, WorstSample]]:
+    """The samples that moved most, each with its error as a share of the output's range.
+
+    The worst `WORST_KEPT` of all float outputs come first, then as many of the others, which are equal or not: there
+    the share is None.
+    """
+    ranked: dict[bool, list[tuple[float, OutputComparison, WorstSample]]] = {True: [], False: []}
+    for output in comparison.outputs.values():
+        span = output.span or 1.0
+        ranked[output.is_float] += [(sample.error / span, output, sample) for sample in output.worst.samples]
+    for rows in ranked.values():
+        rows.sort(key=lambda row: (-row[0], row[2].sample, row[1].name))
+        del rows[WORST_KEPT:]
+    return [*ranked[True], *((None, output, sample) for _, output, sample in ranked[False])]
 
 
 def _batch_effect(effect: BatchEffect) -> Tree:
     def largest(*movements: Movement) -> float | None:
-        return number(max((value for movement in movements for value in movement.values()), default=None))
+        return max((value for movement in movements for value in movement.values()), default=None)
 
     return {
         "max_abs": largest(effect.serving, effect.large),
@@ -149,10 +164,60 @@ def _batch_effect(effect: BatchEffect) -> Tree:
         "reason": effect.reason,
         "outputs": {
             name: {
-                "serving": number(effect.serving.get(name)),
-                "large": number(effect.large.get(name)),
-                "large_error": number(effect.large_error.get(name)),
+                "serving": effect.serving.get(name),
+                "large": effect.large.get(name),
+                "large_error": effect.large_error.get(name),
             }
             for name in effect.large
         },
     }
+
+
+def _write_evidence(comparison: Comparison, abs_tols: Mapping[str, Any], outputs: Outputs) -> None:
+    """Write `metrics/details/parity_errors.csv`, `parity_scatter.csv` and `parity_worst.csv`.
+
+    Args:
+        comparison: of both models.
+        abs_tols: the largest absolute difference allowed, by output; outputs judged otherwise are missing.
+        outputs: takes the files.
+    """
+    errors, pairs = [], []
+    for output in comparison.floats[:PLOTTED_OUTPUTS]:
+        errors += [
+            (output.name, low, high, count, count / output.compared, abs_tols.get(output.name))
+            for low, high, count in output.distances.histogram(BINS_PER_DECADE)
+        ]
+        pairs += [(output.name, *pair) for pair in _pairs(output)]
+    header: tuple[str, ...] = ("output", "low", "high", "values", "share", "abs_tol")
+    outputs.csv(paths.PARITY_ERRORS, header, errors, dict.fromkeys(("low", "high", "share"), 4))
+    header = ("output", "sample", "fp32", "int8")
+    outputs.csv(paths.PARITY_SCATTER, header, pairs, {"fp32": 6, "int8": 6})
+    rows = [
+        (
+            sample.sample,
+            output.name,
+            sample.position,
+            _shown(sample.reference),
+            _shown(sample.candidate),
+            None if share is None else sample.error,
+            share,
+        )
+        for share, output, sample in worst_samples(comparison)
+    ]
+    header = ("sample", "output", "position", "fp32", "int8", "abs_error", "share_of_range")
+    outputs.csv(paths.PARITY_WORST, header, rows, {"fp32": 6, "int8": 6, "abs_error": 4, "share_of_range": 4})
+
+
+def _pairs(output: OutputComparison) -> list[tuple[int, float, float]]:
+    """A uniform sample of (sample, fp32, int8), and the worst samples, which it would most likely miss."""
+    if output.pairs.values is None:
+        return []
+    samples, values = output.pairs.samples[:PLOTTED_PAIRS], output.pairs.values[:PLOTTED_PAIRS]
+    kept = {(sample, *pair) for sample, pair in zip(samples.tolist(), values.tolist(), strict=True)}
+    worst = [moved for moved in output.worst.samples if moved.error < math.inf]
+    return sorted(kept | {(moved.sample, moved.reference, moved.candidate) for moved in worst})
+
+
+def _shown(value: Any) -> Any:
+    """A value as JSON and CSV can hold it: NaN and infinities as text."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

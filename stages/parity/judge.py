@@ -7,7 +7,7 @@ from typing import Any
 from stages.common.base.params import Parity
 from stages.common.compare import Comparison
 from stages.common.judging.rules import evaluate_rules, samples_needed
-from stages.common.rule import Rule
+from stages.common.rule import Rule, failures
 from stages.parity.advice import Advice
 from stages.parity.notes import notes, vacuous_outputs
 
@@ -18,7 +18,7 @@ class ParityResult:
 
     Attributes:
         figures: the tree that `figures.measured` makes, or that `metrics/details/parity.json` holds.
-        rules: those that apply, evaluated.
+        rules: those that apply, evaluated; `failed` those of them that do not hold.
         vacuous: the outputs about which the rules prove nothing.
         needed: samples that the rules need, by rule.
         notes: sentences about what the verdict means.
@@ -31,6 +31,7 @@ class ParityResult:
 
     figures: Mapping[str, Any]
     rules: list[Rule]
+    failed: list[Rule]
     vacuous: list[str]
     needed: dict[str, int]
     notes: list[str]
@@ -43,7 +44,7 @@ class ParityResult:
     @property
     def passed(self) -> bool:
         """Whether every rule holds."""
-        return not any(rule.failed for rule in self.rules)
+        return not self.failed
 
 
 def judge(figures: Mapping[str, Any], params: Parity, comparison: Comparison | None = None) -> ParityResult:
@@ -54,5 +55,12 @@ def judge(figures: Mapping[str, Any], params: Parity, comparison: Comparison | N
     """
     rules = evaluate_rules(figures, params)
     vacuous = vacuous_outputs(figures, params)
-    needed = samples_needed(figures, params)
-    return ParityResult(figures, rules, vacuous, needed, notes(figures, params), comparison=comparison)
+    return ParityResult(
+        figures,
+        rules,
+        failures(rules),
+        vacuous,
+        samples_needed(figures, params),
+        notes(figures, params, vacuous),
+        comparison=comparison,
+    )

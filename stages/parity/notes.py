@@ -1,11 +1,12 @@
 """What the verdict alone does not say: what it proves, and where it would not hold. Read from the figures alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stages.common.base.params import OutputTolerance, Parity
-from stages.common.compare.flips import upper_bound
+from stages.common.compare.decided import upper_bound
 from stages.common.judging.rules import evaluate_rules, samples_needed, tolerance_of
+from stages.common.rule import failures
 
 CONFIDENCE_SHIFT = 0.02
 """A change of the confidence error that is worth a note."""
@@ -20,10 +21,16 @@ LEAST_NRMSE = 0.01
 Tree = Mapping[str, Any]
 
 
-def notes(details: Tree, params: Parity) -> list[str]:
-    """Sentences about `metrics/details/parity.json`, the most important first."""
+def notes(details: Tree, params: Parity, vacuous: Sequence[str]) -> list[str]:
+    """Sentences about `metrics/details/parity.json`, the most important first.
+
+    Args:
+        details: the tree of that file.
+        params: the tolerances.
+        vacuous: from `vacuous_outputs`.
+    """
     return [
-        *_vacuous(details, params),
+        *_vacuous(details, vacuous),
         *_too_few(details, params),
         *_serving(details),
         *_batch(details, params),
@@ -39,17 +46,17 @@ def vacuous_outputs(details: Tree, params: Parity) -> list[str]:
     if median is None:
         return []
     rules = evaluate_rules(median, params)
-    if any(rule.failed and rule.output not in median["outputs"] for rule in rules):
+    failed = {rule.output for rule in failures(rules)}
+    if not failed <= set(median["outputs"]):
         return []  # a rule on decisions or on the task tells such a model apart
     equal = {rule.output for rule in rules if rule.name == "equal"}
     judged = [
         name for name, output in median["outputs"].items() if output["values"] and (output["is_float"] or name in equal)
     ]
-    return [name for name in judged if not any(rule.failed for rule in rules if rule.output == name)]
+    return [name for name in judged if name not in failed]
 
 
-def _vacuous(details: Tree, params: Parity) -> Iterator[str]:
-    names = vacuous_outputs(details, params)
+def _vacuous(details: Tree, names: Sequence[str]) -> Iterator[str]:
     remedies: dict[str, list[str]] = {}
     for name in names:
         remedies.setdefault(_proving_rule(details["median"], name), []).append(f"'{name}'")

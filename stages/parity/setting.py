@@ -43,12 +43,9 @@ def open_setting(serving: Serving) -> Setting:
     Raises:
         StageError: a model is missing or does not load, the evaluation data do not fit it, or there are none.
     """
-    for path, stage in ((paths.FP32_MODEL, "export"), (paths.INT8_MODEL, "quantize")):
-        model_file.read(path, stage)
+    fp32 = _opened(paths.FP32_MODEL, "export", serving.threads)
+    int8 = _opened(paths.INT8_MODEL, "quantize", serving.threads)
     data = EvalData()
-    fp32, int8 = (
-        Model(open_session(path, serving.threads), path.as_posix()) for path in (paths.FP32_MODEL, paths.INT8_MODEL)
-    )
     check_fit(fp32.session, data.inputs, data.layout)
     check_pair(fp32, int8)
     indices = data.indices("judge")
@@ -66,9 +63,18 @@ def open_setting(serving: Serving) -> Setting:
     )
 
 
+def _opened(path: Path, made_by: str, threads: int) -> Model:
+    """Only a model that does not load is read here, too: that says what the file is instead. A second copy is large."""
+    try:
+        return Model(open_session(path, threads), path.as_posix())
+    except StageError:
+        model_file.read(path, made_by)
+        raise
+
+
 def model_sha256(model: Path) -> str:
     """SHA-256 of a model file and its external data file, as hexadecimal digits."""
-    data = model_file.external_data(model)
+    data = paths.external_data(model)
     return files.sha256(model, *([data] if data.exists() else []))
 
 

@@ -11,12 +11,11 @@ from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.files import read_json, rounded
 from stages.common.base.params import Params, Parity
-from stages.parity import figures
+from stages.parity import figures, shards
 from stages.parity.advise import advise
-from stages.parity.evidence import worst
 from stages.parity.features import outliers
 from stages.parity.judge import ParityResult, judge
-from stages.parity.measure import Measurement, measure
+from stages.parity.measure import Measurement, compared, measure
 from stages.parity.setting import model_sha256, open_setting
 from stages.parity.tolerances import wider_tolerance
 
@@ -32,7 +31,8 @@ def run(params: Params) -> ParityResult:
         ParamsError: `parity.outputs` names an output that the model does not have.
     """
     begin = time.monotonic()
-    measurement = measure(open_setting(params.serving), params.parity)
+    engine = shards.compared if params.parity.engine == "ray" else compared
+    measurement = measure(open_setting(params.serving), params.parity, engine=engine)
     seconds = time.monotonic() - begin
     result = judge(figures.measured(measurement, params.parity.threshold), params.parity, measurement.comparison)
     advised = advise(measurement, result, params, seconds)
@@ -54,13 +54,14 @@ def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
         given: tolerances by key of `parity`.
 
     Raises:
-        StageError: there are no figures, or they are of other models or of another way to serve them.
+        StageError: there are no figures, or they are of other models than those in `artifacts/`, or of another way to
+            serve them.
     """
     read_json(paths.PARITY, "parity")
     tree = read_json(paths.PARITY_DETAILS, "parity")
     judged = tree["judged"]
     for model, key in ((paths.FP32_MODEL, "fp32"), (paths.INT8_MODEL, "int8")):
-        if not model.exists() or judged["sha256"][key] != model_sha256(model):
+        if model.exists() and judged["sha256"][key] != model_sha256(model):
             raise StageError(
                 f"{paths.PARITY_DETAILS.as_posix()} was measured on another {model.as_posix()}. Run parity again."
             )
@@ -86,7 +87,7 @@ def with_tolerances(params: Parity, given: dict[str, float]) -> Parity:
 def _outlying_features(measurement: Measurement) -> list[dict[str, Any]]:
     """In the samples that moved most, and in those served with them."""
     setting = measurement.setting
-    samples = [sample.sample for _, _, sample in worst(measurement.comparison)]
+    samples = [sample.sample for _, _, sample in figures.worst_samples(measurement.comparison)]
     indices = np.concatenate(_batches(setting.indices, setting.batch, samples))
     farthest = outliers(setting.data, indices, setting.indices)
     return [dataclasses.asdict(outlier) | {"z": rounded(outlier.z)} for outlier in farthest]

@@ -20,7 +20,6 @@ from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.common.judging.serve import Model, calls
-from stages.common.model import model_file
 from stages.common.model.sessions import open_session
 from stages.parity import figures
 from stages.parity.judge import ParityResult, judge
@@ -77,7 +76,7 @@ class Workshop:
         self._params = params
         (folder / paths.ARTIFACTS).mkdir()
         (folder / paths.EVAL).symlink_to(paths.EVAL.resolve())
-        for path in (paths.FP32_MODEL, model_file.external_data(paths.FP32_MODEL)):
+        for path in (paths.FP32_MODEL, paths.external_data(paths.FP32_MODEL)):
             if path.exists():  # copied: onnx refuses external data behind links
                 shutil.copyfile(path, folder / path)
 
@@ -176,5 +175,5 @@ def estimated_speedup(setting: Setting) -> float:
 
 def model_size(model: Path) -> int:
     """Bytes of a model file and its external data file."""
-    data = model_file.external_data(model)
+    data = paths.external_data(model)
     return model.stat().st_size + (data.stat().st_size if data.exists() else 0)

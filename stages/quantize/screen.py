@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from tabulate import tabulate
 
 from stages.common.base import paths
+from stages.common.judging.strain import strain
 from stages.common.rule import Rule
 from stages.quantize import saturation
 from stages.quantize.auto.choices import CHOICES, KEPT
 from stages.quantize.auto.find import Found
 from stages.quantize.auto.probe import Sensitivity
-from stages.quantize.auto.strain import strain
 from stages.quantize.stage import Quantization, QuantizeResult
 
 _REASONS = 3

@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--html",
         metavar="FILE",
         type=Path,
-        help="write the report with its pictures as one HTML page that needs no network, in place of the Markdown",
+        help="write the report with its pictures as one HTML page that needs no network; without --pictures, in place "
+        "of the Markdown",
     )
 
 
@@ -47,8 +48,9 @@ def main(arguments: argparse.Namespace) -> None:
     title, drawn, render = _experiments() if arguments.experiments else _revision(arguments.base)
     if arguments.html:
         page.write(arguments.html, title, render(page.figures(drawn())))
-        print(f"Wrote {arguments.html}.")
-        return
+        if not arguments.pictures:
+            print(f"Wrote {arguments.html}.")
+            return
     print(render(page.links(drawn(), arguments.pictures) if arguments.pictures else ""))
 
 

@@ -1,8 +1,9 @@
 """What changed between two revisions, and whether a change is more than noise. Pure functions over their figures.
 
 A figure that the same inputs always give again (sizes, differences of answers) changes for a reason. A measured one
-is noise until shown otherwise: a speed-up is better or worse where the two 95 % intervals do not overlap; a count of
-samples where exact 95 % intervals of its share do not; milliseconds and memory beyond what repeats of one model show.
+is noise until shown otherwise: a speed-up is better or worse where the two 95 % intervals do not overlap, nor come
+within 3 % of each other; a count of samples where exact 95 % intervals of its share do not overlap; milliseconds and
+memory where no launch of one run came near those of the other, and the change exceeds what repeats of one model show.
 A model whose file is the same in both is neither better nor worse, whatever was measured.
 """
 
@@ -35,8 +36,13 @@ class Mark(StrEnum):
     NOT_COMPARED = "not compared"
 
 
-REPEATS = {"latency": 0.35, "load": 0.25, "memory": 0.03}
-"""How far two runs of one model on an idle machine may differ: a share, several times what docs/bench.md measured."""
+NOTICED = 1.03
+"""Two speed-ups whose intervals come nearer than this factor do not differ: on a busy machine those of one model were
+1 % apart, and bench, too, calls what lies within 3 % equivalent."""
+
+REPEATS = {"latency": 0.35, "load": 1.2, "memory": 0.03}
+"""How far two runs of one model may differ, as a share of the smaller figure: more than repeats showed (docs/bench.md).
+Neighbours on the host double a load time for as long as a run takes."""
 
 MEMORY_STEP_MB = 1.1
 """Resident memory comes in pages and arenas: repeats of one model differ by up to 1 MiB whatever its size."""
@@ -195,9 +201,9 @@ def mark(figure: Figure, base: Revision, head: Revision, context: Conditions) ->
 
 def speedup_mark(then: Sequence[float], now: Sequence[float]) -> Mark:
     """Compare two 95 % intervals, each (low, high), of a speed-up."""
-    if now[0] > then[1]:
+    if now[0] > then[1] * NOTICED:
         return Mark.BETTER
-    return Mark.WORSE if now[1] < then[0] else Mark.NOISE
+    return Mark.WORSE if now[1] * NOTICED < then[0] else Mark.NOISE
 
 
 def _beyond_noise(figure: Figure, base: Revision, head: Revision, context: Conditions) -> bool:
@@ -212,6 +218,9 @@ def _beyond_noise(figure: Figure, base: Revision, head: Revision, context: Condi
         # file in both revisions, INT8 became faster exactly where the ratio grew.
         ends = [[side.value("bench", f"speedup.{end}") for end in ("low95", "high95")] for side in (base, head)]
         return all(map(_number, ends[0] + ends[1])) and speedup_mark(ends[0], ends[1]) is not Mark.NOISE
+    spreads = [side.detail("bench", f"spread.{figure.key}") for side in (base, head)]
+    if all(spreads) and max(map(min, spreads)) <= min(map(max, spreads)):
+        return False  # a launch of one run was like one of the other
     step = MEMORY_STEP_MB if figure.key.startswith("memory.") else 0.0
     share = REPEATS[figure.key.split(".")[0]] + _drift(figure, base, head, context)
     return bool(abs(now - then) > max(step, share * min(abs(then), abs(now))))

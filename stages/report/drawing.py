@@ -15,10 +15,10 @@ import vl_convert
 Spec = dict[str, Any]
 Theme = Literal["light", "dark", "page"]
 
-TOKENS = ("ink", "grid", "base", "int8", "fp32", "limit")
+TOKENS = ("ink", "grid", "base", "int8", "fp32", "limit", "warn")
 _HEX = {
-    "light": ("#1f2328", "#d1d9e0", "#818b98", "#0969da", "#bc4c00", "#cf222e"),
-    "dark": ("#f0f6fc", "#3d444d", "#9198a1", "#4493f8", "#f0883e", "#f85149"),
+    "light": ("#1f2328", "#d1d9e0", "#818b98", "#0969da", "#bc4c00", "#cf222e", "#9a6700"),
+    "dark": ("#f0f6fc", "#3d444d", "#9198a1", "#4493f8", "#f0883e", "#f85149", "#d29922"),
 }
 WIDTH, HEIGHT = 330, 210
 VERSION = "5.20"
@@ -51,16 +51,28 @@ class Picture:
         return data
 
 
-def pareto(rows: Sequence[Mapping[str, Any]], title: str, x_title: str, kinds: Sequence[str]) -> Spec:
-    """Points with intervals, named; rows have kind, x, y, low, high, size, label (on hover) and name (beside it)."""
+def pareto(
+    rows: Sequence[Mapping[str, Any]], title: str, x_title: str, kinds: Sequence[str], limit: float | None = None
+) -> Spec:
+    """Points with intervals, named; rows have kind, x, y, low, high, size, label (on hover) and name (beside it).
+
+    A `limit` on the x axis is a line.
+    """
     x = {"field": "x", "type": "quantitative", "title": x_title, "axis": {"tickCount": 5}}
     hue = color_by("kind", kinds)
     size = {"field": "size", "type": "quantitative", "legend": None, "scale": {"range": [40, 320], "zero": True}}
-    middle = (min(row["x"] for row in rows) + max(row["x"] for row in rows)) / 2
-    sides = [("left", 10, f"datum.x <= {middle}"), ("right", -10, f"datum.x > {middle}")]
+    places = [row["x"] for row in rows] + ([] if limit is None else [limit])
+    third = (max(places) - min(places)) / 3
+    left, right = f"datum.x < {min(places) + third}", f"datum.x > {max(places) - third}"
+    sides = [
+        ("left", 10, -9, left),
+        ("center", 0, -14, f"!({left} || {right})"),
+        ("right", -10, -9, f"{right} && !({left})"),
+    ]
     return plot(
         title,
         [
+            *([] if limit is None else [line_at(limit, "x", "@limit", "limit")]),
             {
                 "mark": {"type": "rule", "strokeWidth": 1.5},
                 "encoding": {"x": x, "y": scale("low", "speed-up"), "y2": {"field": "high"}, "color": hue},
@@ -78,10 +90,16 @@ def pareto(rows: Sequence[Mapping[str, Any]], title: str, x_title: str, kinds: S
             *(
                 {
                     "transform": [{"filter": condition}],
-                    "mark": {"type": "text", "align": align, "dx": dx, "dy": -9, "color": "@ink"},
+                    "mark": {
+                        "type": "text",
+                        "align": align,
+                        "dx": dx,
+                        "dy": dy,
+                        "color": "@ink",
+                    },
                     "encoding": {"x": x, "y": scale("y", "speed-up"), "text": {"field": "name"}},
                 }
-                for align, dx, condition in sides
+                for align, dx, dy, condition in sides
             ),
         ],
         rows,
@@ -102,7 +120,7 @@ def log(field: str, title: str, values: Sequence[float], label: str) -> Spec:
 
 
 def color_by(field: str, domain: Sequence[str]) -> Spec:
-    tokens = {"base": "@base", "this": "@int8", "INT8": "@int8", "fp32": "@fp32"}
+    tokens = {"base": "@base", "this": "@int8", "INT8": "@int8", "fp32": "@fp32", "tried": "@warn"}
     tokens |= {"gate open": "@int8", "gate closed": "@base"}
     scale = {"domain": list(domain), "range": [tokens[name] for name in domain]}
     legend = {"orient": "top", "title": None, "symbolType": "stroke", "symbolStrokeWidth": 3}

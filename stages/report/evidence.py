@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.report.changes import Mark, speedup_mark
-from stages.report.revision import DETAILS, Revision, flat, lookup
+from stages.report.revision import DETAILS, SPEEDUP, Revision, flat, lookup
 from stages.report.stage import Comparison
 from stages.report.text import UNKNOWN, bullets, code, escape, folded, number, plural, table
 
@@ -117,6 +117,40 @@ def _nodes(nodes: Sequence[Mapping[str, str]]) -> tuple[str, str, str]:
 def _worst_sqnr(nodes: Sequence[Mapping[str, str]]) -> str:
     values = [float(node["weight_sqnr_db"]) for node in nodes if node.get("weight_sqnr_db")]
     return number(min(values), "dB") if values else UNKNOWN
+
+
+def frontier(head: Revision) -> list[str]:
+    """The models that method auto made, and which of them it chose."""
+    if not head.frontier:
+        return []
+    rows = []
+    for row in head.frontier:
+        outcome = "passes" if row["passes"] == "true" else "fails"
+        speedup, low, high, size, strain = (figure(row, key) for key in (*SPEEDUP, "mb", "strain"))
+        shown = UNKNOWN if speedup is None else f"{number(speedup, '×')} ({number(low)} to {number(high)})"
+        rows.append(
+            (
+                "✅\N{NO-BREAK SPACE}chosen" if row["chosen"] == "true" else outcome,
+                f"{escape(row['candidate'])}, {escape(row['origin'])}",
+                escape(row["nodes_quantized"]),
+                number(size, "MB"),
+                shown,
+                UNKNOWN if strain is None else f"{strain:.0%}",
+            )
+        )
+    passed = sum(row["passes"] == "true" for row in head.frontier)
+    header = ("", "model", "INT8 nodes", "INT8 file", "speed-up (95 % interval)", "tolerance used")
+    meaning = (
+        "Judged on the search samples, where the rule that is nearest to its limit must leave a margin. "
+        "The models that pass are timed against each other."
+    )
+    summary = f"Method auto made {plural(len(rows), 'model')}, {passed} within the tolerances"
+    return [folded(summary, meaning, table(header, rows))]
+
+
+def figure(row: Mapping[str, str], key: str) -> float | None:
+    """A number of a CSV file, or None where the cell is empty."""
+    return float(row[key]) if row.get(key) else None
 
 
 def worst_samples(head: Revision) -> list[str]:

@@ -3,9 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from stages.common.base.files import rounded
+from stages.common.judging.strain import largest_strain
+from stages.common.rule import Rule
 from stages.report import drawing
 from stages.report.drawing import Picture
-from stages.report.revision import Revision, Rows
+from stages.report.evidence import figure
+from stages.report.revision import SPEEDUP, Revision, Rows
 from stages.report.stage import Report
 
 
@@ -71,30 +75,51 @@ def speedup(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
 
 
 def tradeoff(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
-    """Speed-up against error; the area of a point is the file's size."""
+    """Speed-up against error; the area of a point is the file's size.
+
+    The models that method auto made are drawn as well. It knows the share of the tolerance that each uses, so that is
+    the error of all points then, and the limit a line.
+    """
+    tried = [point for row in sides[-1][1].frontier if (point := _tried(row))]
     rows = []
     for name, side in sides:
-        error, size = side.value("parity", "diff.max_abs"), side.value("quantize", "size.int8_mb")
+        error: Any = _strain(side) if tried else side.value("parity", "diff.max_abs")
+        size = side.value("quantize", "size.int8_mb")
         ratio, low, high = (side.value("bench", f"speedup.{key}") for key in ("ratio", "low95", "high95"))
         if None not in (error, size, ratio, low, high):
-            rows.append(_point(f"INT8, {name}", name, (ratio, low, high), error, size))
+            rows.append(_point(f"INT8, {name}", name, (ratio, low, high), error, size, share=bool(tried)))
     if not rows:
         return None
     size = sides[-1][1].value("quantize", "size.fp32_mb")
     if size is not None:
-        rows.append(_point("fp32", "fp32", (1.0, 1.0, 1.0), 0.0, size))
-    return Picture(
-        "tradeoff",
-        "Speed-up against the largest difference from fp32, with file sizes",
-        drawing.pareto(
-            rows, "Speed, error and size", "largest difference from fp32", [*(name for name, _ in sides), "fp32"]
-        ),
-    )
+        rows.append(_point("fp32", "fp32", (1.0, 1.0, 1.0), 0.0, size, share=bool(tried)))
+    error = "share of the tolerance used" if tried else "largest difference from fp32"
+    kinds = [*(name for name, _ in sides), "fp32", *(["tried"] if tried else [])]
+    spec = drawing.pareto([*tried, *rows], "Speed, error and size", error, kinds, 1.0 if tried else None)
+    return Picture("tradeoff", f"Speed-up against the {error}, with file sizes", spec)
 
 
-def _point(name: str, kind: str, interval: tuple[float, float, float], error: float, size: float) -> dict[str, Any]:
+def _tried(row: Mapping[str, str]) -> dict[str, Any] | None:
+    """A model of method auto as a point without a name; None where it was not timed."""
+    ratio, low, high, size, strain = (figure(row, key) for key in (*SPEEDUP, "mb", "strain"))
+    if ratio is None or low is None or high is None or size is None or strain is None or row["chosen"] == "true":
+        return None
+    point = _point(f"tried, model {row['candidate']}", "tried", (ratio, low, high), strain, size, share=True)
+    return {**point, "name": ""}
+
+
+def _strain(side: Revision) -> float | None:
+    """The largest share of a tolerance that a rule of parity uses; None where there is no finite one."""
+    return rounded(largest_strain(Rule.from_json(tree) for tree in side.detail("parity", "rules") or []))
+
+
+def _point(
+    name: str, kind: str, interval: tuple[float, float, float], error: float, size: float, *, share: bool
+) -> dict[str, Any]:
+    """One model; its error is a `share` of the tolerance, or the largest difference."""
     ratio, low, high = interval
-    label = f"{name}: speed-up {ratio} ({low} to {high}), difference {error}, {size} MB"
+    used = f"{error:.0%} of the tolerance used" if share else f"difference {error}"
+    label = f"{name}: speed-up {ratio} ({low} to {high}), {used}, {size} MB"
     shown = f"{name}, {size:.3g} MB"
     return {"kind": kind, "x": error, "y": ratio, "low": low, "high": high, "size": size, "label": label, "name": shown}
 
@@ -157,7 +182,7 @@ def latency(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
         "title": "milliseconds in a call",
         "scale": {"type": "log", "nice": False},
     }
-    x["axis"] = {"format": "~g", "tickCount": 6, "labelOverlap": "greedy", "grid": False}
+    x["axis"] = {"format": "~g", "tickCount": 6, "labelOverlap": "greedy", "labelSeparation": 8, "grid": False}
     y = {"field": "y", "type": "quantitative", "title": "share of calls", "axis": {"format": "%"}}
     dash = {
         "field": "side",

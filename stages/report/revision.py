@@ -35,6 +35,9 @@ REQUIRED = ("host", "quantize", "parity", "bench", "gate")
 
 LOCK = Path("dvc.lock")
 
+SPEEDUP = ("speedup", "speedup_low95", "speedup_high95")
+FRONTIER = ("candidate", "origin", "nodes_quantized", *SPEEDUP, "mb", "strain", "passes", "chosen")
+
 
 @dataclass(frozen=True)
 class Revision:
@@ -48,6 +51,7 @@ class Revision:
         worst: `metrics/details/parity_worst.csv`.
         errors: `metrics/details/parity_errors.csv`.
         latency: `metrics/details/bench_latency.csv`.
+        frontier: `metrics/details/frontier.csv`, the models that method auto made.
         params: `params.yaml`, keys joined with dots.
         stale: keys of `params.yaml` that a stage ran with another value of, by `dvc.lock`.
     """
@@ -59,6 +63,7 @@ class Revision:
     worst: Rows
     errors: Rows
     latency: Rows
+    frontier: Rows
     params: Tree
     stale: Sequence[str]
 
@@ -133,6 +138,7 @@ def _revision(name: str, read: Callable[[Path], str]) -> Revision:
         _csv(read(paths.PARITY_WORST), ("sample", "output", "fp32", "int8", "abs_error")),
         _csv(read(paths.PARITY_ERRORS), ("output", "low", "high", "share")),
         _csv(read(paths.BENCH_LATENCY), ("quantile", "fp32_ms", "int8_ms")),
+        _csv(read(paths.FRONTIER), FRONTIER),
         params,
         _stale(params, {stage: lookup(entry, "params") or {} for stage, entry in stages.items()}),
     )

@@ -17,7 +17,7 @@ MARKS = {
     Outcome.OFF: "off",
     Outcome.NOT_APPLICABLE: "not applicable",
 }
-RULES_SHOWN = 12
+ROWS_SHOWN = 12
 CHANGE_MARKS = {Mark.BETTER: "🟢\N{NO-BREAK SPACE}better", Mark.WORSE: "🔴\N{NO-BREAK SPACE}worse"}
 
 
@@ -40,6 +40,7 @@ def render(report: Report, pictures: str = "") -> str:
         *([pictures] if pictures else []),
         *evidence.batches(head, comparison),
         *evidence.quantization(head),
+        *evidence.frontier(head),
         *(suggestions if is_open else []),
         *evidence.worst_samples(head),
         *evidence.notes(head),
@@ -125,7 +126,7 @@ def _change_row(change: Change, base: Revision, head: Revision) -> tuple[str, ..
         before,
         after,
         _difference(change),
-        CHANGE_MARKS.get(change.mark, str(change.mark)),
+        CHANGE_MARKS.get(change.mark, change.mark.replace(" ", "\N{NO-BREAK SPACE}")),
     )
 
 
@@ -171,7 +172,7 @@ def _rules(rules: Sequence[Rule]) -> list[str]:
     summary = (
         f"{len(failed)} of {plural(applied, 'rule')} failed" if failed else f"All {plural(applied, 'rule')} {hold}"
     )
-    if len(rules) <= RULES_SHOWN:
+    if len(rules) <= ROWS_SHOWN:
         return [f"**{summary}**", _rule_table(ranked)]
     rest = ranked[len(failed) :]
     opened = [_rule_table(ranked[: len(failed)])] if failed else []
@@ -199,7 +200,8 @@ def _params(base: Revision, head: Revision) -> list[str]:
     rows = [(code(key), _param(base, key), _param(head, key)) for key in keys]
     if not rows:
         return ["**Params**: no change."]
-    return ["**Params**", table(("key", "base", "this"), rows)]
+    shown = table(("key", "base", "this"), rows)
+    return ["**Params**", shown] if len(rows) <= ROWS_SHOWN else [folded(f"{len(rows)} params differ", shown)]
 
 
 def _param(side: Revision, key: str) -> str:

@@ -78,7 +78,8 @@ def run(ray: Any, experiments: Sequence[Experiment], nodes: Sequence[str] | None
                 problem = str(error).strip().splitlines()[0]
                 yield Outcome(experiment.name, [f"Its node was lost {RETRIES + 1} times: {problem}"], "")
     finally:
-        for task_reference in waiting:
+        # The last first: one that still waits for a node must not start on the node that a cancelled one leaves.
+        for task_reference in reversed(list(waiting)):
             ray.cancel(task_reference)
         if waiting:
             _wait_until_idle(ray)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,8 @@ class CommandError(Exception):
 
 def run(experiment: Experiment) -> Outcome:
     """Clone, pull, run, push. A failed command is an outcome; a lost node is not, and Ray runs the task again."""
+    # Ray cancels a task by an interrupt, which a node that was started in the background would ignore.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if not pushed(experiment.git_remote, experiment.commit, experiment.name):
             with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
@@ -95,13 +98,24 @@ def command(arguments: Sequence[str], folder: Path) -> str:
     try:
         output = _output(process)
     except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _kill(process)
         raise
     if process.returncode != 0:
         lines = [line for line in output.splitlines() if line.strip()]
         raise CommandError("\n".join(lines[-LINES_KEPT:] or [f"{arguments[0]} exited with {process.returncode}"]))
     return output
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    """Kill a command with all that it started, and wait until nothing is left that could write into the clone."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for _ in range(100):
+        try:
+            os.killpg(process.pid, 0)
+        except (ProcessLookupError, PermissionError):
+            return
+        time.sleep(0.1)
 
 
 def _output(process: "subprocess.Popen[str]") -> str:

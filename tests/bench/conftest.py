@@ -8,7 +8,8 @@ import onnx
 import pytest
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from stages.bench import lock
+from stages.bench import footprint, launches, lock
+from stages.bench.timing import FEWEST_QUIET
 from stages.common.base import paths
 from stages.common.data import evaldata
 from tests import sources
@@ -31,6 +32,14 @@ def quantized(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     path = folder / "quantized.onnx"
     quantize_dynamic(model, path, weight_type=QuantType.QInt8)
     return onnx.load(path)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few processes as give every figure."""
+    monkeypatch.setattr(launches, "MIN_LAUNCHES", FEWEST_QUIET)
+    for name in ("REPEATS", "FEWEST"):
+        monkeypatch.setattr(footprint, name, 2)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from stages.bench.inputs import OneNode, write_one_node
 from stages.bench.interval import Interval
 from stages.bench.launches import LaunchSettings
 from stages.bench.lock import alone
+from stages.bench.timing import FEWEST_QUIET
 
 KNOWN = Interval(1.0, 0.99, 1.01)
 
@@ -64,7 +65,7 @@ def test_a_cache_that_makes_no_sense_is_measured_anew(tmp_path: Path, content: s
     assert control._read(cached) is None
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("short")
 def test_a_model_against_itself_has_the_speed_up_1(tmp_path: Path) -> None:
     launches: list[None] = []
     one = write_one_node(tmp_path)
@@ -77,5 +78,5 @@ def test_a_model_against_itself_has_the_speed_up_1(tmp_path: Path) -> None:
             machine_id="machine",
             launched=lambda: launches.append(None),
         )
-    assert len(launches) == 8
+    assert len(launches) == FEWEST_QUIET
     assert 0.5 < interval.ratio < 2

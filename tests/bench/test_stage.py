@@ -1,10 +1,11 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import onnx
 import pytest
 from skl2onnx import to_onnx
 
-from stages.bench import figures, screen, stage
+from stages.bench import figures, lock, screen, stage
 from stages.bench.inputs import Machine
 from stages.bench.selfcheck import CHECKS
 from stages.bench.stage import BenchResult
-from stages.bench.timing import speedup
+from stages.bench.timing import FEWEST_QUIET, speedup
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params, load
@@ -59,11 +60,44 @@ def rows(project: Path, path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.slow
-def test_a_quantized_model_is_measured_from_end_to_end(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    headlines, details = bench(project, "bench: {max_seconds: 0.1, batch_sizes: [1, 4]}")
+# The command with few launches, and with the lock of these tests.
+BENCH = """
+import runpy, sys
+from pathlib import Path
+from stages.bench import launches, lock
+launches.MIN_LAUNCHES = 3
+path = Path(sys.argv.pop(1))
+lock.lock_file = lambda: path
+runpy.run_module("stages.bench", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.usefixtures("short")
+def test_a_quantized_model_is_measured_from_end_to_end_and_another_bench_waits(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(project, project / "other")
+    (project / "other/params.yaml").write_text("bench: {max_seconds: 0.1, batch_sizes: [], memory: false}\n")
+    with subprocess.Popen(
+        [sys.executable, "-c", BENCH, str(lock.lock_file())],
+        cwd=project / "other",
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as other:
+        headlines, details = bench(project, "bench: {max_seconds: 0.1, batch_sizes: [1, 4]}")
+        _, errors = other.communicate()
+    assert other.returncode == 0, errors
+    ours, theirs = (spans(folder) for folder in (project, project / "other"))
+    assert min(map(len, (ours, theirs))) >= FEWEST_QUIET
+    for (_, end), (start, _) in pairwise(sorted([*ours, *theirs])):
+        assert end <= start
     assert headlines["speedup"]["low95"] <= headlines["speedup"]["ratio"] <= headlines["speedup"]["high95"]
-    assert details["measured"]["launches"] >= 8
+    assert details["measured"]["launches"] >= FEWEST_QUIET
+    for group, figures_of in details["spread"].items():
+        for key, (low, high) in figures_of.items():
+            assert low <= headlines[group][key] <= high, key
     assert details["measured"]["machine_id"] == "test"
     assert details["measured"]["machine"] == "Model T, avx2"
     assert [batch["batch"] for batch in details["batches"]] == [1, 4]
@@ -76,6 +110,11 @@ def test_a_quantized_model_is_measured_from_end_to_end(project: Path, capsys: py
     assert max(map(len, text.splitlines())) <= 160
     assert " ".join(text.split()).count("Model T, avx2") == 1
     check_launches(project, details)
+
+
+def spans(project: Path) -> set[tuple[float, float]]:
+    """When the timed sections of a bench began and ended, from its evidence."""
+    return {(float(row["start"]), float(row["end"])) for row in rows(project, paths.BENCH_LAUNCHES)}
 
 
 def check_launches(project: Path, details: Any) -> None:
@@ -111,7 +150,7 @@ def test_two_equal_files_are_not_timed(
     assert "same bytes" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("short")
 def test_a_model_with_a_fixed_batch_is_measured_there_alone(project: Path) -> None:
     for path in (paths.FP32_MODEL, paths.INT8_MODEL):
         model = onnx.load(path)
@@ -127,7 +166,7 @@ def test_a_model_with_a_fixed_batch_is_measured_there_alone(project: Path) -> No
     assert details["null_reasons"]["memory.fp32_mb"] == "bench.memory is false"
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("short")
 def test_whole_feeds_are_given_as_they_are(project: Path) -> None:
     folder = project / "feeds"
     evaldata.write(folder, {"x": np.ones((6, 5, 256), np.float32)}, None, "feeds", seed=0)
@@ -163,7 +202,7 @@ def test_more_threads_than_cores_is_a_warning(threads: int, cores: float, warned
 
 def test_sigterm_ends_it_without_a_file_at_its_final_name(project: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages.bench", "--debug"],
+        [sys.executable, "-c", BENCH, str(lock.lock_file()), "--debug"],
         env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(project)},
         stderr=subprocess.PIPE,
         text=True,

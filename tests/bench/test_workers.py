@@ -29,6 +29,14 @@ def launch_job(folder: Path, **changes: object) -> dict[str, object]:
     return job | changes
 
 
+@pytest.mark.parametrize("name", ["launch", "probe", "profiler"])
+def test_a_worker_imports_little_that_could_weigh_on_what_it_measures(name: str) -> None:
+    code = f"import sys, stages.bench.workers.{name}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    imported = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {"onnxruntime", "numpy"} <= set(imported.split())
+    assert not {"onnx", "onnx_ir", "pydantic", "sympy", "yaml"} & set(imported.split())
+
+
 def test_a_launch_times_both_models_in_rounds(tmp_path: Path) -> None:
     (answer,) = worker.ask("launch", launch_job(tmp_path))
     assert len(answer["rounds"]) >= 4

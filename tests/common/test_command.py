@@ -1,5 +1,6 @@
 """How a stage starts and ends, as a process."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -128,6 +129,78 @@ def test_a_signal_that_code_in_between_swallows_still_ends_the_stage(
     _, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr.count("\n")) == (code, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+EVERYWHERE = """
+import contextlib, io, json, signal, sys
+from stages.common.base import command, signals
+from stages.common.base.errors import StageError
+
+OURS = (command.__file__, signals.__file__)
+BODIES = {"ends well": lambda: None, "fails": lambda: 1 / 0, "closes": lambda: print("x", file=Closed())}
+
+class Closed:
+    def write(self, text): raise BrokenPipeError
+
+def outcome(body, point):
+    left = point
+
+    def trace(frame, event, _):
+        nonlocal left
+        left -= frame.f_code.co_filename in OURS
+        if left == 0 and event != "call":
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    def main(arguments):
+        for depth in (1, 2):
+            sys._getframe(depth).f_trace = trace
+        sys.settrace(trace)
+        return body()
+
+    signals._STATE.received = None
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(shown):
+            command.run("trial", "Tries.", main)
+    except SystemExit as end:
+        return left > 0, end.code, shown.getvalue().count("\\n")
+    finally:
+        sys.settrace(None)
+
+outcomes = []
+for name, body in BODIES.items():
+    point, beyond = 1, False
+    while not beyond:
+        beyond, code, lines = outcome(body, point)
+        outcomes.append([name, point, code, lines])
+        point += 1
+with open("outcomes.json", "w") as file:
+    json.dump(outcomes, file)
+"""
+
+
+def test_a_signal_at_any_place_after_the_work_gives_one_outcome_and_no_noise(tmp_path: Path) -> None:
+    """At each line and return of command.py and signals.py in turn: 143 with one line, or as if none had come."""
+    run = subprocess.run(
+        [sys.executable, "-c", EVERYWHERE], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert run.stderr == ""
+    outcomes = json.loads((tmp_path / "outcomes.json").read_text())
+    undisturbed = {"ends well": (0, 0), "fails": (1, 1), "closes": (0, 0)}
+    assert {name for name, *_ in outcomes} == set(undisturbed)
+    for name, point, code, lines in outcomes:
+        assert (code, lines) in {undisturbed[name], (143, 1)}, (name, point)
+    assert {code for name, _, code, _ in outcomes if name == "ends well"} == {0, 143}
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_python_shuts_down_comes_too_late(tmp_path: Path, sent: signal.Signals) -> None:
+    process = start(tmp_path, f"import atexit; atexit.register(os.kill, os.getpid(), {sent.value}); return 3")
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (3, "")
 
 
 def test_a_signal_between_two_files_that_belong_together_waits_for_the_second(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Every figure of the comparison against an independent computation, and merging in any order."""
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,9 @@ from scipy import stats
 from sklearn.metrics import r2_score, roc_auc_score
 
 from stages.common.compare import Comparison, MismatchError, OutputComparison, OutputPair, compare
-from stages.common.compare.flips import CONFIDENT, needed, upper_bound
-from stages.common.compare.sample import BottomK
-from stages.common.compare.sketch import RELATIVE_ERROR, QuantileSketch
-from stages.common.compare.worst import KEPT
+from stages.common.compare.decided import CONFIDENT, needed, upper_bound
+from stages.common.compare.output import OVERFLOW
+from stages.common.compare.summaries import RELATIVE_ERROR, WORST_KEPT, BottomK, QuantileSketch
 from stages.common.decisions import Decider, choose
 
 SHARES = (0.0, 0.5, 0.9, 0.99, 0.999, 1.0)
@@ -42,69 +43,80 @@ def compared(before: np.ndarray, after: np.ndarray, labels: np.ndarray | None = 
     return comparison
 
 
+def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The figures of a tree, each with its place."""
+    if not isinstance(tree, dict | list | tuple):
+        yield name, tree
+        return
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        yield from leaves(value, f"{name}.{key}")
+
+
 class TestFiguresEqualAnIndependentComputation:
     before, after, labels = two_models()
     comparison = compared(before, after, labels)
     output = comparison.outputs["p"]
+    raw, _ = output.figures()
+    decisions, probabilities = comparison.decisions.figures()
     difference = after.astype(np.float64) - before.astype(np.float64)
 
     def test_absolute_error(self) -> None:
         absolute = np.abs(self.difference)
-        assert self.comparison.max_abs == absolute.max()
-        assert self.output.absolute.mean == pytest.approx(absolute.mean(), rel=1e-12)
+        assert self.output.largest == absolute.max()
+        assert self.output.total / self.output.compared == pytest.approx(absolute.mean(), rel=1e-12)
         for share in SHARES:
             exact = np.quantile(absolute, share, method="lower")
-            assert self.output.absolute.quantile(share) == pytest.approx(exact, rel=RELATIVE_ERROR * 1.001)
+            assert self.output.quantile(share) == pytest.approx(exact, rel=RELATIVE_ERROR * 1.001)
 
     def test_relative_error_is_scaled_by_the_range_of_the_reference(self) -> None:
         span = float(self.before.max()) - float(self.before.min())
-        assert self.output.relative_max == pytest.approx(np.abs(self.difference).max() / span, rel=1e-12)
+        assert self.raw["max_of_range"] == pytest.approx(np.abs(self.difference).max() / span, rel=1e-12)
 
     def test_sqnr(self) -> None:
         signal = np.square(self.before.astype(np.float64)).sum()
         expected = 10 * np.log10(signal / np.square(self.difference).sum())
-        assert self.output.signal.sqnr_db == pytest.approx(expected, rel=1e-12)
+        assert self.output.sqnr_db == pytest.approx(expected, rel=1e-12)
 
     def test_nrmse(self) -> None:
         expected = np.sqrt(np.square(self.difference).mean()) / self.before.astype(np.float64).std()
-        assert self.output.signal.nrmse == pytest.approx(expected, rel=1e-12)
+        assert self.output.nrmse == pytest.approx(expected, rel=1e-12)
 
     def test_nrmse_is_free_of_offset_and_scale(self) -> None:
         moved = compared(self.before * 1e3 + 250_000.0, self.after * 1e3 + 250_000.0).outputs["p"]
-        assert moved.signal.nrmse == pytest.approx(self.output.signal.nrmse, rel=0.02)  # float32 rounds the offset
+        assert moved.nrmse == pytest.approx(self.output.nrmse, rel=0.02)  # float32 rounds the offset
 
     def test_cosine(self) -> None:
         from scipy.spatial.distance import cosine
 
         pairs = zip(self.before.astype(np.float64), self.after.astype(np.float64), strict=True)
         expected = np.array([1 - cosine(x, y) for x, y in pairs])
-        assert self.output.cosine.minimum == pytest.approx(expected.min(), abs=1e-12)
-        assert self.output.cosine.mean == pytest.approx(expected.mean(), abs=1e-12)
-        assert self.output.cosine.sample == expected.argmin()
+        assert self.raw["min_cosine"] == pytest.approx(expected.min(), abs=1e-12)
+        assert self.raw["mean_cosine"] == pytest.approx(expected.mean(), abs=1e-12)
+        assert self.raw["min_cosine_sample"] == expected.argmin()
 
     def test_flips_and_their_margins(self) -> None:
         flipped = self.before.argmax(axis=1) != self.after.argmax(axis=1)
         ordered = np.sort(self.before.astype(np.float64), axis=1)
         confident = flipped & (ordered[:, -1] - ordered[:, -2] >= CONFIDENT)
-        flips = self.comparison.flips
+        flips = self.comparison.decisions
         assert flipped.sum() > 5
         assert (flips.flips, flips.confident, flips.ties) == (flipped.sum(), confident.sum(), 0)
-        assert flips.agreement == pytest.approx(1 - flipped.mean())
+        assert self.decisions["agreement"] == pytest.approx(1 - flipped.mean())
         assert flips.first == np.flatnonzero(flipped)[:20].tolist()
 
     def test_flip_bound_is_that_of_clopper_and_pearson(self) -> None:
-        flips = self.comparison.flips
+        flips = self.comparison.decisions
         expected = stats.binomtest(flips.flips, flips.count, alternative="less").proportion_ci(0.95, "exact").high
-        assert flips.rate_high95 == pytest.approx(expected, rel=1e-9)
+        assert self.decisions["flip_rate_high95"] == pytest.approx(expected, rel=1e-9)
 
     def test_top_five(self) -> None:
         best = np.argsort(-self.after, axis=1)[:, :5]
         expected = (best == self.before.argmax(axis=1)[:, None]).any(axis=1).mean()
-        assert self.comparison.top_five.agreement == pytest.approx(expected)
+        assert self.decisions["top5_agreement"] == pytest.approx(expected)
 
     def test_kullback_leibler(self) -> None:
         expected = stats.entropy(self.before.astype(np.float64), self.after.astype(np.float64), axis=1)
-        assert self.comparison.divergence.mean == pytest.approx(expected.mean(), rel=1e-5)
+        assert self.probabilities["kl_mean"] == pytest.approx(expected.mean(), rel=1e-5)
 
     def test_confidence_error(self) -> None:
         for side, each in enumerate((self.before, self.after)):
@@ -114,7 +126,7 @@ class TestFiguresEqualAnIndependentComputation:
                 inside = (confidence >= low) & (confidence < low + 1 / 15)
                 if inside.any():
                     expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-            assert self.comparison.confidence[side].ece == pytest.approx(expected, rel=1e-6)
+            assert self.probabilities[("ece_fp32", "ece_int8")[side]] == pytest.approx(expected, rel=1e-6)
 
     def test_accuracy_and_mcnemar(self) -> None:
         right = [each.argmax(axis=1) == self.labels for each in (self.before, self.after)]
@@ -125,7 +137,7 @@ class TestFiguresEqualAnIndependentComputation:
         assert comparison.p_value == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue, rel=1e-9)
 
     def test_probabilities_are_recognised(self) -> None:
-        assert self.output.probabilities
+        assert self.output.kinds == (True, False)
         assert self.comparison.decider == Decider(scores="p", kind="probabilities")
 
 
@@ -190,25 +202,20 @@ def test_merging_any_split_in_any_order_gives_what_one_pass_gives(data: st.DataO
         merged.merge(part)
     one, other = whole.outputs["p"], merged.outputs["p"]
     assert merged.samples == whole.samples
-    assert (merged.flips, merged.accuracy, merged.top_five) == (whole.flips, whole.accuracy, whole.top_five)
-    assert one.finite == other.finite
-    assert (one.width, one.classes, one.probabilities) == (other.width, other.classes, other.probabilities)
+    assert merged.accuracy == whole.accuracy
     assert repr(one.worst) == repr(other.worst)  # NaN is not equal to NaN
-    assert one.absolute.maximum == other.absolute.maximum
-    assert (one.cosine.minimum, one.cosine.sample) == (other.cosine.minimum, other.cosine.sample)
     for share in SHARES:
-        assert one.absolute.quantile(share) == other.absolute.quantile(share)
+        assert one.quantile(share) == other.quantile(share)
     np.testing.assert_array_equal(one.pairs.samples, other.pairs.samples)
     np.testing.assert_array_equal(one.pairs.values, other.pairs.values)
-    for mine, theirs in (
-        (one.absolute.mean, other.absolute.mean),
-        (one.signal.sqnr_db, other.signal.sqnr_db),
-        (one.signal.nrmse, other.signal.nrmse),
-        (one.cosine.mean, other.cosine.mean),
-        (whole.divergence.mean, merged.divergence.mean),
-        (whole.confidence[1].ece, merged.confidence[1].ece),
-    ):
-        assert theirs == pytest.approx(mine, rel=1e-12, abs=1e-15)
+    mine, theirs = (
+        dict(leaves([comparison.outputs["p"].figures()[0], comparison.decisions.figures()]))
+        for comparison in (whole, merged)
+    )
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        exact = not isinstance(value, float)
+        assert theirs[name] == (value if exact else pytest.approx(value, rel=1e-12, abs=1e-15)), name
 
 
 @settings(max_examples=30, deadline=None)
@@ -220,9 +227,7 @@ def test_the_batches_of_a_stream_do_not_matter(count: int, size: int, seed: int)
         (OutputPair(rows, {"p": before[rows]}, {"p": after[rows]}) for rows in parts), lambda rows: labels[rows]
     )
     whole = compared(before, after, labels)
-    assert comparison.max_abs == whole.max_abs
-    assert comparison.flips == whole.flips
-    assert comparison.outputs["p"].absolute.mean == pytest.approx(whole.outputs["p"].absolute.mean, rel=1e-12)
+    assert comparison.figures() == whole.figures()
 
 
 @settings(max_examples=60, deadline=None)
@@ -238,7 +243,7 @@ def test_quantiles_keep_the_bound_that_they_state(values: list[float], share: fl
 
 def test_no_quantile_is_above_the_maximum() -> None:
     comparison = compared(np.zeros((50, 1)), np.full((50, 1), 0.7))
-    assert comparison.outputs["p"].absolute.quantile(0.5) == 0.7
+    assert comparison.outputs["p"].quantile(0.5) == 0.7
 
 
 def test_a_sample_is_uniform_over_the_stream_and_over_positions() -> None:
@@ -284,8 +289,16 @@ def test_no_value_is_too_strange(data: st.DataObject, dtype: type, name: str) ->
     comparison = Comparison(choose({name: before}, labels))
     comparison.update(np.arange(shape[0]), {name: before}, {name: after}, labels)
     output = comparison.outputs[name]
-    assert output.finite.differing_samples <= shape[0]
-    assert (output.absolute.maximum or 0.0) >= (output.absolute.quantile(0.5) or 0.0)
+    assert output.nonfinite_samples <= shape[0]
+    assert output.largest >= (output.quantile(0.5) or 0.0)
+    comparison.figures()
+
+
+@pytest.mark.filterwarnings("error")
+def test_noise_beyond_what_float64_holds_has_no_figure_but_a_reason() -> None:
+    figures = compared(np.array([[1.0, 2.0]]), np.array([[1e200, 2.0]])).figures()
+    assert figures["outputs"]["p"]["sqnr_db"] is None
+    assert figures["null_reasons"]["outputs.p.sqnr_db"] == OVERFLOW
 
 
 class TestNotFinite:
@@ -293,22 +306,20 @@ class TestNotFinite:
         before, after = np.ones((5, 3), np.float32), np.full((5, 3), 1.5, np.float32)
         before[1, 0] = after[3, 2] = np.nan
         output = compared(before, after).outputs["p"]
-        assert (output.finite.differing_samples, output.finite.first) == (2, [1, 3])
-        assert output.absolute.count == 13
-        assert output.absolute.mean == 0.5
+        assert (output.nonfinite_samples, output.nonfinite_first) == (2, [1, 3])
+        assert (output.compared, output.total) == (13, 6.5)
         assert [sample.error for sample in output.worst.samples[:2]] == [math.inf, math.inf]
-        assert output.cosine.count == 3
+        assert output.directions == 3
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     def test_equal_ones_agree(self, value: float) -> None:
         before = np.array([[1.0, value]], np.float32)
         output = compared(before, before.copy()).outputs["p"]
-        assert output.finite.differing_samples == 0
-        assert output.equality == 1.0
+        assert (output.nonfinite_samples, output.equal) == (0, 2)
 
     def test_infinities_of_another_sign_differ(self) -> None:
         output = compared(np.array([[np.inf, 1]]), np.array([[-np.inf, 1]])).outputs["p"]
-        assert output.finite.differing_samples == 1
+        assert output.nonfinite_samples == 1
 
 
 class TestOtherKindsOfOutput:
@@ -316,7 +327,7 @@ class TestOtherKindsOfOutput:
         before, after = np.array([[3], [7]], np.uint8), np.array([[5], [7]], np.uint8)
         output = OutputComparison("ids", "|u1")
         output.update(np.arange(2), before, after)
-        assert output.equality == 0.5
+        assert output.equal == 1
         assert (output.worst.samples[0].reference, output.worst.samples[0].candidate) == (3, 5)
 
     @pytest.mark.parametrize("values", [["a", "b"], [True, False]])
@@ -324,16 +335,16 @@ class TestOtherKindsOfOutput:
         before = np.array(values, dtype=object if isinstance(values[0], str) else bool)
         comparison = Comparison(Decider(label="label"))
         comparison.update(np.arange(2), {"label": before}, {"label": before[::-1].copy()})
-        assert comparison.outputs["label"].equality == 0.0
-        assert (comparison.flips.flips, comparison.flips.margins_known) == (2, False)
+        assert comparison.outputs["label"].equal == 0
+        assert (comparison.decisions.flips, comparison.decisions.margins_known) == (2, False)
 
     def test_empty_tensors_and_scalars(self) -> None:
         comparison = Comparison()
         for name, array in (("none", np.empty((4, 0), np.float32)), ("one", np.arange(4, dtype=np.float32))):
             comparison.update(np.arange(4), {name: array}, {name: array.copy()})
-        assert comparison.outputs["none"].absolute.mean is None
-        assert comparison.outputs["one"].absolute.mean == 0.0
-        assert comparison.outputs["one"].cosine.minimum is None
+        outputs = comparison.figures()["outputs"]
+        assert (outputs["none"]["mean_abs"], outputs["one"]["mean_abs"]) == (None, 0.0)
+        assert outputs["one"]["min_cosine"] is None
 
     def test_a_shape_that_depends_on_the_values_is_counted_separately(self) -> None:
         output = OutputComparison("boxes", "<f4")
@@ -355,7 +366,7 @@ class TestOtherKindsOfOutput:
         for rows in np.split(np.random.default_rng(0).permutation(100), 5):
             output.update(rows, before[rows], after[rows])
         assert [each.sample for each in output.worst.samples] == [
-            sample for value in range(49, 49 - KEPT // 2, -1) for sample in (2 * value, 2 * value + 1)
+            sample for value in range(49, 49 - WORST_KEPT // 2, -1) for sample in (2 * value, 2 * value + 1)
         ]
 
 

@@ -20,7 +20,7 @@ class TestWhichOutputDecides:
     def test_logarithms_of_probabilities(self) -> None:
         decider = choose({"y": np.log(self.scores)})
         assert (decider.scores, decider.kind) == ("y", "log-probabilities")
-        probabilities = decider.probabilities({"y": np.log(self.scores)})
+        probabilities = decider.read({"y": np.log(self.scores)}).probabilities
         assert probabilities is not None
         np.testing.assert_allclose(probabilities, self.scores, rtol=1e-6)
 
@@ -37,7 +37,7 @@ class TestWhichOutputDecides:
         comparison = Comparison(choose({"p": tokens}))
         comparison.update(np.array([7, 9]), {"p": tokens}, {"p": tokens[..., ::-1]})
         changed = np.flatnonzero(self.label != 2 - self.label)
-        assert (comparison.flips.count, comparison.flips.first) == (6, [7 if row < 3 else 9 for row in changed])
+        assert (comparison.decisions.count, comparison.decisions.first) == (6, [7 if row < 3 else 9 for row in changed])
 
     def test_trailing_axes_of_one_do_not_count(self) -> None:
         assert choose({"p": self.scores.reshape(6, 3, 1, 1)}).scores == "p"
@@ -45,15 +45,15 @@ class TestWhichOutputDecides:
     def test_a_threshold_goes_before_the_label(self) -> None:
         outputs = {"label": np.array([0, 1, 1]), "p": np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], np.float32)}
         decider = choose(outputs, threshold=0.7)
-        np.testing.assert_array_equal(decider.decide(outputs), [False, False, True])
-        margin = decider.margin(outputs)
-        assert margin is not None
-        np.testing.assert_allclose(margin, np.array([1.2, 0.2, 0.2]), rtol=1e-6)
+        decided = decider.read(outputs)
+        np.testing.assert_array_equal(decided.decisions, [False, False, True])
+        assert decided.margins is not None
+        np.testing.assert_allclose(decided.margins, np.array([1.2, 0.2, 0.2]), rtol=1e-6)
 
     def test_a_tie_is_not_a_flip(self) -> None:
         before, after = np.array([[0.5, 0.5]]), np.array([[0.49, 0.51]])
         comparison = compared(before, after)
-        assert (comparison.flips.flips, comparison.flips.ties) == (0, 1)
+        assert (comparison.decisions.flips, comparison.decisions.ties) == (0, 1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -77,7 +77,7 @@ def test_how_a_stream_is_cut_does_not_change_what_decides(data: st.DataObject) -
 def test_what_decides_is_found_where_shapes_vary() -> None:
     pairs = [OutputPair(np.array([row]), {"p": array}, {"p": array}) for row, array in enumerate(ragged())]
     comparison = compare(pairs)
-    assert (comparison.samples, comparison.decider.scores, comparison.flips.count) == (
+    assert (comparison.samples, comparison.decider.scores, comparison.decisions.count) == (
         6,
         "p",
         sum(2 + row for row in range(6)),

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from stages.common.base import paths
 from stages.common.base.errors import MissingInputError, StageError
 from stages.common.model import ir_conversion, model_file, sessions
 from tests.onnx_models import ir_model, opened, publish, stored
@@ -134,9 +135,9 @@ def test_versions_of_the_future_are_named(ir: int, opset: int, words: str, tmp_p
 def test_a_small_model_is_one_file_and_a_external_data_file_that_says_so(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     publish(linear(), path)
-    assert model_file.external_data(path).read_bytes() == model_file.NO_DATA
+    assert paths.external_data(path).read_bytes() == model_file.NO_DATA
     assert model_file.size_mb(path) == path.stat().st_size / 1e6
-    assert b"No external data" in model_file.external_data(path).read_bytes()
+    assert b"No external data" in paths.external_data(path).read_bytes()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
 
 
@@ -146,7 +147,7 @@ def test_a_large_model_comes_back_whole_and_the_original_is_untouched(tmp_path: 
     before = model.SerializeToString()
     publish(model, path)
     assert model.SerializeToString() == before
-    assert model_file.external_data(path).stat().st_size == 64 * 32 * 4
+    assert paths.external_data(path).stat().st_size == 64 * 32 * 4
     assert model_file.size_mb(path) > 64 * 32 * 4 / 1e6
     assert_same_answers(path, model)
 
@@ -171,11 +172,11 @@ def test_the_weights_of_a_large_model_stay_on_disk_and_move_to_another_file(
     with model_file.staged(read, second):
         pass
     assert second.read_bytes() == first.read_bytes()
-    assert model_file.external_data(second).read_bytes() == model_file.external_data(first).read_bytes()
+    assert paths.external_data(second).read_bytes() == paths.external_data(first).read_bytes()
     monkeypatch.undo()
     with model_file.staged(read, third):
         pass
-    assert model_file.external_data(third).read_bytes() == model_file.NO_DATA
+    assert paths.external_data(third).read_bytes() == model_file.NO_DATA
     assert stored(third) == linear()
 
 
@@ -198,7 +199,7 @@ def test_three_writes_give_the_same_bytes_whatever_stood_there(tmp_path: Path) -
     seen = set()
     for _ in range(3):
         publish(linear(), path)
-        seen.add((path.read_bytes(), model_file.external_data(path).read_bytes()))
+        seen.add((path.read_bytes(), paths.external_data(path).read_bytes()))
     assert len(seen) == 1
 
 
@@ -207,16 +208,16 @@ def test_a_staged_large_model_runs_and_a_failed_check_publishes_nothing(tmp_path
     path, model = tmp_path / "model.onnx", linear()
     with model_file.staged(ir_model(model), path) as temporary:
         assert_same_answers(temporary, model)
-    held = path.read_bytes(), model_file.external_data(path).read_bytes()
+    held = path.read_bytes(), paths.external_data(path).read_bytes()
     with pytest.raises(StageError, match="no good"), model_file.staged(ir_model(linear(seed=1)), path):
         raise StageError("no good")
-    assert held == (path.read_bytes(), model_file.external_data(path).read_bytes())
+    assert held == (path.read_bytes(), paths.external_data(path).read_bytes())
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def into_cache(path: Path, cache: Path, link: Callable[[Path, Path], None]) -> None:
     """Move a model and its external data into folders of their own, as DVC's cache has them, and leave links behind."""
-    for number, file in enumerate((path, model_file.external_data(path))):
+    for number, file in enumerate((path, paths.external_data(path))):
         kept = cache / str(number) / "content"
         kept.parent.mkdir(parents=True)
         shutil.move(file, kept)
@@ -238,6 +239,21 @@ def test_a_small_linked_model_loads(link: Callable[[Path, Path], None], tmp_path
     publish(model, path)
     into_cache(path, cache, link)
     assert_same_answers(path, model)
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_model_is_loaded_from_its_files_without_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, model = tmp_path / "work" / "model.onnx", linear()
+    publish(model, path)
+    into_cache(path, tmp_path / "cache", os.symlink)
+    unchanged, changed = (model_file.read(path, "export") for _ in range(2))
+    weight = changed.graph.initializers["W"]
+    weight.const_value = ir.tensor(weight.const_value.numpy() * 2)
+    expected = [output * 2 for output in answers(sessions.open_session(ir_model(model)), model)]
+    np.testing.assert_allclose(answers(sessions.open_session(changed), model)[1], expected[1])
+    monkeypatch.setattr(ir_conversion, "raw_bytes", None)  # would fail if a weight were handed over
+    opened_here = sessions.open_session(unchanged)
+    np.testing.assert_allclose(answers(opened_here, model)[1] * 2, expected[1])
 
 
 def foreign(folder: Path) -> Path:

@@ -126,7 +126,7 @@ def test_a_low_end_between_one_over_1_03_and_0_97_fails_the_gate_as_it_fails_the
         (
             Gate(),
             {},
-            "INT8 is faster: speed-up 2 (1.9 to 2.1) on A CPU, avx512_vnni, 1 thread, batch 1. Its file is 4 times",
+            "INT8 is faster: speed-up 2 (1.9 to 2.1) at batch 1 with 1 thread on avx512_vnni. Its file is 4 times",
         ),
         (
             Gate(),
@@ -145,7 +145,16 @@ def test_a_low_end_between_one_over_1_03_and_0_97_fails_the_gate_as_it_fails_the
             {**trees.speedup(0.8, 1.3, "inconclusive"), "bench_details__noise": {"finding": "the CPU was shared"}},
             "While it was timed, the CPU was shared. Run bench again",
         ),
-        (Gate(), {"parity__judged__samples": 1}, "Parity judged 1 sample, fewer than gate.min_samples 100"),
+        (
+            Gate(),
+            {"parity__judged__samples": 1},
+            "Parity judged 1 sample, fewer than gate.min_samples 100: passing proves little. Give export more",
+        ),
+        (
+            Gate(),
+            {**trees.MISS, "parity__judged__samples": 99},
+            "Parity judged 99 samples, fewer than gate.min_samples 100. Give export more",
+        ),
         (Gate(min_speedup=3), {}, "does not reach gate.min_speedup 3"),
         (
             Gate(),

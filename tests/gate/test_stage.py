@@ -70,12 +70,6 @@ def test_the_details_hold_the_reason_and_every_rule_with_its_margin(tmp_path: Pa
     ]
 
 
-def test_more_threads_than_cores_are_noted(tmp_path: Path) -> None:
-    trees.write(tmp_path, parity_details__judged__threads=3, bench_details__measured__threads=3)
-    (tmp_path / "params.yaml").write_text("serving: {threads: 3}")
-    assert "serving.threads is 3, and this machine has 2 cores" in gate(tmp_path).stdout
-
-
 def test_help_states_the_exit_codes_of_a_closed_gate(tmp_path: Path) -> None:
     shown = gate(tmp_path, "--help").stdout
     assert "Exit codes: 0 the gate is open; 1 it is closed" in " ".join(shown.split())
@@ -137,7 +131,10 @@ def test_without_a_lock_a_clone_without_models_is_judged(tmp_path: Path) -> None
     assert "Note: There is no dvc.lock" in done.stdout
 
 
-def test_what_changed_is_named_in_the_order_of_the_pipeline() -> None:
+def test_what_changed_is_named_in_the_order_of_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts/model.onnx").touch()
     status = {
         "bench": [{"changed deps": {"metrics/host.json": "modified"}}],
         "parity": [

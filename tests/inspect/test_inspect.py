@@ -10,15 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.model import model_file
-from stages.inspect import methods, screen, stage
-from stages.quantize.methods import by_name
+from stages.inspect import screen, stage
 from tests import sources
 from tests.quantize.running import Bench
 from tests.zoo import ZOO, needs_zoo
-
-
-def test_the_operators_of_each_method_are_those_of_quantize() -> None:
-    assert {name: by_name(name).BY_DEFAULT for name in methods.BY_DEFAULT} == dict(methods.BY_DEFAULT)
 
 
 def page(model: onnx.ModelProto, tmp_path: Path) -> str:

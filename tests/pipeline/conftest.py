@@ -81,6 +81,7 @@ def clone(target: Path) -> Project:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(target.parent),
         "DVC_SITE_CACHE_DIR": str(target.parent / "site"),
+        "XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"],
         "DVC_NO_ANALYTICS": "1",
         "GIT_CONFIG_NOSYSTEM": "1",
         **identity,

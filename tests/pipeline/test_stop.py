@@ -1,9 +1,8 @@
 """Stages that are stopped half-way: nothing partial at a final name, nothing left behind, and the next run heals."""
 
+import itertools
 import json
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,10 +11,25 @@ import onnx
 import pytest
 
 from stages.common.base import paths
-from tests.pipeline.conftest import ROOT, Project
+from tests.pipeline.conftest import Project
 
-STOPPED = {0, 143, -signal.SIGTERM}
-"""It had ended already; it cleaned up; it had not begun (Python was still starting)."""
+DRIVER = """
+import os, runpy, signal, sys, threading
+
+stage, moment = sys.argv[1:]
+sys.argv[1:] = []
+
+def hook(event, arguments):
+    if event == "subprocess.Popen" and moment == "launch":
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    begins = event == "open" and moment == "write" and isinstance(arguments[1], str) and "w" in arguments[1]
+    if (begins or event == "os.rename" and moment == "rename") and ".tmp" in str(arguments[0]):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+sys.addaudithook(hook)
+runpy.run_module(f"stages.{stage}", run_name="__main__")
+"""
+"""Run a stage that is terminated as it opens its first temporary file, puts one in place, or has started a process."""
 
 
 def assert_whole(project: Project) -> None:
@@ -34,60 +48,30 @@ def assert_whole(project: Project) -> None:
                     assert file.read_text().endswith("\n")
 
 
+def contents(project: Project) -> dict[Path, bytes]:
+    folders = (project.root / folder for folder in (paths.ARTIFACTS, paths.METRICS))
+    return {file: file.read_bytes() for folder in folders for file in folder.rglob("*") if file.is_file()}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["host", "export", "quantize", "parity", "bench", "gate"])
-def test_a_stage_that_is_terminated_leaves_whole_files_or_none(ran: Project, stage: str) -> None:
-    started = time.monotonic()
-    ran.run("python", "-m", f"stages.{stage}")
-    duration = time.monotonic() - started
-    for part in (0.3, 0.9) if stage == "bench" else (0.3, 0.5, 0.7, 0.8, 0.9, 0.97):
-        process = ran.start("python", "-m", f"stages.{stage}")
-        time.sleep(duration * part)
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-        assert process.returncode in STOPPED
-        assert_whole(ran)
+@pytest.mark.parametrize(
+    ("stage", "moment"),
+    [
+        *itertools.product(("host", "export", "quantize", "parity", "gate"), ("write", "rename")),
+        *itertools.product(("bench",), ("launch", "rename")),
+    ],
+)
+def test_a_stage_that_is_terminated_leaves_whole_files_or_none(ran: Project, stage: str, moment: str) -> None:
+    before = contents(ran)
+    done = ran.run("python", "-c", DRIVER, stage, moment, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (143, "Terminated: nothing half-written is left behind.")
+    assert_whole(ran)
+    if moment != "rename":
+        assert contents(ran) == before
     children = subprocess.run(["pgrep", "-f", f"stages.{stage}"], capture_output=True, text=True, check=False).stdout
     own = [pid for pid in children.split() if ran.root.samefile(f"/proc/{pid}/cwd")]
     assert own == []
     ran.restore()
-
-
-TRAINING = """
-from sklearn.datasets import load_digits
-from sklearn.neural_network import MLPClassifier
-
-
-def build():
-    data, labels = load_digits(return_X_y=True)
-    model = MLPClassifier((64,), max_iter=1_000_000, tol=0.0, n_iter_no_change=1_000_000, verbose=True)
-    return model.fit(data, labels), data.astype("float32"), labels
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_training_that_swallows_the_signal_publishes_nothing(tmp_path: Path, sent: signal.Signals, code: int) -> None:
-    """scikit-learn catches KeyboardInterrupt, warns, and returns the half-trained model."""
-    (tmp_path / "training.py").write_text(TRAINING)
-    (tmp_path / "params.yaml").write_text("export: {source: 'training:build'}")
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "stages.export"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": f"{ROOT}:{tmp_path}"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("Iteration 2"):
-        assert process.poll() is None
-    process.send_signal(sent)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == code, stderr
-    assert "nothing half-written" in stderr.splitlines()[-1]
-    assert not (tmp_path / "artifacts").exists() or list((tmp_path / "artifacts").iterdir()) == []
-    assert not (tmp_path / "metrics").exists()
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ def model() -> ModelProto:
 
 
 def written() -> tuple[bytes, bytes]:
-    return paths.INT8_MODEL.read_bytes(), model_file.external_data(paths.INT8_MODEL).read_bytes()
+    return paths.INT8_MODEL.read_bytes(), paths.external_data(paths.INT8_MODEL).read_bytes()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -68,7 +68,7 @@ def test_three_runs_give_the_same_two_files(large: Bench, method: str) -> None:
 def test_links_into_a_dvc_cache_change_nothing(large: Bench, method: str, link: Callable[[Path, Path], None]) -> None:
     large.run(method=method)
     expected = written()
-    for number, file in enumerate((paths.FP32_MODEL, model_file.external_data(paths.FP32_MODEL))):
+    for number, file in enumerate((paths.FP32_MODEL, paths.external_data(paths.FP32_MODEL))):
         kept = large.folder / "cache" / str(number) / "content"
         kept.parent.mkdir(parents=True)
         shutil.move(file, kept)
@@ -95,7 +95,7 @@ def test_a_large_model_without_anything_to_quantize_comes_out_as_it_is(large: Be
 
 
 def test_external_data_that_is_missing_or_belongs_to_another_model_is_named(large: Bench) -> None:
-    data = model_file.external_data(paths.FP32_MODEL)
+    data = paths.external_data(paths.FP32_MODEL)
     data.write_bytes(data.read_bytes()[:-4096])
     with pytest.raises(StageError, match="cut short, or belongs to another model"):
         large.run()

@@ -1,10 +1,11 @@
 """Small repositories with metrics as the stages write them."""
 
+import argparse
+import contextlib
+import io
 import json
-import os
 import re
 import subprocess
-import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,12 @@ conv|<b>,Conv,,w2,3x3,float32,36,false,,,,no fast INT8 kernel,conv|<b>
 
 WORST = "sample,output,position,fp32,int8,abs_error,share_of_range\n7,prob|s,3,0.5,0.52,0.02,0.02\n"
 
+FRONTIER = """candidate,origin,nodes_quantized,predicted_us,speedup,speedup_low95,speedup_high95,mb,strain,passes,chosen
+1,frontier,3,40.0,,,,1.0,1.89,false,false
+2,frontier,1,60.0,1.5,1.4,1.6,2.5,0.22,true,false
+3,add back,2,50.0,2.0,1.9,2.1,1.4,0.45,true,true
+"""
+
 PARAMS = "parity: {abs_tol: 0.04}\nquantize: {weight_type: QInt8}\n"
 
 
@@ -154,14 +161,18 @@ class Repository:
         self.git("commit", "-qm", "x", "--allow-empty")
 
     def report(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "stages.report", *arguments],
-            cwd=self.root,
-            env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        """What `python -m stages.report` prints in the root, and its exit code; without a process of its own."""
+        # Here, because the stub pipelines import this module, and need nothing but its figures.
+        from stages.common.base import command
+        from stages.report import __main__ as report
+
+        parser = argparse.ArgumentParser()
+        parser.set_defaults(debug=False)
+        report.add_arguments(parser)
+        output, errors = io.StringIO(), io.StringIO()
+        with contextlib.chdir(self.root), contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            code = command.outcome(report.main, parser.parse_args(arguments))
+        return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
 
 
 def row(text: str, label: str) -> list[str]:

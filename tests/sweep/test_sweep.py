@@ -1,5 +1,6 @@
 """A sweep on a Ray cluster of two local nodes; the grid, the names, and what stops it before it starts."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -8,15 +9,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from stages.common.base.errors import ParamsError
-from stages.sweep import grid, worker
+from stages.common.base.errors import ParamsError, StageError
+from stages.sweep import grid, stage, worker
 from tests.report.test_workflows import PATH, git
 from tests.report.trees import ROOT
 
@@ -24,24 +25,27 @@ with_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install '.[ray]'"
 )
 
+# Says that it runs, then waits until it may go on: what a test does meanwhile depends on no one's speed.
 STAGE = """
 import json, os, sys, time, yaml
 from pathlib import Path
-settings = yaml.safe_load(Path("params.yaml").read_text())
+size = yaml.safe_load(Path("params.yaml").read_text())["size"]
 with open(os.environ["SWEEP_LOG"], "a") as log:
-    print(json.dumps([os.getpid(), os.getppid(), settings["size"]]), file=log)
-time.sleep(settings["seconds"])
-if settings["size"] < 0:
+    print(json.dumps([os.getpid(), size]), file=log)
+while not Path(os.environ["SWEEP_LOG"] + ".go").exists():
+    time.sleep(0.05)
+if size < 0:
     sys.exit("Error: size is negative.")
-Path("model.bin").write_bytes(b"x" * settings["size"])
-Path("result.json").write_text(json.dumps({"size": settings["size"]}))
+Path("model.bin").write_bytes(b"x" * size)
+Path("result.json").write_text(json.dumps({"size": size}))
 """
 
 CLUSTER = """
-import sys, time
+import sys
 from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "resources": {"bench": 1}})
-cluster.add_node(num_cpus=1, resources={"bench": 1})
+node = {"num_cpus": 1, "resources": {"bench": 1}, "object_store_memory": 80_000_000}
+cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+cluster.add_node(**node)
 print(cluster.address, flush=True)
 sys.stdin.read()
 cluster.shutdown()
@@ -75,24 +79,36 @@ def test_a_command_that_fails_leaves_its_last_lines(tmp_path: Path) -> None:
     assert str(caught.value).splitlines() == ["4", "5", "6", "7", "8"]
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A DVC project whose commit is on a bare repository, and its DVC remote is a folder."""
-    root = tmp_path / "project"
-    root.mkdir()
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DVC project, committed."""
+    root = tmp_path_factory.mktemp("template")
     git(root, "init", "-q", "-b", "main")
     git(root, "config", "user.name", "t")
     git(root, "config", "user.email", "t@example.org")
     dvc(root, "init", "-q")
-    dvc(root, "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))
-    (root / "stage.py").write_text(textwrap.dedent(STAGE))
-    (root / "params.yaml").write_text("seconds: 0\nsize: 1\n")
+    (root / ".dvc/config").write_text(
+        "[core]\n    analytics = false\n    remote = store\n['remote \"store\"']\n    url = ../../store\n"
+    )
+    (root / "stage.py").write_text(STAGE)
+    (root / "params.yaml").write_text("size: 1\n")
     (root / "dvc.yaml").write_text(
-        "stages:\n  all:\n    cmd: python stage.py\n    deps: [stage.py]\n    params: [seconds, size]\n"
+        "stages:\n  all:\n    cmd: python stage.py\n    deps: [stage.py]\n    params: [size]\n"
         "    outs: [model.bin]\n    metrics: [{result.json: {cache: false}}]\n"
     )
     git(root, "add", "-A")
     git(root, "commit", "-qm", "start")
+    return root
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path) -> Path:
+    """The same, whose commit is on a bare repository, and whose DVC remote is a folder."""
+    root = tmp_path / "project"
+    shutil.copytree(template, root, symlinks=True)
+    config = root / ".dvc/config"
+    config.write_text(config.read_text().replace("../../store", str(tmp_path / "store")))
+    git(root, "commit", "-qam", "store")
     git(tmp_path, "init", "-q", "--bare", "-b", "main", str(tmp_path / "origin.git"))
     git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
     git(root, "push", "-q", "origin", "main")
@@ -105,21 +121,65 @@ def dvc(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
+@dataclass(frozen=True)
+class Nodes:
+    """Two nodes on this machine: the address of their cluster, and the folder of their temporary files."""
+
+    address: str
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    def runs(self) -> list[list[int]]:
+        """What each run of the stage said: its process and its size."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+    def wait_for(self, count: int, sweep: "subprocess.Popen[str]") -> list[list[int]]:
+        """The runs, once there are so many and the sweep still goes on."""
+        while len(self.runs()) < count:
+            assert sweep.poll() is None, sweep.communicate()
+            time.sleep(0.1)
+        return self.runs()
+
+    def go_on(self) -> None:
+        """Let the stages end."""
+        self.log.with_name("log.go").touch()
+
+    def clones(self) -> list[Path]:
+        return list(self.folder.glob("sweep-*"))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Nodes]:
     # A short path: Ray puts sockets into it, whose names may not exceed 107 bytes.
-    nodes = tempfile.mkdtemp(prefix="n", dir="/tmp")
-    (tmp_path / "nodes").symlink_to(nodes)
-    environment = {**os.environ, "SWEEP_LOG": str(tmp_path / "log"), "TMPDIR": nodes, "PATH": PATH}
+    folder = tempfile.mkdtemp(prefix="n", dir="/tmp")
+    environment = {**os.environ, "SWEEP_LOG": f"{folder}/log", "TMPDIR": folder, "PATH": PATH}
     with subprocess.Popen(
-        [sys.executable, "-c", CLUSTER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as cluster:
-        assert cluster.stdout is not None
-        assert cluster.stdin is not None
-        yield cluster.stdout.readline().strip()
-        cluster.stdin.close()
-        cluster.wait(60)
-    shutil.rmtree(nodes)
+        # As in the background of a script, whose processes ignore interrupts.
+        ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", CLUSTER],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        yield Nodes(process.stdout.readline().strip(), Path(folder))
+        process.stdin.close()
+        process.wait(60)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def nodes(cluster: Nodes) -> Nodes:
+    """The cluster, where nothing has run."""
+    for path in (cluster.log, cluster.log.with_name("log.go")):
+        path.unlink(missing_ok=True)
+    for clone in cluster.clones():  # what a killed worker left
+        shutil.rmtree(clone, ignore_errors=True)
+    return cluster
 
 
 def sweep(project: Path, *arguments: str) -> "subprocess.Popen[str]":
@@ -133,80 +193,70 @@ def sweep(project: Path, *arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-def runs(tmp_path: Path) -> list[list[int]]:
-    log = tmp_path / "log"
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-
-def wait_for_runs(tmp_path: Path, count: int) -> list[list[int]]:
-    for _ in range(600):
-        if len(runs(tmp_path)) >= count:
-            return runs(tmp_path)
-        time.sleep(0.2)
-    raise AssertionError(f"only {runs(tmp_path)} after two minutes")
-
-
 @with_ray
 @pytest.mark.slow
-def test_six_experiments_one_worker_killed_one_failed_and_a_second_call_runs_nothing_again(
-    project: Path, tmp_path: Path, address: str
+@pytest.mark.xdist_group("ray")
+def test_a_worker_is_killed_an_experiment_fails_and_a_second_call_runs_nothing_again(
+    project: Path, tmp_path: Path, nodes: Nodes
 ) -> None:
-    arguments = ("--address", address, "--same-host", "-S", "seconds=2", "-S", "size=10,20,30,40,50,-1")
+    arguments = ("--address", nodes.address, "--same-host", "-S", "size=10,20,30,-1")
     process = sweep(project, *arguments)
-    # The parents of the stage are a shell, dvc and the worker of Ray: kill that worker half-way.
-    stage_pid = wait_for_runs(tmp_path, 1)[0][0]
-    killed = worker_of(stage_pid)
-    os.kill(killed, signal.SIGKILL)
-    printed, progress = process.communicate(timeout=400)
+    os.kill(worker_of(nodes.wait_for(1, process)[0][0]), signal.SIGKILL)
+    nodes.go_on()
+    printed, progress = process.communicate()
     assert process.returncode == 1, progress
-    assert "5 pushed, 0 there already, 1 failed." in printed
+    assert "3 pushed, 0 there already, 1 failed." in printed
     assert "Error: size is negative." in printed
     assert "2 of the nodes are alike: " in progress
-    assert len(runs(tmp_path)) == 7
+    sizes = [size for _, size in nodes.runs()]
+    assert sorted(sizes[1:]) == [-1, 10, 20, 30]
+    assert sizes[0] in sizes[1:]
 
     again = sweep(project, *arguments)
-    printed, _ = again.communicate(timeout=400)
-    assert "0 pushed, 5 there already, 1 failed." in printed
-    assert len(runs(tmp_path)) == 8
+    printed, _ = again.communicate()
+    assert "0 pushed, 3 there already, 1 failed." in printed
+    assert [size for _, size in nodes.runs()[5:]] == [-1]
 
     clone = tmp_path / "fresh"
     git(tmp_path, "clone", "-q", str(tmp_path / "origin.git"), str(clone))
     dvc(clone, "exp", "pull", "origin")
     names = [line.split()[-1] for line in git(clone, "for-each-ref", "refs/exps").splitlines() if "sweep-" in line]
-    assert len(names) == 5
-    sizes = [json.loads(git(clone, "show", f"{name}:result.json"))["size"] for name in names]
-    assert sorted(sizes) == [10, 20, 30, 40, 50]
+    results = [json.loads(git(clone, "show", f"{name}:result.json"))["size"] for name in names]
+    assert sorted(results) == [10, 20, 30]
 
 
 def worker_of(pid: int) -> int:
-    """The process of Ray that started this one."""
+    """The process of Ray above this one; between them are DVC and a shell."""
     while pid > 1:
         if b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes():
             return pid
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        pid = int(stat[stat.rindex(")") + 2 :].split()[1])
+        pid = int(status(pid)[1])
     raise AssertionError("no worker of Ray above it")
 
 
+def status(pid: int) -> list[str]:
+    """State, parent and so on of a process; a state of X where there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ["X"]
+    return text[text.rindex(")") + 2 :].split()
+
+
 @with_ray
-@pytest.mark.alone
 @pytest.mark.slow
-def test_an_interrupt_leaves_nothing_running(project: Path, tmp_path: Path, address: str) -> None:
-    process = sweep(project, "--address", address, "-S", "seconds=300", "-S", "size=10,20,30")
-    started = wait_for_runs(tmp_path, 2)
+@pytest.mark.xdist_group("ray")
+def test_an_interrupt_leaves_nothing_running(project: Path, tmp_path: Path, nodes: Nodes) -> None:
+    process = sweep(project, "--address", nodes.address, "-S", "size=10,20,30")
+    started = nodes.wait_for(2, process)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate()
     assert process.returncode == 130, errors
     assert errors.splitlines()[-1].startswith("Interrupted")
-    for _ in range(100):
-        alive = [pid for pid, *_ in started if Path(f"/proc/{pid}").exists()]
-        clones = list((tmp_path / "nodes").glob("sweep-*"))
-        if not alive and not clones:
-            break
-        time.sleep(0.2)
-    assert not alive
-    assert len(runs(tmp_path)) == 2
-    assert clones == []
+    # Its end waited for the tasks, and those for what they had started: nothing is left, now.
+    assert [status(pid)[0] for pid, _ in started if status(pid)[0] not in "XZ"] == []
+    assert nodes.clones() == []
+    assert nodes.runs() == started
     assert git(tmp_path / "origin.git", "for-each-ref", "refs/exps") == ""
 
 
@@ -223,34 +273,30 @@ def unpushed(project: Path) -> None:
 
 
 def without_store(project: Path) -> None:
-    dvc(project, "remote", "remove", "store")
+    (project / ".dvc/config").write_text("[core]\n    analytics = false\n")
     git(project, "commit", "-qam", "no store")
     git(project, "push", "-q", "origin", "main")
     git(project, "fetch", "-q", "origin")
 
 
 @pytest.mark.parametrize(
-    ("change", "arguments", "message"),
+    ("change", "remote", "address", "message"),
     [
-        (uncommitted, (), "There are uncommitted changes, which the nodes would not see."),
-        (unpushed, (), "is not on origin, from which the nodes clone. Run git push."),
-        (without_store, (), "There is no default DVC remote to push models to."),
-        (change_nothing, ("--remote", "nowhere"), "There is no git remote nowhere"),
+        (uncommitted, "origin", None, "There are uncommitted changes, which the nodes would not see."),
+        (unpushed, "origin", None, "is not on origin, from which the nodes clone. Run git push."),
+        (without_store, "origin", None, "There is no default DVC remote to push models to."),
+        (change_nothing, "nowhere", None, "There is no git remote nowhere"),
         pytest.param(
-            change_nothing, ("--address", "127.0.0.1:1"), "There is no Ray cluster at 127.0.0.1:1.", marks=with_ray
+            change_nothing, "origin", "127.0.0.1:1", "There is no Ray cluster at 127.0.0.1:1.", marks=with_ray
         ),
     ],
 )
 def test_what_stops_a_sweep_before_it_starts(
-    project: Path, change: Callable[[Path], None], arguments: tuple[str, ...], message: str
+    project: Path, change: Callable[[Path], None], remote: str, address: str | None, message: str
 ) -> None:
     change(project)
-    process = sweep(project, *arguments, "-S", "size=1,2")
-    printed, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert message in errors
-    assert errors.count("\n") == 1
-    assert printed == ""
+    with contextlib.chdir(project), pytest.raises(StageError, match=message):
+        stage.run(stage.Request(["size=1,2"], remote, address, same_host=False))
 
 
 def test_without_ray_it_says_how(project: Path, tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def work(job: Any) -> list[dict[str, Any]]:
 
     Returns:
         For each feed: `rounds`, for each round the times of both models' calls in nanoseconds, without the first call;
-        `cpu_share`, CPU time of this thread over wall time.
+        `cpu_share`, CPU time of this thread over wall time; `span`, when the rounds began and ended, in seconds since
+        1970 (UTC).
     """
     paths = job["models"]
     order = (0, 1) if job["turn"] // 2 % 2 else (1, 0)
@@ -76,6 +77,7 @@ def _time_pair(
     rounds: list[list[list[int]]] = []
     gc.collect()
     gc.disable()
+    begin = time.time()
     wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
     end = wall + int(seconds * 1e9)
     while len(rounds) < fewest or time.perf_counter_ns() < end:
@@ -86,7 +88,7 @@ def _time_pair(
         rounds.append(calls_ns)
     wall, cpu = time.perf_counter_ns() - wall, time.thread_time_ns() - cpu
     gc.enable()
-    return {"rounds": rounds, "cpu_share": cpu / wall}
+    return {"rounds": rounds, "cpu_share": cpu / wall, "span": (begin, begin + wall / 1e9)}
 
 
 def _order(number: int, turn: int) -> tuple[int, int]:

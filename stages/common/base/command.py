@@ -55,7 +55,11 @@ def run(
         add_arguments(parser)
     arguments = parser.parse_args()
     signals.install()
-    sys.exit(_guarded(main, arguments))
+    try:
+        code = outcome(main, arguments)
+    except (KeyboardInterrupt, signals.TerminatedError) as error:  # it came just as another error was caught
+        code = _failure(error, arguments.debug)
+    sys.exit(code)
 
 
 def show(text: str) -> None:
@@ -69,20 +73,29 @@ def fold(text: str) -> str:
     return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _guarded(main: Main, arguments: argparse.Namespace) -> int:
+def outcome(main: Main, arguments: argparse.Namespace) -> int:
+    """The exit code; once it is decided, signals are ignored, as they could not undo anything any more."""
     try:
         code = main(arguments) or 0
         sys.stdout.flush()
-        signals.raise_if_stopped()
+        signals.ignore()
     except BrokenPipeError:
         # The reader of our output went away (`| head`): the files are written, so nothing is lost.
+        signals.ignore()
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt, signals.TerminatedError) as error:
-        if arguments.debug:
-            traceback.print_exc()
-        sentence, code = _explained(error)
-        print(" ".join(sentence.split()), file=sys.stderr)
+        return _failure(error, arguments.debug)
+    return code
+
+
+def _failure(error: BaseException, debug: bool) -> int:
+    """Say in one line what failed, and return the exit code."""
+    signals.ignore(raising=False)
+    if debug:
+        traceback.print_exception(error)
+    sentence, code = _explained(error)
+    print(" ".join(sentence.split()), file=sys.stderr)
     return code
 
 

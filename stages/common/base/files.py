@@ -72,8 +72,26 @@ class Outputs:
         text = json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)
         self._temporary(path).write_text(text + "\n", encoding="utf-8")
 
-    def csv(self, path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Write a CSV file with one header line and Unix line ends."""
+    def csv(
+        self, path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], digits: Mapping[str, int] | None = None
+    ) -> None:
+        """Write a CSV file with one header line and Unix line ends.
+
+        Args:
+            path: of the file.
+            header: names of the columns.
+            rows: values; None is an empty field.
+            digits: to how many significant digits the numbers of a column are `rounded`.
+        """
+        if digits:
+            places = [digits.get(name) for name in header]
+            rows = [
+                [
+                    rounded(value, place) if place and isinstance(value, float) else value
+                    for value, place in zip(row, places, strict=True)
+                ]
+                for row in rows
+            ]
         with self._temporary(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(header)
@@ -154,6 +172,15 @@ def rounded(value: float | None, digits: int = 4) -> float | None:
     if value is None or not math.isfinite(value):
         return None
     return float(f"{float(value):.{digits}g}")
+
+
+def rounded_tree(tree: Any, digits: int = 4) -> Any:
+    """The same tree of mappings and lists with every float `rounded`."""
+    if isinstance(tree, Mapping):
+        return {key: rounded_tree(value, digits) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [rounded_tree(value, digits) for value in tree]
+    return rounded(tree, digits) if isinstance(tree, float) else tree
 
 
 def _sweep(path: Path) -> None:

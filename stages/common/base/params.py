@@ -158,6 +158,7 @@ class Parity(Section):
     padding: str | None = None
     advice_seconds: Positive | None = 60.0
     threshold: float | None = None
+    engine: Literal["local", "ray"] = "local"
 
 
 class Bench(Section):

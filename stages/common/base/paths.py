@@ -37,3 +37,8 @@ BENCH_LATENCY = DETAILS / "bench_latency.csv"
 BENCH_SPEEDUP = DETAILS / "bench_speedup.csv"
 OPERATORS = DETAILS / "operators.csv"
 GATE_DETAILS = DETAILS / "gate.json"
+
+
+def external_data(model: Path) -> Path:
+    """Where the weights of a model are if they do not fit into its file: `<model>.onnx.data`."""
+    return model.with_name(model.name + ".data")

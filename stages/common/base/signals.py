@@ -30,6 +30,22 @@ def install() -> None:
         signal.signal(number, _on_signal)
 
 
+def ignore(*, raising: bool = True) -> None:
+    """Ignore both signals from now on, to the end of the process: what it did is decided.
+
+    Args:
+        raising: raise a signal that arrived before; without, it stays remembered.
+
+    Raises:
+        KeyboardInterrupt: SIGINT had arrived.
+        TerminatedError: SIGTERM had arrived.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if raising:
+        raise_if_stopped()
+
+
 def received() -> int | None:
     """The signal that arrived, or None."""
     return _STATE.received

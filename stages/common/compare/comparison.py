@@ -6,13 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from stages.common.compare.confidence import ConfidenceError, Divergence
-from stages.common.compare.flips import Flips, TopFive
-from stages.common.compare.output import OutputComparison
-from stages.common.compare.task import Accuracy, Auc, Regression, TaskMetric, task_metric
+from stages.common.base.files import rounded_tree
+from stages.common.compare.decided import DecisionComparison
+from stages.common.compare.output import OVERFLOW, OutputComparison
+from stages.common.compare.task import Accuracy, Auc, Regression, task_figures
 from stages.common.decisions import Decider, Outputs, as_scores, choose, leading
 
 Choose = Callable[[Outputs, np.ndarray | None], Decider]
+Labels = Callable[[np.ndarray], np.ndarray | None]
+Tree = dict[str, Any]
+
+DIGITS = 6
+"""Significant digits of the details, which the rules are evaluated on."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +39,13 @@ class Comparison:
 
     Attributes:
         decider: which output decides; `decisions.choose` finds it.
-        outputs: figures by output name, in the order of the reference.
-        confidence: confidence error of the reference and of the candidate.
+        outputs: statistics by output name, in the order of the reference.
     """
 
     decider: Decider = field(default_factory=Decider)
     samples: int = 0
     outputs: dict[str, OutputComparison] = field(default_factory=dict)
-    flips: Flips = field(default_factory=Flips)
-    top_five: TopFive = field(default_factory=TopFive)
-    divergence: Divergence = field(default_factory=Divergence)
-    confidence: tuple[ConfidenceError, ConfidenceError] = field(
-        default_factory=lambda: (ConfidenceError(), ConfidenceError())
-    )
+    decisions: DecisionComparison = field(default_factory=DecisionComparison)
     accuracy: Accuracy = field(default_factory=Accuracy)
     auc: Auc = field(default_factory=Auc)
     regression: Regression = field(default_factory=Regression)
@@ -64,22 +63,23 @@ class Comparison:
             MismatchError: names or kinds differ.
         """
         _same_interface(reference, candidate)
+        known = None if labels is None else np.asarray(labels)
         # Infinities and values whose square overflows are expected: they end as figures that are not finite.
         with np.errstate(invalid="ignore", over="ignore"):
-            self._update(indices, reference, candidate, labels)
-
-    def _update(self, indices: np.ndarray, reference: Outputs, candidate: Outputs, labels: Any) -> None:
-        self.samples += len(indices)
-        for name, array in reference.items():
-            if name not in self.outputs:
-                self.outputs[name] = OutputComparison(name, array.dtype.str)
-            self.outputs[name].update(indices, array, candidate[name])
-        if any(array.shape != candidate[name].shape for name, array in reference.items()):
-            return
-        if self.decider.decides:
-            self._update_decisions(indices, reference, candidate, labels)
-        if labels is not None:
-            self._update_numbers(indices, reference, candidate, np.asarray(labels))
+            self.samples += len(indices)
+            for name, array in reference.items():
+                if name not in self.outputs:
+                    self.outputs[name] = OutputComparison(name, array.dtype.str)
+                self.outputs[name].update(indices, array, candidate[name])
+            if any(array.shape != candidate[name].shape for name, array in reference.items()):
+                return
+            if self.decider.decides:
+                sides = self.decider.read(reference), self.decider.read(candidate)
+                right = self.decisions.update(indices, *sides, known)
+                if right is not None:
+                    self.accuracy.update(*right)
+            if known is not None and known.dtype.kind in "iufb" and len(known):
+                self._update_numbers(indices, reference, candidate, known)
 
     def merge(self, other: "Comparison") -> None:
         """Add what was seen of other samples, under the same decider."""
@@ -88,11 +88,7 @@ class Comparison:
             if name not in self.outputs:
                 self.outputs[name] = OutputComparison(name, output.dtype)
             self.outputs[name].merge(output)
-        self.flips.merge(other.flips)
-        self.top_five.merge(other.top_five)
-        self.divergence.merge(other.divergence)
-        for mine, theirs in zip(self.confidence, other.confidence, strict=True):
-            mine.merge(theirs)
+        self.decisions.merge(other.decisions)
         self.accuracy.merge(other.accuracy)
         self.auc.merge(other.auc)
         self.regression.merge(other.regression)
@@ -102,39 +98,42 @@ class Comparison:
         """The outputs that are compared by distance."""
         return [output for output in self.outputs.values() if output.is_float]
 
-    @property
-    def max_abs(self) -> float | None:
-        """The largest absolute difference of any float output; None where there is no value to compare."""
-        return max((output.absolute.largest for output in self.floats if output.absolute.count), default=None)
+    def figures(self) -> Tree:
+        """The figures as they stand in the details, rounded to `DIGITS`: what the rules are evaluated on.
 
-    @property
-    def task(self) -> TaskMetric:
-        """The task metric of both models on the labels."""
-        return task_metric(self.accuracy, self.auc, self.regression)
-
-    def _update_decisions(self, indices: np.ndarray, reference: Outputs, candidate: Outputs, labels: Any) -> None:
-        decided = self.decider.decide(reference), self.decider.decide(candidate)
-        rows = np.repeat(indices, len(decided[0]) // max(1, len(indices)))
-        self.flips.update(rows, *decided, self.decider.margin(reference))
-        if self.decider.scores is not None:
-            self.top_five.update(*(as_scores(side[self.decider.scores]) for side in (reference, candidate)))
-        probabilities = self.decider.probabilities(reference), self.decider.probabilities(candidate)
-        if probabilities[0] is not None and probabilities[1] is not None:
-            self.divergence.update(probabilities[0], probabilities[1])
-        if labels is None:
-            return
-        right = [matches(decisions, np.asarray(labels)) for decisions in decided]
-        if right[0] is None or right[1] is None:
-            return
-        self.accuracy.update(right[0], right[1])
-        for side in (0, 1):
-            scores, correct = probabilities[side], right[side]
-            if scores is not None and correct is not None:
-                self.confidence[side].update(scores, correct)
+        Outputs, decisions, probabilities, task, what decides, and the reason for each null.
+        """
+        with np.errstate(invalid="ignore", over="ignore"):
+            outputs = {name: output.figures() for name, output in self.outputs.items()}
+            decisions, probabilities = self.decisions.figures()
+            task = task_figures(self.accuracy, self.auc, self.regression)
+        measured = {
+            "outputs": {name: figures for name, (figures, _) in outputs.items()},
+            "decisions": decisions,
+            "probabilities": probabilities,
+            "task": task,
+        }
+        judged = {"decision": self.decider.description, "threshold": self.decider.threshold}
+        tree: Tree = {"judged": judged, **rounded_tree(measured, DIGITS), "null_reasons": {}}
+        why = {name: null for name, (_, null) in outputs.items()}
+        for name, figures in tree["outputs"].items():
+            nulls = {key: why[name][key] for key, value in figures.items() if value is None and key in why[name]}
+            tree["null_reasons"] |= {f"outputs.{name}.{key}": reason for key, reason in nulls.items()}
+            if "nrmse" in nulls:
+                figures["nrmse_reason"] = nulls["nrmse"]
+        undecided = "no output is recognised as a label or as class scores"
+        for group, reason in (
+            (
+                "decisions",
+                "no such flip, or no class scores to know margins and ranks by" if decisions["count"] else undecided,
+            ),
+            ("probabilities", "it takes class probabilities, and for the confidence error labels of their kind"),
+            ("task", task["reason"] or OVERFLOW),
+        ):
+            tree["null_reasons"] |= {f"{group}.{key}": reason for key, value in tree[group].items() if value is None}
+        return tree
 
     def _update_numbers(self, indices: np.ndarray, reference: Outputs, candidate: Outputs, labels: np.ndarray) -> None:
-        if labels.dtype.kind not in "iufb" or not len(labels):
-            return
         if self.decider.binary is not None:
             sides = (as_scores(side[self.decider.binary])[:, -1].astype(np.float64) for side in (reference, candidate))
             positive = labels.reshape(-1) > 0
@@ -148,11 +147,7 @@ class Comparison:
                     return
 
 
-def compare(
-    pairs: Iterable[OutputPair],
-    labels: Callable[[np.ndarray], np.ndarray | None] | None = None,
-    decider: Choose = choose,
-) -> Comparison:
+def compare(pairs: Iterable[OutputPair], labels: Labels | None = None, decider: Choose = choose) -> Comparison:
     """Compare two models over a stream of outputs. How the stream is cut into pairs does not matter.
 
     Args:
@@ -166,41 +161,28 @@ def compare(
     comparison: Comparison | None = None
     waiting: list[OutputPair] = []
 
-    def begin() -> Comparison:
-        outputs, _ = leading(pair.reference for pair in waiting)
+    def known(indices: np.ndarray) -> np.ndarray | None:
+        return None if labels is None else labels(indices)
+
+    def begin(outputs: Outputs) -> Comparison:
         samples = np.concatenate([pair.indices for pair in waiting])[: len(next(iter(outputs.values()), ()))]
-        begun = Comparison(decider(outputs, None if labels is None else labels(samples)))
+        begun = Comparison(decider(outputs, known(samples)))
         for pair in waiting:
-            begun.update(pair.indices, pair.reference, pair.candidate, None if labels is None else labels(pair.indices))
+            begun.update(pair.indices, pair.reference, pair.candidate, known(pair.indices))
         return begun
 
+    outputs: Outputs = {}
     for pair in pairs:
         if comparison is not None:
-            known = None if labels is None else labels(pair.indices)
-            comparison.update(pair.indices, pair.reference, pair.candidate, known)
+            comparison.update(pair.indices, pair.reference, pair.candidate, known(pair.indices))
             continue
         waiting.append(pair)
-        if leading(waiting_pair.reference for waiting_pair in waiting)[1]:
-            comparison = begin()
+        outputs, enough = leading([waiting_pair.reference for waiting_pair in waiting])
+        if enough:
+            comparison = begin(outputs)
     if comparison is None:
-        return begin() if waiting else Comparison()
+        return begin(outputs) if waiting else Comparison()
     return comparison
-
-
-def matches(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-    """Where decisions equal labels, bool [rows]; None where the two cannot be compared (text against numbers).
-
-    A decision of type bool is class 1 or class 0.
-    """
-    if labels.size != len(decisions):
-        return None
-    labels = labels.reshape(-1)
-    text = [array.dtype.kind in "OUS" for array in (decisions, labels)]
-    if all(text):
-        return np.asarray(decisions.astype(str) == labels.astype(str))
-    if any(text):
-        return None
-    return np.asarray(decisions == labels)
 
 
 def _same_interface(reference: Outputs, candidate: Outputs) -> None:

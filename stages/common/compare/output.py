@@ -1,38 +1,55 @@
-"""One output of two models: everything that is measured of it."""
+"""One output of two models: every statistic of its values, updated together and merged together."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from stages.common.compare.absolute import AbsoluteDifference
-from stages.common.compare.cosine import CosineSimilarity
-from stages.common.compare.finite import Finiteness
-from stages.common.compare.sample import BottomK
-from stages.common.compare.signal import SignalNoise
-from stages.common.compare.task import ranks
-from stages.common.compare.worst import Worst
-from stages.common.decisions import are_log_probabilities, are_probabilities, as_scores
+from stages.common.compare.summaries import BottomK, QuantileSketch, Worst, ranks
+from stages.common.decisions import as_scores, recognise
+
+NONFINITE_KEPT = 20
+
+OVERFLOW = "beyond what float64 holds"
+"""Why a figure is null that nothing else explains."""
+
+_NO_NOISE = "equal outputs: there is no noise"
+_NO_SIGNAL = "fp32 is zero everywhere"
+
+QUANTILES = {"p50_abs": 0.5, "p90_abs": 0.9, "p99_abs": 0.99, "p999_abs": 0.999}
 
 _EXACT_KINDS = {"b": "bool", "i": "integer", "u": "integer"}
+
+_SUMS = (
+    "samples", "values", "equal", "mismatched", "nonfinite_fp32", "nonfinite_samples",
+    "total", "signal", "noise", "directions", "cosine_total",
+)  # fmt: skip
 
 
 @dataclass
 class OutputComparison:
-    """Figures of one output over all samples seen.
-
-    Floats are compared by distance, everything else (integers, booleans, text) by equality.
+    """Floats are compared by distance, everything else (integers, booleans, text) by equality.
 
     Attributes:
         dtype: of the reference's output.
-        samples: rows seen.
-        values: single values seen.
-        equal: how many of them are equal; NaN equals NaN.
+        samples: rows seen, `values` single values, of which `equal` are equal; NaN equals NaN.
         width: values of one sample, None if it varies.
         mismatched: samples whose output has another shape on each side; they count for nothing else.
         mismatch: an example of them.
         classes: values along the last axis, as `decisions.as_scores` sees it.
-        probabilities: whether all rows of the reference, as far as they are finite, are probabilities.
-        log_probabilities: whether they are logarithms of probabilities.
+        kinds: whether all rows of the reference, as far as they are finite, are probabilities, and whether they are
+            logarithms of probabilities.
+        nonfinite_fp32: values of the reference that are NaN or infinite.
+        nonfinite_samples: samples where the two sides disagree about NaN and infinities; `nonfinite_first` of them.
+        compared: values that are finite on both sides. Of these:
+        total: sum of |candidate - reference|, `largest` its maximum, `distances` its quantiles.
+        signal: sum of squares of the reference, `noise` of the difference.
+        mean: of the reference, `spread` the sum of squared distances from it, `low` and `high` the extrema.
+        directions: samples of two or more values, all finite, whose cosine similarity is summed in `cosine_total`;
+            `cosine` is the smallest and that sample.
+        pairs: a uniform sample of (reference, candidate), and `worst` the samples that moved most.
     """
 
     name: str
@@ -44,12 +61,23 @@ class OutputComparison:
     mismatched: int = 0
     mismatch: str = ""
     classes: int = 1
-    probabilities: bool = True
-    log_probabilities: bool = True
-    finite: Finiteness = field(default_factory=Finiteness)
-    absolute: AbsoluteDifference = field(default_factory=AbsoluteDifference)
-    signal: SignalNoise = field(default_factory=SignalNoise)
-    cosine: CosineSimilarity = field(default_factory=CosineSimilarity)
+    kinds: tuple[bool, bool] = (True, True)
+    nonfinite_fp32: int = 0
+    nonfinite_samples: int = 0
+    nonfinite_first: list[int] = field(default_factory=list)
+    compared: int = 0
+    total: float = 0.0
+    largest: float = 0.0
+    distances: QuantileSketch = field(default_factory=QuantileSketch)
+    signal: float = 0.0
+    noise: float = 0.0
+    mean: float = 0.0
+    spread: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+    directions: int = 0
+    cosine_total: float = 0.0
+    cosine: tuple[float, int] | None = None
     pairs: BottomK = field(default_factory=BottomK)
     worst: Worst = field(default_factory=Worst)
 
@@ -65,20 +93,32 @@ class OutputComparison:
             return "empty"
         if not self.is_float:
             return _EXACT_KINDS.get(np.dtype(self.dtype).kind, "text")
-        if self.probabilities:
-            return "probabilities"
-        return "log-probabilities" if self.log_probabilities else "float"
+        return "probabilities" if self.kinds[0] else "log-probabilities" if self.kinds[1] else "float"
 
     @property
-    def equality(self) -> float | None:
-        """The share of equal values."""
-        return self.equal / self.values if self.values else None
+    def span(self) -> float | None:
+        """Width of the reference's range; None without values."""
+        return self.high - self.low if self.compared else None
 
     @property
-    def relative_max(self) -> float | None:
-        """The largest absolute difference over the width of the reference's range."""
-        span = self.signal.span
-        return self.absolute.largest / span if span and self.absolute.count else None
+    def nrmse(self) -> float | None:
+        """Root mean square difference over the standard deviation of the reference: free of scale and offset.
+
+        0 without noise, infinite where a constant reference moves, None without values.
+        """
+        if not self.compared:
+            return None
+        if self.noise == 0:
+            return 0.0
+        return math.sqrt(self.noise / self.spread) if self.spread > 0 else math.inf
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """10 log10(sum reference^2 / sum difference^2), in dB; infinite without noise, None where both are zero."""
+        if self.noise == 0:
+            return math.inf if self.signal else None
+        ratio = self.signal / self.noise
+        return 10 * math.log10(ratio) if ratio > 0 else -math.inf
 
     @property
     def rank_correlation(self) -> float | None:
@@ -94,8 +134,9 @@ class OutputComparison:
         """Add samples: arrays [n, ...]."""
         samples = len(reference)
         if reference.shape != candidate.shape:
-            example = f"sample {indices[0]}: {_shape(reference)} in fp32, {_shape(candidate)} in int8"
-            self._add_mismatched(samples, example)
+            shapes = [str(list(side.shape[1:])) for side in (reference, candidate)]
+            self.mismatched += samples
+            self.mismatch = self.mismatch or f"sample {indices[0]}: {shapes[0]} in fp32, {shapes[1]} in int8"
             return
         width = reference.size // samples if samples else 0
         self.width = width if self.samples == 0 or width == self.width else None
@@ -108,7 +149,9 @@ class OutputComparison:
         if self.is_float:
             self._update_floats(indices, *(side.astype(np.float64) for side in rows))
         else:
-            self._update_exact(indices, *rows)
+            differ = rows[0] != rows[1]
+            self.equal += differ.size - int(np.count_nonzero(differ))
+            self.worst.update(indices, differ.astype(np.float64), *rows)
 
     def merge(self, other: "OutputComparison") -> None:
         """Add what was seen of other samples."""
@@ -116,54 +159,142 @@ class OutputComparison:
             self.width, self.classes = other.width, other.classes
         elif other.samples and self.width != other.width:
             self.width = None
-        self.samples += other.samples
-        self.values += other.values
-        self.equal += other.equal
-        self.probabilities &= other.probabilities
-        self.log_probabilities &= other.log_probabilities
-        if other.mismatched:
-            self._add_mismatched(other.mismatched, other.mismatch)
-        self.finite.merge(other.finite)
-        self.absolute.merge(other.absolute)
-        self.signal.merge(other.signal)
-        self.cosine.merge(other.cosine)
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.mismatch = self.mismatch or other.mismatch
+        self.kinds = (self.kinds[0] and other.kinds[0], self.kinds[1] and other.kinds[1])
+        self.nonfinite_first = sorted([*self.nonfinite_first, *other.nonfinite_first])[:NONFINITE_KEPT]
+        self._add_spread(other.compared, other.mean, other.spread)
+        self.largest = max(self.largest, other.largest)
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self._lower_cosine(other.cosine)
+        self.distances.merge(other.distances)
         self.pairs.merge(other.pairs)
         self.worst.merge(other.worst)
 
-    def _add_mismatched(self, samples: int, example: str) -> None:
-        self.mismatched += samples
-        self.mismatch = self.mismatch or example
+    def figures(self) -> tuple[dict[str, Any], Mapping[str, str]]:
+        """The figures as they stand in the details, not rounded; and by name, what it means where one is null."""
+        tree: dict[str, Any] = {
+            "kind": self.kind,
+            "is_float": self.is_float,
+            "values": self.values,
+            "values_changed": self.values - self.equal,
+            "shape_mismatches": self.mismatched,
+            "worst_sample": self.worst.samples[0].sample if self.worst.samples else None,
+        }
+        if self.mismatched:
+            tree["shape_mismatch"] = self.mismatch
+        if not self.is_float:
+            return tree, {}
+        some, span = self.compared > 0, self.span
+        tree |= {
+            "values_compared": self.compared,
+            "nonfinite_samples": self.nonfinite_samples,
+            "nonfinite_first": self.nonfinite_first,
+            "max_abs": self.largest if some else None,
+            "mean_abs": self.total / self.compared if some else None,
+            **{key: self.quantile(share) for key, share in QUANTILES.items()},
+            "max_of_range": self.largest / span if span else None,
+            "nrmse": self.nrmse,
+            "sqnr_db": self.sqnr_db,
+            "min_cosine": self.cosine[0] if self.cosine else None,
+            "min_cosine_sample": self.cosine[1] if self.cosine else None,
+            "mean_cosine": self.cosine_total / self.directions if self.directions else None,
+            "rank_correlation": self.rank_correlation,
+            "low": self.low if some else None,
+            "high": self.high if some else None,
+        }
+        if not some:
+            return tree, dict.fromkeys(tree, "no finite values on both sides")
+        return tree, dict.fromkeys(tree, OVERFLOW) | {
+            "max_of_range": "fp32 is constant",
+            "nrmse": "fp32 is constant, and INT8 is not equal to it",
+            "sqnr_db": OVERFLOW if self.signal and self.noise else _NO_SIGNAL if self.noise else _NO_NOISE,
+            **dict.fromkeys(
+                ("min_cosine", "min_cosine_sample", "mean_cosine"), "one value per sample has no direction"
+            ),
+            "rank_correlation": "only for one value per sample that varies",
+            "worst_sample": "nothing moved",
+        }
 
-    def _update_exact(self, indices: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
-        differ = reference != candidate
-        self.equal += differ.size - int(np.count_nonzero(differ))
-        self.worst.update(indices, differ.astype(np.float64), reference, candidate)
+    def quantile(self, share: float) -> float | None:
+        """Of the absolute difference, within `RELATIVE_ERROR` and never above the maximum; None without values."""
+        value = self.distances.quantile(share)
+        return None if value is None else min(value, self.largest)
 
     def _update_floats(self, indices: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
-        both = self.finite.update(indices, reference, candidate)
+        """Add rows [n, k], float64."""
         difference = candidate - reference
+        distance = np.abs(difference)
         same = (reference == candidate) | (np.isnan(reference) & np.isnan(candidate))
         self.equal += int(np.count_nonzero(same))
-        distance = np.abs(difference)
-        if both is not None:
-            # NaN or infinity on one side only is an infinite distance; on both sides alike it is none.
-            self.worst.update(indices, np.where(both, distance, np.where(same, 0.0, np.inf)), reference, candidate)
-            self.pairs.update(indices, reference, candidate, keep=both)
-            rows = both.all(axis=1)
-            self.absolute.update(difference[both])
-            self.signal.update(reference[both], difference[both])
-            indices, reference, candidate = indices[rows], reference[rows], candidate[rows]
-        else:
+        finite = np.isfinite(reference) & np.isfinite(candidate)
+        if finite.all():
             self.worst.update(indices, distance, reference, candidate)
             self.pairs.update(indices, reference, candidate)
-            self.absolute.update(difference)
-            self.signal.update(reference, difference)
-        self.cosine.update(indices, reference, candidate)
+            self._update_moments(reference, difference, distance)
+        else:
+            self.nonfinite_fp32 += int(np.count_nonzero(~np.isfinite(reference)))
+            differing = indices[~(finite | same).all(axis=1)]
+            self.nonfinite_samples += len(differing)
+            self.nonfinite_first = sorted([*self.nonfinite_first, *differing.tolist()])[:NONFINITE_KEPT]
+            # NaN or infinity on one side only is an infinite distance; on both sides alike it is none.
+            error = np.where(finite, distance, np.where(same, 0.0, np.inf))
+            self.worst.update(indices, error, reference, candidate)
+            self.pairs.update(indices, reference, candidate, keep=finite)
+            self._update_moments(reference[finite], difference[finite], distance[finite])
+            rows = finite.all(axis=1)
+            indices, reference, candidate = indices[rows], reference[rows], candidate[rows]
         if len(reference):
-            scores = reference.reshape(-1, self.classes)
-            self.probabilities = self.probabilities and are_probabilities(scores)
-            self.log_probabilities = self.log_probabilities and are_log_probabilities(scores)
+            self._update_cosine(indices, reference, candidate)
+            kinds = recognise(reference.reshape(-1, self.classes))
+            self.kinds = (self.kinds[0] and kinds[0], self.kinds[1] and kinds[1])
+
+    def _update_moments(self, reference: np.ndarray, difference: np.ndarray, distance: np.ndarray) -> None:
+        """Add finite values, float64 of one shape."""
+        if not reference.size:
+            return
+        self.total += float(distance.sum())
+        self.largest = max(self.largest, float(distance.max()))
+        self.distances.update(distance)
+        # Not np.dot: BLAS starts threads for it, and its sum depends on how many.
+        self.signal += float(np.square(reference).sum())
+        self.noise += float(np.square(difference).sum())
+        mean = float(reference.mean())
+        self._add_spread(reference.size, mean, float(np.square(reference - mean).sum()))
+        self.low, self.high = min(self.low, float(reference.min())), max(self.high, float(reference.max()))
+
+    def _add_spread(self, count: int, mean: float, spread: float) -> None:
+        """Means and spreads of two parts: Chan, Golub and LeVeque (1979)."""
+        if self.compared and count:
+            total, shift = self.compared + count, mean - self.mean
+            self.spread += spread + shift * shift * self.compared * count / total
+            self.mean += shift * count / total
+        elif count:
+            self.mean, self.spread = mean, spread
+        self.compared += count
+
+    def _update_cosine(self, indices: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
+        """Two zero rows agree (1); a zero row beside another does not (0). A single value has no direction."""
+        if reference.shape[1] < 2:
+            return
+        similarity = np.clip(np.einsum("ij,ij->i", _unit(reference), _unit(candidate)), -1.0, 1.0)
+        similarity[~reference.any(axis=1) & ~candidate.any(axis=1)] = 1.0
+        self.directions += len(similarity)
+        self.cosine_total += float(similarity.sum())
+        at = int(similarity.argmin())
+        self._lower_cosine((float(similarity[at]), int(indices[at])))
+
+    def _lower_cosine(self, cosine: tuple[float, int] | None) -> None:
+        if cosine is not None and (self.cosine is None or cosine < self.cosine):
+            self.cosine = cosine
 
 
-def _shape(array: np.ndarray) -> str:
-    return "[" + ", ".join(str(size) for size in array.shape[1:]) + "]"
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1, float64 [n, k]; scaled first, as squares of values beyond 1e154 overflow."""
+    peak = np.abs(rows).max(axis=1, keepdims=True)
+    peak[peak == 0] = 1.0
+    scaled = rows / peak
+    length = np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
+    length[length == 0] = 1.0
+    return np.asarray(scaled / length)

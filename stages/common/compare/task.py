@@ -1,36 +1,15 @@
 """The task metric of both models on labels: accuracy, AUC or R2, and whether its change is beyond chance."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from stages.common.compare.sample import BottomK
+from stages.common.compare.summaries import BottomK, ranks
 
 RESAMPLES = 1000
 SIGNIFICANT = 0.05
-
-
-@dataclass(frozen=True)
-class TaskMetric:
-    """One metric of both models on the labels.
-
-    Attributes:
-        metric: accuracy, auc, r2 or none.
-        fp32: its value for the reference.
-        int8: its value for the candidate.
-        more: further figures: change, its interval or McNemar's p-value, AUC or mean absolute errors.
-        chance: the change in words, and whether it is beyond chance.
-        reason: why there is no metric, else empty.
-    """
-
-    metric: str = "none"
-    fp32: float | None = None
-    int8: float | None = None
-    more: Mapping[str, float | None] = field(default_factory=dict)
-    chance: str = ""
-    reason: str = ""
 
 
 @dataclass
@@ -191,34 +170,41 @@ class Auc:
         return _interval(np.array(changes))
 
 
-def task_metric(accuracy: Accuracy, auc: Auc, regression: Regression) -> TaskMetric:
-    """Accuracy where decisions could be held against labels, else AUC of binary scores, else R2 of numbers."""
-    areas = (auc.area(0), auc.area(1))
+def task_figures(accuracy: Accuracy, auc: Auc, regression: Regression) -> dict[str, Any]:
+    """Accuracy where decisions could be held against labels, else AUC of binary scores, else R2 of numbers.
+
+    Returns:
+        `metric` (accuracy, auc, r2 or none), its value for `fp32` and `int8`, further figures of it, the change in
+        words (`chance`), and the `reason` why there is no metric. Not rounded.
+    """
+    metric, chance, reason = "none", "", ""
+    interval: tuple[float, float] | None = None
+    more: dict[str, float | None] = {}
+    areas = before, after = auc.area(0), auc.area(1)
     if accuracy.count:
+        metric, before, after = "accuracy", accuracy.reference, accuracy.candidate
         p = accuracy.p_value or 0.0
         chance = (
             f"{accuracy.only_reference} right in fp32 only, {accuracy.only_candidate} in int8 only: "
             f"{_beyond(p < SIGNIFICANT)} (McNemar p = {p:.2g})"
         )
-        more = _change(accuracy.reference, accuracy.candidate) | {"mcnemar_p": p}
+        more = {"mcnemar_p": p}
         if areas[0] is not None:
             more |= {"auc_fp32": areas[0], "auc_int8": areas[1]}
-        return TaskMetric("accuracy", accuracy.reference, accuracy.candidate, more, chance)
-    if areas[0] is not None:
-        interval = auc.change95()
-        return TaskMetric("auc", *areas, _change(*areas, interval), _chance(interval))
-    before, after = regression.r2(0), regression.r2(1)
-    if before is not None:
-        interval = regression.change95()
-        errors = {"mae_fp32": regression.mean_absolute(0), "mae_int8": regression.mean_absolute(1)}
-        return TaskMetric("r2", before, after, _change(before, after, interval) | errors, _chance(interval))
-    return TaskMetric(reason="there are no labels, or none that fit an output")
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1 on, float64 [n], of values [n]; equal values share the mean of theirs."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[places])
+    elif before is not None:
+        metric, interval = "auc", auc.change95()
+    elif (before := regression.r2(0)) is not None:
+        metric, after, interval = "r2", regression.r2(1), regression.change95()
+        more = {"mae_fp32": regression.mean_absolute(0), "mae_int8": regression.mean_absolute(1)}
+    else:
+        reason = "there are no labels, or none that fit an output"
+    tree: dict[str, Any] = {"metric": metric, "fp32": before, "int8": after}
+    if before is not None and after is not None:
+        tree["change"] = after - before
+    if interval is not None:
+        low, high = tree["change_low95"], tree["change_high95"] = interval
+        chance = f"{_beyond(low > 0 or high < 0)} (95 % interval of the change {low:+.2g} to {high:+.2g})"
+    return {**tree, **more, "chance": chance, "reason": reason}
 
 
 def _area(positive: np.ndarray, scores: np.ndarray) -> float:
@@ -234,26 +220,11 @@ def _resampled(count: int) -> np.ndarray:
 
 
 def _interval(changes: np.ndarray) -> tuple[float, float] | None:
+    changes = changes[np.isfinite(changes)]
     if not len(changes):
         return None
     low, high = np.quantile(changes, (0.025, 0.975))
     return float(low), float(high)
-
-
-def _change(
-    before: float | None, after: float | None, interval: tuple[float, float] | None = None
-) -> dict[str, float | None]:
-    if before is None or after is None:
-        return {}
-    ends = {} if interval is None else {"change_low95": interval[0], "change_high95": interval[1]}
-    return {"change": after - before, **ends}
-
-
-def _chance(interval: tuple[float, float] | None) -> str:
-    if interval is None:
-        return ""
-    low, high = interval
-    return f"{_beyond(low > 0 or high < 0)} (95 % interval of the change {low:+.2g} to {high:+.2g})"
 
 
 def _beyond(beyond: bool) -> str:

@@ -1,5 +1,6 @@
 """Which nodes of a model have a weight: a constant tensor of floats that a quantizer could make smaller."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -22,6 +23,13 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     "RNN": (1, 2),
 }
 """Where the operators that quantizers know have their weights: indices of inputs."""
+
+DEFAULT_OPERATORS: Mapping[str, frozenset[str]] = {
+    "dynamic": frozenset({"Attention", "EmbedLayerNormalization", "Gather", "Gemm", "LSTM", "MatMul"}),
+    "static": frozenset({"Conv", "Gemm", "MatMul"}),
+    "weight_only": frozenset({"Gather", "Gemm", "MatMul"}),
+}
+"""What each method of quantization makes INT8 unless it is told otherwise."""
 
 _MICROSOFT_OPERATORS = frozenset({"Attention", "EmbedLayerNormalization", "FusedConv", "FusedGemm", "FusedMatMul"})
 

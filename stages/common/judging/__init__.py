@@ -1,1 +1,1 @@
-"""Serving samples to two models as production does, what their comparison comes to, and the rules over it."""
+"""Serving samples to two models as production does, and the rules over what their comparison comes to."""

@@ -12,7 +12,8 @@ from typing import Any
 from stages.common.base.errors import ParamsError
 from stages.common.base.files import rounded
 from stages.common.base.params import OutputTolerance, Parity
-from stages.common.compare.flips import needed
+from stages.common.compare.decided import needed
+from stages.common.compare.output import OVERFLOW
 from stages.common.rule import Outcome, Rule
 
 CONSTANT_RULES = ("shape", "nonfinite", "equal")
@@ -20,8 +21,6 @@ CONSTANT_RULES = ("shape", "nonfinite", "equal")
 
 QUANTILE = 0.99
 """Where no judged sample exceeds abs_tol, that bounds this quantile of all samples once there are enough."""
-
-OVERFLOW = "beyond what float64 holds"
 
 Tree = Mapping[str, Any]
 

@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
 
+from stages.common.base import paths
 from stages.common.base.errors import MissingInputError, StageError
 from stages.common.base.files import replacing
 from stages.common.model import file_kind, ir_conversion
@@ -24,6 +25,20 @@ NO_DATA = b"No external data: the weights are in the model file itself.\n"
 
 ALIGNMENT = 4096
 """Offsets in the external data file are multiples of a page, so that ONNX Runtime can map the weights in."""
+
+
+class StoredTensor(ir.LazyTensor):  # type: ignore[misc]  # onnx-ir has no types
+    """A tensor in an external data file; its values are mapped anew each time, and never cached."""
+
+    def __init__(self, file: Path, offset: int, length: int, tensor: ir.TensorProtocol) -> None:
+        self.file = file
+        self.offset = offset
+        shape = ir.Shape(tensor.shape)
+
+        def mapped() -> ir.ExternalTensor:
+            return ir.ExternalTensor(str(file), offset, length, tensor.dtype, shape=shape, name=tensor.name)
+
+        super().__init__(mapped, dtype=tensor.dtype, shape=shape, name=tensor.name)
 
 
 def read(path: Path, made_by: str) -> ir.Model:
@@ -64,7 +79,7 @@ def staged(model: ir.Model, path: Path) -> Iterator[Path]:
     Raises:
         StageError: the model does not fit into a file even with its initializers beside it.
     """
-    beside = external_data(path)
+    beside = paths.external_data(path)
     with replacing(path) as temporary, replacing(beside) as data:
         if weight_bytes(model) <= LARGE_BYTES:
             data.write_bytes(NO_DATA)
@@ -82,14 +97,9 @@ def staged(model: ir.Model, path: Path) -> Iterator[Path]:
 
 def size_mb(path: Path) -> float:
     """Size on disk in MB (1e6 bytes), external data included."""
-    data = external_data(path)
+    data = paths.external_data(path)
     beside = data.stat().st_size if data.exists() else 0
     return (path.stat().st_size + (0 if beside == len(NO_DATA) else beside)) / 1e6
-
-
-def external_data(path: Path) -> Path:
-    """Where the weights of `path` are if they do not fit into the model file: `<model>.onnx.data`."""
-    return path.with_name(path.name + ".data")
 
 
 def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
@@ -168,8 +178,24 @@ def _check_versions(model: onnx.ModelProto, called: str) -> None:
             )
 
 
-def _located(tensor: ir.ExternalTensor, model_path: Path) -> ir.LazyTensor:
-    """An external tensor by the absolute path of its file; its values are mapped anew each time, and never cached.
+def folder_of_weights(model: ir.Model) -> Path | None:
+    """The folder with the external data files of all large initializers; None where some have no file, or another."""
+    folders = set()
+    for value in ir_conversion.large_initializers(model):
+        if not isinstance(value.const_value, StoredTensor):
+            return None
+        folders.add(value.const_value.file.parent)
+    return folders.pop() if len(folders) == 1 else None
+
+
+def place_in_folder(tensor: ir.TensorProtocol) -> tuple[str, int]:
+    """Where a tensor is in the folder of its external data file: the file's name, and the offset in bytes."""
+    assert isinstance(tensor, StoredTensor)
+    return tensor.file.name, tensor.offset
+
+
+def _located(tensor: ir.ExternalTensor, model_path: Path) -> StoredTensor:
+    """An external tensor by the absolute path of its file.
 
     Raises:
         StageError: the file is missing, lies outside of the model's folder, or is shorter than the model says.
@@ -193,12 +219,7 @@ def _located(tensor: ir.ExternalTensor, model_path: Path) -> ir.LazyTensor:
             f"{place} at bytes {offset} to {offset + length}, and {file.as_posix()} has {size}: "
             "it was cut short, or belongs to another model. Copy both files again."
         )
-    resolved, shape = str(file.resolve()), ir.Shape(tensor.shape)
-
-    def mapped() -> ir.ExternalTensor:
-        return ir.ExternalTensor(resolved, offset, length, tensor.dtype, shape=shape, name=tensor.name)
-
-    return ir.LazyTensor(mapped, dtype=tensor.dtype, shape=shape, name=tensor.name)
+    return StoredTensor(file.resolve(), offset, length, tensor)
 
 
 def _lift_initializers(model: ir.Model) -> None:

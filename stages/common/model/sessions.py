@@ -3,15 +3,16 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 import onnxruntime as ort
-from onnx import defs as schemas
 
+from stages.common.base import paths
 from stages.common.base.errors import StageError
-from stages.common.model import ir_conversion, model_file
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 Feed = Mapping[str, np.ndarray]
 
@@ -21,6 +22,8 @@ _PLACE = re.compile(r"\S+\.(?:cc|h|cpp):\d+ [^()]*?\w::[~\w<>]+\(")
 _QUALIFIERS = re.compile(r"^(?:::<lambda\([^)]*\)>)?(?: const)?(?: \[with [^\]]*\])?")
 
 _MISSING_KERNEL = re.compile(r"implementation for (\w+)\((\d+)\)")
+
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 FIRST_OPSET = 7
 """The oldest opset that ONNX Runtime implements."""
@@ -50,12 +53,12 @@ def session_options(threads: int) -> ort.SessionOptions:
 
 
 def open_session(
-    model: Path | bytes | ir.Model, threads: int = 1, *, name: str = "", options: ort.SessionOptions | None = None
+    model: "Path | bytes | ir.Model", threads: int = 1, *, name: str = "", options: ort.SessionOptions | None = None
 ) -> ort.InferenceSession:
     """Load a model on the CPU.
 
-    ONNX Runtime refuses external data that is a symbolic link out of the model's folder, as DVC's cache may make it:
-    the weights are then handed over from memory, which takes a copy of them while the session lives.
+    ONNX Runtime refuses external data that is a symbolic link out of the model's folder, as DVC's cache may make it: it
+    is told the file behind the link. Weights of a large model that are in no file are handed over from memory.
 
     Args:
         model: a path, a serialized ModelProto, or one that `model_file.read` gave, of any size.
@@ -68,25 +71,8 @@ def open_session(
     """
     called = name or (model.as_posix() if isinstance(model, Path) else "the model")
     options = options or session_options(threads)
-    if isinstance(model, Path) and model_file.external_data(model).is_symlink():
-        model = model_file.read(model, called)
-    # Must live until the session does: ONNX Runtime copies the weights no earlier.
-    weights: list[np.ndarray] = []
-
-    def place(tensor: ir.TensorProtocol) -> tuple[str, int]:
-        weights.append(ir_conversion.raw_bytes(tensor))
-        return f"#{len(weights) - 1}", 0
-
     try:
-        source: str | bytes
-        if isinstance(model, ir.Model):
-            large = model_file.weight_bytes(model) > model_file.LARGE_BYTES
-            source = ir_conversion.to_proto(model, place if large else None).SerializeToString()
-            names = [f"#{number}" for number in range(len(weights))]
-            options.add_external_initializers_from_files_in_memory(names, weights, [each.nbytes for each in weights])
-        else:
-            source = str(model) if isinstance(model, Path) else model
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return _loaded(model, called, options)
     except StageError:
         raise
     except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
@@ -94,6 +80,44 @@ def open_session(
         raise StageError(
             f"ONNX Runtime {ort.__version__} cannot load {called}: {message}. {_remedy(message)}"
         ) from error
+
+
+def _loaded(model: "Path | bytes | ir.Model", called: str, options: ort.SessionOptions) -> ort.InferenceSession:
+    """The session. Graph libraries are imported where they are needed: processes that measure load files alone."""
+    source: str | bytes
+    weights: list[np.ndarray] = []  # must live until the session is made: ONNX Runtime copies them no earlier
+    if isinstance(model, Path) and not paths.external_data(model).is_symlink():
+        source = str(model)
+    elif isinstance(model, bytes):
+        source = model
+    else:
+        from stages.common.model import model_file
+
+        graph = model_file.read(model, called) if isinstance(model, Path) else model
+        source = _serialized(graph, options, weights)
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def _serialized(model: "ir.Model", options: ort.SessionOptions, weights: list[np.ndarray]) -> bytes:
+    """A graph for ONNX Runtime; `weights` takes those of a large one that are in no file."""
+    from stages.common.model import ir_conversion, model_file
+
+    def place(tensor: "ir.TensorProtocol") -> tuple[str, int]:
+        weights.append(ir_conversion.raw_bytes(tensor))
+        return f"#{len(weights) - 1}", 0
+
+    if model_file.weight_bytes(model) <= model_file.LARGE_BYTES:
+        proto = ir_conversion.to_proto(model)
+    elif folder := model_file.folder_of_weights(model):
+        # ONNX Runtime lets go of each weight that it has packed; of those handed over it holds both.
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
+        proto = ir_conversion.to_proto(model, model_file.place_in_folder)
+    else:
+        proto = ir_conversion.to_proto(model, place)
+        names = [f"#{number}" for number in range(len(weights))]
+        options.add_external_initializers_from_files_in_memory(names, weights, [array.nbytes for array in weights])
+    serialized: bytes = proto.SerializeToString()
+    return serialized
 
 
 def run(session: ort.InferenceSession, feed: Feed, outputs: Sequence[str] | None = None, *, name: str) -> list[Any]:
@@ -129,12 +153,14 @@ def _without_places(text: str) -> str:
 
 def _remedy(message: str) -> str:
     """What to do about a model that does not load."""
+    from onnx import defs as schemas
+
     missing = _MISSING_KERNEL.search(message)
-    if missing and schemas.has(missing[1], FIRST_OPSET) and int(missing[2]) < _since(missing[1]):
+    # An older version than that of the first opset which ONNX Runtime implements.
+    if (
+        missing
+        and schemas.has(missing[1], FIRST_OPSET)
+        and (int(missing[2]) < schemas.get_schema(missing[1], FIRST_OPSET).since_version)
+    ):
         return "Its opset is too old for ONNX Runtime. Convert it to opset 13 or later with onnx.version_converter."
     return next((remedy for sign, remedy in _REMEDIES.items() if sign in message), "Fix the model, or export it again.")
-
-
-def _since(op_type: str) -> int:
-    """The version of an operator in the oldest opset that ONNX Runtime implements."""
-    return int(schemas.get_schema(op_type, FIRST_OPSET).since_version)

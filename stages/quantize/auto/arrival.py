@@ -15,7 +15,7 @@ from stages.common.graph.names import Names
 from stages.common.graph.walk import name_of
 from stages.common.model import sessions
 from stages.common.model.sessions import Feed
-from stages.quantize.auto.strain import distance_strain
+from stages.quantize.auto.distance import distance_strain
 
 _NOTHING = np.zeros((), np.float32)
 

@@ -15,14 +15,14 @@ from stages.common.compare import MismatchError, OutputPair, compare
 from stages.common.data.evaldata import EvalData
 from stages.common.data.feeding import feed_batch, fixed_batch
 from stages.common.decisions import Decider, Outputs, choose
-from stages.common.judging import figures
 from stages.common.judging.rules import evaluate_rules
 from stages.common.judging.serve import Model, calls, paired
+from stages.common.judging.strain import largest_strain
 from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 from stages.common.rule import Rule
 from stages.quantize.auto.problem import Picks
-from stages.quantize.auto.strain import at_sample_count, largest_strain, tail_factor
+from stages.quantize.auto.strain import at_sample_count, tail_factor
 from stages.quantize.outcome import NodeOutcome
 
 SHUFFLES = 3
@@ -109,7 +109,7 @@ class Judge:
             comparison = compare(tails.watch(paired(self._float, served, stream)), self._data.labels, decider)
         except MismatchError as error:
             raise StageError(f"The candidate has other outputs than the float model: {error}.") from error
-        tree = figures.compared(comparison)
+        tree = comparison.figures()
         tree["judged"]["samples"] = comparison.samples
         for output, factor in tails.factors().items():
             tree["outputs"][output]["max_abs"] *= factor

@@ -22,7 +22,7 @@ def _model(opset_version: int = 17) -> ModelProto:
     return graph(nodes, {"x": ("n", 16)}, {"y": ("n", 8)}, {"T": normal(8, 16)}, opset_version)
 
 
-def test_constants_in_branches_are_computed_where_they_stand() -> None:
+def test_a_constant_that_two_branches_compute_is_stored_once_for_both() -> None:
     def branch(label: str) -> GraphProto:
         nodes = [
             helper.make_node("Transpose", ["T"], [f"{label}_W"]),
@@ -41,7 +41,8 @@ def test_constants_in_branches_are_computed_where_they_stand() -> None:
     folded, modified = applied(compute_constants.apply, model)
     assert modified
     assert "Transpose" not in {node.op_type for node in folded.graph.node}
-    assert [tensor.name for tensor in folded.graph.initializer] == ["zero"]
+    assert [tensor.name for tensor in folded.graph.initializer] == ["zero", "else_W_1"]  # once, for both
+    assert not any(g.node[0].op_type == "Transpose" for a in folded.graph.node[-1].attribute for g in [a.g])
     expected, found = (run(opened(each), X)["y"] for each in (model, folded))
     np.testing.assert_array_equal(expected, found)
 

@@ -11,7 +11,9 @@ from onnx import ModelProto
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
-from stages.quantize.auto import base, costs, find, options
+from stages.common.base.params import Params
+from stages.quantize import screen, stage
+from stages.quantize.auto import base, choices, costs, find, options
 from tests.quantize import nets
 from tests.quantize.running import Bench
 
@@ -65,9 +67,23 @@ def test_every_node_and_choice_is_in_the_ranking_and_rows_help_against_outliers(
     bench.run(method="auto")
     ranked = rows(paths.SENSITIVITY)
     assert {row["node"] for row in ranked} == {"MatMul_p0", "MatMul_p1", "MatMul_p2"}
-    assert {"dynamic", "dynamic_tensor", "row", "static", "weight_only"} == {row["choice"] for row in ranked}
+    assert {row["choice"] for row in ranked} == {each.name for each in choices.CHOICES.values()} - {"dynamic_unsigned"}
     noise = {(row["node"], row["choice"]): float(row["noise_db"]) for row in ranked}
     assert noise["MatMul_p0", "row"] < noise["MatMul_p0", "dynamic"]
+    strain = {(row["node"], row["choice"]): float(row["strain"]) for row in ranked}
+    assert strain["MatMul_p0", "stored"] < strain["MatMul_p0", "dynamic"]
+
+
+def test_the_ranking_is_printed_and_nothing_is_written(bench: Bench) -> None:
+    bench.give(*outlying_mlp())
+    said = screen.ranking(stage.sensitivity(Params()))
+    header, _, *table = said.splitlines()
+    assert header.split()[:2] == ["node", "static"]
+    assert {line.split()[0] for line in table[:3]} == {"MatMul_p0", "MatMul_p1", "MatMul_p2"}
+    worst = [max(map(float, line.split()[1:])) for line in table[:3]]
+    assert worst == sorted(worst, reverse=True)
+    assert not paths.INT8_MODEL.exists()
+    assert not paths.SENSITIVITY.exists()
 
 
 @pytest.mark.parametrize("net", ["mlp", "conv"])

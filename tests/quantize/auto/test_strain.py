@@ -7,8 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from stages.common.judging.strain import largest_strain, strain
 from stages.common.rule import Outcome, Rule
-from stages.quantize.auto.strain import at_sample_count, largest_strain, strain, tail_factor
+from stages.quantize.auto.strain import at_sample_count, tail_factor
 
 
 def rule(name: str, value: float | str | None, limit: float, passed: bool) -> Rule:

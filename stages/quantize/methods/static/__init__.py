@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from stages.common.base.params import Quantize
 from stages.common.graph.walk import name_of, number
+from stages.common.graph.weights import DEFAULT_OPERATORS
 from stages.quantize import linear, saturation
 from stages.quantize.linear import Quantized
 from stages.quantize.methods import Assignment, CalibrationFeeds
@@ -20,7 +21,7 @@ from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, 
 from stages.quantize.methods.static import fold_scales, join_bias, pool_last, qdq, ranges
 from stages.quantize.outcome import NodeOutcome, kept
 
-OP_TYPES = BY_DEFAULT = frozenset({"Conv", "Gemm", "MatMul"})
+OP_TYPES = BY_DEFAULT = DEFAULT_OPERATORS["static"]
 WHY_NOT: Mapping[str, str] = {}
 
 OPSET = 13

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from stages.common.base.params import Quantize
 from stages.common.graph.walk import MICROSOFT, name_of, number
+from stages.common.graph.weights import DEFAULT_OPERATORS
 from stages.quantize.methods import Assignment, CalibrationFeeds
 from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
 from stages.quantize.methods.weight_only import blocks
@@ -133,5 +134,6 @@ def _stored(site: Site, weight: Constant, rows: np.ndarray, whole_rows: bool = F
 
 
 REWRITES: dict[str, Rewrite] = {"Gather": _gather, "Gemm": _gemm, "MatMul": _matmul}
-OP_TYPES = BY_DEFAULT = frozenset(REWRITES)
+OP_TYPES = frozenset(REWRITES)
+BY_DEFAULT = DEFAULT_OPERATORS["weight_only"]
 WHY_NOT: Mapping[str, str] = {}

@@ -1,0 +1,207 @@
+"""How far the answers to the same samples move with what is served beside them: in another batch, or padded longer.
+
+Dynamic quantization takes one scale for a whole tensor, over the batch and over padded positions that an attention mask
+tells the model to ignore. fp32 depends on neither, so its answers to samples served alone are the reference.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from stages.common.base.errors import ParamsError, StageError
+from stages.common.judging.serve import Call, Model, calls
+from stages.parity.setting import Setting
+
+SAMPLES = 256
+LARGE = 64
+LARGE_BYTES = 8 << 20
+"""Inputs of the large batch: intermediate tensors take many times their room."""
+
+OUTPUT_BYTES = 16 << 20
+"""Outputs of one serving that are kept to compare; fewer samples are tried where they are larger."""
+
+PADDED_CALLS = 32
+MASK_TYPES = ("tensor(int64)", "tensor(int32)", "tensor(bool)")
+AXIS = 1
+"""The axis of positions, in a mask [batch, positions] and in the inputs and outputs that go with it."""
+
+Movement = Mapping[str, float]
+Answer = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class BatchEffect:
+    """Largest absolute movement of each float output of INT8 against the same sample served alone, by output name.
+
+    Attributes:
+        samples: how many were tried, drawn by a fixed seed.
+        serving: movement in batches of `serving.batch_size`.
+        large: movement in batches of `large_batch`.
+        large_batch: its size.
+        large_error: largest difference of INT8 from fp32 in those batches.
+        reason: why there are no figures, else empty.
+    """
+
+    samples: int = 0
+    serving: Movement = field(default_factory=dict)
+    large: Movement = field(default_factory=dict)
+    large_batch: int | None = None
+    large_error: Movement = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PaddingEffect:
+    """Largest absolute movement of any float output between samples as they are and padded longer.
+
+    Attributes:
+        mask: the input that is the attention mask; empty where there is none.
+        length: positions as they are.
+        padded: positions afterwards.
+        fp32_max_abs: movement of fp32, None where it could not be measured.
+        int8_max_abs: movement of INT8.
+        reason: why there are no figures.
+    """
+
+    mask: str = ""
+    length: int | None = None
+    padded: int | None = None
+    fp32_max_abs: float | None = None
+    int8_max_abs: float | None = None
+    reason: str = "no input is an attention mask"
+
+
+def measure_batch_effect(setting: Setting) -> BatchEffect:
+    """Serve some of the judged samples alone, in the serving batch, and in a large one."""
+    if not setting.free:
+        return BatchEffect(reason="the model is served in one batch size only")
+    if len(setting.indices) < 2:
+        return BatchEffect(reason="one sample does not make a batch")
+    drawn = np.random.default_rng(0).permutation(setting.indices)[:SAMPLES]
+    try:
+        alone = _answers(setting, setting.int8, drawn, 1)
+        drawn = drawn[: len(alone)]
+        size = _large(setting, len(drawn))
+        large = _answers(setting, setting.int8, drawn, size)
+        serving = alone if setting.batch == 1 else _answers(setting, setting.int8, drawn, setting.batch)
+        error = _movement(_answers(setting, setting.fp32, drawn, 1), large)
+    except StageError as problem:
+        return BatchEffect(reason=f"another batch size does not run: {problem}")
+    return BatchEffect(len(drawn), _movement(alone, serving), _movement(alone, large), size, error)
+
+
+def measure_padding(setting: Setting, wanted: str | None) -> PaddingEffect:
+    """Serve some of the judged samples as they are and padded to twice their length, or by a quarter.
+
+    Args:
+        setting: what is judged.
+        wanted: `parity.padding`, the name of the mask; None finds it.
+
+    Raises:
+        ParamsError: `wanted` is not an input of the model.
+    """
+    mask = mask_input(setting, wanted)
+    if not mask:
+        return PaddingEffect()
+    chosen = list(islice(calls(setting.data, setting.indices, setting.batch), PADDED_CALLS))
+    length = chosen[0].feed[mask].shape[AXIS]
+    reason = ""
+    for padded in (2 * length, length + max(1, length // 4)):
+        try:
+            served = [(call, _padded(setting.fp32, call, mask, padded)) for call in chosen]
+            fp32, int8 = (
+                max(_padding_movement(model, call, longer, mask) for call, longer in served)
+                for model in (setting.fp32, setting.int8)
+            )
+            return PaddingEffect(mask, length, padded, fp32, int8, reason="")
+        except StageError as error:
+            reason = f"the model does not run on {padded} positions: {error}"
+    return PaddingEffect(mask, length, reason=reason)
+
+
+def mask_input(setting: Setting, wanted: str | None) -> str:
+    """The attention mask among the inputs: integers or booleans of rank 2 with "mask" in their name; else empty.
+
+    Raises:
+        ParamsError: `wanted` is not an input of the model.
+    """
+    inputs = {entry.name: entry for entry in setting.fp32.session.get_inputs()}
+    if wanted is not None and wanted not in inputs:
+        raise ParamsError(
+            f"params.yaml: parity.padding is {wanted}, which is not an input of the model; it has {', '.join(inputs)}."
+        )
+    for name, entry in inputs.items():
+        named = name == wanted or (wanted is None and "mask" in str(name).lower())
+        if named and entry.type in MASK_TYPES and len(entry.shape) == 2 and not isinstance(entry.shape[AXIS], int):
+            return str(name)
+    return ""
+
+
+def _large(setting: Setting, samples: int) -> int:
+    size = sum(array.nbytes for array in setting.data.read(setting.indices[:1]).values())
+    return max(setting.batch, min(samples, max(2, min(LARGE, LARGE_BYTES // max(1, size)))))
+
+
+def _answers(setting: Setting, model: Model, indices: np.ndarray, batch: int) -> list[Answer]:
+    """The float outputs of each sample, served in this batch; of the first ones, where all exceed `OUTPUT_BYTES`."""
+    answers: list[Answer] = []
+    size = 0
+    for call in calls(setting.data, indices, batch):
+        outputs = _floats(model.answer(call))
+        answers += [{name: array[row] for name, array in outputs.items()} for row in range(len(call.indices))]
+        size += sum(array.nbytes for array in outputs.values())
+        if batch == 1 and size > OUTPUT_BYTES:
+            break
+    return answers
+
+
+def _floats(outputs: Answer) -> Answer:
+    return {name: array for name, array in outputs.items() if array.dtype.kind == "f"}
+
+
+def _movement(before: Iterable[Answer], after: Iterable[Answer]) -> Movement:
+    """Over the samples; an output whose shape depends on the batch cannot be compared and is ignored."""
+    largest: dict[str, float] = {}
+    for one, other in zip(before, after, strict=True):
+        for name, array in one.items():
+            if array.shape == other[name].shape and array.size:
+                largest[name] = max(largest.get(name, 0.0), _largest(other[name], array))
+    return largest
+
+
+def _largest(one: np.ndarray, other: np.ndarray, seen: np.ndarray | None = None) -> float:
+    with np.errstate(invalid="ignore"):
+        moved = np.abs(one.astype(np.float64) - other)
+    moved = moved if seen is None else moved[seen]
+    return float(moved.max(where=np.isfinite(moved), initial=0.0))
+
+
+def _padded(model: Model, call: Call, mask: str, length: int) -> Call:
+    """The call with zeros behind the positions of the mask and of every input that has the same positions."""
+    shapes = {entry.name: entry.shape for entry in model.session.get_inputs()}
+    before = call.feed[mask].shape[AXIS]
+    feed = {}
+    for name, array in call.feed.items():
+        shape = shapes.get(name, [])
+        along = len(shape) > AXIS and shape[AXIS] == shapes[mask][AXIS] and array.shape[AXIS] == before
+        widths = [(0, length - before if along and axis == AXIS else 0) for axis in range(array.ndim)]
+        feed[name] = np.pad(array, widths)
+    return Call(call.indices, feed, call.size)
+
+
+def _padding_movement(model: Model, call: Call, longer: Call, mask: str) -> float:
+    """Over the positions that the mask lets the model see; an output with other axes than positions as it is."""
+    largest = 0.0
+    after = model.answer(longer)
+    for name, before in _floats(model.answer(call)).items():
+        if before.ndim != after[name].ndim:
+            continue
+        kept = after[name][tuple(slice(0, size) for size in before.shape)]
+        if kept.shape != before.shape:
+            continue
+        seen = call.feed[mask].astype(bool)[: len(before)]
+        masked = before.shape != after[name].shape and before.shape[: AXIS + 1] == seen.shape
+        largest = max(largest, _largest(kept, before, seen if masked else None))
+    return largest
