@@ -7,6 +7,7 @@ from typing import Any
 from stages.common.base.params import Quantize
 from stages.common.graph.weights import WeightedNode
 from stages.quantize.auto.problem import FLOAT
+from stages.quantize.methods import shifted
 
 BLOCKED = "blocked"
 """The layout that ONNX Runtime keeps float convolutions in (NCHWc)."""
@@ -70,7 +71,7 @@ CHOICES = {
 _PRODUCT = ("dynamic", "dynamic_tensor", "row", "static", "weight_only", "weight_only_4", "stored")
 _OF = {
     "Attention": ("dynamic", "dynamic_tensor", "stored"),
-    "Conv": ("static", "dynamic_unsigned", "stored"),
+    "Conv": ("static", "dynamic_unsigned", "row", "stored"),
     "ConvTranspose": ("stored",),
     "EmbedLayerNormalization": ("dynamic",),
     "GRU": ("stored",),
@@ -94,6 +95,8 @@ def opset(params: Quantize) -> int:
 def of_node(node: WeightedNode) -> list[Choice]:
     """The choices that a node's operator has, besides float; whether its weight allows them, the method says."""
     names = _OF.get(node.op_type, ())
+    if node.op_type == "Conv" and not shifted.suited(node.weights[0].shape):
+        names = tuple(name for name in names if name != ROW)
     return [CHOICES[name] for name in names if not node.graph or CHOICES[name].method != "static"]
 
 
@@ -102,7 +105,7 @@ def forms(op_type: str, choice: str) -> tuple[str, str]:
     if op_type == "Conv":
         if choice in (KEPT, STORED):
             return BLOCKED, BLOCKED
-        return (STATIC, STATIC) if choice == "static" else (DYNAMIC, FLOAT)
+        return {STATIC: (STATIC, STATIC), ROW: (FLOAT, FLOAT)}.get(choice, (DYNAMIC, FLOAT))
     if op_type not in ("Attention", "Gemm", "MatMul"):
         return FLOAT, FLOAT
     if choice in (STATIC, ROW):

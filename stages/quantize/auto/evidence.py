@@ -32,7 +32,7 @@ def plan_tree(found: Found) -> dict[str, Any]:
         "objective": found.objective,
         "margin": found.margin,
         "opset": found.recipe.opset,
-        "views_collapsed": found.recipe.views,
+        "rewrites": list(found.recipe.rewrites),
         "answer": "float" if trial is None else "quantized",
         "reason": found.reason or None,
         "predicted_us": {

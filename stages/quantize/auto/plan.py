@@ -88,7 +88,7 @@ class Plan:
     """What a plan.json says: how the float model is prepared, and the choice of each node by name."""
 
     opset: int
-    views: bool
+    rewrites: tuple[str, ...]
     choices: Mapping[str, str]
     place: str
 
@@ -115,7 +115,7 @@ def read(path: Path) -> Plan:
     tree = read_json(path, "quantize with quantize.method auto")
     place = path.as_posix()
     try:
-        opset, views = int(tree["opset"]), bool(tree["views_collapsed"])
+        opset, rewrites = int(tree["opset"]), tuple(map(str, tree["rewrites"]))
         choices = {str(name): str(decision["choice"]) for name, decision in tree["nodes"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StageError(
@@ -125,4 +125,4 @@ def read(path: Path) -> Plan:
         if choice not in (KEPT, *CHOICES):
             known = ", ".join((KEPT, *CHOICES))
             raise StageError(f"{place}: the choice of {name!r} is {choice!r}; allowed: {known}.")
-    return Plan(opset, views, choices, place)
+    return Plan(opset, rewrites, choices, place)

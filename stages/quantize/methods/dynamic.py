@@ -18,7 +18,7 @@ from stages.common.graph.walk import name_of, number
 from stages.common.graph.weights import DEFAULT_OPERATORS
 from stages.quantize import linear
 from stages.quantize.linear import Quantized
-from stages.quantize.methods import Assignment, CalibrationFeeds, rows
+from stages.quantize.methods import Assignment, CalibrationFeeds, rows, shifted
 from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
 from stages.quantize.outcome import NodeOutcome, kept
 
@@ -270,6 +270,8 @@ def _embed_layer_normalization(site: Site) -> str:
 
 def _conv(site: Site) -> str:
     """Excluded by default. Weight [M, C / groups, ...]; a scale per filter where it is symmetric."""
+    if site.params.activation_scale == "row" and shifted.suits(site):
+        return shifted.convolve(site)
     weight, bias = site.weight(1), site.constant(2)
     if site.input(2) is not None and bias is None:
         raise KeepFloatError("its bias is computed while the model runs")

@@ -194,7 +194,8 @@ class Site:
         # The node that does the work of the one that is replaced keeps its name: profiles and reports speak of it.
         works = domain == MICROSOFT or op_type in _WORKERS
         fresh = self._rewriter.names.fresh
-        name = (self.node.name or "") if works else fresh(f"{self.node.name}_{op_type}")
+        first = works and all(made.name != self.node.name for made in self._nodes)
+        name = (self.node.name or "") if first else fresh(f"{self.node.name}_{op_type}")
         given = [*like, *ir.convenience.convert_attributes(attributes)]
         node = ir.Node(domain, op_type, list(inputs), given, name=name, num_outputs=outputs)
         for output in node.outputs:

@@ -148,11 +148,11 @@ def test_no_judge_sample_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
     [
         ("{}", "is not a plan"),
         (
-            '{"opset": 17, "views_collapsed": true, "nodes": {"MatMul_p0": {"choice": "int7"}}}',
+            '{"opset": 17, "rewrites": ["views"], "nodes": {"MatMul_p0": {"choice": "int7"}}}',
             "'int7'; allowed: float, static",
         ),
         (
-            '{"opset": 17, "views_collapsed": true, "nodes": {"other": {"choice": "row"}}}',
+            '{"opset": 17, "rewrites": ["views"], "nodes": {"other": {"choice": "row"}}}',
             "'other', which is not a node with a weight",
         ),
     ],
@@ -160,6 +160,6 @@ def test_no_judge_sample_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
 def test_a_plan_that_does_not_fit_is_refused(bench: Bench, tmp_path: Path, content: str, message: str) -> None:
     bench.give(*outlying_mlp())
     path = tmp_path / "a.json"
-    path.write_text(content.replace('{"nodes"', '{"opset": 17, "views_collapsed": true, "nodes"'))
+    path.write_text(content.replace('{"nodes"', '{"opset": 17, "rewrites": ["views"], "nodes"'))
     with pytest.raises(StageError, match=message):
         bench.run(method="plan", plan=str(path))
