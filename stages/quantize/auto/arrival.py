@@ -16,6 +16,7 @@ from stages.common.graph.walk import name_of
 from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 from stages.quantize.auto.distance import distance_strain
+from stages.quantize.auto.one_node import main_output
 
 _NOTHING = np.zeros((), np.float32)
 
@@ -28,7 +29,7 @@ class Arrival:
 
         Args:
             model: the float model; not changed.
-            nodes: names of nodes of the main graph whose first output is float32.
+            nodes: names of nodes of the main graph whose main output is float32.
             feeds: to run it on.
             parity: the tolerances.
 
@@ -78,7 +79,7 @@ def _with_errors(model: ir.Model, nodes: set[str]) -> dict[str, str]:
     for node in list(model.graph):
         if node.name not in nodes:
             continue
-        given = node.outputs[0]
+        given = main_output(node)
         name, is_output = name_of(given), given.is_graph_output()
         error = ir.Value(name=fresh(f"{name}_error"), type=ir.TensorType(ir.DataType.FLOAT))
         add = ir.Node("", "Add", [given, error], name=fresh(f"{node.name}_error_added"))

@@ -36,7 +36,7 @@ def plan_tree(found: Found) -> dict[str, Any]:
         "answer": "float" if trial is None else "quantized",
         "reason": found.reason or None,
         "predicted_us": {
-            "fp32": rounded(found.float_us, 3),
+            "fp32": rounded(found.measured.float_us, 3),
             "int8": None if trial is None else rounded(trial.predicted.us, 3),
         },
         "speedup": None if trial is None or trial.speedup is None else rounded(trial.speedup.ratio, 3),

@@ -1,52 +1,94 @@
-"""What whole models teach about the noise of single nodes: a factor for each choice. Pure.
+"""What whole models teach about the noise and the time of single nodes: a factor for each choice. Pure.
 
-Each choice is mispredicted in a way of its own: static meets values that it was not calibrated on, rows are as good in
-a batch as they are alone. What a model strains more than predicted is laid to its choices by their shares of the noise.
+Each choice is mispredicted in a way of its own: static meets values that it was not calibrated on, kernels are fused
+with what follows them. What a model strains or takes more than predicted is laid to its choices by their shares of it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from stages.quantize.auto.problem import Picks, Problem
+from stages.quantize.auto.problem import Junction, Picks, Problem
 
 SWEEPS = 20
 """Over all models: each of them shifts what the others taught."""
 
-LARGEST = 1e6
-"""Of a factor, and of its inverse."""
+LARGEST = math.log(1e6)
+"""Of the logarithm of a factor."""
+
+REST = "rest"
+BORDERS = "borders"
 
 
-def factors(problem: Problem, seen: Sequence[tuple[Picks, float]]) -> dict[str, float]:
-    """By choice, how many times its predicted noise it really makes.
+@dataclass(frozen=True)
+class Seen:
+    """What a model that was made was found to be; None for what was not measured."""
+
+    strain: float | None
+    us: float | None
+
+
+def corrected(problem: Problem, seen: Mapping[Picks, Seen]) -> Problem:
+    """The problem with noise and time as the models that were made teach them."""
+    noises = [(_noises(problem, each), found.strain**2) for each, found in seen.items() if found.strain is not None]
+    times = [(_times(problem, each), found.us) for each, found in seen.items() if found.us is not None]
+    return scaled(problem, factors(noises), factors(times))
+
+
+def scaled(problem: Problem, noise: Mapping[str, float], us: Mapping[str, float]) -> Problem:
+    """The problem with what is predicted of each choice, of borders and of the rest times a factor; 1 by default."""
+    border = us.get(BORDERS, 1.0)
+    return replace(
+        problem,
+        options=tuple(
+            tuple(
+                replace(each, noise=each.noise * noise.get(each.choice, 1.0), us=each.us * us.get(each.choice, 1.0))
+                for each in options
+            )
+            for options in problem.options
+        ),
+        junctions=tuple(_priced(junction, border) for junction in problem.junctions),
+        rest_us=problem.rest_us * us.get(REST, 1.0),
+    )
+
+
+def factors(seen: Sequence[tuple[Mapping[str, float], float]]) -> dict[str, float]:
+    """By part, how many times what was predicted of it is real.
 
     Args:
-        problem: that predicts.
-        seen: assignments that were made, and their strain.
+        seen: sums of which the predicted parts, by name, and the real total are known.
     """
     learnt: dict[str, float] = {}
     for _ in range(SWEEPS):
-        for assignment, strain in seen:
-            parts: dict[str, float] = {}
-            for option in problem.chosen(assignment):
-                noise = option.noise * learnt.get(option.choice, 1.0)
-                parts[option.choice] = parts.get(option.choice, 0.0) + noise
-            total, real = sum(parts.values()), min(max(strain**2, 1e-12), 1e12)
-            if not total:
+        for parts, real in seen:
+            amounts = {name: part * learnt.get(name, 1.0) for name, part in parts.items()}
+            total = sum(amounts.values())
+            if total <= 0:
                 continue
-            for choice, noise in parts.items():
-                factor = learnt.get(choice, 1.0) * (real / total) ** (noise / total)
-                learnt[choice] = math.exp(max(-_LIMIT, min(_LIMIT, math.log(factor))))
+            step = math.log(min(max(real, 1e-12), 1e12) / total)
+            for name, amount in amounts.items():
+                grown = math.log(learnt.get(name, 1.0)) + step * amount / total
+                learnt[name] = math.exp(max(-LARGEST, min(LARGEST, grown)))
     return learnt
 
 
-_LIMIT = math.log(LARGEST)
+def _noises(problem: Problem, assignment: Picks) -> dict[str, float]:
+    return _summed((option.choice, option.noise) for option in problem.chosen(assignment))
 
 
-def corrected(problem: Problem, learnt: Mapping[str, float]) -> Problem:
-    """The problem with its noises multiplied by the factors of their choices."""
-    options = tuple(
-        tuple(replace(option, noise=option.noise * learnt.get(option.choice, 1.0)) for option in node)
-        for node in problem.options
-    )
-    return replace(problem, options=options)
+def _times(problem: Problem, assignment: Picks) -> dict[str, float]:
+    borders = sum(problem.border_us(number, assignment) for number in range(len(problem.junctions)))
+    nodes = ((option.choice, option.us) for option in problem.chosen(assignment))
+    return _summed([*nodes, (REST, problem.rest_us), (BORDERS, borders)])
+
+
+def _summed(parts: Iterable[tuple[str, float]]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for name, part in parts:
+        sums[name] = sums.get(name, 0.0) + part
+    return sums
+
+
+def _priced(junction: Junction, factor: float) -> Junction:
+    into, back = ({form: us * factor for form, us in prices.items()} for prices in (junction.into, junction.back))
+    return replace(junction, into=into, back=back)

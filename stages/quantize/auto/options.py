@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -13,6 +13,7 @@ from stages.common.model.sessions import Feed
 from stages.quantize.auto import costs, junctions
 from stages.quantize.auto.choices import KEPT, forms, of_node
 from stages.quantize.auto.judge import model_bytes
+from stages.quantize.auto.learn import BORDERS, scaled
 from stages.quantize.auto.probe import Probed, Sensitivity, probe_all, unknowns, unmeasured
 from stages.quantize.auto.problem import Option, Problem, Weights
 from stages.quantize.auto.solve import best
@@ -37,6 +38,7 @@ class Measured:
         sensitivities: of every node and choice, those that are unknown included.
         refused: by node and choice, why the node cannot take it.
         unmeasured: of nodes that could not be observed, why.
+        float_us: time of a call of the float model, in microseconds.
     """
 
     problem: Problem
@@ -44,6 +46,7 @@ class Measured:
     sensitivities: tuple[Sensitivity, ...]
     refused: Mapping[str, Mapping[str, str]]
     unmeasured: Mapping[str, str]
+    float_us: float
 
 
 def measured(model: ir.Model, assigned: Sequence[Assignment], feeds: Sequence[Feed], whole: Params) -> Measured:
@@ -80,13 +83,11 @@ def measured(model: ir.Model, assigned: Sequence[Assignment], feeds: Sequence[Fe
     problem = Problem(names, (*options, *(junctions.BETWEEN for _ in between)), joined)
     session = sessions.open_session(model, threads, name="the clean float model")
     whole_us = float(quiet_us(in_turn([call(session, feeds[0])], WHOLE_SECONDS))[0])
-    rest = whole_us - problem.us(_blocked(problem))
-    problem = Problem(
-        names, problem.options, joined, rest, max(0, model_bytes(model) - problem.size(problem.all_float))
-    )
+    rest_bytes = max(0, model_bytes(model) - problem.size(problem.all_float))
+    problem = replace(_as_measured(problem, whole_us), rest_bytes=rest_bytes)
     sensitivities = (*(s for node in probed.values() for s in node.sensitivities), *unknowns(nodes, unknown))
     refused = {name: node.refused for name, node in probed.items()}
-    return Measured(problem, tuple(node.name for node in nodes), sensitivities, refused, unknown)
+    return Measured(problem, tuple(node.name for node in nodes), sensitivities, refused, unknown, whole_us)
 
 
 def weights(problem: Problem, objective: str) -> Weights:
@@ -113,6 +114,15 @@ def _options(
             noise = worst if power is None else power
             options.append(Option(choice, us[node.name, choice], noise, size, takes, gives))
     return tuple(options)
+
+
+def _as_measured(problem: Problem, whole_us: float) -> Problem:
+    """The problem with the time that no choice changes; nodes that take longer than the whole model are scaled."""
+    kernels = problem.us(_blocked(problem))
+    if kernels <= whole_us:
+        return replace(problem, rest_us=whole_us - kernels)
+    choices = {option.choice for options in problem.options for option in options}
+    return scaled(problem, {}, dict.fromkeys([*choices, BORDERS], whole_us / kernels))
 
 
 def _blocked(problem: Problem) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 from stages.quantize.auto.arrival import Arrival
 from stages.quantize.auto.choices import of_node
-from stages.quantize.auto.one_node import OneNode, cut_out, quantized, read_values
+from stages.quantize.auto.one_node import OneNode, cut_out, main_output, quantized, read_values
 from stages.quantize.methods import Assignment
 
 GROUP_BYTES = 128 << 20
@@ -194,7 +194,7 @@ def _unseen_first(count: int) -> list[int]:
 
 
 def _ends(node: ir.Node) -> list[ir.Value]:
-    return [*read_values(node), node.outputs[0]]
+    return [*read_values(node), main_output(node)]
 
 
 def _observed(model: ir.Model, nodes: Sequence[ir.Node], feeds: Sequence[Feed]) -> list[dict[str, np.ndarray]]:

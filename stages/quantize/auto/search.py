@@ -5,11 +5,11 @@ assignment within that is made, what it really strains corrects the prediction (
 moved back, one group at a time, towards a model that failed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from stages.quantize.auto.budget import cheapest
-from stages.quantize.auto.learn import corrected, factors
+from stages.quantize.auto.learn import Seen, corrected
 from stages.quantize.auto.problem import Picks, Point, Problem, Weights, point
 
 
@@ -19,6 +19,11 @@ class Tried(Protocol):
     @property
     def strain(self) -> float:
         """The largest share of a tolerance that a rule uses."""
+        ...
+
+    @property
+    def us(self) -> float | None:
+        """Time of a call, in microseconds; None where it was not timed."""
         ...
 
 
@@ -35,8 +40,8 @@ Try = Callable[[Picks], Tried | None]
 
 
 def best_that_passes(
-    problem: Problem, weights: Weights, attempt: Try, goal: float
-) -> tuple[Point | None, Point | None, Problem]:
+    problem: Problem, weights: Weights, attempt: Try, goal: float, known: Mapping[Picks, Tried]
+) -> tuple[Picks | None, Picks | None, Problem]:
     """The best assignment that passes, by as few trials as predictions allow.
 
     Args:
@@ -44,35 +49,43 @@ def best_that_passes(
         weights: of time and size.
         attempt: makes and judges one.
         goal: the largest strain that passes.
+        known: what was made before: it teaches times only, as one choice everywhere says little of a mixture's noise.
 
     Returns:
         It, the nearest one that is better and fails, None where there is none, and the problem as it was corrected.
     """
-    seen: dict[Picks, float] = {}
-    passing: Point | None = None
+    tried: dict[Picks, Tried] = dict(known)
     tightened = 0
+
+    def learnt() -> Problem:
+        strains = {each: None if each in known else found.strain for each, found in tried.items()}
+        return corrected(problem, {each: Seen(strains[each], found.us) for each, found in tried.items()})
+
+    def passing(model: Problem) -> Point | None:
+        points = (point(model, each) for each, found in tried.items() if found.strain <= goal and any(each))
+        return min(points, key=weights.value, default=None)
+
+    model = learnt()
     while tightened < TIGHTENINGS:
-        learnt = corrected(problem, factors(problem, list(seen.items())))
-        candidate = cheapest(learnt, weights, goal**2 * TIGHTER**tightened)
+        candidate, best = cheapest(model, weights, goal**2 * TIGHTER**tightened), passing(model)
         if not any(candidate.assignment):
             break
-        if passing is not None and weights.value(candidate) > (1 - NEAR) * weights.value(passing):
+        if best is not None and weights.value(candidate) > (1 - NEAR) * weights.value(best):
             break
-        if candidate.assignment in seen:
+        if candidate.assignment in tried:
             tightened += 1
             continue
-        tried = attempt(candidate.assignment)
-        if tried is None:
+        found = attempt(candidate.assignment)
+        if found is None:
             break
-        seen[candidate.assignment] = tried.strain
-        if tried.strain <= goal:
-            passing = candidate
-    learnt = corrected(problem, factors(problem, list(seen.items())))
-    failing = [point(learnt, each) for each, strain in seen.items() if strain > goal]
-    if passing is not None:
-        failing = [each for each in failing if weights.value(each) < weights.value(passing)]
+        tried[candidate.assignment] = found
+        model = learnt()
+    best = passing(model)
+    failing = [point(model, each) for each, found in tried.items() if found.strain > goal]
+    if best is not None:
+        failing = [each for each in failing if weights.value(each) < weights.value(best)]
     nearest = max(failing, key=weights.value, default=None)
-    return passing, nearest, learnt
+    return best.assignment if best else None, nearest.assignment if nearest else None, model
 
 
 def back_towards(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.quantize.auto.learn import corrected, factors
+from stages.quantize.auto.learn import Seen, corrected, scaled
 from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights, point
 from stages.quantize.auto.search import back_towards, best_that_passes
 from tests.quantize.auto.test_solve import problems
@@ -19,13 +19,14 @@ WEIGHTS = Weights(1.0, 1e-4)
 @dataclass(frozen=True)
 class Tried:
     strain: float
+    us: float | None = None
 
 
 class Models:
     """Models whose noise is that of the problem, times a factor of their own and of each choice."""
 
     def __init__(self, problem: Problem, limit: float, factor: float = 1.0, **choices: float) -> None:
-        self.real, self.limit, self.factor = corrected(problem, choices), limit, factor
+        self.real, self.limit, self.factor = scaled(problem, choices, {}), limit, factor
         self.made: list[Picks] = []
 
     def strain(self, assignment: Picks) -> float:
@@ -35,7 +36,7 @@ class Models:
         if len(self.made) == 15:
             return None
         self.made.append(assignment)
-        return Tried(self.strain(assignment))
+        return Tried(self.strain(assignment), self.real.us(assignment))
 
 
 def relative(problem: Problem, limit: float) -> Problem:
@@ -56,11 +57,10 @@ def test_the_optimum_or_within_two_percent_in_95_of_100(exhaustive: bool, monkey
     @settings(max_examples=100, deadline=None, derandomize=True, database=None)
     def search(problem: Problem, limit: float, factor: float) -> None:
         models = Models(problem, limit, factor, static=3.0)
-        passes, fails, learnt = best_that_passes(relative(problem, limit), WEIGHTS, models.attempt, goal=1)
-        reached = [] if passes is None else [passes.assignment]
+        passes, fails, learnt = best_that_passes(relative(problem, limit), WEIGHTS, models.attempt, 1, {})
+        reached = [] if passes is None else [passes]
         if passes is not None and fails is not None:
-            near_by = passes.assignment, fails.assignment
-            reached += back_towards(learnt, *near_by, models.attempt, goal=1, value=WEIGHTS.value)
+            reached += back_towards(learnt, passes, fails, models.attempt, goal=1, value=WEIGHTS.value)
         assert all(models.strain(each) <= 1 for each in reached)
         everything = (point(problem, each) for each in product(*(range(len(o)) for o in problem.options)))
         best = min(WEIGHTS.value(each) for each in everything if models.strain(each.assignment) <= 1)
@@ -81,18 +81,21 @@ def row(count: int) -> Problem:
 @settings(deadline=None, max_examples=30)
 def test_a_factor_that_is_the_same_for_all_is_learnt_at_once(count: int, limit: float) -> None:
     models = Models(row(count), limit)
-    passes, _, _ = best_that_passes(row(count), WEIGHTS, models.attempt, goal=0.85)
+    passes, _, _ = best_that_passes(row(count), WEIGHTS, models.attempt, 0.85, {})
     assert len(models.made) <= 6
     kept = min(at for at in range(count + 1) if models.strain((0,) * at + (1,) * (count - at)) <= 0.85)
-    assert (0 if passes is None else sum(passes.assignment)) == count - kept
+    assert (0 if passes is None else sum(passes)) == count - kept
 
 
-def test_what_a_model_strains_more_is_laid_to_the_choice_with_most_of_the_noise() -> None:
-    node = (Option(FLOAT, 10, 0, 4), Option("static", 1, 0.9, 1), Option("dynamic", 2, 0.1, 1))
+def test_what_a_model_strains_and_takes_more_is_laid_to_the_choice_with_most_of_it() -> None:
+    node = (Option(FLOAT, 10, 0, 4), Option("static", 8, 0.9, 1), Option("dynamic", 2, 0.1, 1))
     problem = Problem(("a", "b"), (node, node))
-    learnt = factors(problem, [((1, 2), 2.0)])
-    assert corrected(problem, learnt).noise((1, 2)) == pytest.approx(4.0)
-    assert learnt["static"] > 3 > 1.5 > learnt["dynamic"]
+    learnt = corrected(problem, {(1, 2): Seen(2.0, 5.0)})
+    assert learnt.noise((1, 2)) == pytest.approx(4.0)
+    assert learnt.us((1, 2)) == pytest.approx(5.0)
+    (_, static, dynamic), _ = learnt.options
+    assert static.noise / 0.9 > 3 > 1.5 > dynamic.noise / 0.1
+    assert static.us / 8 < 0.6 < 0.75 < dynamic.us / 2
 
 
 @given(st.floats(0.5, 30), st.floats(1, 1.5))
