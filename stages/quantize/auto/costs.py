@@ -25,6 +25,9 @@ LARGE_BYTES = 256 << 20
 """Weights above which nodes of equal shapes are timed once; below it all of them are, so that caches are as they are
 while the whole model runs."""
 
+_EMPTY = ("", "")
+"""A call that does next to nothing: what is paid once for a whole model is paid by each node by itself."""
+
 _ROW = 384
 _CHANNELS = 32
 
@@ -84,10 +87,13 @@ def kernel_us(
             if key not in calls:
                 session = sessions.open_session(model, threads, name="a node by itself")
                 calls[key] = call(session, node.single.feeds[0])
+    calls[_EMPTY] = _open(_single("Identity"), 1, threads, "Identity")
     rounds = one_by_one(list(calls.values()), min(SECONDS_ALL, SECONDS_EACH * len(calls)))
     times: dict[tuple[str, str], list[float]] = {}
-    for (name, choice), us in zip(calls, quiet_us(rounds), strict=True):
-        times.setdefault((name if large else probed[name].single.key, choice), []).append(float(us))
+    measured = dict(zip(calls, quiet_us(rounds), strict=True))
+    empty = measured.pop(_EMPTY)
+    for (name, choice), us in measured.items():
+        times.setdefault((name if large else probed[name].single.key, choice), []).append(float(us - empty))
     timed = {key: float(np.median(us)) for key, us in times.items()}
     costs = {}
     for name, node in probed.items():

@@ -19,6 +19,7 @@ from stages.quantize.auto.problem import Picks, Point, point
 from stages.quantize.auto.search import back_towards, best_that_passes
 from stages.quantize.auto.timing import Ratio, call, in_turn, ratio
 from stages.quantize.methods import Assignment
+from stages.quantize.methods.static.ranges import Range
 from stages.quantize.outcome import NodeOutcome, kept
 
 RACERS = 4
@@ -68,6 +69,7 @@ class Found:
         decisions: what was chosen for each node, and why.
         trials: all that were made, in order.
         measured: what the prediction rests on.
+        ranges: of activations, by name, that static models were calibrated with.
     """
 
     trial: Trial | None
@@ -78,6 +80,7 @@ class Found:
     margin: float
     objective: str
     recipe: Recipe
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
     @property
     def model(self) -> ir.Model | None:

@@ -1,6 +1,7 @@
 """Method auto and method plan, as the stage calls them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -56,13 +57,15 @@ def made(
     judge = Judge(source, data, params, name)
     calibration = params.quantize.calibration
     feeds = partial(calibration_feeds, data, judge.calibration_batch, calibration.samples)
-    make = partial(mix.mixed, prepared, selected, calibration=Known(feeds, calibration.method))
     if params.quantize.method == "auto":
+        known = Known(feeds, calibration.method)
+        make = partial(mix.mixed, prepared, selected, calibration=known)
         found = find(prepared, selected, judge, params, make=make, fault=fault, recipe=recipe)
-        return found.model, found.outcomes, found
+        return found.model, found.outcomes, replace(found, ranges=known.collected)
     planned = plan.read(Path(params.quantize.plan or ""))
     planned.check(nodes)
-    model, outcomes = make(planned.choices)
+    known = Known(feeds, calibration.method, planned.ranges)
+    model, outcomes = mix.mixed(prepared, selected, planned.choices, known)
     if problem := fault(model):
         raise StageError(f"The model of {planned.place} cannot be published: {problem}. Run method auto again.")
     quantized = any(outcome.quantized for outcome in outcomes.values())
