@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,10 @@ class Judge:
         """Calls of the serving batch over the search split."""
         for call in calls(self._data, self._indices, self.batch):
             yield call.feed
+
+    def probe_feeds(self) -> list[Feed]:
+        """The calls that single nodes are measured on."""
+        return list(islice(self.feeds(), PROBE_FEEDS))
 
     def rules(self, model: ir.Model) -> list[Rule]:
         """Parity's rules over a candidate.
