@@ -60,6 +60,14 @@ def test_half_precision_is_said(tmp_path: Path) -> None:
     assert "ship fp32" in text
 
 
+def test_an_output_that_export_refuses_is_refused_here_too(tmp_path: Path) -> None:
+    model = sources.linear()
+    model.graph.node[0].output[0] = "h"
+    model.graph.node.append(helper.make_node("Cast", ["h"], ["y"], to=TensorProto.BFLOAT16))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.BFLOAT16
+    assert "refuses this model. Its output 'y' is bfloat16" in page(model, tmp_path)
+
+
 def test_a_batch_that_matters_is_said(tmp_path: Path) -> None:
     model = sources.linear()
     model.graph.node[0].output[0] = "h"
