@@ -24,7 +24,7 @@ QUANTIZED, NOTHING = "quantized", "nothing_to_quantize"
 )
 def test_a_model_is_exported_quantized_judged_and_benched(tmp_path: Path, source: str, status: str) -> None:
     project = clone(tmp_path / "project")
-    project.set(export={"source": source})
+    project.set(export={"source": source}, bench={"target_halfwidth": 0.5})
     project.run("dvc", "repro", "bench", "parity")
     export, quantize, parity, bench = (project.metrics(stage) for stage in ("export", "quantize", "parity", "bench"))
     assert export["eval"]["samples"] > 100
