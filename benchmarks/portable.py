@@ -30,7 +30,7 @@ from stages.quantize import linear, saturation, stage
 
 HEADERS = ("model", "method", "pairs at risk: portable", "full range", "SQNR, dB: portable", "full range", "cost, dB")
 ELSEWHERE = ("between CPUs: portable", "full range")
-EMULATED = 8
+EMULATED = 32
 
 ON_ANOTHER_CPU = """
 import json, sys
