@@ -221,9 +221,14 @@ class Site:
 
     def keep(self, inputs: Sequence[ir.Value | None]) -> None:
         """Keep the node, with other inputs."""
-        node = ir.Node("", self.node.op_type, inputs, list(self.node.attributes.values()), name=self.node.name)
+        old = self.node
+        node = ir.Node(
+            old.domain, old.op_type, inputs, list(old.attributes.values()), name=old.name, num_outputs=len(old.outputs)
+        )
         self._nodes.append(node)
-        self.give(node.outputs[0])
+        for before, after in zip(old.outputs, node.outputs, strict=True):
+            after.name = before.name
+        self._outputs = list(node.outputs)
 
     def activation(self, value: ir.Value) -> Activation:
         """The 8-bit form of an activation; computed once in a graph, however many nodes use it."""
