@@ -74,7 +74,7 @@ class WeightOnly(Section):
     accuracy_level: Annotated[int, Field(ge=0, le=4)] = 4
 
 
-Method = Literal["dynamic", "static", "weight_only"]
+Method = Literal["dynamic", "static", "weight_only", "stored"]
 WeightType = Literal["QInt8", "QUInt8", "QInt4", "QUInt4"]
 ActivationScale = Literal["tensor", "row"]
 

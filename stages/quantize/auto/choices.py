@@ -21,6 +21,9 @@ DYNAMIC = "dynamic"
 ROW = "row"
 """The same with a scale for each row."""
 
+STORED = "stored"
+"""Weights in 8 bits in the file, floats in memory: size and not time."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -51,6 +54,8 @@ CHOICES = {
     for choice in (
         Choice("static", "static", {**_SIGNED, "activation_type": "QUInt8", "per_channel": True}),
         Choice("weight_only", "weight_only", _SIGNED),
+        Choice("weight_only_4", "weight_only", {"weight_type": "QInt4"}),
+        Choice(STORED, "stored", {**_SIGNED, "per_channel": True}),
         Choice("dynamic", "dynamic", {**_SIGNED, "per_channel": True, "activation_scale": "tensor"}),
         Choice("dynamic_tensor", "dynamic", {**_SIGNED, "per_channel": False, "activation_scale": "tensor"}),
         Choice("row", "dynamic", {**_SIGNED, "per_channel": True, "activation_scale": "row"}),
@@ -63,15 +68,18 @@ CHOICES = {
 }
 """By name."""
 
-_PRODUCT = ("dynamic", "dynamic_tensor", "row", "static", "weight_only")
+_PRODUCT = ("dynamic", "dynamic_tensor", "row", "static", "weight_only", "weight_only_4", "stored")
 _OF = {
-    "Attention": ("dynamic", "dynamic_tensor"),
-    "Conv": ("static", "dynamic_unsigned", "row"),
+    "Attention": ("dynamic", "dynamic_tensor", "stored"),
+    "Conv": ("static", "dynamic_unsigned", "row", "stored"),
+    "ConvTranspose": ("stored",),
     "EmbedLayerNormalization": ("dynamic",),
-    "Gather": ("dynamic", "dynamic_tensor"),
+    "GRU": ("stored",),
+    "Gather": ("dynamic", "dynamic_tensor", "weight_only_4"),
     "Gemm": _PRODUCT,
-    "LSTM": ("dynamic", "dynamic_tensor"),
+    "LSTM": ("dynamic", "dynamic_tensor", "stored"),
     "MatMul": _PRODUCT,
+    "RNN": ("stored",),
 }
 
 OP_TYPES = BY_DEFAULT = frozenset(_OF)
@@ -95,10 +103,10 @@ def of_node(node: WeightedNode) -> list[Choice]:
 def forms(op_type: str, choice: str) -> tuple[str, str]:
     """The forms in which a node's kernel reads its activation and gives its output."""
     if op_type == "Conv":
-        if choice == KEPT:
+        if choice in (KEPT, STORED):
             return BLOCKED, BLOCKED
         return {STATIC: (STATIC, STATIC), ROW: (FLOAT, FLOAT)}.get(choice, (DYNAMIC, FLOAT))
-    if op_type in ("Gather", "LSTM", "EmbedLayerNormalization"):
+    if op_type not in ("Attention", "Gemm", "MatMul"):
         return FLOAT, FLOAT
     if choice in (STATIC, ROW):
         return choice, FLOAT
