@@ -12,7 +12,7 @@ measure() {
     git clone -q --no-checkout "$here" "$base" &&
         cd "$base" &&
         git checkout -q -b base-measured-here "$BASE_SHA" &&
-        dvc config --local cache.dir "$here/.dvc/cache" &&
+        printf '[cache]\n    dir = %s\n' "$here/.dvc/cache" >.dvc/config.local &&
         { [ -z "$(dvc remote list)" ] || dvc pull --allow-missing || true; } &&
         dvc repro bench &&
         # A closed gate is an answer too; an older base has another gate, or none.

@@ -22,8 +22,8 @@ weights for its kernels, which costs more time than it saves where they are tiny
 
 _GROWTH = 0.01
 _GROWING = (inline_functions.apply, compute_constants.apply)
-"""What may store a weight twice: a function that is called twice, a weight that two branches of an If compute. The
-published model stays as small as its source (to _GROWTH), and ONNX Runtime does the same at load anyway."""
+"""What may make weights larger: a function that is called twice, a weight that is cast from float16. The published
+model stays as small as its source (to _GROWTH), and ONNX Runtime does the same at load anyway."""
 
 
 def reference_answers(session: ort.InferenceSession, data: EvalData, origin: str) -> Reference:

@@ -1,6 +1,6 @@
 """What `export.source` and `export.eval_data` name, as an ONNX model with its evaluation data."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from stages.common.base import paths, yaml12
+from stages.common.base import paths, pipeline
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
 from stages.export import callables, eval_files, sources
@@ -18,8 +18,6 @@ from stages.export.framework import Framework
 
 MODELS = Path("models")
 """The folder for models: dvc.yaml declares it as a dependency of export."""
-
-DVC_YAML = Path("dvc.yaml")
 
 
 @dataclass(frozen=True)
@@ -91,12 +89,10 @@ def untracked(params: Export) -> list[str]:
     ]
 
 
-def _dependencies() -> list[str]:
+def _dependencies() -> Iterable[str]:
     """The deps of export in dvc.yaml; the folder for models where there is no dvc.yaml."""
-    if not DVC_YAML.exists():
-        return [MODELS.as_posix()]
-    stages = yaml12.load(DVC_YAML.read_text(encoding="utf-8"))["stages"]
-    return [str(dependency) for dependency in stages["export"]["deps"]]
+    stage = pipeline.here().get("export")
+    return stage.deps if stage else (MODELS.as_posix(),)
 
 
 def _source_path(name: str) -> Path:

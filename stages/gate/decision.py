@@ -1,14 +1,12 @@
 """Which model to deploy, and why. A pure function over figures and rules."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from stages.common.rule import Rule
 from stages.gate.inputs import Figures
 from stages.gate.rules import nothing_quantized
-
-_BENCH_AGAIN = "dvc repro --force --single-item bench"
 
 
 @dataclass(frozen=True)
@@ -26,11 +24,21 @@ class Deployment:
     advice: str | None = None
 
 
-def decide(figures: Figures, rules: Sequence[Rule]) -> Deployment:
-    """INT8 where no rule failed and it gains speed or size; fp32 otherwise."""
-    failed = [rule for rule in rules if rule.failed]
+def decide(figures: Figures, rules: Sequence[Rule], bench: str = "bench") -> Deployment:
+    """INT8 where no rule failed and it gains speed or size; fp32 otherwise.
+
+    Args:
+        figures: of the other stages.
+        rules: evaluated on them.
+        bench: what DVC's commands call the stage bench.
+    """
+    decision = _decide(figures, [rule for rule in rules if rule.failed], bench)
+    return replace(decision, reason=f"{decision.reason} {figures.drift}") if figures.drift else decision
+
+
+def _decide(figures: Figures, failed: Sequence[Rule], bench: str) -> Deployment:
     if failed:
-        return Deployment("fp32", " ".join(rule.message for rule in failed), _advice(figures, failed))
+        return Deployment("fp32", " ".join(rule.message for rule in failed), _advice(figures, failed, bench))
     if not figures.quantized:
         return Deployment("fp32", nothing_quantized(figures))
     smaller = figures.size_ratio < 1
@@ -51,10 +59,10 @@ def decide(figures: Figures, rules: Sequence[Rule]) -> Deployment:
     return Deployment("fp32", f"{start} Its file is not smaller, so nothing is gained.")
 
 
-def _advice(figures: Figures, failed: Sequence[Rule]) -> str | None:
+def _advice(figures: Figures, failed: Sequence[Rule], bench: str) -> str | None:
     names = {rule.name for rule in failed}
     if "parity" in names:
         return next(iter(figures.parity_advice), None)
     if "min_speedup" in names and figures.speedup.verdict == "inconclusive":
-        return _BENCH_AGAIN
+        return f"dvc repro --force --single-item {bench}"
     return None

@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from stages.common.base import files, paths, yaml12
+from stages.common.base import files, paths, pipeline, yaml12
 from stages.common.base.errors import StageError
 from stages.common.base.params import Serving
 from stages.common.base.paths import PARAMS
@@ -15,7 +15,6 @@ from stages.gate.inputs import Evidence
 
 Tree = dict[str, Any]
 
-LOCK = Path("dvc.lock")
 STAGES = ("export", "quantize", "parity", "bench")
 _MODELS = {"fp32": (paths.FP32_MODEL, "export"), "int8": (paths.INT8_MODEL, "quantize")}
 
@@ -36,7 +35,7 @@ def refuse_foreign_metrics(evidence: Evidence, serving: Serving) -> list[str]:
     _same_arithmetic(evidence)
     _same_models(evidence)
     _same_threads(evidence, serving)
-    if LOCK.exists():
+    if pipeline.lock().exists():
         for stage, change in changes_since_lock():
             pull = ", or `dvc pull` if a remote holds it" if change.endswith("is missing") else ""
             raise StageError(
@@ -53,15 +52,25 @@ def changes_since_lock() -> list[tuple[str, str]]:
     Raises:
         StageError: `dvc status` fails.
     """
-    return list(stale(_dvc_status(), yaml12.load(LOCK.read_text(encoding="utf-8")), _params()))
+    names = _names()
+    locked = yaml12.load(pipeline.lock().read_text(encoding="utf-8")).get("stages") or {}
+    lock = {"stages": {room: locked[name] for room, (name, _) in names.items() if name in locked}}
+    status = _dvc_status([address for _, address in names.values()])
+    return list(stale({room: status.get(address, ()) for room, (_, address) in names.items()}, lock, _params()))
+
+
+def _names() -> dict[str, tuple[str, str]]:
+    """What a stage is called in dvc.lock and by DVC's commands, by the room that it runs."""
+    here = pipeline.here()
+    return {room: (here[room].name, here[room].address) if room in here else (room, room) for room in STAGES}
 
 
 def stale(status: Tree, lock: Tree, params: Tree) -> Iterator[tuple[str, str]]:
     """What changed since `dvc.lock` was written, in the order of the pipeline.
 
     Args:
-        status: what `dvc status --json` prints.
-        lock: the content of `dvc.lock`.
+        status: what `dvc status --json` prints, by room.
+        lock: the content of `dvc.lock`, its stages by room.
         params: the content of `params.yaml`.
 
     Yields:
@@ -116,8 +125,8 @@ def _word(word: Any) -> str:
     return {"new": "was added", "deleted": "is missing"}.get(str(word), f"was {word}")
 
 
-def _dvc_status() -> Tree:
-    command = [sys.executable, "-m", "dvc", "status", "--json", *STAGES]
+def _dvc_status(addresses: Iterable[str]) -> Tree:
+    command = [sys.executable, "-m", "dvc", "status", "--json", *addresses]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = (done.stderr.strip() or done.stdout.strip()).removeprefix("ERROR: ").split("\n")[0].rstrip(".")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from stages.common.base import pipeline
 from stages.common.base.params import Params
 from stages.common.rule import Rule
 from stages.gate.decision import Deployment, decide
@@ -40,4 +41,4 @@ def run(params: Params) -> GateResult:
     notes = refuse_foreign_metrics(evidence, params.serving)
     figures = evidence.figures()
     rules = evaluate_rules(figures, params.gate)
-    return GateResult(figures, rules, decide(figures, rules), notes)
+    return GateResult(figures, rules, decide(figures, rules, pipeline.address("bench")), notes)

@@ -1,33 +1,54 @@
 """Put this pipeline into a DVC repository that exists already: at its root, or in a folder of it.
 
-Reads   this checkout, and the repository.
-Writes  what is missing there: stages/, models/, dvc.yaml, params.yaml, requirements-int8.txt, .dvc/plots/; nothing that
-        exists is overwritten.
+Reads   this checkout, or the installed package, and the repository.
+Writes  what is missing there: dvc.yaml, params.yaml, models/, requirements-int8.txt, .dvc/plots/; from a checkout also
+        the code, stages/; nothing that exists is overwritten. Where names are taken, in a folder int8/ with a prefix.
 Params  none.
 """
 
 import argparse
+import re
+from importlib import metadata
 from pathlib import Path
 
 from stages.common.base import command
 from stages.init import screen, stage
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+TEMPLATE = Path(__file__).with_name("template")
+"""What the wheel has of the checkout: params.yaml and the like. It is built by setup.py."""
+
+DISTRIBUTION = "onnx-quantize-pipeline"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the folder, and the upgrade."""
+    """Add the folder, the models, and the upgrade."""
     parser.add_argument(
         "path", type=Path, help="the root of a DVC repository, or a folder in it (made if it is missing)"
     )
     parser.add_argument(
-        "--upgrade", action="store_true", help="replace files of an older version; those that you changed stay"
+        "--models", type=_name, nargs="+", default=(), metavar="NAME", help="several models, a folder each (DVC matrix)"
+    )
+    parser.add_argument(
+        "--upgrade", action="store_true", help="replace files of an older version; what you changed stays"
     )
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Install the pipeline, and print what was done and what comes next."""
-    print(screen.render(stage.run(CHECKOUT, arguments.path, upgrade=arguments.upgrade)))
+    adoption = stage.run(_origin(), arguments.path, models=arguments.models, upgrade=arguments.upgrade)
+    print(screen.render(adoption))
+
+
+def _origin() -> stage.Origin:
+    if TEMPLATE.exists():
+        return stage.Origin(TEMPLATE, f"{DISTRIBUTION}=={metadata.version(DISTRIBUTION)}")
+    return stage.Origin(Path(__file__).resolve().parents[2])
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]+([_-][a-z0-9]+)*", text) or text in stage.OURS:
+        raise argparse.ArgumentTypeError(f"'{text}' is no name of a model: use small letters, digits, - and _")
+    return text
 
 
 if __name__ == "__main__":

@@ -1,12 +1,20 @@
 """Adding the content of one YAML file to another as text, so that comments and layout of both stay."""
 
 import re
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
 from stages.common.base.errors import StageError
+
+
+class CollisionError(StageError):
+    """A name that this pipeline needs is taken. `str()` is a clause."""
+
 
 JOINED = frozenset({"stages", "metrics", "plots", "artifacts"})
 """The keys of dvc.yaml whose children may come from both sides. A section of params.yaml belongs to one."""
@@ -18,7 +26,8 @@ class Block:
 
     Attributes:
         key: its name.
-        names: of its children; empty for a list.
+        names: of its children, or of the items of a list.
+        listed: whether it is a list.
         start: its first line, comments above it included.
         first: the first line below the key.
         end: the line after its last content.
@@ -28,6 +37,7 @@ class Block:
 
     key: str
     names: tuple[str, ...]
+    listed: bool
     start: int
     first: int
     end: int
@@ -44,42 +54,51 @@ def added(theirs: str, ours: str, file: str) -> str:
         file: to name in an error.
 
     Raises:
-        StageError: both have the same child of a key, or a key with values that cannot be joined.
+        CollisionError: both have the same child of a key, or a key with values that cannot be joined.
+        StageError: `theirs` is not YAML.
     """
+    if not theirs.strip():
+        return ours
     lines, new = theirs.splitlines(), ours.splitlines()
     present = {block.key: block for block in _blocks(theirs, file)}
-    insertions: list[tuple[int, list[str]]] = []
+    insertions: list[tuple[int, int, list[str]]] = []
     for block in _blocks(ours, file):
         existing = present.get(block.key)
         if existing is None:
-            insertions.append((len(lines), ["", *new[block.start : block.end]]))
+            insertions.append((len(lines), 1 + len(insertions), ["", *new[block.start : block.end]]))
             continue
         if twice := set(existing.names) & set(block.names):
-            raise StageError(_collision(f"{block.key}.{sorted(twice)[0]}", file))
-        if block.key not in JOINED or not (existing.block and block.block) or bool(existing.names) != bool(block.names):
-            raise StageError(_collision(block.key, file))
-        shift = existing.indent - block.indent
-        children = [_shifted(line, shift) for line in new[block.first : block.end]]
-        insertions.append((existing.end, ["", *children] if block.names else children))
-    for at, text in sorted(insertions, key=lambda insertion: insertion[0], reverse=True):
-        same = [other for where, other in insertions if where == at]
-        if text is same[0]:
-            lines[at:at] = [line for part in same for line in part]
+            raise CollisionError(f"{file} has {block.key}.{sorted(twice)[0]} already")
+        joins = existing.listed == block.listed or (block.listed and block.key == "plots")
+        if block.key not in JOINED or not (existing.block and block.block and joins):
+            raise CollisionError(f"{file} has {block.key} already")
+        children = [_shifted(line, existing.indent - block.indent) for line in new[block.first : block.end]]
+        if block.listed and not existing.listed:  # plots may be a list of mappings or one mapping
+            children = [re.sub(rf"^( {{{existing.indent}}})- ", r"\1", line) for line in children]
+        insertions.append((existing.end, 0, children if existing.listed else ["", *children]))
+    # From the last line to the first; at one line, children before new keys.
+    for at, _, text in sorted(insertions, key=lambda insertion: insertion[:2], reverse=True):
+        lines[at:at] = text
     return "\n".join(lines) + "\n"
 
 
 def added_lines(theirs: str, ours: str, _file: str) -> str:
     """`theirs` with the lines of `ours` that it lacks, comments aside."""
+    if not theirs.strip():
+        return ours
     present = set(theirs.splitlines())
     missing = [line for line in ours.splitlines() if line and not line.startswith("#") and line not in present]
     return "".join(f"{line}\n" for line in [*theirs.splitlines(), *missing])
 
 
-def _collision(key: str, file: str) -> str:
-    return (
-        f"{file} has {key} already, and this pipeline needs that name. Put the pipeline into a folder of its own, "
-        "where names are free: python -m stages.init <repository>/int8"
-    )
+def three_way(current: str, base: str, new: str) -> str | None:
+    """`current` with what changed from `base` to `new`, by git; None where both changed the same lines."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = [Path(folder, name) for name in ("current", "base", "new")]
+        for name, text in zip(names, (current, base, new), strict=True):
+            name.write_text(text, encoding="utf-8")
+        done = subprocess.run(["git", "merge-file", "-p", *names], capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else None
 
 
 def _blocks(text: str, file: str) -> Iterator[Block]:
@@ -98,11 +117,11 @@ def _blocks(text: str, file: str) -> Iterator[Block]:
         while start > previous and re.fullmatch(r"#.*", lines[start - 1]):
             start -= 1
         end = _last_line(value) + 1
-        mapping = isinstance(value, yaml.MappingNode)
         collection = isinstance(value, yaml.CollectionNode) and bool(value.value)
         yield Block(
             key=key.value,
-            names=tuple(child.value for child, _ in value.value) if mapping else (),
+            names=tuple(_names(value)),
+            listed=isinstance(value, yaml.SequenceNode),
             start=start,
             first=key.start_mark.line + 1,
             end=end,
@@ -110,6 +129,16 @@ def _blocks(text: str, file: str) -> Iterator[Block]:
             block=collection and not value.flow_style,
         )
         previous = end
+
+
+def _names(node: yaml.Node) -> Iterator[str]:
+    """The keys of a mapping; of a list, its texts, and the first key of each mapping in it."""
+    for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+        key = child[0] if isinstance(child, tuple) else child
+        if isinstance(key, yaml.MappingNode):
+            key = key.value[0][0] if key.value else key
+        if isinstance(key, yaml.ScalarNode):
+            yield key.value
 
 
 def _last_line(node: yaml.Node) -> int:

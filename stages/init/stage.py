@@ -2,25 +2,53 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from stages.common.base import files
 from stages.common.base.errors import StageError
+from stages.common.base.pipeline import DVC_YAML
 from stages.init import merge
+from stages.init.layout import REQUIREMENTS, Layout, dvc_yaml
 
-INSTALLED = Path("stages/installed.json")
-"""What was installed, so that an upgrade knows what the user changed."""
+RECORD = ".onnx-int8.json"
+"""What was installed, in the folder of the pipeline, so that an upgrade knows what the user changed."""
 
-Hashes = dict[str, str]
-"""SHA-256 of a file: `ours`, as this project has it, and `here`, as it was written: with what it was added to."""
+BELOW = "int8"
+"""The folder, and the prefix of the stages, where names are taken."""
 
-MERGED = {"dvc.yaml": merge.added, "params.yaml": merge.added, ".dvcignore": merge.added_lines}
+OURS = ("stages", "models", "artifacts", "metrics", REQUIREMENTS)
+"""What the pipeline wants for itself in its folder."""
+
+MERGED: Mapping[str, Callable[[str, str, str], str]] = {
+    DVC_YAML: merge.added,
+    "params.yaml": merge.added,
+    ".dvcignore": merge.added_lines,
+}
 """Files that may exist already: ours go below what they hold."""
 
-RENAMED = {"requirements.txt": "requirements-int8.txt"}
-"""Files that the repository has a better claim to."""
+
+CODE = frozenset({".py", ".css", ".html", ".js"})
+
+KINDS = ("added", "merged", "replaced", "removed", "older", "kept", "current")
+
+Entry = Mapping[str, str]
+"""What is remembered of a file: the SHA-256 of ours, or, of one that is merged, `theirs` before us, and `ours`."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the files come from.
+
+    Attributes:
+        root: the checkout of this project, or what the installed package has of it.
+        requirement: the line that installs the package; empty for a checkout, whose code is copied.
+    """
+
+    root: Path
+    requirement: str = ""
 
 
 @dataclass(frozen=True)
@@ -28,73 +56,125 @@ class Adoption:
     """What was done.
 
     Attributes:
-        folder: the pipeline was put into.
         root: of the DVC repository.
-        added: files that are new.
-        merged: files that had other content, to which ours was added.
-        replaced: files of an older version that the user had not changed.
-        older: files of an older version that the user had not changed, for an upgrade to replace.
-        kept: files of an older version that the user changed: they stay.
+        folder: with the dvc.yaml that has the stages.
+        layout: of the pipeline, seen from there.
+        taken: why the names have a prefix; empty where they have none.
+        files: names relative to the root, by what became of them: added, merged (had other content, to which ours was
+            added), replaced or removed (of an older version), older (for an upgrade to replace), kept (changed by the
+            user, and by this version in the same place), current (nothing to do).
     """
 
-    folder: Path
     root: Path
-    added: tuple[str, ...]
-    merged: tuple[str, ...]
-    replaced: tuple[str, ...]
-    older: tuple[str, ...]
-    kept: tuple[str, ...]
+    folder: Path
+    layout: Layout
+    taken: str
+    files: Mapping[str, Sequence[str]]
 
 
-def run(checkout: Path, folder: Path, *, upgrade: bool) -> Adoption:
+def run(origin: Origin, folder: Path, *, models: Sequence[str] = (), upgrade: bool = False) -> Adoption:
     """Install into `folder`; twice is once.
 
     Args:
-        checkout: of this project.
+        origin: of the files.
         folder: the root of a DVC repository, or a folder in it.
-        upgrade: replace files of an older version that the user has not changed.
+        models: that share the pipeline, a folder each; empty for one model, or for those of the first time.
+        upgrade: replace what an older version installed and the user has not changed.
 
     Raises:
         StageError: the folder is not in a DVC repository, or holds something that the pipeline cannot stand beside.
     """
     folder = folder.resolve()
     root = _root(folder)
-    if folder.is_relative_to(checkout) or checkout.is_relative_to(folder):
+    if folder.is_relative_to(origin.root) or origin.root.is_relative_to(folder):
         raise StageError(f"{folder} is the checkout that init runs from. Name the repository that it should go into.")
-    record = folder / INSTALLED
-    installed: dict[str, Hashes] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    if not installed and (folder / "stages").exists():
-        raise StageError(
-            f"{folder / 'stages'} exists already, and is not this pipeline's. Put the pipeline into a folder of its "
-            f"own: python -m stages.init {folder / 'int8'}"
-        )
+    installed = bool(origin.requirement)
+    for below in ("", BELOW):
+        file = folder / below / RECORD
+        record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if record.get("below") == below:
+            layout = Layout(below, tuple(models or record["models"]), installed)
+            entries: Mapping[str, Entry] = record["files"]
+            return _install(origin, root, folder, layout, taken=record["taken"], installed=entries, upgrade=upgrade)
+    taken = _first_taken(folder, OURS)
+    try:
+        if not taken:
+            return _install(origin, root, folder, Layout("", tuple(models), installed))
+    except merge.CollisionError as error:
+        taken = str(error)
+    if _first_taken(folder, [BELOW]):
+        raise StageError(f"{taken}, and {folder / BELOW} is there too. Name another folder, such as {folder / 'onnx'}.")
+    try:
+        return _install(origin, root, folder, Layout(BELOW, tuple(models), installed), taken=taken)
+    except merge.CollisionError as error:
+        raise StageError(f"{error}, which this pipeline needs. Name a folder: init {folder / BELOW}.") from error
+
+
+def _first_taken(folder: Path, names: Sequence[str]) -> str:
+    return next((f"{name} is there already" for name in names if (folder / name).exists()), "")
+
+
+def _install(
+    origin: Origin,
+    root: Path,
+    folder: Path,
+    layout: Layout,
+    *,
+    taken: str = "",
+    installed: Mapping[str, Entry] = MappingProxyType({}),
+    upgrade: bool = False,
+) -> Adoption:
+    entries = dict(installed)
     contents: dict[Path, bytes] = {}
-    names: dict[str, list[str]] = {"added": [], "merged": [], "replaced": [], "older": [], "kept": []}
-    for source, target in _files(checkout, folder, root):
+    done: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    sources = list(_files(origin, root, folder, layout))
+    for target, ours in sources:
         name = target.relative_to(root).as_posix()
-        new = source.read_bytes()
-        ours, known = _sha256(new), installed.get(name)
-        if not target.exists():
-            kind = "added"
-        elif known is None and target.name in MERGED:
-            new = MERGED[target.name](target.read_text(encoding="utf-8"), new.decode(), name).encode()
-            kind = "merged"
-        elif target.read_bytes() == new or (known is not None and known["ours"] == ours):
-            continue
-        elif known is not None and known["here"] == _sha256(target.read_bytes()) and known["here"] == known["ours"]:
-            kind = "replaced" if upgrade else "older"
-        else:
-            kind = "kept"
-        names[kind].append(name)
+        kind, content, entry = _judged(target, ours, installed.get(name), name)
+        if kind == "replaced" and not upgrade:
+            kind = "older"
         if kind in ("added", "merged", "replaced"):
-            contents[target] = new
-            installed[name] = {"ours": ours, "here": _sha256(new)}
+            contents[target] = content
+        if kind not in ("older", "kept"):
+            entries[name] = entry
+        done[kind].append(name)
+    obsolete = set(installed) - {target.relative_to(root).as_posix() for target, _ in sources}
+    for name in sorted(name for name in obsolete if "sha256" in installed[name] and (root / name).exists()):
+        unchanged = _sha256((root / name).read_bytes()) == installed[name]["sha256"]
+        done[("removed" if upgrade else "older") if unchanged else "kept"].append(name)
     for target, content in contents.items():
         with files.replacing(target) as temporary:
             temporary.write_bytes(content)
-    if contents:
-        files.write_json(record, installed)
-    return Adoption(folder, root, **{kind: tuple(listed) for kind, listed in names.items()})
+    for name in done["removed"]:
+        (root / name).unlink()
+        del entries[name]
+    record = {"below": layout.below, "models": list(layout.models), "taken": taken, "files": entries}
+    if contents or done["removed"]:
+        files.write_json(folder / layout.below / RECORD, record)
+    return Adoption(root, folder, layout, taken, done)
+
+
+def _judged(target: Path, ours: bytes, known: Entry | None, name: str) -> tuple[str, bytes, Entry]:
+    """What becomes of a file, its content then, and what to remember of it."""
+    current = target.read_bytes() if target.exists() else b""
+    if join := MERGED.get(target.name):
+        text, theirs = ours.decode(), known["theirs"] if known else current.decode()
+        entry = {"theirs": theirs, "ours": text}
+        content = join(theirs, text, name)
+        if known and known["ours"] != text and current:
+            merged = merge.three_way(current.decode(), join(theirs, known["ours"], name), content)
+            kind = "kept" if merged is None else "replaced" if merged.encode() != current else "current"
+            return kind, (merged or "").encode(), entry
+        kind = "merged" if current and not known else "current" if current else "added"
+        return kind, content.encode(), entry
+    entry = {"sha256": _sha256(ours)}
+    if not target.exists() and known and target.parent.name == "models":
+        return "current", ours, entry  # the example is the user's to delete
+    if not target.exists():
+        return "added", ours, entry
+    if current == ours or (known and known["sha256"] == entry["sha256"]):
+        return "current", ours, entry
+    return "replaced" if known and known["sha256"] == _sha256(current) else "kept", ours, entry
 
 
 def _root(folder: Path) -> Path:
@@ -104,16 +184,26 @@ def _root(folder: Path) -> Path:
     raise StageError(f"{folder} is not in a DVC repository. Run git init and dvc init at its root first.")
 
 
-def _files(checkout: Path, folder: Path, root: Path) -> Iterator[tuple[Path, Path]]:
-    """Each file of this project that the pipeline needs, and where it goes."""
-    for source in sorted((checkout / "stages").rglob("*.py")):
-        yield source, folder / source.relative_to(checkout)
-    for name in ("models/__init__.py", "models/digits.py", "models/requirements.txt", "artifacts/.gitignore"):
-        yield checkout / name, folder / name
-    for name in (*MERGED, *RENAMED):
-        yield checkout / name, folder / RENAMED.get(name, name)
-    for source in sorted((checkout / ".dvc" / "plots").glob("*.json")):
-        yield source, root / ".dvc" / "plots" / source.name
+def _files(origin: Origin, root: Path, folder: Path, layout: Layout) -> Iterator[tuple[Path, bytes]]:
+    """Each file that the pipeline needs: where it goes, and its content."""
+
+    def ours(name: str) -> bytes:
+        return (origin.root / name).read_bytes()
+
+    home = folder / layout.below
+    if not origin.requirement:
+        for source in sorted(path for path in (origin.root / "stages").rglob("*") if path.suffix in CODE):
+            yield home / source.relative_to(origin.root), source.read_bytes()
+    for name in ("models/__init__.py", "models/digits.py", "models/requirements.txt", ".dvcignore"):
+        yield home / name, ours(name)
+    pins = ours("requirements.txt") if not origin.requirement else f"{origin.requirement}\n".encode()
+    yield home / REQUIREMENTS, pins
+    for place in layout.folders.values():
+        for name in ("params.yaml", "artifacts/.gitignore"):
+            yield folder / place / name, ours(name)
+    yield folder / DVC_YAML, dvc_yaml(ours(DVC_YAML).decode(), layout).encode()
+    for source in sorted((origin.root / ".dvc" / "plots").glob("*.json")):
+        yield root / ".dvc" / "plots" / source.name, source.read_bytes()
 
 
 def _sha256(content: bytes) -> str:

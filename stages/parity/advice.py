@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stages.common.base import paths, yaml12
+from stages.common.base import paths, pipeline, yaml12
 
 _DICT_KEY = re.compile(r"[\w/.+@?|%$*\\()\[\]{}:=, -]+", re.ASCII)
 _NOT_TEXT = re.compile(r"true|false|null|nan|inf|[\d.eE+-]+", re.IGNORECASE)
@@ -33,7 +33,9 @@ def experiment(overrides: Iterable[tuple[str, Any]]) -> str | None:
     pairs = [(key if _stands_in(tree, key) else f"+{key}", _value(value)) for key, value in overrides]
     if any(text is None for _, text in pairs):
         return None
-    return "dvc exp run " + " ".join(f"-S {shlex.quote(f'{key}={text}')}" for key, text in pairs)
+    before, target = pipeline.scope()
+    settings = [f"-S {shlex.quote(f'{before}{key}={text}')}" for key, text in pairs]
+    return " ".join(["dvc exp run", *settings, *([target] if target else [])])
 
 
 def _stands_in(tree: Any, key: str) -> bool:

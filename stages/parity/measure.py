@@ -1,7 +1,7 @@
 """What parity measures: both models over the judged samples, the batch effect, and a model that answers the median."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,7 @@ from tqdm import tqdm
 from stages.common.base.errors import StageError
 from stages.common.base.params import Parity
 from stages.common.compare import Comparison, MismatchError, OutputPair, compare
+from stages.common.compare.comparison import Choose
 from stages.common.decisions import Decider, Outputs, choose
 from stages.common.judging.serve import calls, paired
 from stages.parity.movement import BatchEffect, PaddingEffect, measure_batch_effect, measure_padding
@@ -40,13 +41,48 @@ class Measurement:
     median: Comparison | None
 
 
-def measure(setting: Setting, params: Parity, *, movement: bool = True) -> Measurement:
+@dataclass
+class Kept:
+    """fp32 outputs of some samples, drawn uniformly from all judged ones by a fixed seed."""
+
+    judged: np.ndarray
+    drawn: np.ndarray | None = None
+    indices: list[np.ndarray] = field(default_factory=list)
+    outputs: list[Outputs] = field(default_factory=list)
+
+    def draw(self, reference: Outputs) -> np.ndarray:
+        """The samples to keep: as many as the size of the first judged one allows."""
+        if self.drawn is None:
+            size = sum(array[:1].nbytes for array in reference.values())
+            count = max(1, min(MEDIAN_SAMPLES, MEDIAN_BYTES // max(1, size)))
+            self.drawn = np.random.default_rng(0).permutation(self.judged)[:count]
+        return self.drawn
+
+    def keep(self, pair: OutputPair) -> None:
+        """Copy what is drawn from the pair."""
+        rows = np.isin(pair.indices, self.draw(pair.reference))
+        if rows.any():
+            self.indices.append(pair.indices[rows])
+            self.outputs.append({name: array[rows] for name, array in pair.reference.items()})
+
+
+Engine = Callable[[Setting, Kept, Choose], Comparison]
+"""Compares the judged samples of a setting, and keeps fp32 outputs on the way; the decision is found by `Choose`."""
+
+
+def compared(setting: Setting, kept: Kept, decider: Choose) -> Comparison:
+    """Serve the judged samples to both models and compare, in this process."""
+    return compare(_progressing(setting, kept), setting.data.labels, decider)
+
+
+def measure(setting: Setting, params: Parity, *, movement: bool = True, engine: Engine = compared) -> Measurement:
     """Serve the judged samples to both models and compare.
 
     Args:
         setting: what is judged, and how it is served.
         params: the section parity.
         movement: whether to measure how answers move with the batch and with padding.
+        engine: who serves and compares.
 
     Raises:
         StageError: a model does not run, gives nothing finite in fp32, or the two have different outputs.
@@ -56,9 +92,9 @@ def measure(setting: Setting, params: Parity, *, movement: bool = True) -> Measu
     def decider(outputs: Outputs, labels: np.ndarray | None) -> Decider:
         return choose(outputs, labels, threshold=params.threshold, classifier=params.max_flip_rate is not None)
 
-    kept = _Kept(setting.indices)
+    kept = Kept(setting.indices)
     try:
-        comparison = compare(_progressing(setting, kept), setting.data.labels, decider)
+        comparison = engine(setting, kept, decider)
     except MismatchError as error:
         raise StageError(
             f"{setting.int8.name} has other outputs than {setting.fp32.name}: {error}. Run quantize again."
@@ -78,28 +114,7 @@ def measure(setting: Setting, params: Parity, *, movement: bool = True) -> Measu
     )
 
 
-@dataclass
-class _Kept:
-    """fp32 outputs of some samples, drawn uniformly from all judged ones by a fixed seed."""
-
-    judged: np.ndarray
-    drawn: np.ndarray | None = None
-    indices: list[np.ndarray] = field(default_factory=list)
-    outputs: list[Outputs] = field(default_factory=list)
-
-    def keep(self, pair: OutputPair) -> None:
-        """Copy what is drawn from the pair."""
-        if self.drawn is None:
-            size = sum(array[:1].nbytes for array in pair.reference.values())
-            count = max(1, min(MEDIAN_SAMPLES, MEDIAN_BYTES // max(1, size)))
-            self.drawn = np.random.default_rng(0).permutation(self.judged)[:count]
-        rows = np.isin(pair.indices, self.drawn)
-        if rows.any():
-            self.indices.append(pair.indices[rows])
-            self.outputs.append({name: array[rows] for name, array in pair.reference.items()})
-
-
-def _progressing(setting: Setting, kept: _Kept) -> Iterator[OutputPair]:
+def _progressing(setting: Setting, kept: Kept) -> Iterator[OutputPair]:
     stream = calls(setting.data, setting.indices, setting.batch)
     with tqdm(total=len(setting.indices), unit="sample", desc="parity", disable=None, leave=False) as progress:
         for pair in paired(setting.fp32, setting.int8, stream):
@@ -108,7 +123,7 @@ def _progressing(setting: Setting, kept: _Kept) -> Iterator[OutputPair]:
             progress.update(len(pair.indices))
 
 
-def _median_comparison(kept: _Kept, setting: Setting, decider: Decider) -> Comparison | None:
+def _median_comparison(kept: Kept, setting: Setting, decider: Decider) -> Comparison | None:
     if len({tuple(array.shape[1:] for array in outputs.values()) for outputs in kept.outputs}) != 1:
         return None
     indices = np.concatenate(kept.indices)

@@ -11,11 +11,11 @@ from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.files import read_json, rounded
 from stages.common.base.params import Params, Parity
-from stages.parity import figures
+from stages.parity import figures, shards
 from stages.parity.advise import advise
 from stages.parity.features import outliers
 from stages.parity.judge import ParityResult, judge
-from stages.parity.measure import Measurement, measure
+from stages.parity.measure import Measurement, compared, measure
 from stages.parity.setting import model_sha256, open_setting
 from stages.parity.tolerances import wider_tolerance
 
@@ -31,7 +31,8 @@ def run(params: Params) -> ParityResult:
         ParamsError: `parity.outputs` names an output that the model does not have.
     """
     begin = time.monotonic()
-    measurement = measure(open_setting(params.serving), params.parity)
+    engine = shards.compared if params.parity.engine == "ray" else compared
+    measurement = measure(open_setting(params.serving), params.parity, engine=engine)
     seconds = time.monotonic() - begin
     result = judge(figures.measured(measurement, params.parity.threshold), params.parity, measurement.comparison)
     advised = advise(measurement, result, params, seconds)

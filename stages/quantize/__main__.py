@@ -14,12 +14,24 @@ from stages.common.base import command, params
 from stages.quantize import figures, screen, stage
 
 
-def main(_arguments: argparse.Namespace) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is more than the stage."""
+    parser.add_argument(
+        "--sensitivity",
+        action="store_true",
+        help="print what each choice at each node spoils by itself, for choosing with quantize.nodes; write nothing",
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
     """Run the stage."""
+    if arguments.sensitivity:
+        command.show(screen.ranking(stage.sensitivity(params.load())))
+        return
     result = stage.run(params.load())
     figures.write(result)
     command.show(screen.render(result))
 
 
 if __name__ == "__main__":
-    command.run("quantize", __doc__, main)
+    command.run("quantize", __doc__, main, add_arguments)

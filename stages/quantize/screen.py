@@ -1,5 +1,6 @@
 """What the stage prints: the table of operators, what was cleaned, the warnings, and the sentence of conclusion."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -9,8 +10,9 @@ from stages.common.base import paths
 from stages.common.judging.strain import strain
 from stages.common.rule import Rule
 from stages.quantize import saturation
-from stages.quantize.auto.choices import KEPT
+from stages.quantize.auto.choices import CHOICES, KEPT
 from stages.quantize.auto.find import Found
+from stages.quantize.auto.probe import Sensitivity
 from stages.quantize.stage import Quantization, QuantizeResult
 
 _REASONS = 3
@@ -31,6 +33,27 @@ def render(result: QuantizeResult) -> str:
     parts += [f"Note: {note}" for note in made.notes]
     parts.append(_conclusion(result))
     return "\n".join(parts)
+
+
+def ranking(sensitivities: Sequence[Sensitivity]) -> str:
+    """The share of a tolerance that each choice at each node uses up by itself, the most sensitive nodes first."""
+    choices = [choice for choice in CHOICES if any(each.choice == choice for each in sensitivities)]
+    rows: dict[str, dict[str, str]] = {}
+    for each in sensitivities:
+        known = "unknown" if each.power is None else f"{math.sqrt(each.power):.2g}"
+        rows.setdefault(each.node, {})[each.choice] = known
+    if not rows:
+        return "No node has a choice besides float."
+    table = [[node, *(shares.get(choice, "") for choice in choices)] for node, shares in rows.items()]
+    unknown = sorted({f"{each.node}: {each.unknown}" for each in sensitivities if each.unknown})
+    return "\n".join(
+        [
+            tabulate(table, headers=("node", *choices), tablefmt="simple", disable_numparse=True),
+            "The share of a tolerance of parity that each choice uses up by itself, on the search samples; shares of "
+            "several nodes add up as squares. Choose with quantize.nodes.",
+            *(f"Unknown: {each}." for each in unknown),
+        ]
+    )
 
 
 def _candidates(found: Found) -> str:

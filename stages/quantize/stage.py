@@ -21,8 +21,11 @@ from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
 from stages.quantize import check, methods, refusal, saturation, trial
 from stages.quantize.auto import base
+from stages.quantize.auto.base import Recipe
 from stages.quantize.auto.find import Found
+from stages.quantize.auto.probe import Sensitivity
 from stages.quantize.auto.run import made as run_auto
+from stages.quantize.auto.run import ranked
 from stages.quantize.feeds import SearchFeeds, search_feeds
 from stages.quantize.outcome import NodeOutcome, kept
 from stages.quantize.saturation import Pairs
@@ -110,38 +113,23 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
         StageError: the model must not or cannot be quantized, or auto finds nothing that passes.
     """
     params = whole.quantize
-    searching = params.method in ("auto", "plan")
-    refusal.refuse(model, name)
-    refusal.refuse_non_finite_weights(model, name)
-    session = sessions.open_session(model, name=name)
-    feeds = search_feeds(session, data)
-    expected = equivalence.reference(session, list(islice(feeds(sys.maxsize), CHECK_FEEDS)), name)
-    del session
-    cleaned, steps = clean(model, expected)
-    selected, _ = select(weighted_nodes(cleaned), params)
-    needed = max((needed_opset(each) for each in selected), default=1)
-    recipe = base.recipe(cleaned, expected, whole) if searching else None
-    if recipe is not None:
-        needed = recipe.opset
-    prepared, more = prepare(cleaned, expected, needed)
-    refusal.refuse_non_finite_weights(prepared, name)
-    if recipe is not None:
-        prepared, rewrites = base.rewritten(prepared, expected, recipe)
-        more += rewrites
-    nodes = weighted_nodes(prepared)
-    selected, outcomes = select(nodes, params)
+    ready = _ready(model, data, whole, name)
+    prepared, nodes, selected, feeds = ready.model, ready.nodes, ready.selected, ready.feeds
+    outcomes, steps = ready.outcomes, ready.steps
     _require_data(data, selected)
     make = partial(methods.quantize, prepared, calibration=lambda: feeds(params.calibration.samples))
     in_4_bits = any(assigned.params.weight_type.endswith("4") for assigned in selected)
-    fault = partial(check.fault, expected=expected, least_cosine=check.SANE_IN_4_BITS if in_4_bits else check.SANE)
+    fault = partial(
+        check.fault, expected=ready.expected, least_cosine=check.SANE_IN_4_BITS if in_4_bits else check.SANE
+    )
     found = None
-    if recipe is not None:
+    if ready.recipe is not None:
         quantized, made, found = run_auto(
-            model, prepared, nodes, selected, data=data, params=whole, fault=fault, name=name, recipe=recipe
+            model, prepared, nodes, selected, data=data, params=whole, fault=fault, name=name, recipe=ready.recipe
         )
     else:
         quantized, made = trial.most_that_passes(make, selected, fault)
-    outcomes, steps = outcomes | made, [*steps, *more]
+    outcomes = {**outcomes, **made}
     if quantized is not None and (grown := _growth(model, quantized, steps)):
         quantized = None
         outcomes = {name: kept(grown) if outcome.quantized else outcome for name, outcome in outcomes.items()}
@@ -163,6 +151,56 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
         notes=notes,
         found=found,
     )
+
+
+def sensitivity(params: Params) -> Sequence[Sensitivity]:
+    """What each choice of method auto at each node spoils by itself; nothing is written.
+
+    Raises:
+        StageError: the model cannot be quantized, or there are no evaluation data.
+    """
+    whole = params.model_copy(update={"quantize": params.quantize.model_copy(update={"method": "auto"})})
+    name = paths.FP32_MODEL.as_posix()
+    model = model_file.read(paths.FP32_MODEL, made_by="export")
+    data = EvalData() if paths.EVAL.exists() else None
+    ready = _ready(model, data, whole, name)
+    return ranked(model, ready.model, ready.selected, data=data, params=whole, name=name)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """The float model as its nodes are quantized in, and what was found out on the way."""
+
+    model: ir.Model
+    nodes: Sequence[WeightedNode]
+    selected: Sequence[methods.Assignment]
+    outcomes: Mapping[str, NodeOutcome]
+    steps: Sequence[Step]
+    expected: Reference
+    feeds: SearchFeeds
+    recipe: Recipe | None
+
+
+def _ready(model: ir.Model, data: EvalData | None, whole: Params, name: str) -> _Ready:
+    params = whole.quantize
+    refusal.refuse(model, name)
+    refusal.refuse_non_finite_weights(model, name)
+    session = sessions.open_session(model, name=name)
+    feeds = search_feeds(session, data)
+    expected = equivalence.reference(session, list(islice(feeds(sys.maxsize), CHECK_FEEDS)), name)
+    del session
+    cleaned, steps = clean(model, expected)
+    selected, _ = select(weighted_nodes(cleaned), params)
+    recipe = base.recipe(cleaned, expected, whole) if params.method in ("auto", "plan") else None
+    needed = max((needed_opset(each) for each in selected), default=1) if recipe is None else recipe.opset
+    prepared, more = prepare(cleaned, expected, needed)
+    refusal.refuse_non_finite_weights(prepared, name)
+    if recipe is not None:
+        prepared, rewrites = base.rewritten(prepared, expected, recipe)
+        more += rewrites
+    nodes = weighted_nodes(prepared)
+    selected, outcomes = select(nodes, params)
+    return _Ready(prepared, nodes, selected, outcomes, [*steps, *more], expected, feeds, recipe)
 
 
 def _require_data(data: EvalData | None, selected: Sequence[methods.Assignment]) -> None:

@@ -1,5 +1,6 @@
 """Show the evidence for a pull request: the verdict first, then what changed against another revision.
 
+In the folder of a dvc.yaml that serves several models: all of them, told apart.
 With --experiments: all experiments of this commit in one table, best first, and the command that applies the best.
 
 Reads   metrics/, params.yaml and dvc.lock as they stand; with --base, also as git has them at that revision; with
@@ -10,17 +11,24 @@ Params  none. The decision is read from metrics/gate.json.
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from stages.common.base import command
-from stages.report import page, pictures, screen, stage
+from stages.report import models, page, pictures
 from stages.report.drawing import Picture
 from stages.report.experiments import pictures as sweep_pictures
 from stages.report.experiments import ranking, reading
 from stages.report.experiments import screen as sweep_screen
 
-Shown = tuple[str, Callable[[], list[Picture]], Callable[[str], str]]
-"""A title, what draws the pictures, and what renders the Markdown with them."""
+Drawn = Callable[[], list[Picture]]
+"""Draws the pictures of a part, if they are asked for."""
+
+Part = tuple[str, Drawn, Callable[[str], str]]
+"""A model's name (empty for the only one), what draws its pictures, and what renders its Markdown with them."""
+
+Shown = tuple[str, list[Part]]
+"""A title, and the parts of the page."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,32 +53,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Read, compare, print or write."""
-    title, drawn, render = _experiments() if arguments.experiments else _revision(arguments.base)
+    title, parts = _experiments() if arguments.experiments else _revision(arguments.base)
     if arguments.html:
-        page.write(arguments.html, title, render(page.figures(drawn())))
+        page.write(arguments.html, title, _text(parts, lambda _, drawn: page.figures(drawn())))
         if not arguments.pictures:
             print(f"Wrote {arguments.html}.")
             return
-    print(render(page.links(drawn(), arguments.pictures) if arguments.pictures else ""))
+    print(
+        _text(parts, lambda name, drawn: page.links(drawn(), arguments.pictures / name) if arguments.pictures else "")
+    )
+
+
+def _text(parts: list[Part], shown: Callable[[str, Drawn], str]) -> str:
+    """The Markdown of all parts, with the pictures of each as `shown` shows them."""
+    return "\n\n".join(render(shown(name, drawn)) for name, drawn, render in parts)
 
 
 def _revision(base: str | None) -> Shown:
-    report = stage.run(base)
-    title = f"Quantization report, {report.head.name}"
-    return title, lambda: pictures.pictures(report), lambda drawn: screen.render(report, drawn)
+    reports = models.reports(base)
+    parts: list[Part] = [
+        (name, partial(pictures.pictures, report), partial(models.render, name, report))
+        for name, report in reports.items()
+    ]
+    if len(reports) > 1:
+        parts.insert(0, ("", list, lambda _: models.table_of(reports)))
+    head = next(iter(reports.values())).head.name
+    return f"Quantization report, {head}", parts
 
 
 def _experiments() -> Shown:
     sweep = reading.read()
     machines = ranking.rank(sweep)
-    title = f"Experiments of {sweep.commit}"
     main = next(iter(machines.values()), [])
     keys = ranking.differing_params([row.revision.params for row in main])
-    return (
-        title,
-        lambda: sweep_pictures.pictures(main, keys),
-        lambda drawn: sweep_screen.render(sweep, machines, drawn),
-    )
+    return f"Experiments of {sweep.commit}", [
+        (
+            "",
+            lambda: sweep_pictures.pictures(main, keys),
+            lambda drawn: sweep_screen.render(sweep, machines, drawn),
+        )
+    ]
 
 
 if __name__ == "__main__":

@@ -58,11 +58,17 @@ def pareto(
 
     A `limit` on the x axis is a line.
     """
-    x = {"field": "x", "type": "quantitative", "title": x_title, "axis": {"tickCount": 5}}
+    x = {**scale("x", x_title), "axis": {"tickCount": 5}}
     hue = color_by("kind", kinds)
     size = {"field": "size", "type": "quantitative", "legend": None, "scale": {"range": [40, 320], "zero": True}}
-    middle = (min(row["x"] for row in rows) + max(row["x"] for row in rows)) / 2
-    sides = [("left", 10, f"datum.x <= {middle}"), ("right", -10, f"datum.x > {middle}")]
+    places = [row["x"] for row in rows] + ([] if limit is None else [limit])
+    third = (max(places) - min(places)) / 3
+    left, right = f"datum.x < {min(places) + third}", f"datum.x > {max(places) - third}"
+    sides = [
+        ("left", 10, -9, left),
+        ("center", 0, -14, f"!({left} || {right})"),
+        ("right", -10, -9, f"{right} && !({left})"),
+    ]
     return plot(
         title,
         [
@@ -84,10 +90,16 @@ def pareto(
             *(
                 {
                     "transform": [{"filter": condition}],
-                    "mark": {"type": "text", "align": align, "dx": dx, "dy": -9, "color": "@ink"},
+                    "mark": {
+                        "type": "text",
+                        "align": align,
+                        "dx": dx,
+                        "dy": dy,
+                        "color": "@ink",
+                    },
                     "encoding": {"x": x, "y": scale("y", "speed-up"), "text": {"field": "name"}},
                 }
-                for align, dx, condition in sides
+                for align, dx, dy, condition in sides
             ),
         ],
         rows,

@@ -87,12 +87,12 @@ def tradeoff(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
         size = side.value("quantize", "size.int8_mb")
         ratio, low, high = (side.value("bench", f"speedup.{key}") for key in ("ratio", "low95", "high95"))
         if None not in (error, size, ratio, low, high):
-            rows.append(_point(f"INT8, {name}", name, (ratio, low, high), error, size))
+            rows.append(_point(f"INT8, {name}", name, (ratio, low, high), error, size, share=bool(tried)))
     if not rows:
         return None
     size = sides[-1][1].value("quantize", "size.fp32_mb")
     if size is not None:
-        rows.append(_point("fp32", "fp32", (1.0, 1.0, 1.0), 0.0, size))
+        rows.append(_point("fp32", "fp32", (1.0, 1.0, 1.0), 0.0, size, share=bool(tried)))
     error = "share of the tolerance used" if tried else "largest difference from fp32"
     kinds = [*(name for name, _ in sides), "fp32", *(["tried"] if tried else [])]
     spec = drawing.pareto([*tried, *rows], "Speed, error and size", error, kinds, 1.0 if tried else None)
@@ -104,7 +104,7 @@ def _tried(row: Mapping[str, str]) -> dict[str, Any] | None:
     ratio, low, high, size, strain = (figure(row, key) for key in (*SPEEDUP, "mb", "strain"))
     if ratio is None or low is None or high is None or size is None or strain is None or row["chosen"] == "true":
         return None
-    point = _point(f"tried, model {row['candidate']}", "tried", (ratio, low, high), strain, size)
+    point = _point(f"tried, model {row['candidate']}", "tried", (ratio, low, high), strain, size, share=True)
     return {**point, "name": ""}
 
 
@@ -113,9 +113,13 @@ def _strain(side: Revision) -> float | None:
     return rounded(largest_strain(Rule.from_json(tree) for tree in side.detail("parity", "rules") or []))
 
 
-def _point(name: str, kind: str, interval: tuple[float, float, float], error: float, size: float) -> dict[str, Any]:
+def _point(
+    name: str, kind: str, interval: tuple[float, float, float], error: float, size: float, *, share: bool
+) -> dict[str, Any]:
+    """One model; its error is a `share` of the tolerance, or the largest difference."""
     ratio, low, high = interval
-    label = f"{name}: speed-up {ratio} ({low} to {high}), difference {error}, {size} MB"
+    used = f"{error:.0%} of the tolerance used" if share else f"difference {error}"
+    label = f"{name}: speed-up {ratio} ({low} to {high}), {used}, {size} MB"
     shown = f"{name}, {size:.3g} MB"
     return {"kind": kind, "x": error, "y": ratio, "low": low, "high": high, "size": size, "label": label, "name": shown}
 
@@ -178,7 +182,7 @@ def latency(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
         "title": "milliseconds in a call",
         "scale": {"type": "log", "nice": False},
     }
-    x["axis"] = {"format": "~g", "tickCount": 6, "labelOverlap": "greedy", "grid": False}
+    x["axis"] = {"format": "~g", "tickCount": 6, "labelOverlap": "greedy", "labelSeparation": 8, "grid": False}
     y = {"field": "y", "type": "quantitative", "title": "share of calls", "axis": {"format": "%"}}
     dash = {
         "field": "side",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.common.base import files, paths, yaml12
+from stages.common.base import files, paths, pipeline, yaml12
 from stages.common.base.errors import StageError
 
 Tree = Mapping[str, Any]
@@ -32,8 +32,6 @@ DETAILS = {
 }
 REQUIRED = ("host", "quantize", "parity", "bench", "gate")
 """Without the metrics of these stages there is nothing to report."""
-
-LOCK = Path("dvc.lock")
 
 SPEEDUP = ("speedup", "speedup_low95", "speedup_high95")
 FRONTIER = ("candidate", "origin", "nodes_quantized", *SPEEDUP, "mb", "strain", "passes", "chosen")
@@ -129,7 +127,8 @@ def at(name: str) -> Revision:
 
 def _revision(name: str, read: Callable[[Path], str]) -> Revision:
     params = flat(_yaml(read(paths.PARAMS), f"params.yaml of {name}"))
-    stages = _yaml(read(LOCK), f"dvc.lock of {name}").get("stages") or {}
+    locked = _yaml(read(pipeline.lock()), f"dvc.lock of {name}").get("stages") or {}
+    names = {room: stage.name for room, stage in pipeline.here().items()} or {room: room for room in HEADLINES}
     return Revision(
         name,
         {stage: _json(read(path)) for stage, path in HEADLINES.items()},
@@ -140,7 +139,7 @@ def _revision(name: str, read: Callable[[Path], str]) -> Revision:
         _csv(read(paths.BENCH_LATENCY), ("quantile", "fp32_ms", "int8_ms")),
         _csv(read(paths.FRONTIER), FRONTIER),
         params,
-        _stale(params, {stage: lookup(entry, "params") or {} for stage, entry in stages.items()}),
+        _stale(params, {room: lookup(locked.get(stage), "params") or {} for room, stage in names.items()}),
     )
 
 

@@ -9,7 +9,7 @@ from stages.report import evidence
 from stages.report.changes import FIGURES, SPEEDUP, Change, Mark
 from stages.report.revision import Revision
 from stages.report.stage import Comparison, Report
-from stages.report.text import UNKNOWN, block, bullets, code, escape, folded, number, plural, table
+from stages.report.text import UNKNOWN, block, bullets, code, escape, folded, number, plural, setting, table
 
 MARKS = {
     Outcome.PASSED: "✅\N{NO-BREAK SPACE}passed",
@@ -17,7 +17,7 @@ MARKS = {
     Outcome.OFF: "off",
     Outcome.NOT_APPLICABLE: "not applicable",
 }
-RULES_SHOWN = 12
+ROWS_SHOWN = 12
 CHANGE_MARKS = {Mark.BETTER: "🟢\N{NO-BREAK SPACE}better", Mark.WORSE: "🔴\N{NO-BREAK SPACE}worse"}
 
 
@@ -126,7 +126,7 @@ def _change_row(change: Change, base: Revision, head: Revision) -> tuple[str, ..
         before,
         after,
         _difference(change),
-        CHANGE_MARKS.get(change.mark, str(change.mark)),
+        CHANGE_MARKS.get(change.mark, change.mark.replace(" ", "\N{NO-BREAK SPACE}")),
     )
 
 
@@ -172,7 +172,7 @@ def _rules(rules: Sequence[Rule]) -> list[str]:
     summary = (
         f"{len(failed)} of {plural(applied, 'rule')} failed" if failed else f"All {plural(applied, 'rule')} {hold}"
     )
-    if len(rules) <= RULES_SHOWN:
+    if len(rules) <= ROWS_SHOWN:
         return [f"**{summary}**", _rule_table(ranked)]
     rest = ranked[len(failed) :]
     opened = [_rule_table(ranked[: len(failed)])] if failed else []
@@ -200,16 +200,12 @@ def _params(base: Revision, head: Revision) -> list[str]:
     rows = [(code(key), _param(base, key), _param(head, key)) for key in keys]
     if not rows:
         return ["**Params**: no change."]
-    return ["**Params**", table(("key", "base", "this"), rows)]
+    shown = table(("key", "base", "this"), rows)
+    return ["**Params**", shown] if len(rows) <= ROWS_SHOWN else [folded(f"{len(rows)} params differ", shown)]
 
 
 def _param(side: Revision, key: str) -> str:
-    if key not in side.params:
-        return UNKNOWN
-    value = side.params[key]
-    if value is None or isinstance(value, bool):
-        return code({None: "null", True: "true", False: "false"}[value])
-    return code(value)
+    return code(setting(side.params[key])) if key in side.params else UNKNOWN
 
 
 def _footer(report: Report) -> str:

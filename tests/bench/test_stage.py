@@ -60,15 +60,15 @@ def rows(project: Path, path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-# A bench of few launches that begins while another one measures.
-OTHER = """
-import sys
+# The command with few launches, and with the lock of these tests.
+BENCH = """
+import runpy, sys
 from pathlib import Path
-from stages.bench import figures, launches, lock, stage
-from stages.common.base.params import load
+from stages.bench import launches, lock
 launches.MIN_LAUNCHES = 3
-lock.lock_file = lambda: Path(sys.argv[1])
-figures.write(stage.run(load(Path(sys.argv[2]))))
+path = Path(sys.argv.pop(1))
+lock.lock_file = lambda: path
+runpy.run_module("stages.bench", run_name="__main__", alter_sys=True)
 """
 
 
@@ -79,12 +79,16 @@ def test_a_quantized_model_is_measured_from_end_to_end_and_another_bench_waits(
     shutil.copytree(project, project / "other")
     (project / "other/params.yaml").write_text("bench: {max_seconds: 0.1, batch_sizes: [], memory: false}\n")
     with subprocess.Popen(
-        [sys.executable, "-c", OTHER, str(lock.lock_file()), "params.yaml"],
+        [sys.executable, "-c", BENCH, str(lock.lock_file())],
         cwd=project / "other",
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as other:
         headlines, details = bench(project, "bench: {max_seconds: 0.1, batch_sizes: [1, 4]}")
-    assert other.returncode == 0
+        _, errors = other.communicate()
+    assert other.returncode == 0, errors
     ours, theirs = (spans(folder) for folder in (project, project / "other"))
     assert min(map(len, (ours, theirs))) >= FEWEST_QUIET
     for (_, end), (start, _) in pairwise(sorted([*ours, *theirs])):
@@ -198,7 +202,7 @@ def test_more_threads_than_cores_is_a_warning(threads: int, cores: float, warned
 
 def test_sigterm_ends_it_without_a_file_at_its_final_name(project: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages.bench", "--debug"],
+        [sys.executable, "-c", BENCH, str(lock.lock_file()), "--debug"],
         env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(project)},
         stderr=subprocess.PIPE,
         text=True,

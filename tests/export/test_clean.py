@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from onnx_ir.passes import PassResult
 
 from stages.common.base import paths
@@ -13,6 +13,7 @@ from stages.common.graph import cleaning
 from stages.export import screen, stage
 from stages.export.clean import TINY_BYTES
 from tests.export.conftest import Run
+from tests.quantize.running import graph
 
 UNITS = 40
 X = np.random.default_rng(0).normal(size=(12, UNITS)).astype(np.float32)
@@ -22,20 +23,13 @@ def old_style(units: int = UNITS) -> onnx.ModelProto:
     """Two layers as exporters of IR version 3 wrote them: weights listed as inputs, one of them behind a Transpose."""
     random = np.random.default_rng(1)
     weights = {name: random.normal(size=(units, units)).astype(np.float32) for name in ("first", "second")}
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", units])]
-    inputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, [units, units]) for name in weights]
-    graph = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["x", "first"], ["h"], name="a"),
-            helper.make_node("Transpose", ["second"], ["turned"], name="b"),
-            helper.make_node("MatMul", ["h", "turned"], ["y"], name="c"),
-        ],
-        "old",
-        inputs,
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", units])],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
-    )
-    return helper.make_model(graph, ir_version=3, opset_imports=[helper.make_opsetid("", 9)])
+    nodes = [
+        helper.make_node("MatMul", ["x", "first"], ["h"], name="a"),
+        helper.make_node("Transpose", ["second"], ["turned"], name="b"),
+        helper.make_node("MatMul", ["h", "turned"], ["y"], name="c"),
+    ]
+    inputs: dict[str, tuple[int | str, ...]] = {"x": ("n", units)} | dict.fromkeys(weights, (units, units))
+    return graph(nodes, inputs, {"y": ("n", units)}, weights, 9, ir_version=3)
 
 
 def save(folder: Path, model: onnx.ModelProto, x: np.ndarray = X) -> None:
@@ -108,35 +102,17 @@ def test_tiny_weights_stay_listed_as_inputs(run: Run, tmp_path: Path) -> None:
     assert "initializers taken off the inputs" not in str(metrics["details"]["clean"])
 
 
-def test_a_weight_that_two_branches_compute_is_not_stored_twice(run: Run, tmp_path: Path) -> None:
-    """The weight stays behind its Transpose, and the step is reported as undone."""
-    weight = numpy_helper.from_array(np.random.default_rng(2).normal(size=(UNITS, UNITS)).astype(np.float32), "shared")
-
-    def branch(name: str) -> onnx.GraphProto:
-        nodes = [
-            helper.make_node("Transpose", ["shared"], [f"{name}_turned"], name=f"{name}_a"),
-            helper.make_node("MatMul", ["x", f"{name}_turned"], [f"{name}_y"], name=f"{name}_b"),
-        ]
-        output = helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, None)
-        return helper.make_graph(nodes, name, [], [output])
-
-    graph = helper.make_graph(
-        [
-            helper.make_node("ReduceMax", ["x"], ["largest"], name="r", keepdims=0),
-            helper.make_node("Less", ["zero", "largest"], ["positive"], name="l"),
-            helper.make_node(
-                "If", ["positive"], ["y"], name="i", then_branch=branch("then"), else_branch=branch("other")
-            ),
-        ],
-        "branches",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", UNITS])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [weight, numpy_helper.from_array(np.zeros((), np.float32), "zero")],
-    )
-    save(tmp_path, helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)]))
+def test_a_weight_that_is_stored_in_half_the_bytes_stays_so(run: Run, tmp_path: Path) -> None:
+    """The weight stays behind its Cast, and the step is reported as undone."""
+    nodes = [
+        helper.make_node("Cast", ["half"], ["W"], name="a", to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "W"], ["y"], name="b"),
+    ]
+    half = np.random.default_rng(2).normal(size=(UNITS, 2 * UNITS)).astype(np.float16)
+    save(tmp_path, graph(nodes, {"x": ("n", UNITS)}, {"y": ("n", 2 * UNITS)}, {"half": half}))
     metrics = run("mine.onnx", eval_data="data.npz")
     assert metrics["clean"] == {"steps": 0}
     (step,) = metrics["details"]["clean"]
     assert step["step"] == "constant weights computed"
     assert "would grow by 0.0064 MB" in step["undone"]
-    assert [tensor.name for tensor in published().graph.initializer] == ["shared", "zero"]
+    assert [tensor.name for tensor in published().graph.initializer] == ["half"]

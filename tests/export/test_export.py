@@ -282,5 +282,7 @@ def test_a_source_that_dvc_does_not_watch_is_noted_until_it_is_a_dependency(run:
     save({"x": ONES})
     notes = run("mine.onnx", eval_data="data.npz")["details"]["notes"]
     assert [note.split(" is not among the deps of export")[0] for note in notes] == ["mine.onnx", "data.npz"]
-    (tmp_path / "dvc.yaml").write_text("stages: {export: {cmd: x, deps: [mine.onnx, data.npz]}}\n")
+    (tmp_path / "dvc.yaml").write_text(
+        "stages: {export: {cmd: python -m stages.export, deps: [mine.onnx, data.npz]}}\n"
+    )
     assert run("mine.onnx", eval_data="data.npz")["details"]["notes"] == []

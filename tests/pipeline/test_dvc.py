@@ -224,25 +224,25 @@ def test_the_gate_refuses_metrics_in_a_clone_without_the_models(ran: Project, tm
 
 
 @pytest.mark.slow
-def test_a_miss_fails_repro_with_all_metrics_in_place_and_stays_a_row_in_an_experiment(project: Project) -> None:
-    project.run("dvc", "repro")
-    project.commit("Run")
+def test_a_miss_fails_repro_with_all_metrics_in_place_and_stays_a_row_in_an_experiment(ran: Project) -> None:
     strict = ["-S", "parity.abs_tol=1e-9", "-S", "parity.mean_tol=1e-12"]
-    project.run("dvc", "exp", "run", "--name", "strict", *strict)
-    shown = project.run("dvc", "exp", "show", "--csv").stdout
+    ran.run("dvc", "exp", "run", "--name", "strict", *strict)
+    shown = ran.run("dvc", "exp", "show", "--csv").stdout
     (row,) = [row for row in csv.DictReader(io.StringIO(shown)) if row["Experiment"] == "strict"]
     assert row["passed"] == "False"
 
-    project.restore()
-    project.set(parity={"abs_tol": 1e-9, "mean_tol": 1e-12})
-    repro = project.run("dvc", "repro", check=False)
+    ran.restore()
+    ran.set(parity={"abs_tol": 1e-9, "mean_tol": 1e-12})
+    repro = ran.run("dvc", "repro", check=False)
     assert repro.returncode != 0
     assert "Running stage 'quantize'" not in repro.stdout
     assert "The gate is closed (parity)" in repro.stderr
-    assert project.metrics("parity")["passed"] is False
+    assert ran.metrics("parity")["passed"] is False
     for stage in HEADLINES:
-        assert project.metrics(stage)
-    assert project.run("python", "-m", "stages.gate", "--strict", check=False).returncode == 1
+        assert ran.metrics(stage)
+    assert ran.run("python", "-m", "stages.gate", "--strict", check=False).returncode == 1
+    ran.restore()
+    ran.run("dvc", "exp", "remove", "strict")
 
 
 @pytest.mark.slow

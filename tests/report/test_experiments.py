@@ -1,7 +1,6 @@
 """The table of a sweep: best first, failed rows as failed, rows of another machine by themselves."""
 
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +12,7 @@ from stages.report.experiments import pictures, ranking, reading, screen
 from stages.report.experiments.ranking import Row, dominates, smallest_margin
 from stages.report.experiments.reading import Failed, Finished, Sweep, last_line
 from stages.report.revision import at
+from tests.report.test_workflows import PATH, git
 from tests.report.trees import DETAILS, METRICS, ROOT, Repository, changed, row, rule
 
 CLOSED: dict[str, Any] = {"gate__open": False, "gate__deploy": "fp32", "parity__passed": False}
@@ -218,17 +218,16 @@ for folder, trees in (("metrics", metrics), ("metrics/details", DETAILS)):
 @pytest.mark.slow
 def test_a_real_sweep_through_dvc(tmp_path: Path) -> None:
     """Queued experiments of a DVC project, one of which fails."""
-    from tests.report.test_workflows import PATH, git
-
     environment = {"PATH": PATH, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
 
     def run(*command: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
-    git(tmp_path, "init", "-q", "-b", "main")
+    repository = Repository(tmp_path)
     git(tmp_path, "config", "user.name", "t")
     git(tmp_path, "config", "user.email", "t@example.org")
     assert run("dvc", "init", "-q").returncode == 0
+    (tmp_path / ".dvc/config").write_text("[core]\n    analytics = false\n")
     outs = [f"metrics/{stage}.json" for stage in METRICS] + [f"metrics/details/{stage}.json" for stage in DETAILS]
     lines = "".join(f"      - {out}: {{cache: false}}\n" for out in outs)
     (tmp_path / "dvc.yaml").write_text(
@@ -237,24 +236,21 @@ def test_a_real_sweep_through_dvc(tmp_path: Path) -> None:
     (tmp_path / "stage.py").write_text(STAGE)
     (tmp_path / "params.yaml").write_text("ratio: 1.5\n")
     assert run("dvc", "repro", "-q").returncode == 0
-    git(tmp_path, "add", "-A")
-    git(tmp_path, "commit", "-qm", "base")
-    nothing = run(sys.executable, "-m", "stages.report", "--experiments")
-    assert nothing.stderr.startswith("Error: This commit has no experiments. Make some, e.g.")
-    for name, ratio in (("good", "2.5"), ("bad", "-1"), ("late", "3")):
+    repository.commit()
+    assert repository.report("--experiments").stderr.startswith(
+        "Error: This commit has no experiments. Make some, e.g."
+    )
+    for name, ratio in (("good", "2.5"), ("bad", "-1")):
         assert run("dvc", "exp", "run", "--queue", "-n", name, "-S", f"ratio={ratio}").returncode == 0
-    queued = run(sys.executable, "-m", "stages.report", "--experiments").stdout
-    assert "3 experiments still queued or running." in queued
-    run("dvc", "queue", "remove", "late")
+    assert "2 experiments still queued or running." in repository.report("--experiments").stdout
     run("dvc", "exp", "run", "--run-all")
-    done = run(sys.executable, "-m", "stages.report", "--experiments")
+    done = repository.report("--experiments")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("## ✅ Best: `good`\n")
     failed = "❌\N{NO-BREAK SPACE}`bad`"
     assert row(done.stdout, failed) == [failed, "Error: ratio is negative.", "-1"]
     assert row(done.stdout, "`good`")[3] == "2.5× (2.4 to 2.6)"
     assert row(done.stdout, "_baseline_")[-1] == "1.5"
-    assert done.stdout == run(sys.executable, "-m", "stages.report", "--experiments").stdout
-    page = run(sys.executable, "-m", "stages.report", "--experiments", "--html", "sweep.html")
-    assert page.stdout == "Wrote sweep.html.\n"
+    both = repository.report("--experiments", "--html", "sweep.html", "--pictures", "pictures").stdout
+    assert "pictures/pareto-light.png" in both
     assert "good: speed-up 2.5" in (tmp_path / "sweep.html").read_text()

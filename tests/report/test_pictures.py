@@ -8,7 +8,7 @@ import pytest
 from stages.report import stage
 from stages.report.drawing import Picture
 from stages.report.pictures import pictures
-from tests.report.trees import DETAILS, METRICS, Repository, changed
+from tests.report.trees import DETAILS, FRONTIER, METRICS, Repository, changed
 
 ERRORS = "output,low,high,values,share\nprob,0.0,0.0,60,0.6\nprob,1e-3,1e-2,30,0.3\nprob,1e-2,3e-2,10,0.1\n"
 LATENCY = "quantile,fp32_ms,int8_ms\n0.5,1.0,0.5\n0.99,1.4,0.9\n"
@@ -49,6 +49,15 @@ def test_four_pictures_of_both_revisions(repository: Repository) -> None:
     survival = {row["x"]: row["y"] for row in rows(found["differences"]) if row["side"] == "this"}
     assert survival == pytest.approx({1e-2: 0.1, 1e-3: 0.4})
     assert len(rows(found["latency"])) == 8
+
+
+def test_the_models_that_auto_timed_are_drawn_by_the_tolerance_that_they_use(repository: Repository) -> None:
+    (repository.root / "metrics/details/frontier.csv").write_text(FRONTIER)
+    picture = drawn()["tradeoff"]
+    points = [(row["kind"], row["x"], row["y"]) for row in rows(picture)]
+    assert points == [("tried", 0.22, 1.5), ("base", 0.5, 2.0), ("this", 0.5, 2.0), ("fp32", 0.0, 1.0)]
+    assert ">limit<" in picture.svg()
+    assert "tried, model 2: speed-up 1.5 (1.4 to 1.6), 22% of the tolerance used, 2.5 MB" in picture.svg()
 
 
 def test_the_tolerance_is_a_line(repository: Repository) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.report.trees import DETAILS, METRICS, PARAMS, Repository, changed, row, rule
+from tests.report.trees import DETAILS, FRONTIER, METRICS, PARAMS, Repository, changed, row, rule
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_repeat_of_the_same_models_calls_nothing_better_or_worse(repository: R
     text = repository.report("--base", "main").stdout
     assert "better" not in text
     assert "worse" not in text
-    assert row(text, "speed-up (95 % interval)")[-1] == "same model"
+    assert row(text, "speed-up (95 % interval)")[-1] == "same\N{NO-BREAK SPACE}model"
 
 
 def test_a_change_within_noise_is_called_so(repository: Repository) -> None:
@@ -123,8 +123,8 @@ def test_a_change_within_noise_is_called_so(repository: Repository) -> None:
     repository.write(metrics, changed(DETAILS, bench__measured__sha256__int8="2" * 64))
     text = repository.report("--base", "main").stdout
     for label in ("speed-up (95 % interval)", "INT8, median call", "INT8", "decisions flipped", "task metric of INT8"):
-        assert row(text, label)[-1] == "within noise", label
-    assert row(text, "fp32, median call")[-1] == "same model"
+        assert row(text, label)[-1] == "within\N{NO-BREAK SPACE}noise", label
+    assert row(text, "fp32, median call")[-1] == "same\N{NO-BREAK SPACE}model"
     assert "better" not in text.split("<sub>")[0].replace("called better", "")
 
 
@@ -133,14 +133,14 @@ def test_a_change_that_the_same_fp32_file_shows_too_is_the_machines(repository: 
     repository.write(changed(METRICS, bench__load={"fp32_ms": 10.0, "int8_ms": 10.0}), details)
     assert row(repository.report("--base", "main").stdout, "INT8, load")[-1] == "🔴\N{NO-BREAK SPACE}worse"
     repository.write(changed(METRICS, bench__load={"fp32_ms": 20.0, "int8_ms": 10.0}), details)
-    assert row(repository.report("--base", "main").stdout, "INT8, load")[-1] == "within noise"
+    assert row(repository.report("--base", "main").stdout, "INT8, load")[-1] == "within\N{NO-BREAK SPACE}noise"
 
 
 def test_launches_that_came_near_those_of_the_base_are_noise(repository: Repository) -> None:
     base = changed(DETAILS, bench__spread={"load": {"int8_ms": [4.0, 6.0]}})
     repository.write(METRICS, base)
     repository.commit()
-    for low, mark in ((5.9, "within noise"), (6.1, "🔴\N{NO-BREAK SPACE}worse")):
+    for low, mark in ((5.9, "within\N{NO-BREAK SPACE}noise"), (6.1, "🔴\N{NO-BREAK SPACE}worse")):
         head = changed(base, bench__spread={"load": {"int8_ms": [low, 12.0]}}, bench__measured__sha256__int8="2" * 64)
         repository.write(changed(METRICS, bench__load={"fp32_ms": 10.0, "int8_ms": 10.0}), head)
         assert row(repository.report("--base", "main").stdout, "INT8, load")[-1] == mark
@@ -188,6 +188,14 @@ def test_what_was_quantized_what_was_kept_and_the_worst_samples_are_folded(repos
     notes = section(text, "<details><summary>2 notes")
     assert "- parity: In batches of 64 the answers move by up to 0.17." in notes
     assert "- bench: `memory.int8_mb` was not measured: this system has no /proc" in notes
+
+
+def test_the_models_that_auto_made_are_folded(repository: Repository) -> None:
+    assert "Method auto" not in repository.report().stdout
+    (repository.root / "metrics/details/frontier.csv").write_text(FRONTIER)
+    text = section(repository.report().stdout, "<details><summary>Method auto made 3 models, 2 within the tolerances")
+    assert row(text, "1, frontier") == ["1, frontier", "3", "1 MB", "–", "189%"]
+    assert row(text, "✅\N{NO-BREAK SPACE}chosen")[1:] == ["3, add back", "2", "1.4 MB", "2× (1.9 to 2.1)", "45%"]
 
 
 def test_what_disturbed_the_timing_is_a_note(repository: Repository) -> None:

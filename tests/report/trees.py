@@ -111,6 +111,12 @@ conv|<b>,Conv,,w2,3x3,float32,36,false,,,,no fast INT8 kernel,conv|<b>
 
 WORST = "sample,output,position,fp32,int8,abs_error,share_of_range\n7,prob|s,3,0.5,0.52,0.02,0.02\n"
 
+FRONTIER = """candidate,origin,nodes_quantized,predicted_us,speedup,speedup_low95,speedup_high95,mb,strain,passes,chosen
+1,frontier,3,40.0,,,,1.0,1.89,false,false
+2,frontier,1,60.0,1.5,1.4,1.6,2.5,0.22,true,false
+3,add back,2,50.0,2.0,1.9,2.1,1.4,0.45,true,true
+"""
+
 PARAMS = "parity: {abs_tol: 0.04}\nquantize: {weight_type: QInt8}\n"
 
 

@@ -45,7 +45,7 @@ def run(
         exit_codes: shown at the end of `--help`.
     """
     parser = argparse.ArgumentParser(
-        prog=f"python -m stages.{name}",
+        prog=f"python -m {__name__.partition('.')[0]}.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=textwrap.fill(exit_codes, WIDTH),

@@ -74,7 +74,7 @@ class WeightOnly(Section):
     accuracy_level: Annotated[int, Field(ge=0, le=4)] = 4
 
 
-Method = Literal["dynamic", "static", "weight_only"]
+Method = Literal["dynamic", "static", "weight_only", "stored"]
 WeightType = Literal["QInt8", "QUInt8", "QInt4", "QUInt4"]
 ActivationScale = Literal["tensor", "row"]
 
@@ -158,6 +158,7 @@ class Parity(Section):
     padding: str | None = None
     advice_seconds: Positive | None = 60.0
     threshold: float | None = None
+    engine: Literal["local", "ray"] = "local"
 
 
 class Bench(Section):

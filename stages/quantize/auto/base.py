@@ -1,21 +1,24 @@
 """The float model that all candidates are made from: in the fastest opset, with rewrites that all choices gain from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
 from onnx_ir.passes import PassResult
 
+from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.common.graph import equivalence
-from stages.common.graph.cleaning import Step
+from stages.common.graph.cleaning import Pass, Step
 from stages.common.graph.equivalence import Reference
 from stages.common.graph.passes import collapse_views, convert_opset
 from stages.common.model import sessions
 from stages.quantize.auto import plan
 from stages.quantize.auto.timing import call, in_turn, ratio
 from stages.quantize.methods.static import fold_scales, pool_last
+from stages.quantize.rewrites import look_up, read_last_state
 
 FULL_OPSET = 13
 """The opset in which every choice can be had."""
@@ -29,12 +32,29 @@ SLOWER = 0.97
 """A float model that a rewrite slows for certain to less than this has lost a fusion, which no choice makes up for."""
 
 
+def _fold(model: ir.Model) -> PassResult:
+    """What static does around any Conv, so that all choices start from one model."""
+    names = {node.name or "" for node in model.graph if node.op_type == "Conv"}
+    folded, moved = fold_scales.apply(model, names), pool_last.apply(model)
+    return PassResult(model, folded.modified or moved.modified)
+
+
+FOLDED = ("scales of convolutions folded", _fold)
+
+REWRITES: Mapping[str, tuple[str, Pass]] = {
+    "last_state": ("states of one step read from the last state", read_last_state.apply),
+    "look_up": ("products of one-hot vectors looked up", look_up.apply),
+    "views": ("chains of views collapsed", collapse_views.apply),
+}
+"""Exact rewrites that ONNX Runtime lacks, in the order in which they are applied, by their names in plan.json."""
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How the model is prepared: the opset to convert to, and whether chains of views are collapsed."""
+    """How the model is prepared: the opset to convert to, and the names of the rewrites that are applied."""
 
     opset: int
-    views: bool
+    rewrites: tuple[str, ...] = ()
 
 
 def recipe(model: ir.Model, expected: Reference, params: Params) -> Recipe:
@@ -49,45 +69,50 @@ def recipe(model: ir.Model, expected: Reference, params: Params) -> Recipe:
     """
     if params.quantize.method == "plan":
         planned = plan.read(Path(params.quantize.plan or ""))
-        return Recipe(planned.opset, planned.views)
+        if strangers := [name for name in planned.rewrites if name not in REWRITES]:
+            raise StageError(f"{planned.place}: rewrites has {strangers[0]!r}; allowed: {', '.join(REWRITES)}.")
+        return Recipe(planned.opset, planned.rewrites)
     if not expected.feeds:
-        return Recipe(FULL_OPSET, views=False)
+        return Recipe(FULL_OPSET)
     threads, version = params.serving.threads, model.opset_imports.get("", FULL_OPSET)
     opset = FULL_OPSET
-    if version < FULL_OPSET and _slows(model, lambda: convert_opset.apply(model, FULL_OPSET), expected, threads):
-        opset = max(LEAST_OPSET, version)
-    return Recipe(opset, not _slows(model, lambda: collapse_views.apply(model.clone()), expected, threads))
+    if version < FULL_OPSET:
+        converted = _not_slower(model, lambda: convert_opset.apply(model, FULL_OPSET), expected, threads)
+        opset, model = (max(LEAST_OPSET, version), model) if converted is None else (FULL_OPSET, converted)
+    useful = []
+    for name, (_, apply) in REWRITES.items():
+        faster = _not_slower(model, partial(_on_a_copy, apply, model), expected, threads)
+        if faster is not None and faster is not model:
+            useful.append(name)
+            model = faster
+    return Recipe(opset, tuple(useful))
 
 
-def _slows(model: ir.Model, rewrite: Callable[[], PassResult], expected: Reference, threads: int) -> bool:
-    """Whether a rewrite makes the float model slower; one that does nothing does not."""
+def _on_a_copy(apply: Pass, model: ir.Model) -> PassResult:
+    return apply(model.clone())
+
+
+def _not_slower(
+    model: ir.Model, rewrite: Callable[[], PassResult], expected: Reference, threads: int
+) -> ir.Model | None:
+    """What a rewrite makes of a model; None where that is slower, the model itself where it does nothing."""
     try:
         result = rewrite()
         if not result.modified:
-            return False
+            return model
         both = [sessions.open_session(each, threads, name="the float model") for each in (model, result.model)]
     except Exception:  # passes raise what they like; the stage applies them again, and reports it
-        return False
+        return model
     rounds = in_turn([call(session, expected.feeds[0]) for session in both], SECONDS)
-    return ratio(rounds[:, 0], rounds[:, 1]).high < SLOWER
+    return None if ratio(rounds[:, 0], rounds[:, 1]).high < SLOWER else result.model
 
 
 def rewritten(model: ir.Model, expected: Reference, recipe_: Recipe) -> tuple[ir.Model, list[Step]]:
     """The float model with rewrites that all choices gain from; one that changes an answer is undone."""
     steps = []
-    rewrites: list[tuple[str, Callable[[ir.Model], bool]]] = [("scales of convolutions folded", _folded)]
-    if recipe_.views:
-        rewrites.append(("chains of views collapsed", lambda result: collapse_views.apply(result).modified))
-    for name, rewrite in rewrites:
-        result = model.clone()
-        if rewrite(result):
-            steps.append(Step(name, equivalence.difference(result, expected)))
-            model = model if steps[-1].undone else result
+    for name, apply in (FOLDED, *(REWRITES[name] for name in recipe_.rewrites)):
+        result = apply(model.clone())
+        if result.modified:
+            steps.append(Step(name, equivalence.difference(result.model, expected)))
+            model = model if steps[-1].undone else result.model
     return model, steps
-
-
-def _folded(model: ir.Model) -> bool:
-    """What static does around any Conv, so that all choices start from one model."""
-    names = {node.name or "" for node in model.graph if node.op_type == "Conv"}
-    modified = [fold_scales.apply(model, names).modified, pool_last.apply(model).modified]
-    return any(modified)

@@ -7,6 +7,7 @@ from typing import Any
 from stages.common.base.params import Quantize
 from stages.common.graph.weights import WeightedNode
 from stages.quantize.auto.problem import FLOAT
+from stages.quantize.methods import shifted
 
 BLOCKED = "blocked"
 """The layout that ONNX Runtime keeps float convolutions in (NCHWc)."""
@@ -19,6 +20,9 @@ DYNAMIC = "dynamic"
 
 ROW = "row"
 """The same with a scale for each row."""
+
+STORED = "stored"
+"""Weights in 8 bits in the file, floats in memory: size and not time."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ CHOICES = {
     for choice in (
         Choice("static", "static", {**_SIGNED, "activation_type": "QUInt8", "per_channel": True}),
         Choice("weight_only", "weight_only", _SIGNED),
+        Choice("weight_only_4", "weight_only", {"weight_type": "QInt4"}),
+        Choice(STORED, "stored", {**_SIGNED, "per_channel": True}),
         Choice("dynamic", "dynamic", {**_SIGNED, "per_channel": True, "activation_scale": "tensor"}),
         Choice("dynamic_tensor", "dynamic", {**_SIGNED, "per_channel": False, "activation_scale": "tensor"}),
         Choice("row", "dynamic", {**_SIGNED, "per_channel": True, "activation_scale": "row"}),
@@ -62,15 +68,18 @@ CHOICES = {
 }
 """By name."""
 
-_PRODUCT = ("dynamic", "dynamic_tensor", "row", "static", "weight_only")
+_PRODUCT = ("dynamic", "dynamic_tensor", "row", "static", "weight_only", "weight_only_4", "stored")
 _OF = {
-    "Attention": ("dynamic", "dynamic_tensor"),
-    "Conv": ("static", "dynamic_unsigned"),
+    "Attention": ("dynamic", "dynamic_tensor", "stored"),
+    "Conv": ("static", "dynamic_unsigned", "row", "stored"),
+    "ConvTranspose": ("stored",),
     "EmbedLayerNormalization": ("dynamic",),
-    "Gather": ("dynamic", "dynamic_tensor"),
+    "GRU": ("stored",),
+    "Gather": ("dynamic", "dynamic_tensor", "weight_only_4"),
     "Gemm": _PRODUCT,
-    "LSTM": ("dynamic", "dynamic_tensor"),
+    "LSTM": ("dynamic", "dynamic_tensor", "stored"),
     "MatMul": _PRODUCT,
+    "RNN": ("stored",),
 }
 
 OP_TYPES = BY_DEFAULT = frozenset(_OF)
@@ -86,16 +95,18 @@ def opset(params: Quantize) -> int:
 def of_node(node: WeightedNode) -> list[Choice]:
     """The choices that a node's operator has, besides float; whether its weight allows them, the method says."""
     names = _OF.get(node.op_type, ())
+    if node.op_type == "Conv" and not shifted.suited(node.weights[0].shape):
+        names = tuple(name for name in names if name != ROW)
     return [CHOICES[name] for name in names if not node.graph or CHOICES[name].method != "static"]
 
 
 def forms(op_type: str, choice: str) -> tuple[str, str]:
     """The forms in which a node's kernel reads its activation and gives its output."""
     if op_type == "Conv":
-        if choice == KEPT:
+        if choice in (KEPT, STORED):
             return BLOCKED, BLOCKED
-        return (STATIC, STATIC) if choice == "static" else (DYNAMIC, FLOAT)
-    if op_type in ("Gather", "LSTM", "EmbedLayerNormalization"):
+        return {STATIC: (STATIC, STATIC), ROW: (FLOAT, FLOAT)}.get(choice, (DYNAMIC, FLOAT))
+    if op_type not in ("Attention", "Gemm", "MatMul"):
         return FLOAT, FLOAT
     if choice in (STATIC, ROW):
         return choice, FLOAT

@@ -10,7 +10,7 @@ from stages.common.base.params import Quantize
 from stages.common.graph.walk import add_initializer
 from stages.common.graph.weights import weighted_nodes
 from stages.common.model import sessions
-from stages.quantize.auto.choices import BLOCKED, DYNAMIC, KEPT, ROW, STATIC, forms
+from stages.quantize.auto.choices import BLOCKED, DYNAMIC, KEPT, ROW, STATIC, STORED, forms
 from stages.quantize.auto.mix import mixed
 from stages.quantize.auto.probe import Probed
 from stages.quantize.auto.timing import Call, call, in_turn, one_by_one, quiet_us
@@ -24,6 +24,9 @@ SECONDS_ALL = 8.0
 LARGE_BYTES = 256 << 20
 """Weights above which nodes of equal shapes are timed once; below it all of them are, so that caches are as they are
 while the whole model runs."""
+
+_EMPTY = ("", "")
+"""A call that does next to nothing: what is paid once for a whole model is paid by each node by itself."""
 
 _ROW = 384
 _CHANNELS = 32
@@ -74,7 +77,7 @@ def kernel_us(
     Returns:
         By node and choice.
     """
-    choices = dict.fromkeys([KEPT, *(choice for node in probed.values() for choice in node.models)])
+    choices = dict.fromkeys([KEPT, *(choice for node in probed.values() for choice in node.models if choice != STORED)])
     large = sum(node.weight_bytes for node in probed.values()) > LARGE_BYTES
     calls: dict[tuple[str, str], Call] = {}
     for choice in choices:
@@ -84,16 +87,20 @@ def kernel_us(
             if key not in calls:
                 session = sessions.open_session(model, threads, name="a node by itself")
                 calls[key] = call(session, node.single.feeds[0])
+    calls[_EMPTY] = _open(_single("Identity"), 1, threads, "Identity")
     rounds = one_by_one(list(calls.values()), min(SECONDS_ALL, SECONDS_EACH * len(calls)))
     times: dict[tuple[str, str], list[float]] = {}
-    for (name, choice), us in zip(calls, quiet_us(rounds), strict=True):
-        times.setdefault((name if large else probed[name].single.key, choice), []).append(float(us))
+    measured = dict(zip(calls, quiet_us(rounds), strict=True))
+    empty = measured.pop(_EMPTY)
+    for (name, choice), us in measured.items():
+        times.setdefault((name if large else probed[name].single.key, choice), []).append(float(us - empty))
     timed = {key: float(np.median(us)) for key, us in times.items()}
     costs = {}
     for name, node in probed.items():
         for choice in (KEPT, *node.models):
-            borders = _own_borders(node, op_types[name], choice, conversions)
-            costs[name, choice] = max(0.0, timed[node.single.key, choice] - borders)
+            kernel = KEPT if choice == STORED else choice
+            borders = _own_borders(node, op_types[name], kernel, conversions)
+            costs[name, choice] = max(0.0, timed[node.single.key, kernel] - borders)
     return costs
 
 
@@ -149,8 +156,8 @@ def measure_conversions(params: Quantize, threads: int, images: bool) -> Convers
 
 
 def _line(sizes: tuple[int, ...], times: np.ndarray) -> Line:
-    each = max(0.0, float(times[1] - times[0]) / (sizes[1] - sizes[0]))
-    return Line(max(0.0, float(times[0]) - each * sizes[0]), each)
+    per_value = max(0.0, float(times[1] - times[0]) / (sizes[1] - sizes[0]))
+    return Line(max(0.0, float(times[0]) - per_value * sizes[0]), per_value)
 
 
 def _single(op_type: str) -> ir.Model:

@@ -1,13 +1,15 @@
 """The evidence of a search: metrics/details/plan.json, sensitivity.csv and frontier.csv."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from stages.common.base.files import rounded
 from stages.quantize.auto.choices import KEPT
 from stages.quantize.auto.find import Found
+from stages.quantize.auto.probe import by_power
 
-SENSITIVITY_HEADER = ("node", "choice", "noise", "signal", "noise_db", "unknown")
+SENSITIVITY_HEADER = ("node", "choice", "noise", "signal", "noise_db", "strain", "unknown")
 FRONTIER_HEADER = (
     "candidate",
     "origin",
@@ -30,34 +32,31 @@ def plan_tree(found: Found) -> dict[str, Any]:
         "objective": found.objective,
         "margin": found.margin,
         "opset": found.recipe.opset,
-        "views_collapsed": found.recipe.views,
+        "rewrites": list(found.recipe.rewrites),
         "answer": "float" if trial is None else "quantized",
         "reason": found.reason or None,
         "predicted_us": {
-            "fp32": rounded(found.float_us, 3),
+            "fp32": rounded(found.measured.float_us, 3),
             "int8": None if trial is None else rounded(trial.predicted.us, 3),
         },
         "speedup": None if trial is None or trial.speedup is None else rounded(trial.speedup.ratio, 3),
         "strain": None if trial is None else rounded(trial.candidate.strain, 3),
+        "ranges": found.ranges,
         "nodes": {name: decision.as_json() for name, decision in found.decisions.items()},
     }
 
 
 def sensitivity_rows(found: Found) -> Iterator[tuple[Any, ...]]:
     """The rows of sensitivity.csv, the most sensitive first, what is unknown before all."""
-    from math import inf, log10
-
-    def noise(share: float | None) -> float:
-        return inf if share is None else share
-
-    for each in sorted(found.measured.sensitivities, key=lambda each: (-noise(each.share), each.node, each.choice)):
+    for each in by_power(found.measured.sensitivities):
         share = each.share
         yield (
             each.node,
             each.choice,
             "" if each.noise is None else rounded(each.noise),
             "" if each.signal is None else rounded(each.signal),
-            rounded(10 * log10(share)) if share else "",
+            rounded(10 * math.log10(share)) if share else "",
+            "" if each.strain is None else rounded(each.strain),
             each.unknown,
         )
 

@@ -13,13 +13,13 @@ from stages.common.base.params import Params
 from stages.quantize.auto import options, plan
 from stages.quantize.auto.base import Recipe
 from stages.quantize.auto.choices import KEPT
-from stages.quantize.auto.judge import PROBE_FEEDS, Candidate, Judge, Make, judged
+from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
-from stages.quantize.auto.problem import Picks
-from stages.quantize.auto.search import back_towards, fastest_that_passes
-from stages.quantize.auto.solve import Point, frontier, point
+from stages.quantize.auto.problem import Picks, Point, point
+from stages.quantize.auto.search import back_towards, best_that_passes
 from stages.quantize.auto.timing import Ratio, call, in_turn, ratio
 from stages.quantize.methods import Assignment
+from stages.quantize.methods.static.ranges import Range
 from stages.quantize.outcome import NodeOutcome, kept
 
 RACERS = 4
@@ -27,6 +27,9 @@ RACERS = 4
 
 RACE_SECONDS = 1.0
 """Timed of each of them."""
+
+TRIAL_SECONDS = 0.4
+"""Timed of each model that is made, together with the float one: it corrects the predicted times."""
 
 UNIFORM_TRIALS = 2
 """Trials that are kept for models with one choice everywhere."""
@@ -37,12 +40,23 @@ NOISE = 0.02
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate, where it came from, what was predicted of it, and its speed-up where it was timed."""
+    """A candidate, where it came from, what was predicted of it, and what it was timed to take.
+
+    Attributes:
+        us: by a short look, in microseconds; None for a broken model.
+        speedup: over the float model, of those that raced.
+    """
 
     origin: str
     candidate: Candidate
     predicted: Point
+    us: float | None = None
     speedup: Ratio | None = None
+
+    @property
+    def strain(self) -> float:
+        """The largest share of a tolerance that a rule uses."""
+        return self.candidate.strain
 
 
 @dataclass(frozen=True)
@@ -54,21 +68,19 @@ class Found:
         reason: why it is the float model; empty where it is not.
         decisions: what was chosen for each node, and why.
         trials: all that were made, in order.
-        frontier: predicted, from fast to exact.
         measured: what the prediction rests on.
-        float_us: predicted time of the float model.
+        ranges: of activations, by name, that static models were calibrated with.
     """
 
     trial: Trial | None
     reason: str
     decisions: Mapping[str, plan.Decision]
     trials: Sequence[Trial]
-    frontier: Sequence[Point]
     measured: Measured
-    float_us: float
     margin: float
     objective: str
     recipe: Recipe
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
     @property
     def model(self) -> ir.Model | None:
@@ -105,25 +117,38 @@ class _Search:
     ends: float
     limit: int
     trials: list[Trial] = field(default_factory=list)
-    origin: str = "frontier"
+    origin: str = ""
 
-    def attempt(self, assignment: Picks) -> Candidate | None:
+    def known(self) -> dict[Picks, "Trial"]:
+        """The trials by assignment."""
+        return {trial.candidate.assignment: trial for trial in self.trials}
+
+    def attempt(self, assignment: Picks) -> Trial | None:
         """Make and judge an assignment, unless that was done before or no trial is left."""
         problem = self.measured.problem
         choices = {name: choice for name, choice in problem.named(assignment).items() if name in self.measured.names}
         for trial in self.trials:
             if trial.candidate.choices == choices:
-                return trial.candidate
+                return trial
         passes = any(trial.candidate.passes(self.margin) for trial in self.trials)
         if len(self.trials) >= self.limit or (passes and time.monotonic() > self.ends):
             return None
         candidate = judged(assignment, choices, self.make, self.fault, self.judge)
-        self.trials.append(Trial(self.origin, candidate, point(problem, assignment)))
+        self.trials.append(Trial(self.origin, candidate, point(problem, assignment), self._us(candidate)))
         self.progress.update()
-        passing = [trial.predicted.us for trial in self.trials if trial.candidate.passes(self.margin)]
-        best = f"best {problem.us(problem.all_float) / min(passing):.2f}x" if passing else "none passes"
+        passing = [trial.us for trial in self.trials if trial.us and trial.candidate.passes(self.margin)]
+        best = f"best {self.measured.float_us / min(passing):.2f}x" if passing else "none passes"
         self.progress.set_postfix_str(f"{best}, {max(0.0, self.ends - time.monotonic()):.0f} s left")
-        return candidate
+        return self.trials[-1]
+
+    def _us(self, candidate: Candidate) -> float | None:
+        """Time of a call, as far as the float model takes what is predicted of it."""
+        if candidate.model is None:
+            return None
+        feed = next(self.judge.feeds())
+        calls = [call(session, feed) for session in (self.judge.float_session, self.judge.session(candidate.model))]
+        rounds = in_turn(calls, TRIAL_SECONDS)
+        return self.measured.float_us / ratio(rounds[:, 0], rounds[:, 1]).ratio
 
     @property
     def margin(self) -> float:
@@ -157,35 +182,27 @@ def find(
     """
     search = params.quantize.search
     ends = time.monotonic() + search.max_seconds
-    feeds = [feed for feed, _ in zip(judge.feeds(), range(PROBE_FEEDS), strict=False)]
-    measured = options.measured(model, nodes, feeds, params.quantize, params.serving.threads)
+    measured = options.measured(model, nodes, judge.probe_feeds(), params)
     problem = measured.problem
     weights = options.weights(problem, search.objective)
-    points = frontier(problem, weights)
-
-    def value(predicted: Point) -> float:
-        return weights.us * predicted.us + weights.size * predicted.size
-
-    quantizing = [each for each in points if any(each.assignment[: len(nodes)])]
-    goal = 1 - search.margin
+    value, goal = weights.value, 1 - search.margin
     reason = ""
     with tqdm(desc="search", total=search.max_evals, unit=" trials", leave=False, disable=None) as progress:
-        state = _Search(measured, make, fault, judge, params, progress, ends, max(1, search.max_evals - UNIFORM_TRIALS))
-        if quantizing:
-            reached = fastest_that_passes(quantizing, state.attempt, goal)
-            if reached:
-                state.origin = "add back"
-                start, fast = quantizing[reached].assignment, quantizing[reached - 1].assignment
-                back_towards(problem, start, fast, state.attempt, goal=goal, value=value)
-            state.origin, state.limit = "uniform", search.max_evals
-            for uniform in _uniform(measured, value)[:UNIFORM_TRIALS]:
-                state.attempt(uniform)
+        state = _Search(measured, make, fault, judge, params, progress, ends, search.max_evals)
+        for name, assignment in _uniform(measured, value)[:UNIFORM_TRIALS]:
+            state.origin = f"all {name}"
+            state.attempt(assignment)
+        state.origin = "predicted"
+        passes, fails, learnt = best_that_passes(problem, weights, state.attempt, goal, state.known())
+        if passes is not None and fails is not None:
+            state.origin = "add back"
+            back_towards(learnt, passes, fails, state.attempt, goal=goal, value=value)
         passing = [trial for trial in state.trials if trial.candidate.passes(search.margin)]
         if state.trials and not passing:
             raise StageError(_nothing_passes(state.trials, search.margin, len(nodes)))
-        if not quantizing:
+        if not state.trials:
             reason = "no choice of any node is predicted to gain anything over float"
-    passing.sort(key=lambda trial: value(trial.predicted))
+    passing.sort(key=lambda trial: value(point(learnt, trial.candidate.assignment)))
     raced = _race(passing[:RACERS], judge)
     winner = _winner(raced, search.objective) if raced else None
     if winner is not None:
@@ -199,21 +216,19 @@ def find(
         reason,
         {name: decision for name, decision in made.items() if name in measured.names},
         trials,
-        points,
         measured,
-        problem.us(problem.all_float),
         search.margin,
         search.objective,
         recipe,
     )
 
 
-def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[Picks]:
+def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[tuple[str, Picks]]:
     """One choice wherever it can be had, the best predicted first."""
     problem = measured.problem
     names = sorted({option.choice for options_ in problem.options[: len(measured.names)] for option in options_})
-    assignments = [problem.uniform(name) for name in names if name != KEPT]
-    return sorted(assignments, key=lambda assignment: value(point(problem, assignment)))
+    assignments = [(name, problem.uniform(name)) for name in names if name != KEPT]
+    return sorted(assignments, key=lambda each: value(point(problem, each[1])))
 
 
 def _race(trials: Sequence[Trial], judge: Judge) -> list[Trial]:
@@ -225,22 +240,26 @@ def _race(trials: Sequence[Trial], judge: Judge) -> list[Trial]:
     calls = [call(session, feed) for session in (judge.float_session, *map(judge.session, models))]
     rounds = in_turn(calls, RACE_SECONDS * len(calls))
     return [
-        Trial(trial.origin, trial.candidate, trial.predicted, ratio(rounds[:, 0], rounds[:, number]))
-        for number, trial in enumerate(trials, start=1)
+        replace(trial, speedup=ratio(rounds[:, 0], rounds[:, number])) for number, trial in enumerate(trials, start=1)
     ]
 
 
 def _winner(raced: Sequence[Trial], objective: str) -> Trial:
-    """The fastest, or the smallest; of those that are equal within the noise, the best by the other."""
+    """The fastest, or the smallest; of equal ones the best by the other, and of those the most exact."""
 
     def speed(trial: Trial) -> float:
         return trial.speedup.ratio if trial.speedup else 0.0
 
-    if objective == "size":
-        smallest = min(trial.candidate.size for trial in raced)
-        return max((trial for trial in raced if trial.candidate.size <= smallest * (1 + NOISE)), key=speed)
-    fastest = max(map(speed, raced))
-    return min((trial for trial in raced if speed(trial) >= fastest * (1 - NOISE)), key=lambda t: t.candidate.size)
+    def smallest(trials: Sequence[Trial]) -> list[Trial]:
+        least = min(trial.candidate.size for trial in trials)
+        return [trial for trial in trials if trial.candidate.size <= least * (1 + NOISE)]
+
+    def fastest(trials: Sequence[Trial]) -> list[Trial]:
+        most = max(map(speed, trials))
+        return [trial for trial in trials if speed(trial) >= most * (1 - NOISE)]
+
+    equal = fastest(smallest(raced)) if objective == "size" else smallest(fastest(raced))
+    return min(equal, key=lambda trial: trial.strain)
 
 
 def _no_better(winner: Trial, objective: str, float_bytes: int) -> str:

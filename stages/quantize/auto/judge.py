@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,10 @@ class Judge:
         for call in calls(self._data, self._indices, self.batch):
             yield call.feed
 
+    def probe_feeds(self) -> list[Feed]:
+        """The calls that single nodes are measured on."""
+        return list(islice(self.feeds(), PROBE_FEEDS))
+
     def rules(self, model: ir.Model) -> list[Rule]:
         """Parity's rules over a candidate.
 
@@ -124,7 +129,7 @@ class Judge:
             together = [served.answer(call) for call in calls(self._data, indices, size)]
             for name, array in alone[0].items():
                 if array.dtype.kind == "f":
-                    one, other = (np.concatenate([each[name] for each in side]) for side in (alone, together))
+                    one, other = (np.concatenate([answer[name] for answer in side]) for side in (alone, together))
                     if one.shape == other.shape:
                         largest = max(largest, float(np.abs(one.astype(np.float64) - other).max(initial=0.0)))
         return {**nothing, "max_abs": largest, "reason": ""}

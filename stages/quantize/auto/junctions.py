@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from stages.common.graph.walk import constant
 from stages.quantize.auto.choices import BLOCKED, STATIC
+from stages.quantize.auto.one_node import main_output
 from stages.quantize.auto.problem import FLOAT, Junction, Option
 from stages.quantize.methods.static import qdq
 
@@ -57,7 +58,7 @@ def tensors(graph: ir.Graph, names: Sequence[str]) -> list[Tensor]:
     for node in graph:
         own = node.name in wanted
         for value in node.outputs:
-            if own and value is node.outputs[0]:
+            if own and value is main_output(node):
                 givers.setdefault(find(value), []).append(node.name or "")
             elif not _passes_on(node):
                 floats.add(find(value))

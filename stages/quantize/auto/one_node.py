@@ -23,7 +23,7 @@ class OneNode:
     Attributes:
         model: of that node alone.
         feeds: what the node read in the whole model.
-        outputs: what it gave there, float32, its first output.
+        outputs: what it gave there, float32, its main output.
         key: equal for nodes whose kernels cost the same: operator, attributes, shapes.
     """
 
@@ -42,6 +42,11 @@ class OneNode:
 def read_values(node: ir.Node) -> list[ir.Value]:
     """The values that a node reads and that are not constant, each once."""
     return list(dict.fromkeys(value for value in node.inputs if value is not None and constant(value) is None))
+
+
+def main_output(node: ir.Node) -> ir.Value:
+    """The first output that anything reads: a recurrent layer may be read from its last state alone."""
+    return next((value for value in node.outputs if value.uses() or value.is_graph_output()), node.outputs[0])
 
 
 def cut_out(model: ir.Model, node: ir.Node, seen: list[Mapping[str, np.ndarray]]) -> OneNode:
@@ -73,15 +78,16 @@ def cut_out(model: ir.Model, node: ir.Node, seen: list[Mapping[str, np.ndarray]]
         if value not in stored:
             stored[value] = add_initializer(graph, name_of(value), tensor.numpy())
         copies.append(stored[value])
-    output = ir.Value(name=name_of(node.outputs[0]), type=ir.TensorType(ir.DataType.FLOAT))
-    output.shape = ir.Shape([None] * seen[0][name_of(node.outputs[0])].ndim)
-    outputs = [output, *(ir.Value(name="") for _ in node.outputs[1:])]
+    given = main_output(node)
+    output = ir.Value(name=name_of(given), type=ir.TensorType(ir.DataType.FLOAT))
+    output.shape = ir.Shape([None] * seen[0][name_of(given)].ndim)
+    outputs = [output if value is given else ir.Value(name="") for value in node.outputs]
     graph.append(
         ir.Node(node.domain, node.op_type, copies, list(node.attributes.values()), name=node.name, outputs=outputs)
     )
     graph.outputs.append(output)
     feeds = tuple({name_of(value): array[name_of(value)] for value in read} for array in seen)
-    given = tuple(array[name_of(node.outputs[0])] for array in seen)
+    arrays = tuple(array[name_of(given)] for array in seen)
     attributes = sorted(f"{name}={attribute.value}" for name, attribute in node.attributes.items())
     shapes = [
         str(feeds[0][name_of(value)].shape) if value in inputs else str(constant(value).shape)  # type: ignore[union-attr]
@@ -89,7 +95,7 @@ def cut_out(model: ir.Model, node: ir.Node, seen: list[Mapping[str, np.ndarray]]
         if value is not None
     ]
     key = f"{node.domain}:{node.op_type} {' '.join(attributes)} {' '.join(shapes)}"
-    return OneNode(ir.Model(graph, ir_version=model.ir_version), feeds, given, key)
+    return OneNode(ir.Model(graph, ir_version=model.ir_version), feeds, arrays, key)
 
 
 def quantized(single: OneNode, choice: Choice, params: Quantize) -> tuple[ir.Model | None, str]:

@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from stages.common.base.params import Quantize
+from stages.common.base.params import Params
 from stages.common.graph.weights import WeightedNode
 from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 from stages.quantize.auto import costs, junctions
 from stages.quantize.auto.choices import KEPT, forms, of_node
 from stages.quantize.auto.judge import model_bytes
-from stages.quantize.auto.probe import Probed, Sensitivity, probe_all
+from stages.quantize.auto.learn import BORDERS, scaled
+from stages.quantize.auto.probe import Probed, Sensitivity, probe_all, unknowns, unmeasured
 from stages.quantize.auto.problem import Option, Problem, Weights
 from stages.quantize.auto.solve import best
 from stages.quantize.auto.timing import call, in_turn, quiet_us
@@ -37,6 +38,7 @@ class Measured:
         sensitivities: of every node and choice, those that are unknown included.
         refused: by node and choice, why the node cannot take it.
         unmeasured: of nodes that could not be observed, why.
+        float_us: time of a call of the float model, in microseconds.
     """
 
     problem: Problem
@@ -44,35 +46,30 @@ class Measured:
     sensitivities: tuple[Sensitivity, ...]
     refused: Mapping[str, Mapping[str, str]]
     unmeasured: Mapping[str, str]
+    float_us: float
 
 
-def measured(
-    model: ir.Model, assigned: Sequence[Assignment], feeds: Sequence[Feed], params: Quantize, threads: int
-) -> Measured:
+def measured(model: ir.Model, assigned: Sequence[Assignment], feeds: Sequence[Feed], whole: Params) -> Measured:
     """Probe and time every choice of `nodes`.
 
     Args:
         model: clean.
         assigned: the nodes that may be quantized.
         feeds: of the serving batch.
-        params: the section `quantize`.
-        threads: intra-op, of the timing.
+        whole: the params; `quantize`, `serving.threads` and `parity` are read.
 
     Raises:
         StageError: the model does not run.
     """
+    params, threads = whole.quantize, whole.serving.threads
     nodes = [each.node for each in assigned]
-    probed = probe_all(model, assigned, feeds)
+    probed = probe_all(model, assigned, feeds, whole.parity)
     op_types = {node.name: node.op_type for node in nodes}
     conversions = costs.measure_conversions(params, threads, images="Conv" in op_types.values())
     us = costs.kernel_us(probed, op_types, conversions, threads)
-    shares = [s.share for node in probed.values() for s in node.sensitivities if s.share is not None]
-    worst = max(shares, default=1.0)
-    unmeasured = {
-        node.name: f"it is in the subgraph {node.graph}" if node.graph else "its inputs or outputs are not tensors"
-        for node in nodes
-        if node.name not in probed
-    }
+    powers = [s.power for node in probed.values() for s in node.sensitivities if s.power is not None]
+    worst = max(powers, default=1.0)
+    unknown = unmeasured(nodes, probed)
     options = [_options(node, probed.get(node.name), us, worst) for node in nodes]
     between = junctions.between(model.graph) if "Conv" in op_types.values() else []
     names = (*(node.name for node in nodes), *between)
@@ -86,19 +83,11 @@ def measured(
     problem = Problem(names, (*options, *(junctions.BETWEEN for _ in between)), joined)
     session = sessions.open_session(model, threads, name="the clean float model")
     whole_us = float(quiet_us(in_turn([call(session, feeds[0])], WHOLE_SECONDS))[0])
-    rest = whole_us - problem.us(_blocked(problem))
-    problem = Problem(
-        names, problem.options, joined, rest, max(0, model_bytes(model) - problem.size(problem.all_float))
-    )
-    unknown = [
-        Sensitivity(node.name, choice.name, unknown=unmeasured[node.name])
-        for node in nodes
-        if node.name in unmeasured
-        for choice in of_node(node)
-    ]
-    sensitivities = (*(s for node in probed.values() for s in node.sensitivities), *unknown)
+    rest_bytes = max(0, model_bytes(model) - problem.size(problem.all_float))
+    problem = replace(_as_measured(problem, whole_us), rest_bytes=rest_bytes)
+    sensitivities = (*(s for node in probed.values() for s in node.sensitivities), *unknowns(nodes, unknown))
     refused = {name: node.refused for name, node in probed.items()}
-    return Measured(problem, tuple(node.name for node in nodes), sensitivities, refused, unmeasured)
+    return Measured(problem, tuple(node.name for node in nodes), sensitivities, refused, unknown, whole_us)
 
 
 def weights(problem: Problem, objective: str) -> Weights:
@@ -118,13 +107,22 @@ def _options(
         return kept, *(Option(choice.name, 0.0, worst, node.nbytes // 4) for choice in of_node(node))
     options = [Option(KEPT, us[node.name, KEPT], 0.0, node.nbytes, takes, gives)]
     for sensitivity in probed.sensitivities:
-        choice, share = sensitivity.choice, sensitivity.share
+        choice, power = sensitivity.choice, sensitivity.power
         takes, gives = forms(node.op_type, choice)
         size = model_bytes(probed.models[choice])
         if not sensitivity.unknown:
-            noise = worst if share is None else share
+            noise = worst if power is None else power
             options.append(Option(choice, us[node.name, choice], noise, size, takes, gives))
     return tuple(options)
+
+
+def _as_measured(problem: Problem, whole_us: float) -> Problem:
+    """The problem with the time that no choice changes; nodes that take longer than the whole model are scaled."""
+    kernels = problem.us(_blocked(problem))
+    if kernels <= whole_us:
+        return replace(problem, rest_us=whole_us - kernels)
+    choices = {option.choice for options in problem.options for option in options}
+    return scaled(problem, {}, dict.fromkeys([*choices, BORDERS], whole_us / kernels))
 
 
 def _blocked(problem: Problem) -> tuple[int, ...]:

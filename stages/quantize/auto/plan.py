@@ -10,6 +10,7 @@ from stages.common.base.files import read_json, rounded
 from stages.common.graph.weights import WeightedNode
 from stages.quantize.auto.choices import CHOICES, KEPT
 from stages.quantize.auto.problem import Picks, Problem
+from stages.quantize.methods.static.ranges import Range
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,15 @@ def _why_float(problem: Problem, assignment: Picks, node: int, refused: Mapping[
 
 @dataclass(frozen=True)
 class Plan:
-    """What a plan.json says: how the float model is prepared, and the choice of each node by name."""
+    """What a plan.json says: how the float model is prepared, the choice of each node, the ranges of activations.
+
+    The ranges are in it because another CPU may sum floats in another order, which moves them by a bit.
+    """
 
     opset: int
-    views: bool
+    rewrites: tuple[str, ...]
     choices: Mapping[str, str]
+    ranges: Mapping[str, Range]
     place: str
 
     def check(self, nodes: Sequence[WeightedNode]) -> None:
@@ -115,8 +120,9 @@ def read(path: Path) -> Plan:
     tree = read_json(path, "quantize with quantize.method auto")
     place = path.as_posix()
     try:
-        opset, views = int(tree["opset"]), bool(tree["views_collapsed"])
+        opset, rewrites = int(tree["opset"]), tuple(map(str, tree["rewrites"]))
         choices = {str(name): str(decision["choice"]) for name, decision in tree["nodes"].items()}
+        ranges = {str(name): (float(low), float(high)) for name, (low, high) in tree["ranges"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StageError(
             f"{place} is not a plan: it lacks {error}. Give a plan.json of quantize.method auto as quantize.plan."
@@ -125,4 +131,4 @@ def read(path: Path) -> Plan:
         if choice not in (KEPT, *CHOICES):
             known = ", ".join((KEPT, *CHOICES))
             raise StageError(f"{place}: the choice of {name!r} is {choice!r}; allowed: {known}.")
-    return Plan(opset, views, choices, place)
+    return Plan(opset, rewrites, choices, ranges, place)

@@ -1,10 +1,12 @@
 """What each choice of each node spoils: the node by itself, on what it reads in the float model, in constant memory.
 
-Noise is reduced to two numbers per node and choice, the sum of squared differences and the sum of squares of what the
-float node gives. Their ratios rank the choices; whole models, run on real samples, decide.
+Noise at a node is reduced to two numbers, the sum of squared differences and the sum of squares of what the float node
+gives; what arrives of it at the outputs of the model, to the share of a tolerance that it uses. These shares rank the
+choices; whole models, run on real samples, decide.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,15 +14,24 @@ import onnx_ir as ir
 from tqdm import tqdm
 
 from stages.common.base.errors import StageError
+from stages.common.base.params import Parity
 from stages.common.graph.walk import constant, name_of
+from stages.common.graph.weights import WeightedNode
 from stages.common.model import sessions
 from stages.common.model.sessions import Feed
+from stages.quantize.auto.arrival import Arrival
 from stages.quantize.auto.choices import of_node
-from stages.quantize.auto.one_node import OneNode, cut_out, quantized, read_values
+from stages.quantize.auto.one_node import OneNode, cut_out, main_output, quantized, read_values
 from stages.quantize.methods import Assignment
 
 GROUP_BYTES = 128 << 20
 """Activations that are held at once."""
+
+ARRIVAL_SECONDS = 10.0
+"""For running the float model with the errors of its nodes, on as many feeds as that allows."""
+
+FEWEST = 2
+"""Feeds for that in any case."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,7 @@ class Sensitivity:
         choice: its name.
         noise: the sum of squared differences over all feeds; None where it was not measured.
         signal: the sum of squares of the float output.
+        strain: the share of a tolerance that it uses up by itself; None where no output of the model can be compared.
         unknown: why it was not measured; empty where it was.
     """
 
@@ -39,6 +51,7 @@ class Sensitivity:
     choice: str
     noise: float | None = None
     signal: float | None = None
+    strain: float | None = None
     unknown: str = ""
 
     @property
@@ -47,6 +60,11 @@ class Sensitivity:
         if self.noise is None or self.signal is None:
             return None
         return self.noise / self.signal if self.signal else (0.0 if self.noise == 0 else None)
+
+    @property
+    def power(self) -> float | None:
+        """The square of the strain, which adds up over nodes; of the share of noise, where the strain is not known."""
+        return self.share if self.strain is None else self.strain**2
 
 
 @dataclass(frozen=True)
@@ -89,8 +107,15 @@ def singles(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed])
             size += bytes_
 
 
-def probe(single: OneNode, assigned: Assignment) -> Probed:
-    """Make and run every choice of a node."""
+def probe(single: OneNode, assigned: Assignment, arrival: Arrival, numbers: Sequence[int]) -> Probed:
+    """Make and run every choice of a node.
+
+    Args:
+        single: the node.
+        assigned: with its params.
+        arrival: the float model, to see what arrives at its outputs.
+        numbers: of the feeds that it is run on.
+    """
     models: dict[str, ir.Model] = {}
     refused: dict[str, str] = {}
     sensitivities = []
@@ -100,35 +125,76 @@ def probe(single: OneNode, assigned: Assignment) -> Probed:
             refused[choice.name] = reason
             continue
         try:
-            noise, signal = _noise(model, single)
+            errors = _errors(model, single)
         except StageError as error:
             refused[choice.name] = f"ONNX Runtime refuses it: {error}"
             continue
         models[choice.name] = model
-        if np.isfinite(noise):
-            sensitivities.append(Sensitivity(assigned.name, choice.name, noise, signal))
-        else:
+        noise, signal = (
+            float(sum(np.square(array.astype(np.float64)).sum() for array in arrays))
+            for arrays in (errors, single.outputs)
+        )
+        if not np.isfinite(noise):
             sensitivities.append(Sensitivity(assigned.name, choice.name, unknown="its outputs are not finite"))
+            continue
+        strain = arrival.strain(assigned.name, {number: errors[number] for number in numbers})
+        sensitivities.append(Sensitivity(assigned.name, choice.name, noise, signal, strain))
     return Probed(single, models, refused, tuple(sensitivities))
 
 
-def probe_all(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed]) -> dict[str, Probed]:
+def probe_all(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed], parity: Parity) -> dict[str, Probed]:
     """By name, every node that could be observed.
 
     Raises:
         StageError: the model does not run.
     """
     by_name = {node.name: node for node in nodes}
+    floats = [node for node in nodes if not node.node.graph and node.node.weights[0].dtype == "float32"]
+    arrival = Arrival(model, [node.name for node in floats], feeds, parity)
+    runs = sum(len(of_node(node.node)) for node in floats)
+    numbers = _unseen_first(len(feeds))[: max(FEWEST, int(ARRIVAL_SECONDS / (arrival.seconds * max(1, runs))))]
     probed = {}
     progress = tqdm(singles(model, nodes, feeds), "probe", len(nodes), unit=" nodes", leave=False, disable=None)
     for single in progress:
         name = single.model.graph[0].name or ""
-        probed[name] = probe(single, by_name[name])
+        probed[name] = probe(single, by_name[name], arrival, numbers)
     return probed
 
 
+def unmeasured(nodes: Iterable[WeightedNode], probed: Mapping[str, Probed]) -> dict[str, str]:
+    """Of nodes that could not be observed, why."""
+    return {
+        node.name: f"it is in the subgraph {node.graph}" if node.graph else "its inputs or outputs are not tensors"
+        for node in nodes
+        if node.name not in probed
+    }
+
+
+def unknowns(nodes: Iterable[WeightedNode], reasons: Mapping[str, str]) -> list[Sensitivity]:
+    """Of nodes that could not be observed, each choice, with the reason."""
+    return [
+        Sensitivity(node.name, choice.name, unknown=reasons[node.name])
+        for node in nodes
+        if node.name in reasons
+        for choice in of_node(node)
+    ]
+
+
+def by_power(sensitivities: Iterable[Sensitivity]) -> list[Sensitivity]:
+    """The most sensitive first, what is unknown before all."""
+    return sorted(
+        sensitivities,
+        key=lambda each: (-(math.inf if each.power is None else each.power), each.node, each.choice),
+    )
+
+
+def _unseen_first(count: int) -> list[int]:
+    """The numbers of the feeds; those that calibrate static come last."""
+    return [*range(1, count, 2), *range(0, count, 2)]
+
+
 def _ends(node: ir.Node) -> list[ir.Value]:
-    return [*read_values(node), node.outputs[0]]
+    return [*read_values(node), main_output(node)]
 
 
 def _observed(model: ir.Model, nodes: Sequence[ir.Node], feeds: Sequence[Feed]) -> list[dict[str, np.ndarray]]:
@@ -149,12 +215,11 @@ def _observed(model: ir.Model, nodes: Sequence[ir.Node], feeds: Sequence[Feed]) 
     return seen
 
 
-def _noise(model: ir.Model, single: OneNode) -> tuple[float, float]:
+def _errors(model: ir.Model, single: OneNode) -> list[np.ndarray]:
+    """What the choice of a node adds to its output, for each feed."""
     session = sessions.open_session(model, name="the node by itself")
-    noise = signal = 0.0
-    for feed, expected in zip(single.feeds, single.outputs, strict=True):
-        (given,) = sessions.run(session, feed, name="the node by itself")
-        difference = given.astype(np.float64) - expected
-        noise += float(np.vdot(difference, difference))
-        signal += float(np.vdot(expected.astype(np.float64), expected))
-    return noise, signal
+    with np.errstate(invalid="ignore"):
+        return [
+            sessions.run(session, feed, name="the node by itself")[0] - expected
+            for feed, expected in zip(single.feeds, single.outputs, strict=True)
+        ]

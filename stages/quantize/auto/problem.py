@@ -21,7 +21,7 @@ class Option:
     Attributes:
         choice: its name.
         us: time of the kernel in one call, in microseconds; conversions excluded.
-        noise: noise power that it adds, as a share of the signal's power at the node's output.
+        noise: what it spoils, which adds up over nodes: the square of the share of a tolerance that it uses by itself.
         size: bytes of its weights.
         takes: the form in which it reads its activation.
         gives: the form of its output.
@@ -92,6 +92,11 @@ class Problem:
                 touching[node].append(number)
         return tuple(map(tuple, touching))
 
+    @cached_property
+    def known_borders(self) -> dict[tuple[int, ...], float]:
+        """What junctions cost, by their number and the options around them, as far as that was asked for."""
+        return {}
+
     def chosen(self, assignment: Picks) -> list[Option]:
         """The options that an assignment takes."""
         return [options[number] for options, number in zip(self.options, assignment, strict=True)]
@@ -141,3 +146,22 @@ class Weights:
     us: float
     size: float
     noise: float = 0.0
+
+    def value(self, point: "Point") -> float:
+        """The weighted sum."""
+        return self.us * point.us + self.size * point.size + self.noise * point.noise
+
+
+@dataclass(frozen=True)
+class Point:
+    """An assignment with its predicted time, noise and size."""
+
+    assignment: Picks
+    us: float
+    noise: float
+    size: int
+
+
+def point(problem: Problem, assignment: Picks) -> Point:
+    """An assignment with what it is predicted to come to."""
+    return Point(assignment, problem.us(assignment), problem.noise(assignment), problem.size(assignment))

@@ -1,6 +1,7 @@
 """Method auto and method plan, as the stage calls them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from stages.quantize.auto import mix, plan
 from stages.quantize.auto.base import Recipe
 from stages.quantize.auto.find import Found, find
 from stages.quantize.auto.judge import Judge, calibration_feeds
+from stages.quantize.auto.probe import Sensitivity, by_power, probe_all, unknowns, unmeasured
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Known
 from stages.quantize.outcome import NodeOutcome
@@ -51,22 +53,50 @@ def made(
     Raises:
         StageError: there are no evaluation data, nothing passes, or the plan does not fit.
     """
-    if data is None:
-        raise StageError(
-            f"quantize.method {params.quantize.method} measures on samples, and {paths.EVAL.as_posix()} is missing. "
-            "Run export first."
-        )
+    data = _needed(data)
     judge = Judge(source, data, params, name)
     calibration = params.quantize.calibration
     feeds = partial(calibration_feeds, data, judge.calibration_batch, calibration.samples)
-    make = partial(mix.mixed, prepared, selected, calibration=Known(feeds, calibration.method))
     if params.quantize.method == "auto":
+        known = Known(feeds, calibration.method)
+        make = partial(mix.mixed, prepared, selected, calibration=known)
         found = find(prepared, selected, judge, params, make=make, fault=fault, recipe=recipe)
-        return found.model, found.outcomes, found
+        return found.model, found.outcomes, replace(found, ranges=known.collected)
     planned = plan.read(Path(params.quantize.plan or ""))
     planned.check(nodes)
-    model, outcomes = make(planned.choices)
+    known = Known(feeds, calibration.method, planned.ranges)
+    model, outcomes = mix.mixed(prepared, selected, planned.choices, known)
     if problem := fault(model):
         raise StageError(f"The model of {planned.place} cannot be published: {problem}. Run method auto again.")
     quantized = any(outcome.quantized for outcome in outcomes.values())
     return model if quantized else None, outcomes, None
+
+
+def ranked(
+    source: ir.Model,
+    prepared: ir.Model,
+    selected: Sequence[Assignment],
+    *,
+    data: EvalData | None,
+    params: Params,
+    name: str,
+) -> list[Sensitivity]:
+    """What each choice at each node spoils, the most sensitive first, what is unknown before all.
+
+    Raises:
+        StageError: there are no evaluation data, or the model does not run.
+    """
+    judge = Judge(source, _needed(data), params, name)
+    probed = probe_all(prepared, selected, judge.probe_feeds(), params.parity)
+    unknown = unmeasured((each.node for each in selected), probed)
+    known = [sensitivity for node in probed.values() for sensitivity in node.sensitivities]
+    return by_power([*known, *unknowns((each.node for each in selected), unknown)])
+
+
+def _needed(data: EvalData | None) -> EvalData:
+    if data is None:
+        raise StageError(
+            f"What a choice at a node spoils is measured on samples, and {paths.EVAL.as_posix()} is missing. "
+            "Run export first."
+        )
+    return data

@@ -1,16 +1,16 @@
-"""Which assignments are made as real models, and in which order: along the frontier, then back towards speed. Pure.
+"""Which assignments are made as real models, and in which order. Pure.
 
-The frontier orders assignments from fast to exact by predicted noise. Strain (the share of a tolerance that is used) is
-an amplitude, and noise a power, so that strain is nearly proportional to the square root of noise: the next point to
-try is where that predicts the goal, between the last that failed and the first that passed.
+Noise is the square of the share of a tolerance that is used (strain), as the nodes by themselves predict it. The best
+assignment within that is made, what it really strains corrects the prediction (`learn`), and so on. At last nodes are
+moved back, one group at a time, towards a model that failed.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from stages.quantize.auto.problem import Picks, Problem
-from stages.quantize.auto.solve import Point, point
+from stages.quantize.auto.budget import cheapest
+from stages.quantize.auto.learn import Seen, corrected
+from stages.quantize.auto.problem import Picks, Point, Problem, Weights, point
 
 
 class Tried(Protocol):
@@ -21,49 +21,71 @@ class Tried(Protocol):
         """The largest share of a tolerance that a rule uses."""
         ...
 
+    @property
+    def us(self) -> float | None:
+        """Time of a call, in microseconds; None where it was not timed."""
+        ...
 
-TRUSTED = 4
-"""Trials after which a prediction alone no longer says where to go on."""
+
+NEAR = 0.005
+"""What is predicted to gain a smaller share is not worth a trial."""
+
+TIGHTER = 0.8
+"""The share of the allowed noise that is aimed at next, where the best within it has failed before."""
+
+TIGHTENINGS = 24
 
 Try = Callable[[Picks], Tried | None]
 """Makes and judges an assignment; None where no trial is left."""
 
 
-def fastest_that_passes(points: Sequence[Point], attempt: Try, goal: float) -> int | None:
-    """The first point of a frontier that passes, by as few trials as predictions allow.
+def best_that_passes(
+    problem: Problem, weights: Weights, attempt: Try, goal: float, known: Mapping[Picks, Tried]
+) -> tuple[Picks | None, Picks | None, Problem]:
+    """The best assignment that passes, by as few trials as predictions allow.
 
     Args:
-        points: from fast to exact.
+        problem: that predicts.
+        weights: of time and size.
         attempt: makes and judges one.
         goal: the largest strain that passes.
+        known: what was made before: it teaches times only, as one choice everywhere says little of a mixture's noise.
 
     Returns:
-        Its number; None where none passes, or no trial is left before one does.
+        It, the nearest one that is better and fails, None where there is none, and the problem as it was corrected.
     """
-    failing, passing = -1, len(points)
-    at = trials = 0
-    while True:
-        tried = attempt(points[at].assignment)
-        if tried is None:
-            break
-        if tried.strain <= goal:
-            passing = at
-        else:
-            failing = at
-        if passing - failing <= 1:
-            break
-        trials += 1
-        noise = points[at].noise * (goal / tried.strain) ** 2 if 0 < tried.strain < math.inf else 0.0
-        at = _next(points[failing + 1 : passing], noise, trusted=trials <= TRUSTED) + failing + 1
-    return passing if passing < len(points) else None
+    tried: dict[Picks, Tried] = dict(known)
+    tightened = 0
 
+    def learnt() -> Problem:
+        strains = {each: None if each in known else found.strain for each, found in tried.items()}
+        return corrected(problem, {each: Seen(strains[each], found.us) for each, found in tried.items()})
 
-def _next(inside: Sequence[Point], noise: float, trusted: bool) -> int:
-    """The first point with no more noise than that; where that is not trusted, at least a quarter from either end."""
-    last = len(inside) - 1
-    wanted = next((number for number, candidate in enumerate(inside) if candidate.noise <= noise), last)
-    quarter = 0 if trusted else len(inside) // 4
-    return min(max(wanted, quarter), last - quarter)
+    def passing(model: Problem) -> Point | None:
+        points = (point(model, each) for each, found in tried.items() if found.strain <= goal and any(each))
+        return min(points, key=weights.value, default=None)
+
+    model = learnt()
+    while tightened < TIGHTENINGS:
+        candidate, best = cheapest(model, weights, goal**2 * TIGHTER**tightened), passing(model)
+        if not any(candidate.assignment):
+            break
+        if best is not None and weights.value(candidate) > (1 - NEAR) * weights.value(best):
+            break
+        if candidate.assignment in tried:
+            tightened += 1
+            continue
+        found = attempt(candidate.assignment)
+        if found is None:
+            break
+        tried[candidate.assignment] = found
+        model = learnt()
+    best = passing(model)
+    failing = [point(model, each) for each, found in tried.items() if found.strain > goal]
+    if best is not None:
+        failing = [each for each in failing if weights.value(each) < weights.value(best)]
+    nearest = max(failing, key=weights.value, default=None)
+    return best.assignment if best else None, nearest.assignment if nearest else None, model
 
 
 def back_towards(

@@ -1,32 +1,12 @@
-"""The best assignment for given weights, and the frontier between fast and exact. Pure."""
+"""The best assignment for given weights. Pure."""
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import product
 
 from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights
 
 EXHAUSTIVE = 4096
 """Nodes that share borders are decided by trying all assignments, up to so many."""
-
-STEPS = 64
-"""Weights of noise that the frontier is traced with."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """An assignment with its predicted time, noise and size."""
-
-    assignment: Picks
-    us: float
-    noise: float
-    size: int
-
-
-def point(problem: Problem, assignment: Picks) -> Point:
-    """An assignment with what it is predicted to come to."""
-    return Point(assignment, problem.us(assignment), problem.noise(assignment), problem.size(assignment))
 
 
 def best(problem: Problem, weights: Weights, near: Picks | None = None) -> Picks:
@@ -55,60 +35,6 @@ def best(problem: Problem, weights: Weights, near: Picks | None = None) -> Picks
     return tuple(assignment)
 
 
-def frontier(problem: Problem, weights: Weights) -> list[Point]:
-    """Assignments from the fastest (or smallest) to the most exact, by rising weight of noise.
-
-    Args:
-        problem: to be solved.
-        weights: of time and size; that of noise is varied.
-
-    Returns:
-        Distinct points, noise strictly falling.
-    """
-    fastest = best(problem, replace(weights, noise=0.0))
-    assignments = [fastest]
-    noises = [option.noise for options in problem.options for option in options if option.noise > 0]
-    scale = _span(problem, weights)
-    if noises and scale > 0:
-        traced = [(scale * 1e-4 / max(noises), fastest), (scale * 10 / min(noises), problem.all_float)]
-        _refine(problem, weights, traced)
-        assignments += [assignment for _, assignment in traced]
-    points: list[Point] = []
-    for assignment in dict.fromkeys([*assignments, problem.all_float]):
-        candidate = point(problem, assignment)
-        if not points or candidate.noise < points[-1].noise:
-            points.append(candidate)
-    return points
-
-
-def _refine(problem: Problem, weights: Weights, traced: list[tuple[float, Picks]]) -> None:
-    """Insert weights of noise where neighbours differ most in their cost, and the best assignments for them."""
-
-    def cost(assignment: Picks) -> float:
-        return weights.us * problem.us(assignment) + weights.size * problem.size(assignment)
-
-    costs = [cost(assignment) for _, assignment in traced]
-    for _ in range(STEPS):
-        gaps = [
-            abs(costs[at + 1] - costs[at]) if traced[at + 1][0] > 1.01 * traced[at][0] else 0.0
-            for at in range(len(traced) - 1)
-        ]
-        widest = max(range(len(gaps)), key=gaps.__getitem__)
-        if gaps[widest] <= 0:
-            return
-        noise = math.sqrt(traced[widest][0] * traced[widest + 1][0])
-        assignment = best(problem, replace(weights, noise=noise), near=traced[widest][1])
-        traced.insert(widest + 1, (noise, assignment))
-        costs.insert(widest + 1, cost(assignment))
-
-
-def _span(problem: Problem, weights: Weights) -> float:
-    """How far apart assignments can be in time and size: the unit of a weight of noise."""
-    values = [[weights.us * option.us + weights.size * option.size for option in node] for node in problem.options]
-    borders = sum(max([*j.into.values(), *j.back.values()], default=0.0) for j in problem.junctions)
-    return sum(max(node) - min(node) for node in values) + weights.us * borders
-
-
 def _groups(problem: Problem) -> list[list[int]]:
     """Nodes that depend on each other through junctions, in the order of their first node."""
     leader = list(range(len(problem.names)))
@@ -129,7 +55,7 @@ def _groups(problem: Problem) -> list[list[int]]:
     return list(groups.values())
 
 
-class _Group:
+class Group:
     """The sum over one group of nodes and the junctions between them."""
 
     def __init__(self, problem: Problem, nodes: Sequence[int], weights: Weights) -> None:
@@ -145,10 +71,15 @@ class _Group:
 
     def border(self, junction: int, numbers: Sequence[int]) -> float:
         """The weighted cost of a junction."""
-        tensor, options = self.problem.junctions[junction], self.problem.options
-        gives = [options[node][numbers[self.place[node]]].gives for node in tensor.givers]
-        takes = [options[node][numbers[self.place[node]]].takes for node in tensor.takers]
-        return self.weights.us * tensor.us(gives, takes)
+        tensor, options, known = self.problem.junctions[junction], self.problem.options, self.problem.known_borders
+        givers = [numbers[self.place[node]] for node in tensor.givers]
+        takers = [numbers[self.place[node]] for node in tensor.takers]
+        key = (junction, *givers, *takers)
+        if key not in known:
+            gives = [options[node][number].gives for node, number in zip(tensor.givers, givers, strict=True)]
+            takes = [options[node][number].takes for node, number in zip(tensor.takers, takers, strict=True)]
+            known[key] = tensor.us(gives, takes)
+        return self.weights.us * known[key]
 
     def value(self, numbers: Sequence[int]) -> float:
         """The weighted sum."""
@@ -168,19 +99,19 @@ class _Group:
 
 
 def _exhaustive(problem: Problem, nodes: Sequence[int], weights: Weights) -> Sequence[int]:
-    group = _Group(problem, nodes, weights)
+    group = Group(problem, nodes, weights)
     return min(product(*(range(len(problem.options[node])) for node in nodes)), key=group.value)
 
 
 def _descent(problem: Problem, nodes: Sequence[int], weights: Weights, near: Picks | None) -> Sequence[int]:
-    group = _Group(problem, nodes, weights)
-    blocks = list(_blocks(group))
+    group = Group(problem, nodes, weights)
+    moves = list(blocks(group))
     starts = _starts(group) if near is None else iter([[near[node] for node in nodes]])
-    reached = [_descend(group, start, blocks) for start in starts]
+    reached = [_descend(group, start, moves) for start in starts]
     return min(reached, key=group.value)
 
 
-def _descend(group: _Group, numbers: list[int], blocks: Sequence[Sequence[tuple[int, int]]]) -> list[int]:
+def _descend(group: Group, numbers: list[int], blocks: Sequence[Sequence[tuple[int, int]]]) -> list[int]:
     """Take every move that gains, until none does."""
     gained = True
     while gained:
@@ -194,7 +125,7 @@ def _descend(group: _Group, numbers: list[int], blocks: Sequence[Sequence[tuple[
     return numbers
 
 
-def _starts(group: _Group) -> Iterator[list[int]]:
+def _starts(group: Group) -> Iterator[list[int]]:
     """Each choice everywhere, and each node's own cheapest."""
     options = [group.problem.options[node] for node in group.nodes]
     yield [0] * len(group.nodes)
@@ -203,7 +134,7 @@ def _starts(group: _Group) -> Iterator[list[int]]:
         yield [_number(node, choice) for node in options]
 
 
-def _blocks(group: _Group) -> Iterator[list[tuple[int, int]]]:
+def blocks(group: Group) -> Iterator[list[tuple[int, int]]]:
     """Moves: of single nodes, of all nodes around a junction, and of runs of nodes that follow each other."""
     options = [group.problem.options[node] for node in group.nodes]
     count = len(options)

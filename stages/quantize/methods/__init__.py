@@ -77,9 +77,14 @@ def scope(name: str) -> Scope:
 
 def by_name(name: str) -> Method:
     """The method that a node is quantized by."""
-    from stages.quantize.methods import dynamic, static, weight_only
+    from stages.quantize.methods import dynamic, static, stored, weight_only
 
-    methods: Mapping[str, Method] = {"static": static, "dynamic": dynamic, "weight_only": weight_only}
+    methods: Mapping[str, Method] = {
+        "static": static,
+        "dynamic": dynamic,
+        "weight_only": weight_only,
+        "stored": stored,
+    }
     return methods[name]
 
 
@@ -88,7 +93,7 @@ def quantize(
 ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
     """Quantize each node by its own method; see `Method.quantize`. Static comes first: it runs the float model."""
     outcomes: dict[str, NodeOutcome] = {}
-    for name in ("static", "dynamic", "weight_only"):
+    for name in ("static", "dynamic", "weight_only", "stored"):
         own = [assigned for assigned in assignments if assigned.params.method == name]
         if own:
             model, made = by_name(name).quantize(model, own, calibration)

@@ -16,8 +16,9 @@ import onnx_ir as ir
 from stages.common.base.params import Quantize
 from stages.common.graph.walk import name_of, number
 from stages.common.graph.weights import DEFAULT_OPERATORS
+from stages.quantize import linear
 from stages.quantize.linear import Quantized
-from stages.quantize.methods import Assignment, CalibrationFeeds, rows
+from stages.quantize.methods import Assignment, CalibrationFeeds, rows, shifted
 from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
 from stages.quantize.outcome import NodeOutcome, kept
 
@@ -148,7 +149,7 @@ def _compact(values: np.ndarray) -> np.ndarray:
 
 
 LEAST_ROW = 8
-"""Rows of a table narrower than this share one scale: a scale of 4 bytes for each would take what INT8 saves."""
+"""Rows of a table narrower than this have no scale each: its 4 bytes would take what INT8 saves."""
 
 
 def _gather(site: Site) -> str:
@@ -159,21 +160,41 @@ def _gather(site: Site) -> str:
         raise KeepFloatError("its table has one dimension: numbers to look up rather than an embedding")
     output, indices = name_of(site.node.outputs[0]), site.input(1)
     axis = int(number(site.node, "axis", 0)) % ndim
-    by_row = site.params.per_channel and ndim == 2 and axis == 0 and kind == "QInt8"
-    by_row = by_row and weight.values.shape[1] >= LEAST_ROW
-    quantized = site.quantized(weight, kind, (0,) if by_row else (), reduce_range=False)
+    scaled = site.params.per_channel and ndim == 2 and axis == 0 and kind == "QInt8"
+    axes = _finer_axes(weight.values) if scaled else ()
+    quantized = site.quantized(weight, kind, axes, reduce_range=False)
     stored = site.store(weight, "int8", quantized.values)
     rows = site.emit("Gather", [stored, indices], f"{output}_int8", axis=axis)
-    if not by_row:
+    if not axes:
         scale = site.store(weight, "int8_scale", quantized.scale.reshape(()))
         zero_point = site.store(weight, "int8_zero", quantized.zero_point.reshape(()))
         site.give(site.emit("DequantizeLinear", [rows, scale, zero_point]))
         return f"{kind} per tensor"
     floats = site.emit("Cast", [rows], f"{output}_floats", to=ir.DataType.FLOAT)
+    if axes == (1,):
+        site.give(site.emit("Mul", [floats, site.store(weight, "int8_scale", quantized.scale.reshape(-1))]))
+        return f"{kind} per column"
     scale = site.store(weight, "int8_scale", quantized.scale)
     scales = site.emit("Gather", [scale, indices], f"{output}_scale", axis=0)
     site.give(site.emit("Mul", [floats, scales]))
     return f"{kind} per row"
+
+
+def _finer_axes(table: np.ndarray) -> tuple[int, ...]:
+    """Whether the rows of a table are kept closer, each by its own measure, by a scale for each or for each column.
+
+    A table of few rows, such as that of token types, or one in which a few columns hold the large values, does better
+    by columns.
+    """
+    if table.shape[1] < LEAST_ROW:
+        return ()
+    lengths = np.linalg.norm(table, axis=1, keepdims=True)
+    lengths[lengths == 0] = 1
+
+    def kept_closely(axes: tuple[int, ...]) -> float:
+        return linear.sqnr_db(table / lengths, linear.quantize(table, "QInt8", axes, False).dequantized() / lengths)
+
+    return max(((0,), (1,)), key=kept_closely)
 
 
 def _lstm(site: Site) -> str:
@@ -249,6 +270,8 @@ def _embed_layer_normalization(site: Site) -> str:
 
 def _conv(site: Site) -> str:
     """Excluded by default. Weight [M, C / groups, ...]; a scale per filter where it is symmetric."""
+    if site.params.activation_scale == "row" and shifted.suits(site):
+        return shifted.convolve(site)
     weight, bias = site.weight(1), site.constant(2)
     if site.input(2) is not None and bias is None:
         raise KeepFloatError("its bias is computed while the model runs")

@@ -24,7 +24,7 @@ from stages.common.graph.walk import (
     remove_unused,
     replace,
 )
-from stages.quantize import linear
+from stages.quantize import linear, portable
 from stages.quantize.linear import Quantized
 from stages.quantize.outcome import NodeOutcome, kept
 
@@ -194,7 +194,8 @@ class Site:
         # The node that does the work of the one that is replaced keeps its name: profiles and reports speak of it.
         works = domain == MICROSOFT or op_type in _WORKERS
         fresh = self._rewriter.names.fresh
-        name = (self.node.name or "") if works else fresh(f"{self.node.name}_{op_type}")
+        first = works and all(made.name != self.node.name for made in self._nodes)
+        name = (self.node.name or "") if first else fresh(f"{self.node.name}_{op_type}")
         given = [*like, *ir.convenience.convert_attributes(attributes)]
         node = ir.Node(domain, op_type, list(inputs), given, name=name, num_outputs=outputs)
         for output in node.outputs:
@@ -220,9 +221,14 @@ class Site:
 
     def keep(self, inputs: Sequence[ir.Value | None]) -> None:
         """Keep the node, with other inputs."""
-        node = ir.Node("", self.node.op_type, inputs, list(self.node.attributes.values()), name=self.node.name)
+        old = self.node
+        node = ir.Node(
+            old.domain, old.op_type, inputs, list(old.attributes.values()), name=old.name, num_outputs=len(old.outputs)
+        )
         self._nodes.append(node)
-        self.give(node.outputs[0])
+        for before, after in zip(old.outputs, node.outputs, strict=True):
+            after.name = before.name
+        self._outputs = list(node.outputs)
 
     def activation(self, value: ir.Value) -> Activation:
         """The 8-bit form of an activation; computed once in a graph, however many nodes use it."""
@@ -254,9 +260,9 @@ class Site:
         weight_type: str,
         channel_axes: tuple[int, ...] = (),
         *,
-        summed: linear.Summed = None,
+        summed: portable.Summed = None,
         reduce_range: bool | None = None,
-        fit: Callable[[Quantized], Quantized] = lambda quantized: quantized,
+        least: np.ndarray | float = 0,
     ) -> Quantized:
         """`weight` in 8 bits, with what that costs on record.
 
@@ -264,16 +270,15 @@ class Site:
             weight: float32.
             weight_type: QInt8 or QUInt8.
             channel_axes: one scale for each index along these axes.
-            summed: along what the kernel sums it in pairs that can saturate; see `linear.largest_pairs`.
+            summed: along what the kernel sums it in pairs that can saturate.
             reduce_range: in place of that of the params.
-            fit: changes what was quantized, before it is recorded.
+            least: the scales are at least this; a number, or of the shape of `Quantized.scale`.
         """
         reduce = self.params.reduce_range if reduce_range is None else reduce_range
-        quantized = fit(linear.quantize(weight.values, weight_type, channel_axes, reduce))
+        quantized = linear.quantize(weight.values, weight_type, channel_axes, reduce, least)
         if weight_type == "QInt8" and self.params.portable and not reduce and summed is not None:
-            pairs = linear.largest_pairs(weight.values, summed, channel_axes)
             self._full_sqnr.append(linear.sqnr_db(weight.values, quantized.dequantized()))
-            quantized = fit(linear.quantize(weight.values, weight_type, channel_axes, reduce, pairs))
+            quantized = portable.quantize(weight.values, summed, channel_axes, least)
         self.record_loss(weight.values, quantized.dequantized())
         return quantized
 

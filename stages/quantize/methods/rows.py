@@ -65,7 +65,7 @@ def multiply(site: Site, left: ir.Value, weight: Constant, quantized: Quantized,
     """
     inner, width = quantized.values.shape
     matrix = site.rank(left) == 2
-    rows = site.share(left, "rows", lambda: _quantize(site, left, None if matrix else inner))
+    rows = site.share(left, "rows", lambda: quantize(site, left, None if matrix else inner))
     stem = f"{site.node.outputs[0].name}"
     stored = site.store(weight, "int8", quantized.values)
     inputs: list[ir.Value | None] = [rows.values, stored]
@@ -75,8 +75,7 @@ def multiply(site: Site, left: ir.Value, weight: Constant, quantized: Quantized,
         inputs += [None, site.store(weight, "int8_zero", zero)]
     floats = site.emit("Cast", [site.emit("MatMulInteger", inputs, f"{stem}_integers")], to=ir.DataType.FLOAT)
     columns = quantized.scale.reshape(-1) if quantized.scale.size > 1 else quantized.scale.reshape(())
-    one = site.share(None, "one", lambda: _one(site, left))
-    factor = site.emit("Mul", [one, site.store(weight, "int8_scale", columns)])
+    factor = site.emit("Mul", [one(site, left), site.store(weight, "int8_scale", columns)])
     product = site.emit("Mul", [site.emit("Mul", [floats, factor]), rows.scale])
     if rows.low is not None:
         integers = quantized.values.astype(np.int64) - quantized.zero_point
@@ -91,7 +90,7 @@ def multiply(site: Site, left: ir.Value, weight: Constant, quantized: Quantized,
         product = site.emit("Add", [product, site.store(weight, "bias", bias)])
     if matrix:
         return product
-    shape = site.share(left, "leading", lambda: _leading(site, left))
+    shape = site.share(left, "leading", lambda: leading(site, left))
     last = site.number(f"{width}", np.array([width], np.int64))
     return site.emit("Reshape", [product, site.emit("Concat", [shape, last], axis=0)])
 
@@ -127,14 +126,16 @@ def bias_behind(node: ir.Node, columns: int, matrix: bool) -> tuple[ir.Node, np.
     return (add, values.reshape(-1)) if values.shape in shapes else None
 
 
-def _quantize(site: Site, left: ir.Value, inner: int | None) -> Rows:
+def quantize(site: Site, left: ir.Value, inner: int | None, negative: bool | None = None) -> Rows:
     """Quantize the rows of an activation.
 
     Args:
         site: of the node that reads it.
         left: the activation.
         inner: its last dimension, along which it is laid out as rows; None where it has two already.
+        negative: whether it can be below 0; None where the operators that make it tell.
     """
+    negative = not never_negative(left) if negative is None else negative
     name, rows = left.name, left
     if inner is not None:
         shape = site.number(f"rows_of_{inner}", np.array([-1, inner], np.int64))
@@ -143,7 +144,7 @@ def _quantize(site: Site, left: ir.Value, inner: int | None) -> Rows:
     tiny = site.number("tiny", np.array(np.finfo(np.float32).tiny, np.float32))
     levels = site.number("levels", np.array(1 / 255, np.float32))
     vector = site.number("vector", np.array([-1], np.int64))
-    if never_negative(left):
+    if not negative:
         low = shift = None
         span = _extreme(site, "ReduceMax", rows)
     else:
@@ -169,14 +170,18 @@ def _extreme(site: Site, op_type: str, rows: ir.Value) -> ir.Value:
     return site.emit(op_type, [rows], axes=[1], keepdims=1)
 
 
-def _one(site: Site, left: ir.Value) -> ir.Value:
-    """The number 1, computed at run time.
+def one(site: Site, left: ir.Value) -> ir.Value:
+    """The number 1, computed at run time, once in a graph.
 
     ONNX Runtime fuses MatMulInteger, Cast and a multiplication by the scales of both sides into one kernel,
     MatMulIntegerToFloat, where the scale of the left side is a single computed number.
     """
-    size = site.emit("Cast", [site.emit("Size", [left])], to=ir.DataType.FLOAT)
-    return site.emit("Div", [size, size], "one_at_run_time")
+
+    def made() -> ir.Value:
+        size = site.emit("Cast", [site.emit("Size", [left])], to=ir.DataType.FLOAT)
+        return site.emit("Div", [size, size], "one_at_run_time")
+
+    return site.share(None, "one", made)
 
 
 def _with_ones(site: Site, column: ir.Value) -> ir.Value:
@@ -185,7 +190,7 @@ def _with_ones(site: Site, column: ir.Value) -> ir.Value:
     return site.emit("Pad", [column, pads, site.number("one", np.array(1, np.float32))])
 
 
-def _leading(site: Site, left: ir.Value) -> ir.Value:
+def leading(site: Site, left: ir.Value) -> ir.Value:
     """The shape of a value without its last dimension."""
     first, last = (site.number(name, np.array([at], np.int64)) for name, at in (("first", 0), ("last", -1)))
     return site.emit("Slice", [site.emit("Shape", [left]), first, last], f"{left.name}_leading")

@@ -7,10 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.quantize.auto.choices import BLOCKED, STATIC
-from stages.quantize.auto.problem import FLOAT, Junction, Option, Problem, Weights
-from stages.quantize.auto.solve import EXHAUSTIVE, best, frontier, point
-
-WEIGHTS = Weights(1.0, 1e-4)
+from stages.quantize.auto.problem import FLOAT, Junction, Option, Problem, Weights, point
+from stages.quantize.auto.solve import EXHAUSTIVE, best
 
 
 def value(problem: Problem, assignment: tuple[int, ...], weights: Weights) -> float:
@@ -67,20 +65,6 @@ def test_the_descent_finds_the_optimum_or_comes_within_two_percent_in_95_of_100(
 
     compare()
     assert sum(near) >= 0.95 * len(near)
-
-
-@given(problems())
-@settings(max_examples=50, deadline=None)
-def test_the_frontier_goes_from_the_fastest_to_float(problem: Problem) -> None:
-    points = frontier(problem, WEIGHTS)
-    noises = [each.noise for each in points]
-    assert noises == sorted(noises, reverse=True)
-    assert len(set(noises)) == len(noises)
-    assert (
-        points[0].assignment == best(problem, WEIGHTS)
-        or points[0].noise == point(problem, best(problem, WEIGHTS)).noise
-    )
-    assert points[-1].noise == 0
 
 
 def test_an_island_pays_its_borders() -> None:

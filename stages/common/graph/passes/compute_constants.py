@@ -1,5 +1,6 @@
 """Weights that nodes compute from constants: behind Constant, Transpose, Identity, Cast, Reshape and the like."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -7,6 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes import PassResult
 
 from stages.common.base.errors import StageError
+from stages.common.graph.names import Names
 from stages.common.graph.shapes import fixed_numbers
 from stages.common.graph.walk import add_initializer, constant, remove_unused, subgraphs
 from stages.common.graph.weights import weight_inputs
@@ -22,20 +24,27 @@ _RANDOM = frozenset(
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Turn weights that are computed from constants alone into initializers of the same name, in every graph."""
+    """Turn weights that are computed from constants alone into initializers, in every graph.
+
+    They keep their names, but for what two graphs compute alike (both branches of an If): the main graph stores that.
+    """
     fixed = fixed_numbers(model)
     known: dict[ir.Value, bool] = dict.fromkeys(fixed, True)
-    modified = False
+    computed: dict[tuple[tuple[int, ...], str, bytes], tuple[np.ndarray, list[ir.Value]]] = {}
     for value in list(dict.fromkeys(_weights(model.graph))):
         producer = value.producer()
         if producer is None or value in fixed or not _is_known(value, known):
             continue
         if values := _compute(model, value, fixed):
-            _make_initializer(value, values[0])
-            modified = True
-    if modified:
+            array = np.ascontiguousarray(values[0])
+            key = (array.shape, str(array.dtype), hashlib.sha256(array.data).digest())
+            computed.setdefault(key, (array, []))[1].append(value)
+    names = Names(model)
+    for array, alike in computed.values():
+        _make_initializer(model, array, alike, names)
+    if computed:
         remove_unused(model)
-    return PassResult(model, modified)
+    return PassResult(model, bool(computed))
 
 
 def _weights(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -83,7 +92,7 @@ def _compute(model: ir.Model, value: ir.Value, fixed: Mapping[ir.Value, np.ndarr
             return copies[source]
         node = source.producer()
         assert node is not None
-        inputs = [None if each is None else copied(each) for each in node.inputs]
+        inputs = [None if operand is None else copied(operand) for operand in node.inputs]
         copy = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs))
         source_bytes += sum(
             attribute.as_tensor().nbytes
@@ -106,10 +115,13 @@ def _compute(model: ir.Model, value: ir.Value, fixed: Mapping[ir.Value, np.ndarr
     return values if values[0].dtype.kind == "f" and small_enough else []
 
 
-def _make_initializer(value: ir.Value, values: np.ndarray) -> None:
-    node = value.producer()
-    assert node is not None and node.graph is not None
-    name = value.name or ""
-    value.name = f"{name}_computed"  # its node is removed once nothing reads it
-    made = add_initializer(node.graph, name, values)
-    ir.convenience.replace_all_uses_with(value, made)
+def _make_initializer(model: ir.Model, array: np.ndarray, alike: list[ir.Value], names: Names) -> None:
+    """Store an array in place of the values that are equal to it: in their graph, or in the one that all see."""
+    graphs = {node.graph for value in alike if (node := value.producer()) is not None}
+    name = alike[0].name or ""
+    for value in alike:
+        value.name = names.fresh(f"{value.name}_computed")  # its node is removed once nothing reads it
+    own = graphs.pop()
+    made = add_initializer(model.graph, names.fresh(name), array) if graphs else add_initializer(own, name, array)
+    for value in alike:
+        ir.convenience.replace_all_uses_with(value, made)

@@ -4,7 +4,7 @@ ONNX Runtime's histogram calibrators keep every activation of every sample until
 activations live until the next sample, and what stays is two numbers or one histogram per tensor.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -67,10 +67,17 @@ def collect(model: ir.Model, names: Sequence[str], feeds: Feeds, method: str) ->
 class Known:
     """Ranges by name of the tensor, each collected once, for models in which a name means the same float tensor."""
 
-    def __init__(self, feeds: Callable[[], Iterator[sessions.Feed]], method: str) -> None:
+    def __init__(
+        self, feeds: Callable[[], Iterator[sessions.Feed]], method: str, collected: Mapping[str, Range] | None = None
+    ) -> None:
         self._feeds = feeds
         self._method = method
-        self._ranges: dict[str, Range | None] = {}
+        self._ranges: dict[str, Range | None] = dict(collected or {})
+
+    @property
+    def collected(self) -> dict[str, Range]:
+        """The ranges so far."""
+        return {name: span for name, span in self._ranges.items() if span is not None}
 
     def __call__(self) -> Iterator[sessions.Feed]:
         """The calibration samples, from the first."""

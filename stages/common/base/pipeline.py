@@ -1,0 +1,112 @@
+"""Where this pipeline stands in DVC: which stage of which dvc.yaml runs a room here.
+
+A repository that adopted the pipeline may have its dvc.yaml above the working directory (`wdir`), a prefix before the
+names of the stages, and one stage per model (`matrix`). A stage is known by the module that it runs, and by where.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.common.base import yaml12
+from stages.common.base.paths import PARAMS
+
+PACKAGE = __name__.partition(".")[0]
+DVC_YAML = "dvc.yaml"
+_MODULE = re.compile(rf"\bpython[\d.]* -m {PACKAGE}\.(\w+)")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml that runs one of our rooms.
+
+    Attributes:
+        room: the module that it runs: host, export, ...
+        name: its name, as dvc.lock has it: that of the matrix entry included.
+        file: the dvc.yaml that declares it, relative to the working directory.
+        folder: that it runs in: its `wdir`, absolute.
+        deps: its dependencies, relative to `folder`.
+    """
+
+    room: str
+    name: str
+    file: Path
+    folder: Path
+    deps: tuple[str, ...]
+
+    @property
+    def address(self) -> str:
+        """What a command of DVC takes, in the working directory."""
+        return self.name if self.file == Path(DVC_YAML) else f"{self.file.as_posix()}:{self.name}"
+
+    @property
+    def lock(self) -> Path:
+        """The dvc.lock with its entry, relative to the working directory."""
+        return self.file.with_name("dvc.lock")
+
+
+def stages_of(file: Path) -> list[Stage]:
+    """The stages of a dvc.yaml that run our rooms; none without the file, or where DVC will refuse it."""
+    try:
+        tree = yaml12.load(file.read_text(encoding="utf-8")) if file.exists() else None
+    except (yaml12.YamlError, UnicodeDecodeError):
+        return []
+    declared = tree.get("stages") if isinstance(tree, Mapping) else None
+    if not isinstance(declared, Mapping):
+        return []
+    return [stage for name, entry in declared.items() for stage in _stages(file, str(name), entry)]
+
+
+def here() -> dict[str, Stage]:
+    """The stages that run in the working directory, by room: from the nearest dvc.yaml that has any."""
+    folder = Path.cwd()
+    for above in (folder, *folder.parents):
+        file = Path(os.path.relpath(above / DVC_YAML, folder))
+        if stages := {stage.room: stage for stage in stages_of(file) if stage.folder == folder}:
+            return stages
+        if (above / ".dvc").is_dir():
+            break
+    return {}
+
+
+def address(room: str) -> str:
+    """What a command of DVC takes for the stage that runs a room here."""
+    stage = here().get(room)
+    return stage.address if stage else room
+
+
+def lock() -> Path:
+    """The dvc.lock with the stages that run here."""
+    return next((stage.lock for stage in here().values()), Path("dvc.lock"))
+
+
+def scope() -> tuple[str, str]:
+    """What `dvc exp run -S` takes before a key, and its target; empty where params.yaml is beside dvc.yaml.
+
+    Both are for the folder of dvc.yaml: `dvc exp run -S int8/a/params.yaml:quantize.method=static int8_gate@a`.
+    """
+    gate = here().get("gate")
+    if gate is None or gate.file == Path(DVC_YAML):
+        return "", ""
+    folder = gate.folder.relative_to(gate.file.parent.resolve())
+    return f"{(folder / PARAMS).as_posix()}:", gate.name
+
+
+def _stages(file: Path, name: str, entry: Any) -> Iterator[Stage]:
+    match = _MODULE.search(str(entry.get("cmd", ""))) if isinstance(entry, Mapping) else None
+    if match is None:
+        return
+    matrix = {str(key): list(map(str, values)) for key, values in (entry.get("matrix") or {}).items()}
+    for values in itertools.product(*matrix.values()):
+        item = dict(zip(matrix, values, strict=True))
+        folder = (file.parent / _filled(str(entry.get("wdir", ".")), item)).resolve()
+        deps = tuple(_filled(str(dependency), item) for dependency in entry.get("deps") or ())
+        yield Stage(match[1], f"{name}@{'-'.join(values)}" if values else name, file, folder, deps)
+
+
+def _filled(text: str, item: Mapping[str, str]) -> str:
+    return re.sub(r"\$\{item\.(\w+)\}", lambda match: item.get(match[1], match[0]), text)

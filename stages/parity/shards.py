@@ -1,0 +1,155 @@
+"""The judged samples in shards, each compared by a Ray actor of its own; their statistics are merged in order."""
+
+import importlib
+import logging
+import os
+import platform
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from stages.common import isa
+from stages.common.base.errors import StageError
+from stages.common.base.params import Serving
+from stages.common.compare import Comparison
+from stages.common.compare.comparison import Choose
+from stages.common.decisions import Decider, leading
+from stages.common.judging.serve import calls
+from stages.parity.measure import Kept
+from stages.parity.measure import compared as compared_here
+from stages.parity.setting import Setting, open_setting
+
+WITHOUT_RAY = "parity.engine is ray, and Ray is not installed: pip install '.[ray]', or set parity.engine to local."
+
+
+def compared(setting: Setting, kept: Kept, decider: Choose) -> Comparison:
+    """Serve the judged samples to both models and compare, on as many actors as there are free CPUs for.
+
+    Ray connects to the cluster that RAY_ADDRESS or `ray start` names, else it starts one on this machine. The batches
+    are those that one process would serve, so that the figures are the same.
+
+    Raises:
+        StageError: Ray is not installed, no CPU is free, or a node has other files or another instruction set.
+    """
+    stream = (setting.fp32.answer(call) for call in calls(setting.data, setting.indices, setting.batch))
+    outputs, _ = leading(stream)
+    samples = setting.indices[: len(next(iter(outputs.values()), ()))]
+    decides = decider(outputs, setting.data.labels(samples))
+    kept.draw(outputs)
+    with _connected() as ray:
+        shares = parts(setting.indices, setting.batch, _free(ray, setting.serving.threads))
+        actor = ray.remote(Shard).options(num_cpus=setting.serving.threads)
+        actors = [actor.remote(Path.cwd(), setting.serving, setting.sha256, isa.here()) for _ in shares]
+        waiting = [
+            (one, one.compare.remote(share, decides, Kept(setting.indices, kept.drawn)))
+            for one, share in zip(actors, shares, strict=True)
+        ]
+        del actors  # one that has answered ends, and its CPUs are free for one that waits for them
+        comparison = Comparison(decides)
+        for made, more in _results(ray, waiting, len(setting.indices)):
+            comparison.merge(made)
+            kept.indices += more.indices
+            kept.outputs += more.outputs
+    return comparison
+
+
+class Shard:
+    """An actor: it loads both models in a process of its own, once it is asked to compare."""
+
+    def __init__(self, folder: Path, serving: Serving, sha256: tuple[str, str], isa_here: str) -> None:
+        self._folder = folder
+        self._serving = serving
+        self._sha256 = sha256
+        self._isa = isa_here
+
+    def compare(self, indices: np.ndarray, decider: Decider, kept: Kept) -> tuple[Comparison, Kept]:
+        """Compare both models over some of the judged samples.
+
+        Raises:
+            StageError: this node has other files or another instruction set, or a model does not run.
+        """
+        node, folder = platform.node(), self._folder
+        if not folder.is_dir():
+            raise StageError(f"The node {node} has no folder {folder}. Share it with every node of the Ray cluster.")
+        os.chdir(folder)
+        setting = open_setting(self._serving)
+        if setting.sha256 != self._sha256:
+            raise StageError(f"The node {node} has other models in {folder}. Share it with every node of the cluster.")
+        if isa.here() != self._isa:
+            raise StageError(
+                f"The node {node} computes on {isa.here()}, this machine on {self._isa}, and INT8 answers may differ. "
+                "Use nodes of one kind, or set parity.engine to local."
+            )
+        return compared_here(replace(setting, indices=indices), kept, lambda _outputs, _labels: decider), kept
+
+
+def parts(indices: np.ndarray, batch: int, most: int) -> list[np.ndarray]:
+    """The judged samples in up to `most` parts, each of whole batches but for the last one."""
+    batches = -(-len(indices) // batch)
+    cuts = np.linspace(0, batches, min(most, batches) + 1).astype(np.int64)[1:-1] * batch
+    return np.split(indices, cuts)
+
+
+@contextmanager
+def _connected() -> Iterator[Any]:
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as error:
+        raise StageError(WITHOUT_RAY) from error
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    try:
+        if port.isdigit():  # at once where nothing listens; Ray itself tries for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    except OSError as error:
+        raise StageError(
+            f"There is no Ray cluster at {address}, which RAY_ADDRESS names. Start it, or unset that."
+        ) from error
+    try:
+        for number, handler in handlers.items():  # Ray sets its own
+            signal.signal(number, handler)
+        yield ray
+    finally:
+        ray.shutdown()  # ends this job, and with it every actor
+
+
+def _free(ray: Any, threads: int) -> int:
+    """How many actors of so many CPUs the cluster has room for; CPUs that others gave back are seen after a moment."""
+    for _ in range(20):
+        if free := int(ray.available_resources().get("CPU", 0)) // threads:
+            return free
+        time.sleep(0.5)
+    raise StageError(
+        f"The Ray cluster has fewer than {threads} free CPUs, which serving.threads asks for. "
+        "Wait until others have ended, or set parity.engine to local."
+    )
+
+
+def _results(ray: Any, waiting: list[Any], samples: int) -> Iterator[tuple[Comparison, Kept]]:
+    """What the actors give, in the order of the samples."""
+    with tqdm(total=samples, unit="sample", desc="parity", disable=None, leave=False) as progress:
+        while waiting:
+            actor, reference = waiting.pop(0)
+            try:
+                result: tuple[Comparison, Kept] = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except ray.exceptions.RayError as error:
+                lines = str(error).strip().splitlines()
+                raise StageError(
+                    f"A Ray actor was lost: {lines[0]} Set parity.engine to local, or try again."
+                ) from error
+            del actor
+            progress.update(result[0].samples)
+            yield result

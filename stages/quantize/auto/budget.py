@@ -1,0 +1,88 @@
+"""The best assignment whose noise stays below a limit. Pure.
+
+A weight of noise is searched that just meets it. What is left of the limit is spent by moves that gain most, and by
+exchanges: one node pays for another.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+
+from stages.quantize.auto.problem import Point, Problem, Weights, point
+from stages.quantize.auto.solve import EXHAUSTIVE, Group, best, blocks
+
+Moves = Sequence[tuple[int, int]]
+
+
+STEPS = 16
+"""Weights of noise that are tried."""
+
+
+def cheapest(problem: Problem, weights: Weights, limit: float) -> Point:
+    """The assignment with the least weighted sum of time and size among those within the limit.
+
+    Args:
+        problem: to be solved.
+        weights: of time and size.
+        limit: of the noise.
+    """
+    if math.prod(map(len, problem.options)) <= EXHAUSTIVE:
+        everything = (point(problem, each) for each in product(*(range(len(o)) for o in problem.options)))
+        return min((each for each in everything if each.noise <= limit), key=weights.value)
+    fastest = best(problem, weights)
+    if problem.noise(fastest) <= limit:
+        return point(problem, fastest)
+    exact, low, high = problem.all_float, 0.0, math.inf
+    weight = weights.value(point(problem, exact)) / max(limit, 1e-12)
+    near = fastest
+    for _ in range(STEPS):
+        near = best(problem, replace(weights, noise=weight), near=near)
+        if problem.noise(near) <= limit:
+            exact, high = near, weight
+        else:
+            low = weight
+        weight = weight * 8 if math.isinf(high) else weight / 8 if not low else math.sqrt(low * high)
+    group = Group(problem, range(len(problem.names)), weights)
+    return point(problem, tuple(_filled(group, list(exact), limit)))
+
+
+def _filled(group: Group, numbers: list[int], limit: float) -> list[int]:
+    """Take the moves, and the exchanges, that gain most within the limit, until none is left."""
+    options = [group.problem.options[node] for node in group.nodes]
+    everything = list(blocks(group))
+
+    def noise(moves: Moves) -> float:
+        return sum(options[place][to].noise - options[place][numbers[place]].noise for place, to in dict(moves).items())
+
+    spare = limit - sum(node[number].noise for node, number in zip(options, numbers, strict=True))
+    while True:
+        moves = [useful for each in everything if (useful := [m for m in each if numbers[m[0]] != m[1]])]
+        costs = np.array([group.change(numbers, each) for each in moves])
+        chosen = _best_move(costs, np.array([noise(each) for each in moves]), spare)
+        together = [move for number in chosen for move in moves[number]]
+        if not together or group.change(numbers, together) > -1e-12:
+            return numbers
+        spare -= noise(together)
+        for place, to in together:
+            numbers[place] = to
+
+
+def _best_move(costs: np.ndarray, noises: np.ndarray, spare: float) -> list[int]:
+    """The number of the move, or of the two together, that gain most; empty where nothing gains.
+
+    Two that share a border may gain less together than this expects.
+    """
+    least = -1e-9 * max(1.0, float(np.abs(costs).max(initial=0.0)))
+    fits = np.flatnonzero((noises <= spare) & (costs < least))
+    if len(fits):
+        return [int(fits[np.argmin(costs[fits])])]
+    gains, pays = np.flatnonzero(costs < least), np.flatnonzero(noises < 0)
+    both = costs[gains][:, None] + costs[pays][None]
+    both[noises[gains][:, None] + noises[pays][None] > spare] = np.inf
+    if not both.size or both.min() >= least:
+        return []
+    gain, pay = np.unravel_index(np.argmin(both), both.shape)
+    return [int(gains[gain]), int(pays[pay])]

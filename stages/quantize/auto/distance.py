@@ -1,0 +1,59 @@
+"""The share of a tolerance of distance that one model uses, from its outputs on a few calls. Pure."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from stages.common.base.params import OutputTolerance, Parity
+from stages.common.decisions import are_probabilities, as_scores
+from stages.common.judging.rules import tolerance_of
+
+ASSUMED_SQNR_DB = 30.0
+"""Held against errors where no tolerance is one of distance: they are ranked by it, and whole models are judged."""
+
+
+def distance_strain(
+    reference: Mapping[str, Sequence[np.ndarray]], candidate: Mapping[str, Sequence[np.ndarray]], parity: Parity
+) -> float | None:
+    """The largest strain of the rules of distance over some calls; None without a float output to compare.
+
+    Args:
+        reference: by output, an array for each call.
+        candidate: the same of another model.
+        parity: the tolerances.
+    """
+    strains = []
+    for name, arrays in reference.items():
+        if arrays[0].dtype.kind != "f" or any(a.shape != b.shape for a, b in zip(arrays, candidate[name], strict=True)):
+            continue
+        before, after = (
+            np.concatenate([array.reshape(-1) for array in side]).astype(np.float64)
+            for side in (arrays, candidate[name])
+        )
+        if not before.size or not np.isfinite(before).all():
+            continue
+        scores = as_scores(arrays[0])
+        kind = "probabilities" if are_probabilities(scores) else "float"
+        strains.append(_distance(before, after - before, tolerance_of(name, kind, parity)))
+    return max(strains, default=None)
+
+
+def _distance(reference: np.ndarray, moved: np.ndarray, tolerance: OutputTolerance) -> float:
+    if not np.isfinite(moved).all():
+        return math.inf
+    noise, signal = float(np.square(moved).sum()), float(np.square(reference).sum())
+    if not noise:
+        return 0.0
+    share = noise / signal if signal else math.inf
+    limits = [
+        (float(np.abs(moved).max()), tolerance.abs_tol),
+        (float(np.abs(moved).mean()), tolerance.mean_tol),
+        (math.sqrt(noise / moved.size) / float(reference.std() or math.inf), tolerance.max_nrmse),
+        (math.sqrt(share / 2), None if tolerance.min_cosine is None else math.sqrt(1 - tolerance.min_cosine)),
+    ]
+    strains = [value / limit for value, limit in limits if limit]
+    if tolerance.min_sqnr_db is not None or not strains:
+        least = ASSUMED_SQNR_DB if tolerance.min_sqnr_db is None else tolerance.min_sqnr_db
+        strains.append(math.sqrt(share) * 10 ** (least / 20))
+    return max(strains)

@@ -1,0 +1,94 @@
+"""What whole models teach about the noise and the time of single nodes: a factor for each choice. Pure.
+
+Each choice is mispredicted in a way of its own: static meets values that it was not calibrated on, kernels are fused
+with what follows them. What a model strains or takes more than predicted is laid to its choices by their shares of it.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from stages.quantize.auto.problem import Junction, Picks, Problem
+
+SWEEPS = 20
+"""Over all models: each of them shifts what the others taught."""
+
+LARGEST = math.log(1e6)
+"""Of the logarithm of a factor."""
+
+REST = "rest"
+BORDERS = "borders"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model that was made was found to be; None for what was not measured."""
+
+    strain: float | None
+    us: float | None
+
+
+def corrected(problem: Problem, seen: Mapping[Picks, Seen]) -> Problem:
+    """The problem with noise and time as the models that were made teach them."""
+    noises = [(_noises(problem, each), found.strain**2) for each, found in seen.items() if found.strain is not None]
+    times = [(_times(problem, each), found.us) for each, found in seen.items() if found.us is not None]
+    return scaled(problem, factors(noises), factors(times))
+
+
+def scaled(problem: Problem, noise: Mapping[str, float], us: Mapping[str, float]) -> Problem:
+    """The problem with what is predicted of each choice, of borders and of the rest times a factor; 1 by default."""
+    border = us.get(BORDERS, 1.0)
+    return replace(
+        problem,
+        options=tuple(
+            tuple(
+                replace(each, noise=each.noise * noise.get(each.choice, 1.0), us=each.us * us.get(each.choice, 1.0))
+                for each in options
+            )
+            for options in problem.options
+        ),
+        junctions=tuple(_priced(junction, border) for junction in problem.junctions),
+        rest_us=problem.rest_us * us.get(REST, 1.0),
+    )
+
+
+def factors(seen: Sequence[tuple[Mapping[str, float], float]]) -> dict[str, float]:
+    """By part, how many times what was predicted of it is real.
+
+    Args:
+        seen: sums of which the predicted parts, by name, and the real total are known.
+    """
+    learnt: dict[str, float] = {}
+    for _ in range(SWEEPS):
+        for parts, real in seen:
+            amounts = {name: part * learnt.get(name, 1.0) for name, part in parts.items()}
+            total = sum(amounts.values())
+            if total <= 0:
+                continue
+            step = math.log(min(max(real, 1e-12), 1e12) / total)
+            for name, amount in amounts.items():
+                grown = math.log(learnt.get(name, 1.0)) + step * amount / total
+                learnt[name] = math.exp(max(-LARGEST, min(LARGEST, grown)))
+    return learnt
+
+
+def _noises(problem: Problem, assignment: Picks) -> dict[str, float]:
+    return _summed((option.choice, option.noise) for option in problem.chosen(assignment))
+
+
+def _times(problem: Problem, assignment: Picks) -> dict[str, float]:
+    borders = sum(problem.border_us(number, assignment) for number in range(len(problem.junctions)))
+    nodes = ((option.choice, option.us) for option in problem.chosen(assignment))
+    return _summed([*nodes, (REST, problem.rest_us), (BORDERS, borders)])
+
+
+def _summed(parts: Iterable[tuple[str, float]]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for name, part in parts:
+        sums[name] = sums.get(name, 0.0) + part
+    return sums
+
+
+def _priced(junction: Junction, factor: float) -> Junction:
+    into, back = ({form: us * factor for form, us in prices.items()} for prices in (junction.into, junction.back))
+    return replace(junction, into=into, back=back)

@@ -1,0 +1,133 @@
+"""Convolutions along one axis as products of rows with shifted weights, so that each place has a scale of its own.
+
+A kernel of k places along one axis and one along all others is a sum of k matrix products,
+
+    y[p] = sum over t of x[p * stride + t * dilation] W[t] + bias,    x laid out as [batch, places..., channels],
+
+and a product can be quantized row by row (see `rows`), which ONNX Runtime's INT8 convolutions cannot: a row is a place
+with its channels. The rows are quantized once, and the k products read slices of them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from stages.common.graph.walk import number
+from stages.quantize.methods import rows
+from stages.quantize.methods.rewriter import Constant, KeepFloatError, Site
+
+LEAST_CHANNELS = 8
+"""Rows of fewer channels than this are not worth a scale of their own each."""
+
+MOST_PLACES = 16
+"""Longer kernels make so many products that none is of a size that INT8 gains on."""
+
+_END = np.iinfo(np.int64).max
+
+
+def convolve(site: Site) -> str:
+    """Emit a Conv as a sum of row-wise products; see `Rewrite`."""
+    weight, bias = site.weight(1), site.constant(2)
+    if bias is None and site.input(2) is not None:
+        raise KeepFloatError("its bias is computed while the model runs")
+    filters, channels, *kernel = weight.values.shape
+    axis = max(range(len(kernel)), key=kernel.__getitem__)
+    places = kernel[axis]
+    by_place = weight.values.reshape(filters, channels, places).transpose(2, 1, 0)
+    columns = (1,) if site.params.per_channel else ()
+    left, negative = _channels_last(site, len(kernel)), not rows.never_negative(site.needed_input(0))
+    quantized_rows = rows.quantize(site, left, channels, negative)
+    values = _unfolded(site, left, quantized_rows.values, channels)
+    scale = _unfolded(site, left, quantized_rows.scale, 1)
+    low = _unfolded(site, left, quantized_rows.low, 1) if quantized_rows.low is not None else None
+    parts, lows, sums = [], [], []
+    for place in range(places):
+        cut = _Cut(site, axis, place, places, len(kernel))
+        matrix = Constant(f"{weight.name}_{place}", np.ascontiguousarray(by_place[place]))
+        quantized = site.quantized(matrix, site.params.weight_type, columns, summed=0)
+        column_scale = quantized.scale.reshape(-1) if columns else quantized.scale.reshape(())
+        product = site.emit("MatMulInteger", [cut.of(values), site.store(matrix, "int8", quantized.values)])
+        factor = site.emit("Mul", [rows.one(site, left), site.store(matrix, "int8_scale", column_scale)])
+        floats = site.emit("Mul", [site.emit("Cast", [product], to=ir.DataType.FLOAT), factor])
+        parts.append(site.emit("Mul", [floats, cut.of(scale)]))
+        if low is not None:
+            lows.append(cut.of(low))
+            sums.append(quantized.values.astype(np.int64).sum(axis=0) * quantized.scale.reshape(-1).astype(np.float64))
+    if lows:
+        all_lows = site.emit("Concat", lows, axis=-1) if places > 1 else lows[0]
+        parts.append(site.emit("MatMul", [all_lows, site.store(weight, "column_sums", np.array(sums, np.float32))]))
+    total = parts[0]
+    for part in parts[1:]:
+        total = site.emit("Add", [total, part])
+    if bias is not None:
+        total = site.emit("Add", [total, site.store(bias, "bias", bias.values.reshape(-1))])
+    site.give(site.emit("Transpose", [total], perm=[0, len(kernel) + 1, *range(1, len(kernel) + 1)]))
+    return f"QInt8 per {'channel' if columns else 'tensor'}, activations per place"
+
+
+def suits(site: Site) -> bool:
+    """Whether a Conv can be written so."""
+    weight, auto_pad = site.weight(1).values, site.node.attributes.get("auto_pad")
+    explicit = auto_pad is None or auto_pad.as_string() in ("NOTSET", "VALID")
+    one_group = number(site.node, "group", 1) == 1
+    return explicit and one_group and site.params.weight_type == "QInt8" and suited(weight.shape)
+
+
+def suited(shape: Sequence[int]) -> bool:
+    """Whether a weight [filters, channels, kernel...] is of a kernel along one axis, over enough channels."""
+    _, channels, *kernel = shape
+    long = [places for places in kernel if places > 1]
+    return channels >= LEAST_CHANNELS and len(long) <= 1 and max(long, default=1) <= MOST_PLACES
+
+
+def _attribute(site: Site, name: str, count: int, default: int) -> list[int]:
+    attribute = site.node.attributes.get(name)
+    return [default] * count if attribute is None else list(attribute.as_ints())
+
+
+def _channels_last(site: Site, spatial: int) -> ir.Value:
+    """The activation, padded, as [batch, places..., channels]."""
+    order = [0, *range(2, spatial + 2), 1]
+    value = site.emit("Transpose", [site.needed_input(0)], perm=order)
+    pads = _attribute(site, "pads", 2 * spatial, 0)
+    if any(pads):
+        amounts = np.array([0, *pads[:spatial], 0, 0, *pads[spatial:], 0], np.int64)
+        value = site.emit("Pad", [value, site.number("pads", amounts)])
+    return value
+
+
+def _unfolded(site: Site, like: ir.Value, value: ir.Value, width: int) -> ir.Value:
+    """Rows [rows, width] as [batch, places..., width]."""
+    shape = site.share(like, "leading", lambda: rows.leading(site, like))
+    last = site.number(f"{width}", np.array([width], np.int64))
+    return site.emit("Reshape", [value, site.emit("Concat", [shape, last], axis=0)])
+
+
+class _Cut:
+    """What one place of the kernel reads."""
+
+    def __init__(self, site: Site, axis: int, place: int, places: int, spatial: int) -> None:
+        strides, dilations = (_attribute(site, name, spatial, 1) for name in ("strides", "dilations"))
+        first, last = place * dilations[axis], (place - places + 1) * dilations[axis]
+        starts, ends = [0] * spatial, [_END] * spatial
+        starts[axis], ends[axis] = first, last or _END
+        axes = [at for at in range(spatial) if strides[at] > 1 or (at == axis and places > 1)]
+        self._site = site
+        self._bounds = (
+            [
+                site.number("cut", np.array(numbers, np.int64))
+                for numbers in (
+                    [starts[at] for at in axes],
+                    [ends[at] for at in axes],
+                    [at + 1 for at in axes],
+                    [strides[at] for at in axes],
+                )
+            ]
+            if axes
+            else []
+        )
+
+    def of(self, value: ir.Value) -> ir.Value:
+        """The rows of a value [batch, places..., width] that it reads."""
+        return self._site.emit("Slice", [value, *self._bounds]) if self._bounds else value

@@ -1,0 +1,50 @@
+"""What arrives at the outputs of an error that one node makes."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper
+
+from stages.common.base.params import OutputTolerance, Parity
+from stages.quantize.auto.arrival import Arrival
+
+FEEDS = [{"x": np.random.default_rng(seed).normal(size=(2, 4)).astype(np.float32)} for seed in range(3)]
+ERROR = np.full((2, 4), 0.5, np.float32)
+
+
+def damped(factor: float) -> ir.Model:
+    """x + 1 -> a -> times factor -> y, and a second output that does not depend on a."""
+    constants = {"one": 1.0, "factor": factor}
+    nodes = [
+        helper.make_node("Add", ["x", "one"], ["a"], name="a"),
+        helper.make_node("Mul", ["a", "factor"], ["y"], name="y"),
+        helper.make_node("Neg", ["x"], ["z"], name="z"),
+    ]
+    initializers = [helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in constants.items()]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 4]) for name in "yz"]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 4])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, initializers)
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+
+
+@pytest.mark.parametrize("factor", [0.1, 3.0])
+def test_the_error_counts_as_it_arrives(factor: float) -> None:
+    parity = Parity(abs_tol=None, mean_tol=None, max_nrmse=None, min_sqnr_db=20.0)
+    arrival = Arrival(damped(factor), ["a", "y"], FEEDS, parity)
+    signal = sum(float(np.square((feed["x"] + 1) * factor).sum()) for feed in FEEDS)
+    noise = {node: 3 * 8 * (0.5 * times) ** 2 for node, times in (("a", factor), ("y", 1.0))}
+    for node, power in noise.items():
+        strain = arrival.strain(node, dict.fromkeys(range(3), ERROR))
+        assert strain == pytest.approx(10 * np.sqrt(power / signal), rel=1e-4)
+
+
+def test_the_rule_that_is_nearest_to_failing_counts() -> None:
+    largest = Arrival(damped(1.0), ["a"], FEEDS, Parity(outputs={"y": OutputTolerance(abs_tol=0.25)}, max_nrmse=None))
+    assert largest.strain("a", {0: ERROR}) == pytest.approx(2.0)
+
+
+def test_the_model_itself_is_left_alone() -> None:
+    model = damped(1.0)
+    Arrival(model, ["a", "y"], FEEDS, Parity())
+    assert [value.name for value in model.graph.inputs] == ["x"]
+    assert len(list(model.graph)) == 3

@@ -1,0 +1,23 @@
+"""The best assignment within a budget of noise, against brute force."""
+
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.quantize.auto.budget import cheapest
+from stages.quantize.auto.problem import Problem, Weights, point
+from tests.quantize.auto.test_solve import problems
+
+WEIGHTS = Weights(1.0, 1e-4)
+
+
+@given(problems(), st.floats(0, 3e-3))
+@settings(max_examples=60, deadline=None)
+def test_small_problems_are_solved_exactly(problem: Problem, limit: float) -> None:
+    found = cheapest(problem, WEIGHTS, limit)
+    everything = (point(problem, each) for each in product(*(range(len(o)) for o in problem.options)))
+    best = min(WEIGHTS.value(each) for each in everything if each.noise <= limit)
+    assert found.noise <= limit
+    assert WEIGHTS.value(found) == pytest.approx(best)
