@@ -66,18 +66,19 @@ def corrected(quantized: ir.Model, floats: ir.Model, feeds: Iterator[Feed]) -> t
     Raises:
         StageError: a model does not run.
     """
-    model = quantized.clone()
     known = {name_of(value) for node in floats.graph for value in node.outputs}
-    nodes = [node for node in model.graph if _correctable(node) and name_of(node.outputs[0]) in known]
-    given = list(islice(feeds, FEEDS))
-    if not nodes or len(given) < 2:
+    wanted = [name_of(node.outputs[0]) for node in quantized.graph if _correctable(node)]
+    wanted = [name for name in wanted if name in known]
+    given = list(islice(feeds, FEEDS)) if wanted else []
+    if len(given) < 2:
         return quantized, {}
-    wanted = [name_of(node.outputs[0]) for node in nodes]
     first = _observed(floats, wanted, given[:1])[0]
     given = given[: BYTES // max(1, sum(array.nbytes for array in first.values()))]
     if len(given) < 2:
         return quantized, {}
     expected = _observed(floats, wanted, given)
+    model = quantized.clone()
+    nodes = [node for node in model.graph if _correctable(node) and name_of(node.outputs[0]) in known]
     seen: list[dict[str, np.ndarray]] = [dict(feed) for feed in given]
     corrections = {}
     for node, name in zip(nodes, wanted, strict=True):
@@ -187,7 +188,7 @@ def _channels(array: np.ndarray) -> np.ndarray:
 
 
 def _segment(model: ir.Model, node: ir.Node, seen: Sequence[Mapping[str, np.ndarray]]) -> list[np.ndarray] | None:
-    """What a node gives for each call, run from the values that are known; None where a subgraph is on the way."""
+    """What a node gives for each call, run from the values that are known; None where that cannot be."""
     needed: dict[ir.Value, None] = {}
     visited, waiting = set(), [node.outputs[0]]
     while waiting:
@@ -196,10 +197,10 @@ def _segment(model: ir.Model, node: ir.Node, seen: Sequence[Mapping[str, np.ndar
             continue
         visited.add(value)
         producer = value.producer()
-        if name_of(value) in seen[0] or producer is None:
+        if name_of(value) in seen[0]:
             needed[value] = None
             continue
-        if next(subgraphs(producer), None) is not None:
+        if producer is None or next(subgraphs(producer), None) is not None:
             return None
         waiting += [each for each in producer.inputs if each is not None]
     for value in needed:

@@ -14,6 +14,7 @@ from stages.common.graph.weights import weighted_nodes
 from stages.common.model import sessions
 from stages.quantize import methods
 from stages.quantize.methods import Assignment, smooth
+from stages.quantize.methods.static.ranges import Known
 from stages.quantize.outcome import NodeOutcome
 from tests.onnx_models import ir_model
 from tests.quantize.nets import net, node, normal
@@ -61,6 +62,17 @@ def test_the_float_answers_are_the_same_bits_and_one_mul_serves_both(trans_b: bo
             np.testing.assert_array_equal(before, after)
 
 
+def test_what_is_known_is_not_searched_again() -> None:
+    source = ir_model(products())
+    replayed = Known(lambda: iter([]), "minmax", smoothing={("tensor", "MatMul_y", "Gemm_z"): [0, 3, *[0] * 22]})
+    assigned = [Assignment(each, Quantize(), smoothed=True) for each in weighted_nodes(source)]
+    made, outcomes = smooth.apply(source, assigned, replayed)
+    assert not outcomes
+    factor = next(value for name, value in made.graph.initializers.items() if name.endswith("smoothing"))
+    assert factor.const_value is not None
+    np.testing.assert_array_equal(factor.const_value.numpy(), [1, 0.125, *[1] * 22])
+
+
 def test_without_outliers_nothing_is_done() -> None:
     _, made, outcomes = smoothed(products(), feeds(np.ones(24, np.float32)))
     assert set(outcomes) == {"MatMul_y", "Gemm_z"}
@@ -88,12 +100,15 @@ magnitudes = st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=12)
 
 @given(activation=magnitudes, exponent=st.sampled_from(smooth.EXPONENTS), seed=st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
-def test_scales_are_powers_of_two(activation: list[float], exponent: float, seed: int) -> None:
-    weight = np.abs(normal(len(activation), seed=seed))
-    scale = smooth.scales(np.array(activation, np.float32), weight, exponent)
-    assert scale.shape == weight.shape
-    assert (np.frexp(scale)[0] == 0.5).all()
-    assert (scale[np.array(activation, np.float32) == 0] == 1).all()
+def test_larger_channels_are_divided_by_more(activation: list[float], exponent: float, seed: int) -> None:
+    largest = np.array(activation, np.float32)
+    weight = np.abs(normal(len(activation), seed=seed)) + np.float32(0.1)
+    powers = smooth.powers_of_two(largest, weight, exponent)
+    assert (powers[largest == 0] == 0).all()
+    assert (np.abs(powers) <= 12).all()
+    same = smooth.powers_of_two(largest, np.ones_like(weight), exponent)
+    order = np.argsort(largest[largest > 0], kind="stable")
+    assert (np.diff(same[largest > 0][order]) >= 0).all()
 
 
 def test_noise_is_that_of_eight_bits() -> None:

@@ -44,6 +44,11 @@ class Choice:
     changes: Mapping[str, Any] = field(default_factory=dict)
     smoothed: bool = False
 
+    @property
+    def in_subgraphs(self) -> bool:
+        """Whether nodes in the bodies of If and Loop can have it, into which calibration does not see."""
+        return self.method != "static" and not self.smoothed
+
     def params(self, params: Quantize) -> Quantize:
         """The section `quantize` for nodes with this choice."""
         return params.model_copy(update={"method": self.method, "op_types": None, **self.changes})
@@ -114,7 +119,7 @@ def of_node(node: WeightedNode) -> list[Choice]:
     names = _OF.get(node.op_type, ())
     if node.op_type == "Conv" and not shifted.suited(node.weights[0].shape):
         names = tuple(name for name in names if name != ROW)
-    return [CHOICES[name] for name in names if not node.graph or CHOICES[name].method != "static"]
+    return [CHOICES[name] for name in names if not node.graph or CHOICES[name].in_subgraphs]
 
 
 def forms(op_type: str, choice: str) -> tuple[str, str]:

@@ -72,6 +72,7 @@ class Found:
         measured: what the prediction rests on.
         ranges: of activations, by name, that static models were calibrated with.
         corrections: of the winner's static nodes, by name.
+        smoothing: of the activations that the winner smooths; see `Known`.
     """
 
     trial: Trial | None
@@ -84,6 +85,7 @@ class Found:
     recipe: Recipe
     ranges: Mapping[str, Range] = field(default_factory=dict)
     corrections: Mapping[str, Correction] = field(default_factory=dict)
+    smoothing: Mapping[tuple[str, ...], Sequence[int]] = field(default_factory=dict)
 
     @property
     def model(self) -> ir.Model | None:

@@ -98,6 +98,7 @@ class Plan:
     choices: Mapping[str, str]
     ranges: Mapping[str, Range]
     corrections: Mapping[str, Correction]
+    smoothing: Mapping[tuple[str, ...], Sequence[int]]
     place: str
 
     def check(self, nodes: Sequence[WeightedNode]) -> None:
@@ -126,6 +127,7 @@ def read(path: Path) -> Plan:
         opset, rewrites = int(tree["opset"]), tuple(map(str, tree["rewrites"]))
         choices = {str(name): str(decision["choice"]) for name, decision in tree["nodes"].items()}
         corrections = {str(name): Correction.of_json(numbers) for name, numbers in tree["corrections"].items()}
+        smoothing = {(each["scale"], *each["nodes"]): list(map(int, each["powers"])) for each in tree["smoothing"]}
         ranges = {str(name): (float(low), float(high)) for name, (low, high) in tree["ranges"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StageError(
@@ -135,4 +137,4 @@ def read(path: Path) -> Plan:
         if choice not in (KEPT, *CHOICES):
             known = ", ".join((KEPT, *CHOICES))
             raise StageError(f"{place}: the choice of {name!r} is {choice!r}; allowed: {known}.")
-    return Plan(opset, rewrites, choices, ranges, corrections, place)
+    return Plan(opset, rewrites, choices, ranges, corrections, smoothing, place)

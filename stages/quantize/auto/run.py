@@ -15,6 +15,7 @@ from stages.common.graph.weights import WeightedNode
 from stages.quantize import correction
 from stages.quantize.auto import mix, plan
 from stages.quantize.auto.base import Recipe
+from stages.quantize.auto.choices import CHOICES, KEPT
 from stages.quantize.auto.find import Found, find
 from stages.quantize.auto.judge import Judge, calibration_feeds
 from stages.quantize.auto.probe import Sensitivity, by_power, probe_all, unknowns, unmeasured
@@ -64,10 +65,17 @@ def made(
         make = _Make(prepared, selected, known)
         found = find(prepared, selected, judge, params, make=make, fault=fault, recipe=recipe)
         corrections = make.corrections.get(_key(found.trial.candidate.choices), {}) if found.trial else {}
-        return found.model, found.outcomes, replace(found, ranges=known.collected, corrections=corrections)
+        chosen = found.trial.candidate.choices if found.trial else {}
+        smoothing = {
+            key: powers
+            for key, powers in known.smoothing.items()
+            if all((choice := chosen.get(name, KEPT)) != KEPT and CHOICES[choice].smoothed for name in key[1:])
+        }
+        found = replace(found, ranges=known.collected, corrections=corrections, smoothing=smoothing)
+        return found.model, found.outcomes, found
     planned = plan.read(Path(params.quantize.plan or ""))
     planned.check(nodes)
-    known = Known(feeds, calibration.method, planned.ranges)
+    known = Known(feeds, calibration.method, planned.ranges, planned.smoothing)
     model, outcomes = mix.mixed(prepared, selected, planned.choices, known)
     correction.apply(model, planned.corrections)
     if problem := fault(model):

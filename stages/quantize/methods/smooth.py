@@ -47,27 +47,28 @@ def apply(
     """
     model = model.clone()
     by_name = {node.name: node for node in model.graph}
-    wanted = [by_name[each.name] for each in assigned if each.name in by_name and _fits(by_name[each.name])]
-    readers: dict[ir.Value, list[ir.Node]] = {}
-    for node in wanted:
-        if (value := node.inputs[0]) is not None:
-            readers.setdefault(value, []).append(node)
-    by_row = {each.name: each.params.activation_scale == "row" for each in assigned}
-    seen = ranges.known(calibration, "minmax").rows(model, [name_of(value) for value in readers])
+    readers: dict[tuple[ir.Value, str], list[ir.Node]] = {}
+    for each in assigned:
+        node = by_name.get(each.name)
+        if node is not None and _fits(node) and (value := node.inputs[0]) is not None:
+            readers.setdefault((value, each.params.activation_scale), []).append(node)
+    known = ranges.known(calibration, "minmax")
+    keys = {group: (group[1], *(node.name or "" for node in nodes)) for group, nodes in readers.items()}
+    seen = known.rows(model, sorted({name_of(group[0]) for group, key in keys.items() if key not in known.smoothing}))
     names, smoothed = Names(model), set()
-    for value, nodes in readers.items():
-        if (rows := seen.get(name_of(value))) is None:
-            continue
-        scale = best(rows, [_weight(node) for node in nodes], by_row[nodes[0].name or ""])
-        if scale is not None:
-            _move(model, value, nodes, scale, names)
+    for group, nodes in readers.items():
+        rows = seen.get(name_of(group[0]))
+        if keys[group] not in known.smoothing and rows is not None:
+            known.smoothing[keys[group]] = best(rows, [_weight(node) for node in nodes], group[1] == "row").tolist()
+        if any(powers := known.smoothing.get(keys[group], ())):
+            _move(model, group[0], nodes, np.exp2(np.array(powers, np.float32)), names)
             smoothed |= {node.name for node in nodes}
     nothing = kept("its activation has no outliers that smoothing helps against")
     return model, {each.name: nothing for each in assigned if each.name not in smoothed}
 
 
-def best(rows: np.ndarray, weights: Sequence[np.ndarray], by_row: bool) -> np.ndarray | None:
-    """The scales of the exponent with the least noise; None where smoothing does not lower it much.
+def best(rows: np.ndarray, weights: Sequence[np.ndarray], by_row: bool) -> np.ndarray:
+    """The scales of the exponent with the least noise; 1 for all where smoothing does not lower it much.
 
     Args:
         rows: of the activation, float32 [rows, K]. Scales are fitted on every other one, noise is taken on the rest.
@@ -75,23 +76,25 @@ def best(rows: np.ndarray, weights: Sequence[np.ndarray], by_row: bool) -> np.nd
         by_row: whether each row has a scale of its own.
 
     Returns:
-        float32 [K], powers of two.
+        int [K], as powers of two.
     """
     fitted, held = (rows[::2], rows[1::2]) if len(rows) > 1 else (rows, rows)
     largest = np.abs(fitted).max(axis=0)
     of_weights = np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0)
     sampled = [weight[:, :: -(-weight.shape[1] // COLUMNS)] for weight in weights]
-    least, chosen = GAIN * sum(noise(held, weight, by_row) for weight in sampled), None
+    least = GAIN * sum(noise(held, weight, by_row) for weight in sampled)
+    chosen = np.zeros(rows.shape[1], np.int64)
     for exponent in EXPONENTS:
-        scale = scales(largest, of_weights, exponent)
+        powers = powers_of_two(largest, of_weights, exponent)
+        scale = np.exp2(powers.astype(np.float32))
         with_it = sum(noise(held / scale, weight * scale[:, None], by_row) for weight in sampled)
         if with_it < least:
-            least, chosen = with_it, scale
+            least, chosen = with_it, powers
     return chosen
 
 
-def scales(activation: np.ndarray, weight: np.ndarray, exponent: float) -> np.ndarray:
-    """activation^exponent / weight^(1 - exponent), as the nearest powers of two around 1; 1 where either is zero.
+def powers_of_two(activation: np.ndarray, weight: np.ndarray, exponent: float) -> np.ndarray:
+    """log2 of activation^exponent / weight^(1 - exponent), rounded, around 0; 0 where either is zero.
 
     Args:
         activation: the largest magnitude of each channel, shape [K].
@@ -99,15 +102,14 @@ def scales(activation: np.ndarray, weight: np.ndarray, exponent: float) -> np.nd
         exponent: from 0 to 1.
 
     Returns:
-        float32 [K].
+        int64 [K].
     """
     sound = (activation > 0) & (weight > 0) & np.isfinite(activation)
-    if not sound.any():
-        return np.ones(activation.shape, np.float32)
     logs = np.zeros(activation.shape)
-    logs[sound] = exponent * np.log2(activation[sound]) - (1 - exponent) * np.log2(weight[sound])
-    logs[sound] -= np.median(logs[sound])
-    powers: np.ndarray = np.exp2(np.clip(np.rint(logs), -12, 12)).astype(np.float32)
+    if sound.any():
+        logs[sound] = exponent * np.log2(activation[sound]) - (1 - exponent) * np.log2(weight[sound])
+        logs[sound] -= np.median(logs[sound])
+    powers: np.ndarray = np.rint(logs).clip(-12, 12).astype(np.int64)
     return powers
 
 

@@ -69,11 +69,21 @@ def collect(model: ir.Model, names: Sequence[str], feeds: Feeds, method: str) ->
 
 
 class Known:
-    """Ranges by name of the tensor, each collected once, for models in which a name means the same float tensor."""
+    """Ranges by name of the tensor, each collected once, for models in which a name means the same float tensor.
+
+    Attributes:
+        smoothing: the powers of two that the channels of activations are divided by, see `smooth`; by what reads one:
+            `tensor` or `row`, and the names of the nodes.
+    """
 
     def __init__(
-        self, feeds: Callable[[], Iterator[sessions.Feed]], method: str, collected: Mapping[str, Range] | None = None
+        self,
+        feeds: Callable[[], Iterator[sessions.Feed]],
+        method: str,
+        collected: Mapping[str, Range] | None = None,
+        smoothing: Mapping[tuple[str, ...], Sequence[int]] | None = None,
     ) -> None:
+        self.smoothing: dict[tuple[str, ...], Sequence[int]] = dict(smoothing or {})
         self._feeds = feeds
         self._method = method
         self._ranges: dict[str, Range | None] = dict(collected or {})
