@@ -18,6 +18,7 @@ from stages.quantize.auto.options import Measured
 from stages.quantize.auto.problem import Picks, Point, point
 from stages.quantize.auto.search import back_towards, best_that_passes
 from stages.quantize.auto.timing import Ratio, call, in_turn, ratio
+from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Range
 from stages.quantize.outcome import NodeOutcome, kept
@@ -70,6 +71,8 @@ class Found:
         trials: all that were made, in order.
         measured: what the prediction rests on.
         ranges: of activations, by name, that static models were calibrated with.
+        corrections: of the winner's static nodes, by name.
+        smoothing: of the activations that the winner smooths; see `Known`.
     """
 
     trial: Trial | None
@@ -81,6 +84,8 @@ class Found:
     objective: str
     recipe: Recipe
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    corrections: Mapping[str, Correction] = field(default_factory=dict)
+    smoothing: Mapping[tuple[str, ...], Sequence[int]] = field(default_factory=dict)
 
     @property
     def model(self) -> ir.Model | None:
