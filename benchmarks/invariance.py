@@ -1,17 +1,17 @@
-"""How much one answer depends on its batch and the CPU, by activation_scale and portable, and what that costs.
+"""How much one answer depends on its batch and its padding, by activation_scale and portable, and what that costs.
 
-    python benchmarks/invariance.py MODEL.onnx SAMPLES.npz [--batches 1 8 64] [--rows GLOB ...] [--cpu Haswell-v4]
+Run from the root of the repository:
+    python -m benchmarks.invariance MODEL.onnx SAMPLES [--batches 1 8 64] [--rows GLOB ...] [--pad 128]
 
-SAMPLES holds an array per input of the model, axis 0 counting samples. For each setting it prints the size, and per
+SAMPLES is a folder of evaluation data that export wrote, or an .npz with an array per input of the model, axis 0
+counting samples. For each setting it prints the size, and per
 batch size the speed-up over fp32 (one thread, calls interleaved in one process), SQNR and largest difference of the
-first float output on the judge samples; then how far answers move between the batches. With --cpu, which needs
-qemu-user, it also says how far the first samples move on that CPU.
+first float output on the judge samples; then how far answers move between the batches. With --pad, for sequences with
+an attention mask, also how far they move where a sample is padded with zeros from its own length to that many tokens.
+What another CPU answers: benchmarks/portable.py.
 """
 
 import argparse
-import json
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,27 +23,13 @@ import numpy as np
 import onnxruntime as ort
 from tabulate import tabulate
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from stages.common.base.params import Params, Quantize
 from stages.common.data import evaldata
 from stages.common.model import model_file, sessions
-from stages.quantize import stage
+from stages.quantize import linear, stage
 
-SECONDS = 5
-EMULATED = 40
-
-ON_ANOTHER_CPU = """
-import json, sys
-import numpy as np, onnxruntime as ort
-options = ort.SessionOptions()
-options.intra_op_num_threads, options.log_severity_level = 1, 4
-session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
-feeds = np.load(sys.argv[2])
-count = len(feeds[feeds.files[0]])
-rows = [{name: feeds[name][at : at + 1] for name in feeds.files} for at in range(count)]
-print(json.dumps([session.run([sys.argv[3]], row)[0].tolist() for row in rows]))
-"""
+SECONDS = 4
+PADDED = 40
 
 
 def answers(session: ort.InferenceSession, output: str, feed: Mapping[str, np.ndarray], batch: int) -> np.ndarray:
@@ -72,20 +58,17 @@ def speed_ups(opened: Mapping[str, ort.InferenceSession], feed: Mapping[str, np.
     return {name: float(np.median(first / np.array(times))) for name, times in rounds.items()}
 
 
-def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
-    """10 log10 of the power of the reference over that of the difference, in dB."""
-    noise = float(np.sum((reference - other).astype(np.float64) ** 2))
-    return float(10 * np.log10(np.sum(reference.astype(np.float64) ** 2) / noise)) if noise else float("inf")
-
-
-def emulated(model: Path, feed: Mapping[str, np.ndarray], output: str, cpu: str) -> np.ndarray:
-    """The output for the samples, one by one, on another CPU."""
-    with tempfile.TemporaryDirectory() as folder:
-        arrays: dict[str, Any] = dict(feed)
-        np.savez(Path(folder) / "feeds.npz", **arrays)
-        command = ["qemu-x86_64", "-cpu", cpu, sys.executable, "-c", ON_ANOTHER_CPU, str(model), f"{folder}/feeds.npz"]
-        child = subprocess.run([*command, output], capture_output=True, text=True, check=True)
-    return np.concatenate([np.array(each, np.float32) for each in json.loads(child.stdout)])
+def moved_by_padding(
+    session: ort.InferenceSession, output: str, feed: Mapping[str, np.ndarray], mask: str, length: int
+) -> float:
+    """How far the answers to single samples move where zeros fill them up from their own length."""
+    largest = 0.0
+    for at in range(PADDED):
+        own = {name: array[at : at + 1, : int(feed[mask][at].sum())] for name, array in feed.items()}
+        padded = {name: np.pad(array, ((0, 0), (0, length - array.shape[1]))) for name, array in own.items()}
+        alone, other = (session.run([output], each)[0] for each in (own, padded))
+        largest = max(largest, float(np.abs(alone - other).max()))
+    return largest
 
 
 def main() -> None:
@@ -96,26 +79,26 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--rows", nargs="+", default=[], help="nodes that get row scales in a setting of its own")
     parser.add_argument("--method", default="dynamic", help="quantize.method")
-    parser.add_argument("--cpu", help="a CPU that qemu emulates")
+    parser.add_argument("--pad", type=int, help="to how many tokens")
     arguments = parser.parse_args()
-    if arguments.cpu and not shutil.which("qemu-x86_64"):
-        parser.error("--cpu needs qemu-x86_64, which is in the package qemu-user.")
     settings: dict[str, dict[str, Any]] = {"tensor": {}, "tensor, portable: false": {"portable": False}}
     if arguments.method == "dynamic":
         settings |= {"row": {"activation_scale": "row"}}
         settings |= {"row, portable: false": {"activation_scale": "row", "portable": False}}
     if arguments.rows:
-        settings["row in --rows"] = {"nodes": {name: {"activation_scale": "row"} for name in arguments.rows}}
-    with np.load(arguments.samples) as stored, tempfile.TemporaryDirectory() as folder:
-        evaldata.write(Path(folder) / "eval", {name: stored[name] for name in stored.files}, None, "samples", seed=0)
-        data = evaldata.EvalData(Path(folder) / "eval")
+        some = {"nodes": {name: {"activation_scale": "row"} for name in arguments.rows}}
+        settings |= {"row in --rows": some, "row in --rows, portable: false": {**some, "portable": False}}
+    with tempfile.TemporaryDirectory() as folder:
+        if not arguments.samples.is_dir():
+            with np.load(arguments.samples) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            evaldata.write(Path(folder) / "eval", arrays, None, "samples", seed=0)
+        data = evaldata.EvalData(arguments.samples if arguments.samples.is_dir() else Path(folder) / "eval")
         feed = data.read(data.indices("judge"))
         source = model_file.read(arguments.model, "your own export")
         opened = {"fp32": sessions.open_session(source)}
         sizes = {"fp32": model_file.stored_bytes(source) / 1e6}
         output = next(each.name for each in opened["fp32"].get_outputs() if "float" in each.type)
-        first = {name: array[:EMULATED] for name, array in feed.items()}
-        elsewhere: dict[str, float] = {}
         for name, params in settings.items():
             whole = Params(quantize=Quantize(method=arguments.method, **params))
             made = stage.quantize(source, data, whole, str(arguments.model)).model
@@ -125,17 +108,22 @@ def main() -> None:
             with model_file.staged(made, path):
                 pass
             opened[name], sizes[name] = sessions.open_session(path), model_file.size_mb(path)
-            if arguments.cpu:
-                moved = emulated(path, first, output, arguments.cpu) - answers(opened[name], output, first, 1)
-                elsewhere[name] = float(np.abs(moved).max())
+        mask = next((name for name in feed if "mask" in name), None)
+        if arguments.pad and mask is None:
+            parser.error("--pad needs a model with an attention mask among its inputs.")
+        padding = {
+            name: moved_by_padding(each, output, feed, mask, arguments.pad)
+            for name, each in opened.items()
+            if arguments.pad and mask
+        }
     rows = [
-        [name, sizes[name], *figures, elsewhere.get(name)]
+        [name, sizes[name], *figures, padding.get(name)]
         for name, figures in measured(opened, output, feed, arguments.batches).items()
     ]
     header = ["setting", "MB"]
     for batch in arguments.batches:
         header += [f"batch {batch}: x", "dB", "max"]
-    print(tabulate(rows, [*header, "between batches", "other CPU"], tablefmt="simple", floatfmt=".3g"))
+    print(tabulate(rows, [*header, "between batches", "by padding"], tablefmt="pipe", floatfmt=".4g"))
 
 
 def measured(
@@ -152,7 +140,7 @@ def measured(
         row: list[float] = []
         for batch in batches:
             made, reference = by_batch[batch][name], by_batch[batch][next(iter(opened))]
-            row += [speeds[batch][name], sqnr_db(reference, made), float(np.abs(reference - made).max())]
+            row += [speeds[batch][name], linear.sqnr_db(reference, made), float(np.abs(reference - made).max())]
         row.append(max(float(np.abs(by_batch[batch][name] - by_batch[batches[0]][name]).max()) for batch in batches))
         rows[name] = row
     return rows

@@ -152,8 +152,8 @@ def leading(chunks: Iterable[Outputs]) -> tuple[dict[str, np.ndarray], bool]:
             continue
         if shapes is None:
             shapes = {name: array.shape[1:] for name, array in chunk.items()}
-            each = sum(array[:1].nbytes for array in chunk.values())
-            wanted = max(1, min(DECIDING_SAMPLES, DECIDING_BYTES // max(1, each)))
+            sample_bytes = sum(array[:1].nbytes for array in chunk.values())
+            wanted = max(1, min(DECIDING_SAMPLES, DECIDING_BYTES // max(1, sample_bytes)))
         elif shapes != {name: array.shape[1:] for name, array in chunk.items()}:
             wanted = samples
             break

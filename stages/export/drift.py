@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.common import decisions
+from stages.common.compare.output import OutputComparison
 
 Outputs = dict[str, np.ndarray]
 
@@ -19,19 +20,19 @@ class Drift:
     """The drift over the judge samples.
 
     Attributes:
-        outputs: the largest absolute difference of each float output that both sides give, in the output's own unit.
+        outputs: of each float output that both sides give, as parity compares two models.
         flips: decisions that the export alone changed; None where nothing is decided or nothing is compared.
         null_reasons: why `max_abs` or `flips` is None.
     """
 
-    outputs: Mapping[str, float]
+    outputs: Mapping[str, OutputComparison]
     flips: int | None
     null_reasons: Mapping[str, str]
 
     @property
     def max_abs(self) -> float | None:
-        """The largest absolute difference over all outputs."""
-        return max(self.outputs.values(), default=None)
+        """The largest absolute difference over all outputs, in the output's own unit."""
+        return max((output.largest for output in self.outputs.values()), default=None)
 
 
 def measure_drift(
@@ -51,7 +52,7 @@ def measure_drift(
     Raises:
         StageError: the source fails on a sample.
     """
-    largest: dict[str, float] = {}
+    compared: dict[str, OutputComparison] = {}
     flips = 0
     decider: decisions.Decider | None = None
     for indices, outputs in answers:
@@ -65,20 +66,14 @@ def measure_drift(
         exported = {name: _judged(outputs[name].reshape(array.shape), judged) for name, array in source.items()}
         for name, array in reference.items():
             if array.dtype.kind == "f":
-                largest[name] = max(largest.get(name, 0.0), largest_difference(array, exported[name]))
+                output = compared.setdefault(name, OutputComparison(name, str(array.dtype)))
+                output.update(np.arange(len(array)), array, exported[name])
         if decider is None:  # the size of a batch is fixed, so the first one is the same in every run
             decider = decisions.choose(reference, labels(indices[judged]))
         if decider.decides:
             flips += decider.flips(reference, exported)
     decides = decider is not None and decider.decides
-    return Drift(largest, flips if decides else None, _null_reasons(source_answers is None, largest, decides))
-
-
-def largest_difference(reference: np.ndarray, exported: np.ndarray) -> float:
-    """The largest absolute difference of two float arrays of one shape; 0 where no pair of values is finite."""
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(exported.astype(np.float64) - reference)
-    return float(difference.max(initial=0.0, where=np.isfinite(difference)))
+    return Drift(compared, flips if decides else None, _null_reasons(source_answers is None, compared, decides))
 
 
 def _judged(array: np.ndarray, judged: np.ndarray) -> np.ndarray:
@@ -86,11 +81,11 @@ def _judged(array: np.ndarray, judged: np.ndarray) -> np.ndarray:
     return array[judged] if len(array) == len(judged) else array
 
 
-def _null_reasons(source_is_onnx: bool, largest: Mapping[str, float], decides: bool) -> dict[str, str]:
+def _null_reasons(source_is_onnx: bool, compared: Mapping[str, OutputComparison], decides: bool) -> dict[str, str]:
     if source_is_onnx:
         return dict.fromkeys(("max_abs", "flips"), "the source is ONNX already")
     reasons = {}
-    if not largest:
+    if not compared:
         reasons["max_abs"] = "the source returns no numbers that the export returns too"
     if not decides:
         reasons["flips"] = "the model decides nothing"

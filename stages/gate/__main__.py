@@ -3,7 +3,7 @@
 Metrics that do not belong together, or to the models, params and code as they stand, are refused (exit 1).
 
 Reads   metrics/host.json, metrics/quantize.json, metrics/parity.json, metrics/bench.json, metrics/details/parity.json,
-        metrics/details/bench.json; dvc.lock and what it lists.
+        metrics/details/bench.json, metrics/details/export.json; dvc.lock and what it lists.
 Writes  metrics/details/gate.json, metrics/gate.json.
 Params  gate, serving.
 """

@@ -1,7 +1,7 @@
 """Which model to deploy, and why. A pure function over figures and rules."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from stages.common.rule import Rule
@@ -32,7 +32,11 @@ def decide(figures: Figures, rules: Sequence[Rule], bench: str = "bench") -> Dep
         rules: evaluated on them.
         bench: what DVC's commands call the stage bench.
     """
-    failed = [rule for rule in rules if rule.failed]
+    decision = _decide(figures, [rule for rule in rules if rule.failed], bench)
+    return replace(decision, reason=f"{decision.reason} {figures.drift}") if figures.drift else decision
+
+
+def _decide(figures: Figures, failed: Sequence[Rule], bench: str) -> Deployment:
     if failed:
         return Deployment("fp32", " ".join(rule.message for rule in failed), _advice(figures, failed, bench))
     if not figures.quantized:

@@ -8,6 +8,7 @@ from typing import Any
 from stages.common.base import files, paths
 from stages.common.base.errors import StageError
 from stages.common.rule import Rule
+from stages.gate.drift import beyond_tolerance
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Figures:
         parity_passed: whether the answers hold.
         samples: how many parity judged.
         parity_failures: the rules of parity that failed.
+        drift: where the export alone exceeds a tolerance of parity, in a sentence; empty where it does not.
         parity_advice: commands that parity tried, the surest first.
         speedup: at the serving batch.
         findings: what bench found about the INT8 model's time, in sentences.
@@ -65,6 +67,7 @@ class Figures:
     parity_passed: bool
     samples: int
     parity_failures: tuple[Rule, ...]
+    drift: str
     parity_advice: tuple[str, ...]
     speedup: Speedup
     findings: tuple[str, ...]
@@ -106,6 +109,7 @@ class Evidence:
     """The metrics files that the gate reads."""
 
     host: Metrics
+    export_details: Metrics
     quantize: Metrics
     parity: Metrics
     parity_details: Metrics
@@ -121,6 +125,7 @@ class Evidence:
         """
         return cls(
             Metrics(paths.HOST, "host"),
+            Metrics(paths.EXPORT_DETAILS, "export"),
             Metrics(paths.QUANTIZE, "quantize"),
             Metrics(paths.PARITY, "parity"),
             Metrics(paths.PARITY_DETAILS, "parity"),
@@ -136,7 +141,7 @@ class Evidence:
         """
         details = self.bench_details
         findings = (details.optional("operators", "finding"), details.optional("call", "finding"))
-        rules = map(Rule.from_json, self.parity_details.get("rules"))
+        rules = [Rule.from_json(rule) for rule in self.parity_details.get("rules")]
         return Figures(
             quantized=self.quantize.get("status") == "quantized",
             size_ratio=self.quantize.get("size", "int8_mb") / self.quantize.get("size", "fp32_mb"),
@@ -144,6 +149,7 @@ class Evidence:
             parity_passed=self.parity.get("passed"),
             samples=self.parity.get("judged", "samples"),
             parity_failures=tuple(rule for rule in rules if rule.failed),
+            drift=beyond_tolerance(self.export_details.get("drift"), rules),
             parity_advice=tuple(advice["command"] for advice in self.parity_details.get("advice")),
             speedup=Speedup(*(self.bench.get("speedup", key) for key in ("ratio", "low95", "high95", "verdict"))),
             findings=tuple(finding for finding in (*findings, details.optional("operators", "remedy")) if finding),

@@ -61,11 +61,11 @@ def added(theirs: str, ours: str, file: str) -> str:
         return ours
     lines, new = theirs.splitlines(), ours.splitlines()
     present = {block.key: block for block in _blocks(theirs, file)}
-    insertions: list[tuple[int, list[str]]] = []
+    insertions: list[tuple[int, int, list[str]]] = []
     for block in _blocks(ours, file):
         existing = present.get(block.key)
         if existing is None:
-            insertions.append((len(lines), ["", *new[block.start : block.end]]))
+            insertions.append((len(lines), 1 + len(insertions), ["", *new[block.start : block.end]]))
             continue
         if twice := set(existing.names) & set(block.names):
             raise CollisionError(f"{file} has {block.key}.{sorted(twice)[0]} already")
@@ -75,11 +75,10 @@ def added(theirs: str, ours: str, file: str) -> str:
         children = [_shifted(line, existing.indent - block.indent) for line in new[block.first : block.end]]
         if block.listed and not existing.listed:  # plots may be a list of mappings or one mapping
             children = [re.sub(rf"^( {{{existing.indent}}})- ", r"\1", line) for line in children]
-        insertions.append((existing.end, children if existing.listed else ["", *children]))
-    for at, text in sorted(insertions, key=lambda insertion: insertion[0], reverse=True):
-        same = [other for where, other in insertions if where == at]
-        if text is same[0]:
-            lines[at:at] = [line for part in same for line in part]
+        insertions.append((existing.end, 0, children if existing.listed else ["", *children]))
+    # From the last line to the first; at one line, children before new keys.
+    for at, _, text in sorted(insertions, key=lambda insertion: insertion[:2], reverse=True):
+        lines[at:at] = text
     return "\n".join(lines) + "\n"
 
 

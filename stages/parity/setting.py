@@ -11,7 +11,6 @@ from stages.common.base.params import Serving
 from stages.common.data.evaldata import EvalData
 from stages.common.data.feeding import check_fit, feed_batch, fixed_batch
 from stages.common.judging.serve import Model
-from stages.common.model import model_file
 from stages.common.model.sessions import open_session
 
 
@@ -68,6 +67,8 @@ def _opened(path: Path, made_by: str, threads: int) -> Model:
     try:
         return Model(open_session(path, threads), path.as_posix())
     except StageError:
+        from stages.common.model import model_file  # with libraries that take 40 MB
+
         model_file.read(path, made_by)
         raise
 

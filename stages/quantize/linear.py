@@ -6,12 +6,8 @@ cover [min(values, 0), max(values, 0)].
 
 import math
 from dataclasses import dataclass
-from typing import Literal, cast
 
 import numpy as np
-
-Summed = int | Literal["positions"] | None
-"""Along what a kernel sums a weight; see `largest_pairs`."""
 
 _CHUNK = 1 << 20
 """Values that are held in double precision at once."""
@@ -45,7 +41,7 @@ def quantize(
     weight_type: str,
     channel_axes: tuple[int, ...],
     reduce_range: bool,
-    largest_pairs: np.ndarray | None = None,
+    least: np.ndarray | float = 0,
 ) -> Quantized:
     """Quantize to the nearest of 8 bits, ties to even.
 
@@ -54,8 +50,7 @@ def quantize(
         weight_type: QInt8 or QUInt8.
         channel_axes: one scale for each index along these axes; empty for one scale in all.
         reduce_range: use 7 of the 8 bits.
-        largest_pairs: what `largest_pairs` gives for the same axes. Signed weights then have scales of at least a
-            127th of it, so that no two neighbours sum to more than 128: each is rounded by half a step at most.
+        least: the scales are at least this; a number, or of the shape of `Quantized.scale`.
     """
     signed = weight_type == "QInt8"
     reduced = tuple(axis for axis in range(weight.ndim) if axis not in channel_axes)
@@ -64,12 +59,8 @@ def quantize(
     high = np.maximum(weight.max(axis=reduced, keepdims=True), 0).astype(np.float64)
     if signed:
         high = np.maximum(-low, high)
-        if largest_pairs is not None:
-            high = np.maximum(high, largest_pairs)
         low = -high
-    scale = ((high - low) / (highest - lowest)).astype(np.float32)
-    # All zero, or so small that the scale underflows: any scale will do.
-    scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
+    scale = over_tiny(np.maximum((high - low) / (highest - lowest), least).astype(np.float32))
     dtype = np.int8 if signed else np.uint8
     zero_point = np.zeros_like(scale) if signed else np.rint(lowest - low / scale).clip(lowest, highest)
     values = weight / scale
@@ -79,33 +70,9 @@ def quantize(
     return Quantized(values.astype(dtype), scale, zero_point.astype(dtype))
 
 
-def largest_pairs(weight: np.ndarray, summed: Summed, channel_axes: tuple[int, ...]) -> np.ndarray | None:
-    """The largest sum of two neighbours in the order in which a kernel sums: max |w[2k] + w[2k + 1]|.
-
-    Args:
-        weight: float32.
-        summed: the axis that is summed over; "positions" for a convolution, which sums the channels of one kernel
-            position after the other; None for a kernel that adds no pairs in 16 bits.
-        channel_axes: one result for each index along these axes.
-
-    Returns:
-        Of the shape of the weight with 1 in place of every other axis; None where there are no pairs.
-    """
-    if summed is None:
-        return None
-    if summed == "positions":
-        filters, channels = weight.shape[:2]
-        rows, axis = weight.reshape(filters, channels, -1).transpose(0, 2, 1).reshape(filters, -1), 1
-    else:
-        rows, axis = weight, int(summed)
-    rows = np.moveaxis(rows, axis, -1)
-    sums = rows[..., 0 : rows.shape[-1] - 1 : 2] + rows[..., 1::2]
-    np.abs(sums, out=sums)
-    largest = np.expand_dims(sums.max(axis=-1, initial=0), axis)
-    if summed == "positions":
-        largest = largest.reshape(-1, *(1,) * (weight.ndim - 1))
-    others = tuple(axis for axis in range(weight.ndim) if axis not in channel_axes)
-    return cast(np.ndarray, largest.max(axis=others, keepdims=True))
+def over_tiny(scale: np.ndarray) -> np.ndarray:
+    """Scales with 1 in place of those that underflow, of weights that are zero or next to it: any will do."""
+    return np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
 
 
 def sqnr_db(weight: np.ndarray, approximation: np.ndarray) -> float:

@@ -13,9 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from stages.common.graph.walk import constant, number
-
-LARGEST_SAFE_SUM = 128
-"""255 * 128 = 32640 fits into a signed 16-bit number, 255 * 129 = 32895 does not; nor does 255 * -129."""
+from stages.quantize.portable import LARGEST_SUM
 
 SHARE_THAT_MATTERS = 0.001
 """From this share of pairs on, the answers moved visibly where it was tried: see docs/quantize.md."""
@@ -45,7 +43,7 @@ def pairs(weight: np.ndarray) -> Pairs:
     """
     even = weight[..., 0 : weight.shape[-2] - 1 : 2, :].astype(np.int16)
     sums = even + weight[..., 1::2, :]
-    return Pairs(sums.size, int(np.count_nonzero(np.abs(sums) > LARGEST_SAFE_SUM)))
+    return Pairs(sums.size, int(np.count_nonzero(np.abs(sums) > LARGEST_SUM)))
 
 
 def of_model(model: ir.Model) -> dict[str, Pairs]:

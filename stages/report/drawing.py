@@ -58,7 +58,7 @@ def pareto(
 
     A `limit` on the x axis is a line.
     """
-    x = {"field": "x", "type": "quantitative", "title": x_title, "axis": {"tickCount": 5}}
+    x = {**scale("x", x_title), "axis": {"tickCount": 5}}
     hue = color_by("kind", kinds)
     size = {"field": "size", "type": "quantitative", "legend": None, "scale": {"range": [40, 320], "zero": True}}
     places = [row["x"] for row in rows] + ([] if limit is None else [limit])

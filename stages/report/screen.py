@@ -9,7 +9,7 @@ from stages.report import evidence
 from stages.report.changes import FIGURES, SPEEDUP, Change, Mark
 from stages.report.revision import Revision
 from stages.report.stage import Comparison, Report
-from stages.report.text import UNKNOWN, block, bullets, code, escape, folded, number, plural, table
+from stages.report.text import UNKNOWN, block, bullets, code, escape, folded, number, plural, setting, table
 
 MARKS = {
     Outcome.PASSED: "✅\N{NO-BREAK SPACE}passed",
@@ -205,12 +205,7 @@ def _params(base: Revision, head: Revision) -> list[str]:
 
 
 def _param(side: Revision, key: str) -> str:
-    if key not in side.params:
-        return UNKNOWN
-    value = side.params[key]
-    if value is None or isinstance(value, bool):
-        return code({None: "null", True: "true", False: "false"}[value])
-    return code(value)
+    return code(setting(side.params[key])) if key in side.params else UNKNOWN
 
 
 def _footer(report: Report) -> str:

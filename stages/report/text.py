@@ -43,6 +43,13 @@ def number(value: Any, unit: str = "") -> str:
     return f"{shown}{'' if unit in ('', '×') else ' '}{unit}"
 
 
+def setting(value: Any) -> str:
+    """A value of `params.yaml`, as `dvc exp run -S` takes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"[{', '.join(map(setting, value))}]" if isinstance(value, list) else str(value)
+
+
 def plural(count: int, noun: str) -> str:
     """`1 sample`, `2 samples`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

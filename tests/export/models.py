@@ -111,8 +111,27 @@ def prices() -> Built:
 
 
 def transformed_target() -> Built:
+    """A logarithm of the target, at the end of a pipeline."""
     x, y = load_diabetes(return_X_y=True)
-    model = TransformedTargetRegressor(Ridge(), func=np.log1p, inverse_func=np.expm1)
+    model = make_pipeline(StandardScaler(), TransformedTargetRegressor(Ridge(), func=np.log1p, inverse_func=np.expm1))
+    return model.fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def scaled_target() -> Built:
+    """A target near 250 000, scaled around a pipeline."""
+    _, x, y = prices()
+    regressor = make_pipeline(StandardScaler(), Ridge(alpha=0.01))
+    return TransformedTargetRegressor(regressor, transformer=StandardScaler()).fit(x, y), x, y
+
+
+def odd_target() -> Built:
+    """A transformation back that is code of the user's own."""
+    x, y = load_diabetes(return_X_y=True)
+
+    def back(values: np.ndarray) -> np.ndarray:
+        return values + 1
+
+    model = TransformedTargetRegressor(Ridge(), func=lambda values: values - 1, inverse_func=back)
     return model.fit(x[:300], y[:300]), x[300:], y[300:]
 
 

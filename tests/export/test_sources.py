@@ -41,6 +41,8 @@ def free_batch() -> bool:
         ("histogram_classifier", "scikit-learn", 1e-6, 0),
         ("histogram_regressor", "scikit-learn", 1e-3, None),
         ("prices", "scikit-learn", 0.1, None),
+        ("transformed_target", "scikit-learn", 1e-3, None),
+        ("scaled_target", "scikit-learn", 0.1, None),
         ("xgboost_classifier", "XGBoost", 1e-6, 0),
         ("xgboost_frame", "XGBoost", 1e-6, 0),
         ("xgboost_regressor", "XGBoost", 1e-3, None),
@@ -108,7 +110,12 @@ def test_a_batch_fixed_in_the_code_is_refused(run: Run) -> None:
 
 
 def test_isotonic_calibration_drifts_and_the_drift_says_so(run: Run) -> None:
-    assert run("tests.export.models:isotonic")["drift"]["max_abs"] > 1e-3
+    metrics = run("tests.export.models:isotonic")
+    drift = metrics["details"]["drift"]["probabilities"]
+    assert metrics["drift"]["max_abs"] == drift["max_abs"] > 1e-3
+    assert 0 < drift["mean_abs"] < drift["max_abs"]
+    assert 0 < drift["nrmse"] < 1
+    assert 20 < drift["sqnr_db"] < 100
 
 
 def test_missing_text_is_said(run: Run) -> None:
@@ -224,7 +231,10 @@ def test_a_table_that_does_not_fit_is_refused(run: Run, columns: dict[str, Any],
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("tests.export.models:transformed_target", "cannot export TransformedTargetRegressor .*MissingShapeCalculator"),
+        (
+            "tests.export.models:odd_target",
+            r"transformed back by back, .* can write np\.exp, .* Export the reg",
+        ),
         (
             "tests.export.models:missing_numbers",
             "NaN or infinite for evaluation sample 7 in fp32. The evaluation data has NaN in 'X'",

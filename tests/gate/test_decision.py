@@ -34,6 +34,36 @@ def decided(limits: Gate, **changes: Any) -> Deployment:
 
 
 @pytest.mark.parametrize(
+    ("name", "limit", "drift", "said"),
+    [
+        (
+            "abs_tol",
+            0.04,
+            {"max_abs": 0.08},
+            "(max_abs 0.08), beyond parity.abs_tol 0.04: quantization",
+        ),
+        ("abs_tol", 0.04, {"max_abs": 0.04}, ""),
+        ("mean_tol", 0.01, {"max_abs": 0.5, "mean_abs": 0.001}, ""),
+        ("max_nrmse", 0.1, {"nrmse": None}, ""),
+        ("min_cosine", 0.99, {"min_cosine": 0.9}, "(min_cosine 0.9), beyond parity.min_cosine 0.99"),
+        ("min_cosine", 0.99, {"min_cosine": 0.999}, ""),
+        ("max_flip_rate", 0.01, {"max_abs": 1.0}, ""),
+    ],
+)
+def test_a_drift_beyond_a_tolerance_is_not_blamed_on_quantization(
+    name: str, limit: float, drift: dict[str, Any], said: str
+) -> None:
+    rule = {"name": name, "value": 0.0, "limit": limit, "margin": limit, "outcome": "passed", "output": "p"}
+    for outcome in ({}, trees.NOTHING, {"parity__passed": False}):
+        changes: dict[str, Any] = outcome | {"parity_details__rules": [rule]}
+        plain = decided(Gate(), **changes).reason
+        told = decided(Gate(), **changes, export_details__drift={"p": drift}).reason
+        assert (told == plain) == (not said)
+        assert told.startswith(plain)
+        assert said in told
+
+
+@pytest.mark.parametrize(
     ("limits", "changes", "outcomes", "deploy"),
     [
         (Gate(), {}, [OK, OK, OFF, OK, OK], "int8"),
@@ -104,6 +134,7 @@ def test_by_default_the_gate_never_contradicts_the_verdict(low: float, width: fl
         parity_failures=(),
         parity_advice=(),
         speedup=Speedup(low + width / 2, low, low + width, verdict),
+        drift="",
         findings=(),
         noise="",
         host=Host("abc", "A CPU", "avx2", 2, "1.32.0", 1, 1),

@@ -10,6 +10,7 @@ from stages.common.base import paths
 SHA = {"fp32": "f" * 64, "int8": "8" * 64}
 TREES: dict[str, dict[str, Any]] = {
     "host": {"machine_id": "abc", "cpu": {"model": "A CPU", "isa": "avx512_vnni", "cores": 2}, "onnxruntime": "1.32.0"},
+    "export_details": {"drift": {}},
     "quantize": {"status": "quantized", "size": {"fp32_mb": 4.0, "int8_mb": 1.0}},
     "parity": {"passed": True, "judged": {"samples": 500}},
     "parity_details": {
@@ -35,6 +36,7 @@ TREES: dict[str, dict[str, Any]] = {
 }
 FILES = {
     "host": paths.HOST,
+    "export_details": paths.EXPORT_DETAILS,
     "quantize": paths.QUANTIZE,
     "parity": paths.PARITY,
     "parity_details": paths.PARITY_DETAILS,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 
-from stages.quantize import linear, saturation
+from stages.quantize import portable, saturation
 from tests.onnx_models import ir_model
 from tests.quantize import nets
 from tests.quantize.nets import net, node, normal
@@ -41,9 +41,22 @@ def test_no_pair_of_neighbours_sums_to_more_than_128(shape: list[int], channel: 
     weight = np.random.default_rng(seed).standard_t(2, shape).astype(np.float32)
     summed = axis % len(shape)
     axes = tuple(each for each in range(len(shape)) if each != summed) if channel else ()
-    pairs = linear.largest_pairs(weight, summed, axes)
-    stored = np.moveaxis(linear.quantize(weight, "QInt8", axes, False, pairs).values, summed, -2)
-    assert saturation.pairs(stored).at_risk == 0
+    made = portable.quantize(weight, summed, axes)
+    assert saturation.pairs(np.moveaxis(made.values, summed, -2)).at_risk == 0
+
+
+@given(inner=st.integers(48, 300), width=st.integers(1, 6), heavy=st.booleans(), seed=st.integers(0, 999))
+@settings(max_examples=30, deadline=None)
+def test_errors_are_small_and_sum_to_nothing(inner: int, width: int, heavy: bool, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    weight = (random.standard_t(3, (inner, width)) if heavy else random.normal(size=(inner, width))).astype(np.float32)
+    pairs = np.abs(weight[0:-1:2] + weight[1::2]).max(axis=0)
+    step = np.maximum(np.abs(weight).max(axis=0), pairs) / 127  # moves no pair: each is rounded by half a step
+    made = portable.quantize(weight, 0, (1,))
+    errors = weight - made.dequantized()
+    assert np.square(errors).sum() <= 1.1 * np.square(weight - np.rint(weight / step) * step).sum()
+    if not heavy:
+        assert np.all(np.abs(errors.sum(axis=0)) <= 0.51 * made.scale)
 
 
 @given(filters=st.integers(1, 5), channels=st.integers(1, 7), kernel=st.integers(1, 3), seed=st.integers(0, 999))
@@ -74,15 +87,15 @@ def test_a_portable_file_cannot_saturate_and_says_what_that_costs(
     bench.give(model, data, "feeds")
     full = bench.run(method=method, per_channel=per_channel, portable=False)
     assert full.metrics["saturation"]["share"] > 0
-    portable = bench.run(method=method, per_channel=per_channel)
-    assert portable.metrics["saturation"]["share"] == 0
-    assert "Warning" not in portable.said
-    for name in portable.quantized():
-        mine, other = portable.nodes[name], full.nodes[name]
+    safe = bench.run(method=method, per_channel=per_channel)
+    assert safe.metrics["saturation"]["share"] == 0
+    assert "Warning" not in safe.said
+    for name in safe.quantized():
+        mine, other = safe.nodes[name], full.nodes[name]
         assert mine["weight_sqnr_full_range_db"] == other["weight_sqnr_db"]
         assert float(mine["weight_sqnr_db"]) > float(other["weight_sqnr_db"]) - 6.1
         assert other["weight_sqnr_full_range_db"] == ""
-    assert portable.metrics["size"]["int8_mb"] == pytest.approx(full.metrics["size"]["int8_mb"], rel=0.01)
+    assert safe.metrics["size"]["int8_mb"] == pytest.approx(full.metrics["size"]["int8_mb"], rel=0.01)
 
 
 @pytest.mark.slow
@@ -99,12 +112,12 @@ def test_the_answers_are_those_of_a_cpu_without_vnni(bench: Bench, model: ModelP
         files.append(str(bench.folder / f"{number}.npz"))
         np.savez(files[-1], x=feed["x"])
     moved = {}
-    for portable in (True, False):
-        outcome = bench.run(method=method, portable=portable)
+    for safe in (True, False):
+        outcome = bench.run(method=method, portable=safe)
         script = [QEMU, "-cpu", "Haswell-v4", sys.executable, "-c", ON_ANOTHER_CPU, "artifacts/model.int8.onnx"]
         child = subprocess.run([*map(str, script), *files], capture_output=True, text=True, check=True)
         here = [next(iter(run(outcome.int8, feed).values())) for feed in given]
-        moved[portable] = max(
+        moved[safe] = max(
             float(np.abs(a - np.array(b)).max()) for a, b in zip(here, json.loads(child.stdout), strict=True)
         )
     assert moved[True] < 1e-5

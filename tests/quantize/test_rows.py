@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper
 
 from stages.common.model import sessions
-from stages.quantize import linear
+from stages.quantize import portable
 from stages.quantize.methods import rows
 from tests.onnx_models import ir_model, opened
 from tests.quantize import nets
@@ -20,8 +20,7 @@ TINY = np.finfo(np.float32).tiny
 def product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """What a product with one scale per row gives, in NumPy: [..., K] by [K, N]."""
     matrix = x.reshape(-1, x.shape[-1]).astype(np.float32)
-    pairs = linear.largest_pairs(weight, 0, (1,))
-    quantized = linear.quantize(weight, "QInt8", (1,), reduce_range=False, largest_pairs=pairs)
+    quantized = portable.quantize(weight, 0, (1,))
     low = np.minimum(matrix.min(axis=1, keepdims=True), 0)
     high = np.maximum(matrix.max(axis=1, keepdims=True), 0)
     scale = np.maximum((high - low) * np.float32(1 / 255), TINY)

@@ -37,6 +37,21 @@ def test_a_narrow_table_shares_one_scale(bench: Bench) -> None:
     assert outcome.nodes["Gather_z"]["how"] == "QInt8 per row"
 
 
+def test_a_table_with_a_large_column_has_a_scale_for_each_column(bench: Bench) -> None:
+    table = normal(3, 64)
+    table[:, 7] *= 100
+    few = net([node("Gather", "E ids", "y")], {}, {"y": ["N", 64]}, {"E": table})
+    few.graph.input.append(helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"]))
+    bench.give(few, {"ids": np.arange(12) % 3})
+    outcome = bench.run()
+    assert outcome.nodes["Gather_y"]["how"] == "QInt8 per column"
+    assert float(outcome.nodes["Gather_y"]["weight_sqnr_db"]) > 45  # by rows 30: steps of the largest value / 127
+    lookup = run(outcome.int8, {"ids": np.arange(3)})["y"]
+    assert np.abs(lookup - table).max() < 1.01 * np.abs(table).max() / 254
+    small = np.delete(np.arange(64), 7)
+    assert np.abs(lookup - table)[:, small].max() < np.abs(table[:, small]).max() / 200
+
+
 @pytest.mark.parametrize("method", ["dynamic", "weight_only"])
 def test_a_lone_model_is_quantized_without_data(bench: Bench, method: str) -> None:
     bench.give(nets.mlp((64, 96, 64)), {"x": normal(40, 64)})

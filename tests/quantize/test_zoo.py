@@ -133,6 +133,7 @@ def test_quantized_within_sanity(bench: Bench, name: str) -> None:
     outcome = bench.run()
     assert outcome.metrics["status"] == "quantized"
     assert outcome.metrics["nodes"]["quantized"] == len(outcome.quantized()) > 0
+    assert outcome.metrics["saturation"]["share"] == 0
     _assert_within_sanity(outcome, feeds)
 
 

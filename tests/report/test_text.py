@@ -1,9 +1,11 @@
 """Text that names cannot break, and numbers that a reviewer can read."""
 
+from typing import Any
+
 import pytest
 from markdown_it import MarkdownIt
 
-from stages.report.text import code, escape, number, plural, table
+from stages.report.text import code, escape, number, plural, setting, table
 
 NAMES = [
     "a|b",
@@ -54,3 +56,10 @@ def test_numbers(value: object, unit: str, shown: str) -> None:
 
 def test_singular_and_plural() -> None:
     assert (plural(1, "core"), plural(2, "core"), plural(1200, "sample")) == ("1 core", "2 cores", "1,200 samples")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(None, "null"), (True, "true"), (1e-3, "0.001"), (["a/b", None], "[a/b, null]"), ([], "[]")]
+)
+def test_a_setting_is_shown_as_dvc_takes_it(value: Any, shown: str) -> None:
+    assert setting(value) == shown

@@ -37,9 +37,9 @@ def _as_array(value: Any) -> np.ndarray:
     if value is None:
         return np.empty(0, dtype=np.float32)
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        keys = sorted({key for each in value for key in each})
-        return np.array([[each.get(key, np.nan) for key in keys] for each in value])
+        keys = sorted({key for mapping in value for key in mapping})
+        return np.array([[mapping.get(key, np.nan) for key in keys] for mapping in value])
     if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
-        same = all(each.shape == value[0].shape for each in value)
-        return np.stack(value) if same else np.concatenate([each.ravel() for each in value])
+        same = all(array.shape == value[0].shape for array in value)
+        return np.stack(value) if same else np.concatenate([array.ravel() for array in value])
     return np.asarray(value)

@@ -73,8 +73,8 @@ def calls(data: EvalData, indices: np.ndarray, batch: int) -> Iterator[Call]:
     rest = indices[whole:]
     served = np.concatenate([indices[:whole], fill(rest, batch)]) if len(rest) else indices
     left = len(indices)
-    for each in data.batches(served, batch):
-        yield Call(each.indices[: min(batch, left)], each.feed, batch)
+    for chunk in data.batches(served, batch):
+        yield Call(chunk.indices[: min(batch, left)], chunk.feed, batch)
         left -= batch
 
 

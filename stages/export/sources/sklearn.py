@@ -24,7 +24,7 @@ from stages.export.framework import (
     required,
     rounding_note,
 )
-from stages.export.sources import estimators
+from stages.export.sources import estimators, targets
 
 NAME = "scikit-learn"
 SUFFIXES: tuple[str, ...] = (".skops",)
@@ -134,7 +134,7 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
 
     kinds = {"f": FloatTensorType, "i": Int64TensorType, "U": StringTensorType}
     types = [(name, kinds[array.dtype.kind]([None, array.shape[1]])) for name, array in inputs.items()]
-    convertible = estimators.convertible(model, MISSING_TEXT)
+    convertible, back = targets.split(estimators.convertible(model, MISSING_TEXT))
     estimators.register_boosted_trees(set(sys.modules))
     # Without a name the graph gets a random one, and no two exports have the same bytes.
     export = partial(
@@ -148,7 +148,7 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
         # skl2onnx gives the trees of HistGradientBoosting booleans as integers, which onnx 1.23 refuses.
         with mock.patch("skl2onnx.common._container.make_node", estimators.make_node):
             if not is_classifier(convertible):
-                return as_model(export())
+                return as_model(targets.append(export(), back))
             try:
                 return as_model(export(options={id(convertible): {"zipmap": False}}))
             except NameError:  # raised for an option that an estimator does not have: LinearSVC never gets a ZipMap

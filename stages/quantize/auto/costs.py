@@ -156,8 +156,8 @@ def measure_conversions(params: Quantize, threads: int, images: bool) -> Convers
 
 
 def _line(sizes: tuple[int, ...], times: np.ndarray) -> Line:
-    each = max(0.0, float(times[1] - times[0]) / (sizes[1] - sizes[0]))
-    return Line(max(0.0, float(times[0]) - each * sizes[0]), each)
+    per_value = max(0.0, float(times[1] - times[0]) / (sizes[1] - sizes[0]))
+    return Line(max(0.0, float(times[0]) - per_value * sizes[0]), per_value)
 
 
 def _single(op_type: str) -> ir.Model:

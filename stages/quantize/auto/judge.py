@@ -129,7 +129,7 @@ class Judge:
             together = [served.answer(call) for call in calls(self._data, indices, size)]
             for name, array in alone[0].items():
                 if array.dtype.kind == "f":
-                    one, other = (np.concatenate([each[name] for each in side]) for side in (alone, together))
+                    one, other = (np.concatenate([answer[name] for answer in side]) for side in (alone, together))
                     if one.shape == other.shape:
                         largest = max(largest, float(np.abs(one.astype(np.float64) - other).max(initial=0.0)))
         return {**nothing, "max_abs": largest, "reason": ""}

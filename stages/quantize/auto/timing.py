@@ -51,7 +51,7 @@ def in_turn(calls: Sequence[Call], seconds: float, seed: int = 0) -> np.ndarray:
     Returns:
         Microseconds of one call, float64 [rounds, calls].
     """
-    lengths = [_burst(each) for each in calls]
+    lengths = [_burst(call) for call in calls]
     order = np.random.default_rng(seed)
     end = time.monotonic() + seconds
     rounds: list[np.ndarray] = []

@@ -24,7 +24,7 @@ from stages.common.graph.walk import (
     remove_unused,
     replace,
 )
-from stages.quantize import linear
+from stages.quantize import linear, portable
 from stages.quantize.linear import Quantized
 from stages.quantize.outcome import NodeOutcome, kept
 
@@ -260,9 +260,9 @@ class Site:
         weight_type: str,
         channel_axes: tuple[int, ...] = (),
         *,
-        summed: linear.Summed = None,
+        summed: portable.Summed = None,
         reduce_range: bool | None = None,
-        fit: Callable[[Quantized], Quantized] = lambda quantized: quantized,
+        least: np.ndarray | float = 0,
     ) -> Quantized:
         """`weight` in 8 bits, with what that costs on record.
 
@@ -270,16 +270,15 @@ class Site:
             weight: float32.
             weight_type: QInt8 or QUInt8.
             channel_axes: one scale for each index along these axes.
-            summed: along what the kernel sums it in pairs that can saturate; see `linear.largest_pairs`.
+            summed: along what the kernel sums it in pairs that can saturate.
             reduce_range: in place of that of the params.
-            fit: changes what was quantized, before it is recorded.
+            least: the scales are at least this; a number, or of the shape of `Quantized.scale`.
         """
         reduce = self.params.reduce_range if reduce_range is None else reduce_range
-        quantized = fit(linear.quantize(weight.values, weight_type, channel_axes, reduce))
+        quantized = linear.quantize(weight.values, weight_type, channel_axes, reduce, least)
         if weight_type == "QInt8" and self.params.portable and not reduce and summed is not None:
-            pairs = linear.largest_pairs(weight.values, summed, channel_axes)
             self._full_sqnr.append(linear.sqnr_db(weight.values, quantized.dequantized()))
-            quantized = fit(linear.quantize(weight.values, weight_type, channel_axes, reduce, pairs))
+            quantized = portable.quantize(weight.values, summed, channel_axes, least)
         self.record_loss(weight.values, quantized.dequantized())
         return quantized
 

@@ -7,6 +7,7 @@ from typing import Any
 from stages.report import drawing
 from stages.report.drawing import Picture
 from stages.report.experiments.ranking import Row
+from stages.report.text import setting
 
 BROAD = 2 * drawing.WIDTH + 60
 
@@ -43,7 +44,7 @@ def tradeoff(rows: Sequence[Row]) -> Picture:
 
 
 def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
-    """One line an experiment, across the params that differ and the figures that they led to."""
+    """One line an experiment, across the params that differ and the figures that they led to; the front's are thick."""
     columns: dict[str, list[Any]] = {
         key.removeprefix("quantize."): [row.revision.params.get(key) for row in rows] for key in keys
     }
@@ -57,7 +58,8 @@ def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
         ticks += [{"column": name, "place": place, "text": text} for text, place in marks]
         for row, place in zip(rows, places, strict=True):
             kind = "gate open" if row.open else "gate closed"
-            lines.append({"row": row.name, "kind": kind, "column": name, "place": place, "label": _label(row)})
+            point = {"row": row.name, "kind": kind, "column": name, "place": place, "label": _label(row)}
+            lines.append(point | {"width": 4 if row.front else 1.5})
     x = {
         "field": "column",
         "type": "nominal",
@@ -65,12 +67,18 @@ def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
         "title": None,
         "axis": {"labelAngle": 0, "labelPadding": 6},
     }
-    y = {"field": "place", "type": "quantitative", "axis": None, "scale": {"domain": [-0.05, 1.1]}}
+    y = {"field": "place", "type": "quantitative", "axis": None, "scale": {"domain": [-0.1, 1.1]}}
     kinds = [kind for kind in ("gate open", "gate closed") if any(line["kind"] == kind for line in lines)]
     layers: list[drawing.Spec] = [
         {
-            "mark": {"type": "line", "strokeWidth": 2, "opacity": 0.75},
-            "encoding": {"x": x, "y": y, "detail": {"field": "row"}, "color": drawing.color_by("kind", kinds)},
+            "mark": {"type": "line", "opacity": 0.75},
+            "encoding": {
+                "x": x,
+                "y": y,
+                "detail": {"field": "row"},
+                "color": drawing.color_by("kind", kinds),
+                "strokeWidth": {"field": "width", "type": "quantitative", "scale": None},
+            },
         },
         {
             "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
@@ -81,11 +89,14 @@ def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
                 "description": {"field": "label"},
             },
         },
-        {
-            "data": {"values": ticks},
-            "mark": {"type": "text", "align": "left", "dx": 7, "dy": -7, "color": "@ink"},
-            "encoding": {"x": x, "y": y, "text": {"field": "text"}},
-        },
+        *(
+            {
+                "data": {"values": [tick for tick in ticks if (tick["place"] < 0.5) == lower]},
+                "mark": {"type": "text", "align": "left", "dx": 7, "dy": 13 if lower else -7, "color": "@ink"},
+                "encoding": {"x": x, "y": y, "text": {"field": "text"}},
+            }
+            for lower in (True, False)
+        ),
     ]
     spec = drawing.plot("What each setting led to", layers, lines)
     spec["width"] = BROAD
@@ -100,13 +111,9 @@ def _places(values: Sequence[Any]) -> tuple[list[float], list[tuple[str, float]]
         span = (high - low) or 1.0
         marks = [(f"{low:.3g}", 0.0)] + ([(f"{high:.3g}", 1.0)] if high > low else [])
         return [(value - low) / span for value in values], marks
-    names = sorted({_text(value) for value in values})
+    names = sorted({setting(value) for value in values})
     place = {name: index / max(len(names) - 1, 1) for index, name in enumerate(names)}
-    return [place[_text(value)] for value in values], list(place.items())
-
-
-def _text(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return [place[setting(value)] for value in values], list(place.items())
 
 
 def _label(row: Row) -> str:

@@ -50,7 +50,7 @@ def rank(sweep: Sweep) -> dict[str, list[Row]]:
     machines: dict[str, list[Row]] = {}
     for finished in sweep.finished:
         machines.setdefault(finished.revision.machine_id or "unknown", []).append(row(finished))
-    order = sorted(machines, key=lambda machine: (-sum(each.name != BASELINE for each in machines[machine]), machine))
+    order = sorted(machines, key=lambda machine: (-sum(row.name != BASELINE for row in machines[machine]), machine))
     return {machine: _ordered(machines[machine]) for machine in order}
 
 
@@ -108,10 +108,10 @@ def differing_params(sides: Sequence[Tree]) -> list[str]:
 
 def _ordered(rows: Sequence[Row]) -> list[Row]:
     marked = [
-        Row(**{**vars(each), "front": _comparable(each) and not any(dominates(other, each) for other in rows)})
-        for each in rows
+        Row(**{**vars(row), "front": _comparable(row) and not any(dominates(other, row) for other in rows)})
+        for row in rows
     ]
-    return sorted(marked, key=lambda each: (not each.ships_int8, not each.open, -_low(each), each.name))
+    return sorted(marked, key=lambda row: (not row.ships_int8, not row.open, -_low(row), row.name))
 
 
 def _low(row: Row) -> float:

@@ -8,7 +8,7 @@ from stages.report.evidence import machine
 from stages.report.experiments.ranking import Row, best, differing_params
 from stages.report.experiments.reading import BASELINE, Sweep
 from stages.report.revision import Tree
-from stages.report.text import UNKNOWN, block, code, escape, number, plural, table
+from stages.report.text import UNKNOWN, block, code, escape, number, plural, setting, table
 
 
 def render(sweep: Sweep, machines: Mapping[str, Sequence[Row]], pictures: str = "") -> str:
@@ -95,10 +95,7 @@ def _number(value: float) -> str:
 
 
 def _param(params: Tree, key: str) -> str:
-    value = params.get(key, UNKNOWN)
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return escape(value)
+    return escape(setting(params[key])) if key in params else UNKNOWN
 
 
 def _legend(rows: Sequence[Row]) -> str:

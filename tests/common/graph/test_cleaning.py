@@ -2,37 +2,28 @@
 
 import onnx_ir as ir
 import pytest
-from onnx import ModelProto, helper
 from onnx_ir.passes import PassResult
 
 from stages.common.graph import cleaning
 from stages.common.graph.passes import name_nodes
 from stages.common.model import ir_conversion
+from tests.common.graph.models import dense
 from tests.onnx_models import applied, ir_model, reference
-from tests.quantize.running import graph, normal
+from tests.quantize.running import normal
 
 X = {"x": normal(4, 16)}
 
 
-def _model(opset_version: int = 17) -> ModelProto:
-    nodes = [
-        helper.make_node("Transpose", ["T"], ["W"]),
-        helper.make_node("MatMul", ["x", "W"], ["h"]),
-        helper.make_node("Relu", ["h"], ["y"]),
-    ]
-    return graph(nodes, {"x": ("n", 16)}, {"y": ("n", 8)}, {"T": normal(8, 16)}, opset_version)
-
-
 @pytest.mark.parametrize("apply", [apply for _, apply in cleaning.PASSES])
 def test_a_pass_has_nothing_to_do_the_second_time(apply: cleaning.Pass) -> None:
-    once, _ = applied(apply, _model(11))
+    once, _ = applied(apply, dense(11))
     twice, modified = applied(apply, once)
     assert not modified
     assert twice == once
 
 
 def test_all_passes_together() -> None:
-    model = _model(11)
+    model = dense(11)
     model.graph.output[0].type.tensor_type.ClearField("shape")
     model.metadata_props.add(key="author", value="someone")
     source = ir_model(model)
@@ -54,7 +45,7 @@ def test_a_pass_that_changes_the_answers_is_undone(monkeypatch: pytest.MonkeyPat
         return PassResult(model, modified=True)
 
     monkeypatch.setattr(cleaning, "PASSES", (("spoilt", spoil), ("nodes named", name_nodes.apply)))
-    model = _model()
+    model = dense()
     cleaned, steps = cleaning.clean(ir_model(model), reference(model, [X]))
     assert [step.name for step in steps if step.undone] == ["spoilt"]
     assert "output 'y' moved by" in steps[0].undone
@@ -68,6 +59,6 @@ def test_a_pass_that_fails_is_left_out_with_its_reason(monkeypatch: pytest.Monke
         raise RuntimeError("no\nsuch luck")
 
     monkeypatch.setattr(cleaning, "PASSES", (("failing", fail), ("nodes named", name_nodes.apply)))
-    model = _model()
+    model = dense()
     _, steps = cleaning.clean(ir_model(model), reference(model, [X]))
     assert steps == [cleaning.Step("failing", "no such luck"), cleaning.Step("nodes named")]

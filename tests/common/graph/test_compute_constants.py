@@ -3,23 +3,15 @@
 import numpy as np
 import onnx.parser
 import pytest
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 from stages.common.graph import equivalence
 from stages.common.graph.passes import compute_constants
+from tests.common.graph.models import dense
 from tests.onnx_models import applied, ir_model, opened, reference
 from tests.quantize.running import graph, normal, run
 
 X = {"x": normal(4, 16)}
-
-
-def _model(opset_version: int = 17) -> ModelProto:
-    nodes = [
-        helper.make_node("Transpose", ["T"], ["W"]),
-        helper.make_node("MatMul", ["x", "W"], ["h"]),
-        helper.make_node("Relu", ["h"], ["y"]),
-    ]
-    return graph(nodes, {"x": ("n", 16)}, {"y": ("n", 8)}, {"T": normal(8, 16)}, opset_version)
 
 
 def test_a_constant_that_two_branches_compute_is_stored_once_for_both() -> None:
@@ -81,7 +73,7 @@ def test_a_bias_is_computed_too() -> None:
 
 
 def test_a_constant_that_another_node_needs_stays() -> None:
-    model = _model()
+    model = dense()
     model.graph.node.append(helper.make_node("Identity", ["T"], ["z"]))
     model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, (8, 16)))
     folded, _ = applied(compute_constants.apply, model)
@@ -90,7 +82,7 @@ def test_a_constant_that_another_node_needs_stays() -> None:
 
 
 def test_a_weight_that_is_an_output_too_stays_computed() -> None:
-    model = _model()
+    model = dense()
     model.graph.output.append(helper.make_tensor_value_info("W", TensorProto.FLOAT, (16, 8)))
     assert not applied(compute_constants.apply, model)[1]
 

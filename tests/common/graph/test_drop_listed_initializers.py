@@ -1,23 +1,15 @@
 """Which initializers are taken off the inputs."""
 
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from stages.common.graph.passes import drop_listed_initializers
+from tests.common.graph.models import dense
 from tests.onnx_models import applied
-from tests.quantize.running import graph, normal
-
-
-def _model(opset_version: int = 17) -> ModelProto:
-    nodes = [
-        helper.make_node("Transpose", ["T"], ["W"]),
-        helper.make_node("MatMul", ["x", "W"], ["h"]),
-        helper.make_node("Relu", ["h"], ["y"]),
-    ]
-    return graph(nodes, {"x": ("n", 16)}, {"y": ("n", 8)}, {"T": normal(8, 16)}, opset_version)
+from tests.quantize.running import normal
 
 
 def test_inputs_listed_on_purpose_stay() -> None:
-    model = _model()
+    model = dense()
     model.graph.initializer.append(numpy_helper.from_array(normal(3), "other"))
     model.graph.input.append(helper.make_tensor_value_info("T", TensorProto.FLOAT, (8, 16)))
     assert not applied(drop_listed_initializers.apply, model)[1]

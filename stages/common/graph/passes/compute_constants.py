@@ -92,7 +92,7 @@ def _compute(model: ir.Model, value: ir.Value, fixed: Mapping[ir.Value, np.ndarr
             return copies[source]
         node = source.producer()
         assert node is not None
-        inputs = [None if each is None else copied(each) for each in node.inputs]
+        inputs = [None if operand is None else copied(operand) for operand in node.inputs]
         copy = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs))
         source_bytes += sum(
             attribute.as_tensor().nbytes

@@ -43,7 +43,9 @@ def _gemm(node: ir.Node) -> list[ir.Node]:
     activation = _text(node, "activation")
     known = onnx.defs.get_schema(activation).attributes if activation else ()
     given = {
-        name.removeprefix("activation_"): each.value for name, each in node.attributes.items() if "activation_" in name
+        name.removeprefix("activation_"): attribute.value
+        for name, attribute in node.attributes.items()
+        if "activation_" in name
     }
     parameters = {name: value for name, value in given.items() if name in known}
     return _activated([_plain("Gemm", node, node.inputs)], activation, parameters)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from stages.common.base.params import Quantize
 from stages.common.graph.walk import name_of, number
 from stages.common.graph.weights import DEFAULT_OPERATORS
-from stages.quantize import linear, saturation
+from stages.quantize import portable, saturation
 from stages.quantize.linear import Quantized
 from stages.quantize.methods import Assignment, CalibrationFeeds
 from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
@@ -124,10 +124,8 @@ def _rewrite(input_scale: float, axes_allowed: bool) -> Rewrite:
         axes = (axis,) if by_channel and axis is not None else ()
         bias = _bias_of(site)
 
-        def fit(quantized: Quantized) -> Quantized:
-            return quantized if bias is None else _for_bias(weight.values, quantized, bias.values, input_scale)
-
-        quantized = site.quantized(weight, kind, axes, summed=_summed(site.node, weight.values), fit=fit)
+        least = 0.0 if bias is None else _least_scale(weight.values, axes, bias.values, input_scale)
+        quantized = site.quantized(weight, kind, axes, summed=_summed(site.node, weight.values), least=least)
         inputs = [site.input(0), _dequantized(site, weight, "int8", quantized, axis if by_channel else None)]
         if bias is not None:
             integers = _integer_bias(bias.values, quantized, input_scale)
@@ -151,7 +149,7 @@ def _weight_of(site: Site) -> tuple[Constant, int | None]:
     return weight, 1 if weight.values.ndim == 2 else None
 
 
-def _summed(node: ir.Node, weight: np.ndarray) -> linear.Summed:
+def _summed(node: ir.Node, weight: np.ndarray) -> portable.Summed:
     """Along what the kernel of a node sums its weight."""
     if node.op_type == "Conv":
         return None if saturation.is_depthwise(node, weight) else "positions"
@@ -174,18 +172,11 @@ def _bias_of(site: Site) -> Constant | None:
     return Constant(bias.name, bias.values.reshape(-1))
 
 
-def _for_bias(weight: np.ndarray, quantized: Quantized, bias: np.ndarray, input_scale: float) -> Quantized:
-    """Coarser weights where they are so small beside the bias that it would not fit into 32 bits."""
-    needed = np.abs(bias) / (_BIAS_LIMIT * input_scale)
-    needed = needed.reshape(quantized.scale.shape) if quantized.scale.size == bias.size else needed.max(initial=0)
-    if np.all(quantized.scale >= needed):
-        return quantized
-    scale = np.maximum(quantized.scale, needed).astype(np.float32)
-    limits = np.iinfo(quantized.values.dtype)
-    low = np.minimum(weight.min(), 0)
-    zero_point = quantized.zero_point if limits.min else np.rint(-low / scale).astype(np.uint8)
-    values = np.clip(np.rint(weight / scale) + zero_point, limits.min, limits.max).astype(quantized.values.dtype)
-    return Quantized(values, scale, zero_point)
+def _least_scale(weight: np.ndarray, axes: tuple[int, ...], bias: np.ndarray, input_scale: float) -> np.ndarray:
+    """Weight scales below this leave no room for the bias in 32 bits; of the shape of the scales."""
+    needed = (np.abs(bias) / (_BIAS_LIMIT * input_scale)).astype(np.float32)
+    shape = [weight.shape[axis] if axis in axes else 1 for axis in range(weight.ndim)]
+    return np.broadcast_to(needed if axes else needed.max(initial=0), int(np.prod(shape))).reshape(shape)
 
 
 def _integer_bias(bias: np.ndarray, weight: Quantized, input_scale: float) -> Quantized:

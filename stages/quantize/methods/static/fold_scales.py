@@ -55,7 +55,7 @@ def apply(model: ir.Model, names: Collection[str]) -> PassResult:
 
 def _scale_and_shift(node: ir.Node, value: ir.Value, rank: int, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
     """What `node` multiplies each channel of `value` by and then adds, shape [channels] each; None if it does not."""
-    others = [constant(each) for each in node.inputs if each is not value]
+    others = [constant(operand) for operand in node.inputs if operand is not value]
     tensors = [tensor for tensor in others if tensor is not None and tensor.dtype == ir.DataType.FLOAT]
     if len(tensors) != len(node.inputs) - 1:
         return None

@@ -1,0 +1,141 @@
+"""What portable weights cost and spare, as a Markdown table: models quantized with quantize.portable true and false.
+
+Run from the root of the repository: python -m benchmarks.portable FOLDER [NAME ...] [--cpu Haswell-v4]
+FOLDER holds a folder per model with `model.onnx` and `samples.npz` (whole feeds along axis 0) or `inputs.npz` (one
+feed). All else has its default. For the methods dynamic and static it prints the share of pairs of weights that can
+saturate, and the SQNR of the outputs on the judge samples: of the output where portable weights cost most. With --cpu,
+which needs qemu-user, also how far the outputs of the first judge samples differ between this CPU and that one.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from benchmarks import zoo
+from stages.common.base.errors import StageError
+from stages.common.base.params import Params, Quantize
+from stages.common.data import evaldata, outputs
+from stages.common.model import model_file, sessions
+from stages.common.model.sessions import Feed
+from stages.quantize import linear, saturation, stage
+
+HEADERS = ("model", "method", "pairs at risk: portable", "full range", "SQNR, dB: portable", "full range", "cost, dB")
+ELSEWHERE = ("between CPUs: portable", "full range")
+EMULATED = 8
+
+ON_ANOTHER_CPU = """
+import json, sys
+import numpy as np, onnxruntime as ort
+options = ort.SessionOptions()
+options.intra_op_num_threads, options.log_severity_level = 1, 4
+session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+names = json.loads(sys.argv[2])
+print(json.dumps([[each.tolist() for each in session.run(names, dict(np.load(feed)))] for feed in sys.argv[3:]]))
+"""
+
+Answers = dict[str, list[np.ndarray]]
+"""The float outputs by name, an array per feed."""
+
+
+def main() -> None:
+    """Quantize both ways, compare and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--methods", nargs="+", default=["dynamic", "static"])
+    parser.add_argument("--cpu", help="a CPU that qemu emulates")
+    arguments = parser.parse_args()
+    if arguments.cpu and not shutil.which("qemu-x86_64"):
+        parser.error("--cpu needs qemu-x86_64, which is in the package qemu-user.")
+    headers = HEADERS + (ELSEWHERE if arguments.cpu else ())
+    for cells in (headers, ["---"] * len(headers)):
+        print(f"| {' | '.join(cells)} |")
+    for name in arguments.names or zoo.names(arguments.folder):
+        try:
+            for row in rows(arguments.folder / name, arguments.methods, arguments.cpu):
+                print(f"| {' | '.join((name, *row))} |", flush=True)
+        except StageError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+
+
+def rows(folder: Path, methods: Sequence[str], cpu: str | None) -> Iterator[list[str]]:
+    """The rows of one model; none for a method that quantizes nothing of it.
+
+    Raises:
+        StageError: the model cannot be quantized.
+    """
+    source = model_file.read(folder / "model.onnx", "its exporter")
+    with tempfile.TemporaryDirectory() as work:
+        evaldata.write(Path(work) / "eval", zoo.feeds(folder), None, "feeds", seed=0)
+        data = evaldata.EvalData(Path(work) / "eval")
+        feeds = [batch.feed for batch in data.batches(data.indices("judge"), 1)]
+        expected = answers(source, feeds)
+        for method in methods:
+            shares, ratios, moved = [], [], []
+            for portable in (True, False):
+                params = Params(quantize=Quantize.model_validate({"method": method, "portable": portable}))
+                made = stage.quantize(source, data, params, folder.name)
+                if made.model is None:
+                    break
+                shares.append(sum(made.pairs.values(), saturation.Pairs()).share)
+                here = answers(made.model, feeds)
+                ratios.append({name: linear.sqnr_db(*map(_joined, (expected[name], here[name]))) for name in expected})
+                if cpu:
+                    first = {name: arrays[:EMULATED] for name, arrays in here.items()}
+                    moved.append(difference(first, emulated(made.model, feeds[:EMULATED], list(here), Path(work), cpu)))
+            else:
+                pairs = [(ratios[0][name], ratios[1][name]) for name in expected if ratios[0][name] != ratios[1][name]]
+                portable_db, full_db = max(pairs, key=lambda both: both[1] - both[0], default=(math.inf, math.inf))
+                yield [
+                    method,
+                    *(f"{share:.2%}" for share in shares),
+                    *(f"{ratio:.1f}" for ratio in (portable_db, full_db)),
+                    f"{full_db - portable_db:.2f}" if pairs else "0",
+                    *(f"{each:.1g}" for each in moved),
+                ]
+
+
+def answers(model: ir.Model, feeds: Sequence[Feed]) -> Answers:
+    """What a model gives in its float outputs."""
+    session = sessions.open_session(model)
+    names = [output.name for output in session.get_outputs()]
+    runs = [outputs.as_arrays(names, sessions.run(session, feed, name="the model")) for feed in feeds]
+    floats = [name for name in names if runs[0][name].dtype.kind == "f" and runs[0][name].size]
+    return {name: [run[name] for run in runs] for name in floats}
+
+
+def emulated(model: ir.Model, feeds: Sequence[Feed], names: Sequence[str], work: Path, cpu: str) -> Answers:
+    """The same on another CPU."""
+    path = work / "int8.onnx"
+    with model_file.staged(model, path):
+        pass
+    files = []
+    for number, feed in enumerate(feeds):
+        files.append(str(work / f"{number}.npz"))
+        np.savez(files[-1], **feed)  # type: ignore[arg-type]
+    command = ["qemu-x86_64", "-cpu", cpu, sys.executable, "-c", ON_ANOTHER_CPU, str(path), json.dumps(names), *files]
+    child = subprocess.run(command, capture_output=True, text=True, check=True)
+    runs = json.loads(child.stdout)
+    return {name: [np.array(run[at], np.float32) for run in runs] for at, name in enumerate(names)}
+
+
+def difference(some: Answers, others: Answers) -> float:
+    """The largest absolute difference of any output."""
+    return max(float(np.max(np.abs(_joined(some[name]) - _joined(others[name])), initial=0)) for name in some)
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([array.ravel() for array in arrays])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""TransformedTargetRegressor, for which skl2onnx has no converter: its regressor, and nodes that transform back."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from stages.common.base.errors import StageError
+
+Step = tuple[str, float | None]
+"""An ONNX operator on the prediction, and its second operand if it takes one."""
+
+FUNCTIONS: dict[Any, tuple[Step, ...]] = {
+    None: (),
+    np.exp: (("Exp", None),),
+    np.expm1: (("Exp", None), ("Sub", 1.0)),
+    np.log: (("Log", None),),
+    np.log1p: (("Add", 1.0), ("Log", None)),
+    np.log10: (("Log", None), ("Mul", 1 / math.log(10))),
+    np.sqrt: (("Sqrt", None),),
+    np.square: (("Pow", 2.0),),
+    np.sinh: (("Sinh", None),),
+    np.arcsinh: (("Asinh", None),),
+    np.reciprocal: (("Reciprocal", None),),
+    np.negative: (("Neg", None),),
+}
+"""Functions that transform a target back, in ONNX."""
+
+AFFINE = frozenset({"MaxAbsScaler", "MinMaxScaler", "RobustScaler", "StandardScaler"})
+
+
+def split(model: Any) -> tuple[Any, tuple[Step, ...]]:
+    """An estimator without the transformation of its target, and the steps that transform its predictions back.
+
+    The estimator may be a TransformedTargetRegressor, or a pipeline that ends in one; any other stays as it is.
+
+    Raises:
+        StageError: the transformation back has no ONNX form here.
+    """
+    if type(model).__name__ == "TransformedTargetRegressor":
+        inner, steps = split(getattr(model.regressor_, "best_estimator_", model.regressor_))
+        return inner, (*steps, *_back(model.transformer_))
+    if type(model).__name__ == "Pipeline" and model.steps:
+        name, last = model.steps[-1]
+        inner, steps = split(last)
+        if inner is not last:
+            model = copy.copy(model)
+            model.steps = [*model.steps[:-1], (name, inner)]
+        return model, steps
+    return model, ()
+
+
+def append(proto: onnx.ModelProto, steps: Sequence[Step]) -> onnx.ModelProto:
+    """Put the steps behind the model's output, in float32."""
+    output = proto.graph.output[0]
+    for number, (op_type, operand) in enumerate(steps):
+        inputs, result = [output.name], f"target_{number}"
+        if operand is not None:
+            inputs.append(f"{result}_operand")
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([operand], np.float32), inputs[1]))
+        proto.graph.node.append(onnx.helper.make_node(op_type, inputs, [result], result))
+        output.name = result
+    return proto
+
+
+def _back(transformer: Any) -> tuple[Step, ...]:
+    kind = type(transformer).__name__
+    if kind == "FunctionTransformer":
+        function = transformer.inverse_func
+        if function in FUNCTIONS and not transformer.inv_kw_args:
+            return FUNCTIONS[function]
+        kind = getattr(function, "__name__", str(function))
+    elif kind in AFFINE and transformer.n_features_in_ == 1 and not getattr(transformer, "clip", False):
+        zero, one = transformer.inverse_transform(np.array([[0.0], [1.0]]))[:, 0]
+        return (("Mul", float(one - zero)), ("Add", float(zero)))
+    known = ", ".join(f"np.{function.__name__}" for function in FUNCTIONS if function)
+    raise StageError(
+        f"The target of a TransformedTargetRegressor is transformed back by {kind}, which export cannot write as ONNX; "
+        f"it can write {known} and, for one target, {', '.join(sorted(AFFINE))}. Export the regressor_ and transform "
+        "back in your service."
+    )

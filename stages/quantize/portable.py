@@ -1,0 +1,126 @@
+"""Signed weights that saturate on no x86 CPU: no two neighbours sum to more than 128. Pure NumPy.
+
+Steps of max(max |w|, max |w[2k] + w[2k + 1]|) / 127 are coarse enough for that, as each weight is rounded by half a
+step at most. Finer steps round most weights closer, but have to move the pairs that sum to more; of several sizes the
+one with the least squared error is taken. Then the errors of each output are made to sum to zero, to half a step, by
+rounding those the other way that lie closest to the middle: activations that are positive on the whole, as behind a
+Relu, add up what errors have in common.
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from stages.quantize.linear import Quantized, over_tiny
+
+Summed = int | Literal["positions"] | None
+"""The axis that a kernel sums a weight along; "positions" for a convolution, which sums the channels of one kernel
+position after the other; None for a kernel that adds no pairs in 16 bits."""
+
+LARGEST_SUM = 128
+"""255 * 128 = 32640 fits into a signed 16-bit number, 255 * 129 = 32895 does not; nor does 255 * -129."""
+
+_LARGEST = 127
+_SHARES = np.linspace(1, 0.98, 6)
+"""Sizes of the steps to try, as shares of the one that moves no pair: on weights of real models still finer ones, or
+more of them, win nothing further."""
+
+_CHUNK = 1 << 20
+"""Weights that are worked on at once, if they have several scales."""
+
+
+def quantize(
+    weight: np.ndarray, summed: int | Literal["positions"], channel_axes: tuple[int, ...], least: np.ndarray | float = 0
+) -> Quantized:
+    """Quantize to signed 8 bits, without pairs that sum to more than 128.
+
+    Args:
+        weight: float32, finite, not empty.
+        summed: along what it is summed.
+        channel_axes: one scale for each index along these axes; empty for one scale in all.
+        least: the scales are at least this; a number, or of the shape of `Quantized.scale`.
+    """
+    rows = _as_rows(weight, summed)
+    scales = [weight.shape[axis] if axis in channel_axes else 1 for axis in range(weight.ndim)]
+    groups = int(np.prod(scales))
+    grouped = rows.reshape(groups, -1, rows.shape[-1])
+    limits = np.broadcast_to(np.asarray(least, np.float32).reshape(-1), groups)
+    values, scale = np.empty(grouped.shape, np.int8), np.empty(groups, np.float32)
+    size = max(1, _CHUNK // grouped[0].size)
+    for start in range(0, groups, size):
+        part = slice(start, start + size)
+        values[part], scale[part] = _quantize(grouped[part], limits[part])
+    restored = _from_rows(values.reshape(rows.shape), weight.shape, summed)
+    return Quantized(restored, scale.reshape(scales), np.zeros(scales, np.int8))
+
+
+def _as_rows(weight: np.ndarray, summed: int | Literal["positions"]) -> np.ndarray:
+    """Neighbours along the last axis; the other axes in their order."""
+    if summed != "positions":
+        return np.moveaxis(weight, summed, -1)
+    filters, channels = weight.shape[:2]
+    return weight.reshape(filters, channels, -1).transpose(0, 2, 1).reshape(filters, -1)
+
+
+def _from_rows(rows: np.ndarray, shape: tuple[int, ...], summed: int | Literal["positions"]) -> np.ndarray:
+    if summed != "positions":
+        return np.ascontiguousarray(np.moveaxis(rows, -1, summed))
+    filters, channels = shape[:2]
+    return np.ascontiguousarray(rows.reshape(filters, -1, channels).transpose(0, 2, 1)).reshape(shape)
+
+
+def _quantize(weight: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values and scales of weights of shape [scales, rows, summed]."""
+    sums = np.abs(weight[..., 0:-1:2] + weight[..., 1::2])
+    largest = np.maximum(np.abs(weight).max(axis=(1, 2)), sums.max(axis=(1, 2), initial=0))
+    values = np.zeros(weight.shape, np.float32)
+    scale, error = np.ones_like(largest), np.full_like(largest, np.inf)
+    for share in _SHARES:
+        tried = over_tiny(np.maximum(largest * np.float32(share / _LARGEST), least))
+        steps = weight / tried[:, None, None]
+        rounded = _rounded(steps)
+        steps -= rounded
+        made = np.einsum("grk,grk->g", steps, steps) * tried * tried
+        better = made < error
+        values[better], scale[better], error[better] = rounded[better], tried[better], made[better]
+    _balance(weight / scale[:, None, None] - values, values)
+    return values, scale
+
+
+def _rounded(steps: np.ndarray) -> np.ndarray:
+    """The nearest integers from -127 to 127; of a pair that sums to more than 128, the nearest that sum to 128."""
+    rounded: np.ndarray = np.clip(np.rint(steps), -_LARGEST, _LARGEST)
+    first, second = rounded[..., 0:-1:2], rounded[..., 1::2]
+    above = np.abs(first + second) > LARGEST_SUM
+    sign = np.sign(first[above])
+    excess = steps[..., 0:-1:2][above] - steps[..., 1::2][above]
+    half = np.clip(np.rint((sign * excess + LARGEST_SUM) / 2), LARGEST_SUM - _LARGEST, _LARGEST)
+    first[above], second[above] = sign * half, sign * (LARGEST_SUM - half)
+    return rounded
+
+
+def _balance(errors: np.ndarray, values: np.ndarray) -> None:
+    """Round some values the other way, in place, so that the errors of each row sum to less than half a step.
+
+    Args:
+        errors: in steps, weights less values, shape [scales, rows, summed].
+        values: whole numbers, of that shape.
+    """
+    total = errors.sum(axis=-1, keepdims=True)
+    wanted, toward = np.rint(np.abs(total)), np.sign(total)
+    most = min(int(wanted.max()), errors.shape[-1])
+    if not most:
+        return
+    partner = np.zeros_like(values)
+    partner[..., 0:-1:2], partner[..., 1::2] = values[..., 1::2], values[..., 0:-1:2]
+    moved = values + toward
+    gain = errors * toward
+    gain[(gain <= 0) | (np.abs(moved) > _LARGEST) | (np.abs(moved + partner) > LARGEST_SUM)] = -np.inf
+    # One of a pair at most, or both together would exceed.
+    first, second = gain[..., 0:-1:2], gain[..., 1::2]
+    first_wins = first >= second
+    second[first_wins] = -np.inf
+    first[~first_wins] = -np.inf
+    order = np.argsort(-gain, axis=-1, kind="stable")[..., :most]
+    chosen = (np.arange(most) < wanted) & np.isfinite(np.take_along_axis(gain, order, axis=-1))
+    np.put_along_axis(values, order, np.take_along_axis(values, order, axis=-1) + chosen * toward, axis=-1)
