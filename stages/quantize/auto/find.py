@@ -35,7 +35,7 @@ UNIFORM_TRIALS = 2
 """Trials that are kept for models with one choice everywhere."""
 
 NOISE = 0.03
-"""Speed-ups that differ by less are equal, as two sessions of one file do in one process; the smaller model wins then."""
+"""Speed-ups that differ by less are equal, as those of two sessions of one file are; the smaller model wins then."""
 
 
 @dataclass(frozen=True)
