@@ -23,6 +23,9 @@ NODE_BYTES: Mapping[str, int] = {"dynamic": 300, "static": 250, "weight_only": 1
 CONV_BYTES = 600
 """What a Conv takes beyond that: its bias and its output are quantized, too."""
 
+UNSEEN = ("body", "decoder", "encoder", "init_decoder")
+"""Subgraphs that calibration does not see into: of loops and of BeamSearch and its like."""
+
 NAME_COPIES: Mapping[str, int] = {"dynamic": 18, "static": 18, "weight_only": 2}
 """How often the name of a quantized node, or one derived from it, is in the new nodes."""
 
@@ -91,6 +94,8 @@ def _predict(method: str, nodes: Sequence[WeightedNode], weights: Mapping[str, i
         overhead += NODE_BYTES[method] + NAME_COPIES[method] * len(node.name)
     replaced = sum(weights[name] for name in int8)
     size = file_bytes - replaced + sum(int8.values()) + overhead
+    if size >= file_bytes:  # quantize keeps fp32 where the file would grow
+        return Prediction(method, (), file_bytes / 1e6, 0.0)
     return Prediction(method, tuple(taken), size / 1e6, replaced / max(1, sum(weights.values())))
 
 
@@ -117,7 +122,7 @@ def _taken(method: str, node: WeightedNode) -> tuple[Weight, ...]:
     """The weights of a node that the method replaces; none where it keeps the node float."""
     if node.op_type not in DEFAULT_OPERATORS[method] or any(0 in weight.shape for weight in node.weights):
         return ()
-    if method == "static" and ".body" in node.graph:  # calibration does not see into loops
+    if method == "static" and any(f".{name}" in node.graph for name in UNSEEN):
         return ()
     if node.op_type in ("MatMul", "Gemm"):
         right = tuple(weight for weight in node.weights if weight.index == 1)

@@ -61,7 +61,7 @@ def run(path: Path) -> Inspection:
     file_bytes = path.stat().st_size + _external_bytes(model, path)
     operators = Counter(node.op_type for node in all_nodes(model))
     failure, notes = _run(model, path)
-    clean = _cleaned(model)
+    clean = cleaned(model)
     nodes = weighted_nodes(clean)
     clean_bytes = _clean_bytes(clean, file_bytes)
     predictions = predict(clean, clean_bytes)
@@ -81,7 +81,7 @@ def run(path: Path) -> Inspection:
     )
 
 
-def _cleaned(model: ir.Model) -> ir.Model:
+def cleaned(model: ir.Model) -> ir.Model:
     """The model as export would publish it, without the check against evaluation data."""
     for _, apply in cleaning.PASSES:
         try:

@@ -24,6 +24,9 @@ def refusal(model: ir.Model) -> str:
     for node in all_nodes(model):
         if is_quantized(node.op_type):
             return f"It is quantized already: it has {node.op_type} nodes. Give the float model that it was made from."
+    for value in model.graph.outputs:
+        if value.dtype == ir.DataType.BFLOAT16:
+            return f"Its output '{value.name}' is bfloat16, which NumPy cannot hold. Cast it to float32 in the model."
     return ""
 
 

@@ -143,6 +143,32 @@ def missing_numbers() -> Built:
     return model, x, y
 
 
+def three_dimensional() -> Built:
+    model, x, y = calibrated()
+    return model, x[:, :, np.newaxis], y
+
+
+def too_few_labels() -> Built:
+    model, x, y = calibrated()
+    return model, x, y[:-1]
+
+
+def sequences() -> Built:
+    """Three-dimensional inputs, and two outputs, one of them per sample."""
+    import onnx
+
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "W"], ["steps"]), helper.make_node("ReduceMean", ["steps"], ["y"], axes=[1])],
+        "sequences",
+        [helper.make_tensor_value_info("x", kind, ["n", 5, 4])],
+        [helper.make_tensor_value_info(name, kind, ["n", size, 3]) for name, size in (("steps", 5), ("y", 1))],
+        [onnx.numpy_helper.from_array(np.ones((4, 3), np.float32), "W")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    return model, np.random.default_rng(0).normal(size=(40, 5, 4)).astype(np.float32), None
+
+
 def xgboost_classifier() -> Built:
     from xgboost import XGBClassifier
 

@@ -1,4 +1,7 @@
-"""A model of every framework through the whole pipeline, by DVC, in a repository of its own."""
+"""A model of every framework through the whole pipeline, by DVC, in a repository of its own.
+
+The examples do the same for a data frame with text, XGBoost, and ONNX (test_examples.py).
+"""
 
 from pathlib import Path
 
@@ -13,9 +16,7 @@ QUANTIZED, NOTHING = "quantized", "nothing_to_quantize"
 @pytest.mark.parametrize(
     ("source", "status"),
     [
-        ("tests.export.models:mixed_columns", NOTHING),
         ("tests.export.models:search", QUANTIZED),
-        ("tests.export.models:xgboost_classifier", NOTHING),
         ("tests.export.models:lightgbm_classifier", NOTHING),
         pytest.param("tests.export.models:torch_cnn", QUANTIZED, marks=pytest.mark.torch),
         pytest.param("tests.export.models:torch_tokens", QUANTIZED, marks=pytest.mark.torch),
@@ -23,7 +24,7 @@ QUANTIZED, NOTHING = "quantized", "nothing_to_quantize"
 )
 def test_a_model_is_exported_quantized_judged_and_benched(tmp_path: Path, source: str, status: str) -> None:
     project = clone(tmp_path / "project")
-    project.set(export={"source": source})
+    project.set(export={"source": source}, bench={"target_halfwidth": 0.5})
     project.run("dvc", "repro", "bench", "parity")
     export, quantize, parity, bench = (project.metrics(stage) for stage in ("export", "quantize", "parity", "bench"))
     assert export["eval"]["samples"] > 100

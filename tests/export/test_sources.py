@@ -236,6 +236,11 @@ def test_a_table_that_does_not_fit_is_refused(run: Run, columns: dict[str, Any],
             r"transformed back by back, .* can write np\.exp, .* Export the reg",
         ),
         (
+            "tests.export.models:three_dimensional",
+            r"has the shape \[269, 30, 1\]\. Return a dense two-dimensional array",
+        ),
+        ("tests.export.models:too_few_labels", r"'X' 269, 'labels' 268\. Give one row per sample"),
+        (
             "tests.export.models:missing_numbers",
             "NaN or infinite for evaluation sample 7 in fp32. The evaluation data has NaN in 'X'",
         ),
@@ -245,6 +250,13 @@ def test_what_no_converter_takes_is_refused(run: Run, source: str, message: str)
     with pytest.raises(StageError, match=message):
         run(source)
     assert not paths.FP32_MODEL.exists()
+
+
+def test_three_dimensional_inputs_and_two_outputs(run: Run) -> None:
+    assert run("tests.export.models:sequences")["eval"]["samples"] == 40
+    session = ort.InferenceSession(paths.FP32_MODEL)
+    steps, y = session.run(None, EvalData().read(np.arange(40)))
+    assert (steps.shape, y.shape) == ((40, 5, 3), (40, 1, 3))
 
 
 def test_files_that_are_not_what_their_suffix_says(run: Run, tmp_path: Path) -> None:

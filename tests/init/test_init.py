@@ -110,7 +110,7 @@ def small(folder: Path, at: Path, width: int, name: str = "small") -> None:
     (folder / "models" / f"{name}.py").write_text(MODEL.format(width=width))
     knobs = at / "params.yaml"
     text = re.sub(r"(?m)^  source: .*", f"  source: models.{name}:build", knobs.read_text())
-    text = text.replace("max_seconds: 15", "max_seconds: 1").replace("memory: true", "memory: false")
+    text = text.replace("target_halfwidth: 0.02", "target_halfwidth: 0.5").replace("memory: true", "memory: false")
     text = text.replace("advice_seconds: 60", "advice_seconds:").replace("min_speedup: 0.97", "min_speedup:")
     knobs.write_text(re.sub(r"batch_sizes:(\n  - \d+)+", "batch_sizes: []", text))
 
@@ -288,6 +288,12 @@ def test_an_upgrade_keeps_what_the_user_changed(empty: Path, tmp_path: Path) -> 
 def test_what_both_changed_in_the_same_place_is_left_to_the_user() -> None:
     assert merge.three_way("a: 1\nb: 2\n", "a: 1\nb: 1\n", "a: 3\nb: 3\n") is None
     assert merge.three_way("a: 1\n\n\n\nb: 2\n", "a: 1\n\n\n\nb: 1\n", "a: 3\n\n\n\nb: 1\n") == "a: 3\n\n\n\nb: 2\n"
+
+
+def test_dvc_may_be_initialised_in_a_folder_of_the_git_repository(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "ml" / ".dvc").mkdir(parents=True)
+    assert stage.run(CODE, tmp_path / "ml").root == tmp_path / "ml"
 
 
 def test_a_folder_outside_of_any_repository_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
-from stages.common.model import model_file
+from stages.common.model import ir_conversion, model_file
 from stages.inspect import screen, stage
 from tests import sources
 from tests.quantize.running import Bench
@@ -42,6 +42,12 @@ def conv(dtype: int = TensorProto.FLOAT, opset: int = 17) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
+def test_a_file_that_would_grow_is_predicted_to_stay_as_it_is(tmp_path: Path) -> None:
+    text = page(sources.linear(8, 4), tmp_path)
+    assert "ship fp32" in text
+    assert all(line.split()[1:3] == ["0", "0%"] for line in text.splitlines() if line.strip().startswith("dynamic"))
+
+
 def test_a_cnn_starts_from_static(tmp_path: Path) -> None:
     text = page(conv(), tmp_path)
     assert "Conv is slower in INT8 with dynamic ranges" in text
@@ -52,6 +58,14 @@ def test_half_precision_is_said(tmp_path: Path) -> None:
     text = page(conv(TensorProto.FLOAT16), tmp_path)
     assert "Weights in float16: INT8 kernels take float32" in text
     assert "ship fp32" in text
+
+
+def test_an_output_that_export_refuses_is_refused_here_too(tmp_path: Path) -> None:
+    model = sources.linear()
+    model.graph.node[0].output[0] = "h"
+    model.graph.node.append(helper.make_node("Cast", ["h"], ["y"], to=TensorProto.BFLOAT16))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.BFLOAT16
+    assert "refuses this model. Its output 'y' is bfloat16" in page(model, tmp_path)
 
 
 def test_a_batch_that_matters_is_said(tmp_path: Path) -> None:
@@ -78,19 +92,30 @@ def test_a_tied_embedding_is_said(tmp_path: Path) -> None:
 
 PREDICTED = (
     "bert_toy",
+    "cntk_bilstm",
     "cntk_mnist",
+    "cntk_scan",
+    "convtranspose_conv",
     "dtln_1",
     "face_slim320",
-    "fns_candy",
+    "go_lora",
     "gpt2_contrib_attention",
     "magika_fast_v2_1",
+    "onnx_light_squeezenet",
     "pytorch_mnist_cnn",
+    "silero_vad_op15",
+    "skl_calib_mlp_isotonic_nozipmap",
     "skl_mlp_digits_big",
+    "skl_mlp_digits_double",
+    "skl_mlp_reg_diabetes",
     "skl_pca_mlp_digits",
     "skl_rf_bc_zipmap",
     "squeezenet_zipmap",
+    "tiny_gpt2_beamsearch",
+    "xgb_bc",
     "zero_mlp",
 )
+"""Models of which all methods together take a few seconds."""
 
 SMALL_BYTES = 4000
 """Files of a few kilobytes are predicted to a few kilobytes, not to a tenth: nodes and names weigh most there."""
@@ -107,7 +132,8 @@ def test_what_is_predicted_happens(name: str, tmp_path: Path, monkeypatch: pytes
     with np.load(samples if samples.exists() else ZOO / name / "inputs.npz") as archive:
         inputs = {key: array if samples.exists() else array[np.newaxis] for key, array in archive.items()}
     bench = Bench(tmp_path, monkeypatch)
-    bench.give(onnx.load(source), inputs, "feeds")
+    clean = stage.cleaned(model_file.read(source, "export"))  # as export would publish it
+    bench.give(ir_conversion.to_proto(clean), inputs, "feeds")
     for prediction in inspection.predictions:
         outcome = bench.run(method=prediction.method)
         taken = {node.name for node in prediction.nodes}
