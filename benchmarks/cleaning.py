@@ -2,18 +2,21 @@
 
 Run from the root of the repository: python -m benchmarks.cleaning FOLDER [NAME ...]
 FOLDER holds a folder per model with `model.onnx` and `samples.npz` (whole feeds along axis 0) or `inputs.npz` (one
-feed). Each model goes through export; source and result are timed as `python -m stages.bench --pair` does it.
+feed). Each model goes through export; source and result are timed as `python -m stages.bench --pair` does it. Where
+ONNX Runtime's optimiser makes the same graph of both, they run the same kernels, and what is timed is chance.
 """
 
 import argparse
+import hashlib
 import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import onnx
 
+from benchmarks import zoo
 from stages.bench.inputs import ModelPair, draw_feed
 from stages.bench.launches import LaunchSettings, time_pair
 from stages.bench.lock import alone
@@ -23,10 +26,13 @@ from stages.common.base.params import Params
 from stages.common.data import outputs
 from stages.common.data.evaldata import EvalData
 from stages.common.model.model_file import size_mb
-from stages.common.model.sessions import open_session, run
+from stages.common.model.sessions import open_session, run, session_options
 from stages.export import stage
 
-HEADERS = ("model", "steps", "speed-up (95 % interval)", "verdict", "largest difference, of the range", "size, times")
+HEADERS = (
+    *("model", "steps", "speed-up (95 % interval)", "verdict", "same graph"),
+    *("largest difference, of the range", "size, times"),
+)
 
 
 def main() -> None:
@@ -36,7 +42,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
     knobs = params.load()
-    names = arguments.names or sorted(path.parent.name for path in arguments.folder.glob("*/model.onnx"))
+    names = arguments.names or zoo.names(arguments.folder)
     untouched: list[str] = []
     for cells in (HEADERS, ["---"] * len(HEADERS)):
         print(f"| {' | '.join(cells)} |")
@@ -57,7 +63,7 @@ def main() -> None:
 def _row(folder: Path, work: Path, knobs: Params) -> tuple[str, ...] | None:
     """What cleaning did to one model; None where it had nothing to do."""
     source = folder / "model.onnx"
-    _write_samples(folder, work / "samples.npz")
+    np.savez(work / "samples.npz", **zoo.feeds(folder))
     os.chdir(work)
     section = knobs.export.model_copy(
         update={"source": str(source), "eval_data": "samples.npz", "eval_layout": "feeds", "clean": True}
@@ -76,16 +82,35 @@ def _row(folder: Path, work: Path, knobs: Params) -> tuple[str, ...] | None:
         ", ".join(steps),
         str(timing.interval),
         timing.interval.verdict,
+        "yes" if _optimised(models.fp32, work) == _optimised(models.int8, work) else "no",
         f"{_largest_difference(models):.1g}",
         f"{size_mb(models.int8) / size_mb(models.fp32):.2f}",
     )
 
 
-def _write_samples(folder: Path, path: Path) -> None:
-    whole = (folder / "samples.npz").exists()
-    with np.load(folder / ("samples.npz" if whole else "inputs.npz"), allow_pickle=True) as given:
-        arrays: dict[str, Any] = {name: given[name] if whole else np.asarray(given[name])[None] for name in given.files}
-    np.savez(path, **arrays)
+def _optimised(model: Path, work: Path) -> tuple[list[bytes], list[str]]:
+    """What ONNX Runtime's optimiser makes of a model, without names: nodes in their order, and hashes of constants."""
+    options = session_options(1)
+    options.optimized_model_filepath = str(work / "optimised.onnx")
+    open_session(model, options=options)
+    nodes: list[bytes] = []
+    constants: list[str] = []
+
+    def visit(graph: onnx.GraphProto) -> None:
+        for tensor in graph.initializer:
+            tensor.name = tensor.doc_string = ""
+            constants.append(hashlib.sha256(tensor.SerializeToString()).hexdigest())
+        for node in graph.node:
+            bare = onnx.NodeProto(op_type=node.op_type, domain=node.domain)
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    visit(attribute.g)
+                else:
+                    bare.attribute.append(attribute)
+            nodes.append(bare.SerializeToString(deterministic=True))
+
+    visit(onnx.load(work / "optimised.onnx", load_external_data=False).graph)
+    return nodes, sorted(constants)
 
 
 def _largest_difference(models: ModelPair) -> float:

@@ -30,7 +30,7 @@ from stages.quantize import linear, saturation, stage
 
 HEADERS = ("model", "method", "pairs at risk: portable", "full range", "SQNR, dB: portable", "full range", "cost, dB")
 ELSEWHERE = ("between CPUs: portable", "full range")
-EMULATED = 8
+EMULATED = 32
 
 ON_ANOTHER_CPU = """
 import json, sys
@@ -79,7 +79,7 @@ def rows(folder: Path, methods: Sequence[str], cpu: str | None) -> Iterator[list
         data = evaldata.EvalData(Path(work) / "eval")
         feeds = [batch.feed for batch in data.batches(data.indices("judge"), 1)]
         expected = answers(source, feeds)
-        for method in methods:
+        for method in methods if expected else ():
             shares, ratios, moved = [], [], []
             for portable in (True, False):
                 params = Params(quantize=Quantize.model_validate({"method": method, "portable": portable}))
@@ -93,13 +93,15 @@ def rows(folder: Path, methods: Sequence[str], cpu: str | None) -> Iterator[list
                     first = {name: arrays[:EMULATED] for name, arrays in here.items()}
                     moved.append(difference(first, emulated(made.model, feeds[:EMULATED], list(here), Path(work), cpu)))
             else:
-                pairs = [(ratios[0][name], ratios[1][name]) for name in expected if ratios[0][name] != ratios[1][name]]
-                portable_db, full_db = max(pairs, key=lambda both: both[1] - both[0], default=(math.inf, math.inf))
+                cost = {
+                    name: full - safe for (name, safe), full in zip(ratios[0].items(), ratios[1].values(), strict=True)
+                }
+                worst = max(cost, key=lambda name: -math.inf if math.isnan(cost[name]) else cost[name])
                 yield [
                     method,
                     *(f"{share:.2%}" for share in shares),
-                    *(f"{ratio:.1f}" for ratio in (portable_db, full_db)),
-                    f"{full_db - portable_db:.2f}" if pairs else "0",
+                    *(f"{each[worst]:.1f}" for each in ratios),
+                    f"{cost[worst]:.2f}" if math.isfinite(cost[worst]) else "0",
                     *(f"{each:.1g}" for each in moved),
                 ]
 

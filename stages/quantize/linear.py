@@ -9,6 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+LEAST_ROW = 8
+"""Rows of a table narrower than this have no scale each: its 4 bytes would take what INT8 saves."""
+
+_ROWS = 4096
+"""About how many rows of a table decide."""
+
 _CHUNK = 1 << 20
 """Values that are held in double precision at once."""
 
@@ -68,6 +74,26 @@ def quantize(
     values += zero_point
     np.clip(values, lowest, highest, out=values)
     return Quantized(values.astype(dtype), scale, zero_point.astype(dtype))
+
+
+def table_axes(table: np.ndarray) -> tuple[int, ...]:
+    """What has a scale each in a table of signed weights, [rows, columns]: rows (0), columns (1), or neither.
+
+    Whichever keeps the rows closer, each by its own measure: a table of few rows, such as that of token types, or one
+    in which a few columns hold the large values, does better by columns.
+    """
+    if table.shape[1] < LEAST_ROW:
+        return ()
+    largest = np.maximum(table.max(axis=0), -table.min(axis=0)) / 127
+    part = table[:: max(1, len(table) // _ROWS)]
+    lengths = np.linalg.norm(part, axis=1, keepdims=True)
+    lengths[lengths == 0] = 1
+
+    def kept_closely(axes: tuple[int, ...]) -> float:
+        least = largest[None] if axes == (1,) else 0
+        return sqnr_db(part / lengths, quantize(part, "QInt8", axes, False, least).dequantized() / lengths)
+
+    return max(((0,), (1,)), key=kept_closely)
 
 
 def over_tiny(scale: np.ndarray) -> np.ndarray:

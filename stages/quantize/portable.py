@@ -26,7 +26,7 @@ _SHARES = np.linspace(1, 0.98, 6)
 more of them, win nothing further."""
 
 _CHUNK = 1 << 20
-"""Weights that are worked on at once, if they have several scales."""
+"""Weights that are worked on at once."""
 
 
 def quantize(
@@ -71,20 +71,28 @@ def _from_rows(rows: np.ndarray, shape: tuple[int, ...], summed: int | Literal["
 
 def _quantize(weight: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values and scales of weights of shape [scales, rows, summed]."""
-    sums = np.abs(weight[..., 0:-1:2] + weight[..., 1::2])
-    largest = np.maximum(np.abs(weight).max(axis=(1, 2)), sums.max(axis=(1, 2), initial=0))
-    values = np.zeros(weight.shape, np.float32)
-    scale, error = np.ones_like(largest), np.full_like(largest, np.inf)
-    for share in _SHARES:
-        tried = over_tiny(np.maximum(largest * np.float32(share / _LARGEST), least))
-        steps = weight / tried[:, None, None]
-        rounded = _rounded(steps)
-        steps -= rounded
-        made = np.einsum("grk,grk->g", steps, steps) * tried * tried
-        better = made < error
-        values[better], scale[better], error[better] = rounded[better], tried[better], made[better]
-    _balance(weight / scale[:, None, None] - values, values)
-    return values, scale
+    size = max(1, _CHUNK // weight[:, 0].size)
+    blocks = [slice(start, start + size) for start in range(0, weight.shape[1], size)]
+    largest = np.zeros(len(weight), np.float32)
+    for block in blocks:
+        part = weight[:, block]
+        for values in (part, part[..., 0:-1:2] + part[..., 1::2]):
+            largest = np.maximum(largest, np.abs(values).max(axis=(1, 2), initial=0))
+    scales = over_tiny(np.maximum(largest * _SHARES[:, None].astype(np.float32) / _LARGEST, least))
+    errors = np.zeros(scales.shape)
+    for block in blocks:
+        for tried, scale in enumerate(scales):
+            steps = weight[:, block] / scale[:, None, None]
+            steps -= _rounded(steps)
+            errors[tried] += np.einsum("grk,grk->g", steps, steps) * scale * scale
+    best = np.take_along_axis(scales, errors.argmin(axis=0)[None], axis=0)[0]
+    made = np.empty(weight.shape, np.int8)
+    for block in blocks:
+        steps = weight[:, block] / best[:, None, None]
+        values = _rounded(steps)
+        _balance(steps - values, values)
+        made[:, block] = values
+    return made, best
 
 
 def _rounded(steps: np.ndarray) -> np.ndarray:
@@ -121,6 +129,9 @@ def _balance(errors: np.ndarray, values: np.ndarray) -> None:
     first_wins = first >= second
     second[first_wins] = -np.inf
     first[~first_wins] = -np.inf
-    order = np.argsort(-gain, axis=-1, kind="stable")[..., :most]
+    np.negative(gain, out=gain)
+    order = np.argpartition(gain, most - 1, axis=-1)[..., :most]
+    ranked = np.argsort(np.take_along_axis(gain, order, axis=-1), axis=-1, kind="stable")
+    order = np.take_along_axis(order, ranked, axis=-1)
     chosen = (np.arange(most) < wanted) & np.isfinite(np.take_along_axis(gain, order, axis=-1))
     np.put_along_axis(values, order, np.take_along_axis(values, order, axis=-1) + chosen * toward, axis=-1)

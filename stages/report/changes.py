@@ -2,8 +2,9 @@
 
 A figure that the same inputs always give again (sizes, differences of answers) changes for a reason. A measured one
 is noise until shown otherwise: a speed-up is better or worse where the two 95 % intervals do not overlap, nor come
-within 3 % of each other; a count of samples where exact 95 % intervals of its share do not overlap; milliseconds and
-memory where no launch of one run came near those of the other, and the change exceeds what repeats of one model show.
+within 3 % of each other; a count of samples where exact 95 % intervals of its share do not overlap; memory and load
+time where no launch of one run came near those of the other, and the change exceeds what repeats of one model show.
+Milliseconds of one model mean nothing unless the other is the same file in both, and so tells what the machine did.
 A model whose file is the same in both is neither better nor worse, whatever was measured.
 """
 
@@ -40,7 +41,7 @@ NOTICED = 1.03
 """Two speed-ups whose intervals come nearer than this factor do not differ: on a busy machine those of one model were
 1 % apart, and bench, too, calls what lies within 3 % equivalent."""
 
-REPEATS = {"latency": 0.35, "load": 1.2, "memory": 0.03}
+REPEATS = {"load": 1.2, "memory": 0.03}
 """How far two runs of one model may differ, as a share of the smaller figure: more than repeats showed (docs/bench.md).
 Neighbours on the host double a load time for as long as a run takes."""
 
@@ -192,7 +193,8 @@ def mark(figure: Figure, base: Revision, head: Revision, context: Conditions) ->
         return Mark.NONE
     if figure.stage in ("parity", "bench") and set(figure.models) <= set(context.same_models):
         return Mark.NONE if context.judging and figure.stage == "parity" else Mark.SAME_MODEL
-    if figure.better == "neither" or (figure.stage == "parity" and context.judging):
+    no_control = figure.unit == "ms" and not {"fp32", "int8"} - set(figure.models) <= set(context.same_models)
+    if no_control or figure.better == "neither" or (figure.stage == "parity" and context.judging):
         return Mark.NONE
     if not _beyond_noise(figure, base, head, context):
         return Mark.NOISE
@@ -212,10 +214,9 @@ def _beyond_noise(figure: Figure, base: Revision, head: Revision, context: Condi
         return True
     if figure.noise is Noise.SAMPLES:
         return _shares_differ(figure, base, head)
-    fp32_is_control = figure.key == "latency.int8_p50_ms" and "fp32" in context.same_models
-    if figure.key == SPEEDUP.key or fp32_is_control:
-        # Both models take turns in one process, so the ratio is free of what slows the machine; where fp32 is the same
-        # file in both revisions, INT8 became faster exactly where the ratio grew.
+    if figure.key in (SPEEDUP.key, "latency.int8_p50_ms"):
+        # Both models take turns in one process, so the ratio is free of what slows the machine; fp32 is the same file
+        # in both revisions, so INT8 became faster exactly where the ratio grew.
         ends = [[side.value("bench", f"speedup.{end}") for end in ("low95", "high95")] for side in (base, head)]
         return all(map(_number, ends[0] + ends[1])) and speedup_mark(ends[0], ends[1]) is not Mark.NOISE
     spreads = [side.detail("bench", f"spread.{figure.key}") for side in (base, head)]

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from stages.common import isa
 from stages.common.base import paths, yaml12
-from tests.pipeline.conftest import Project
+from tests.pipeline.conftest import ROOT, Project
 
 MIDDLE = ("export", "quantize", "parity", "bench")
 
@@ -261,6 +262,10 @@ def test_a_sweep_keeps_a_row_for_each_variant(ran: Project) -> None:
     shown = ran.run("dvc", "exp", "show", "--csv").stdout
     rows = [row for row in csv.DictReader(io.StringIO(shown)) if row["Experiment"] not in ("", "main")]
     assert len({row["diff.max_abs"] for row in rows}) == 4, shown
+    (command,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("dvc exp show"))
+    table = ran.run(*shlex.split(command)).stdout
+    assert table.count("Success") == 4
+    assert max(map(len, table.splitlines())) <= 160
 
 
 @pytest.mark.slow

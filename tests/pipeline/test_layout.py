@@ -1,6 +1,7 @@
 """dvc.yaml against the code: the same paths, and exactly the dependencies that the code has."""
 
 import ast
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 
 from stages.common.base import paths, yaml12
+from stages.quantize.auto.evidence import FRONTIER_HEADER
 from tests.pipeline.conftest import ROOT
+from tests.plots import unknown_fields
 
 STAGES = ("host", "export", "quantize", "parity", "bench", "gate")
 
@@ -144,3 +147,8 @@ def test_a_limit_of_the_gate_reaches_the_gate_alone() -> None:
     }
     assert readers == {"gate"}
     assert not any("metrics/parity.json" in stages[name]["deps"] for name in ("bench", "quantize", "export"))
+
+
+def test_the_template_of_the_frontier_reads_columns_that_exist() -> None:
+    tree = json.loads((ROOT / ".dvc/plots/auto_frontier.json").read_text(encoding="utf-8"))
+    assert unknown_fields(tree, set(FRONTIER_HEADER)) == set()

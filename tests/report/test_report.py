@@ -136,6 +136,19 @@ def test_a_change_that_the_same_fp32_file_shows_too_is_the_machines(repository: 
     assert row(repository.report("--base", "main").stdout, "INT8, load")[-1] == "within\N{NO-BREAK SPACE}noise"
 
 
+def test_milliseconds_are_not_called_where_both_models_changed(repository: Repository) -> None:
+    metrics = changed(
+        METRICS,
+        bench__latency={"fp32_p50_ms": 3.0, "int8_p50_ms": 1.5},
+        bench__load={"fp32_ms": 30.0, "int8_ms": 12.0},
+    )
+    repository.write(metrics, changed(DETAILS, bench__measured__sha256={"fp32": "3" * 64, "int8": "2" * 64}))
+    text = repository.report("--base", "main").stdout
+    for label in ("INT8, median call", "fp32, median call", "INT8, load", "fp32, load"):
+        assert row(text, label)[-1] == ""
+    assert row(text, "INT8, load")[3] == "+8 ms (+200.0%)"
+
+
 def test_launches_that_came_near_those_of_the_base_are_noise(repository: Repository) -> None:
     base = changed(DETAILS, bench__spread={"load": {"int8_ms": [4.0, 6.0]}})
     repository.write(METRICS, base)

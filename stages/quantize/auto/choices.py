@@ -21,6 +21,9 @@ DYNAMIC = "dynamic"
 ROW = "row"
 """The same with a scale for each row."""
 
+SMOOTH, SMOOTH_ROW = "smooth", "smooth_row"
+"""The two of them, outliers smoothed before."""
+
 STORED = "stored"
 """Weights in 8 bits in the file, floats in memory: size and not time."""
 
@@ -33,11 +36,18 @@ class Choice:
         name: in plan.json and on screen.
         method: the value of `quantize.method` that does it.
         changes: other keys of the section `quantize` that it sets.
+        smoothed: whether outliers of the activation are moved into the weight first.
     """
 
     name: str
     method: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    smoothed: bool = False
+
+    @property
+    def in_subgraphs(self) -> bool:
+        """Whether nodes in the bodies of If and Loop can have it, into which calibration does not see."""
+        return self.method != "static" and not self.smoothed
 
     def params(self, params: Quantize) -> Quantize:
         """The section `quantize` for nodes with this choice."""
@@ -59,6 +69,8 @@ CHOICES = {
         Choice("dynamic", "dynamic", {**_SIGNED, "per_channel": True, "activation_scale": "tensor"}),
         Choice("dynamic_tensor", "dynamic", {**_SIGNED, "per_channel": False, "activation_scale": "tensor"}),
         Choice("row", "dynamic", {**_SIGNED, "per_channel": True, "activation_scale": "row"}),
+        Choice(SMOOTH, "dynamic", {**_SIGNED, "per_channel": True, "activation_scale": "tensor"}, smoothed=True),
+        Choice(SMOOTH_ROW, "dynamic", {**_SIGNED, "per_channel": True, "activation_scale": "row"}, smoothed=True),
         Choice(
             "dynamic_unsigned",
             "dynamic",
@@ -68,7 +80,17 @@ CHOICES = {
 }
 """By name."""
 
-_PRODUCT = ("dynamic", "dynamic_tensor", "row", "static", "weight_only", "weight_only_4", "stored")
+_PRODUCT = (
+    "dynamic",
+    "dynamic_tensor",
+    "row",
+    "smooth",
+    "smooth_row",
+    "static",
+    "weight_only",
+    "weight_only_4",
+    "stored",
+)
 _OF = {
     "Attention": ("dynamic", "dynamic_tensor", "stored"),
     "Conv": ("static", "dynamic_unsigned", "row", "stored"),
@@ -97,7 +119,7 @@ def of_node(node: WeightedNode) -> list[Choice]:
     names = _OF.get(node.op_type, ())
     if node.op_type == "Conv" and not shifted.suited(node.weights[0].shape):
         names = tuple(name for name in names if name != ROW)
-    return [CHOICES[name] for name in names if not node.graph or CHOICES[name].method != "static"]
+    return [CHOICES[name] for name in names if not node.graph or CHOICES[name].in_subgraphs]
 
 
 def forms(op_type: str, choice: str) -> tuple[str, str]:
@@ -108,6 +130,6 @@ def forms(op_type: str, choice: str) -> tuple[str, str]:
         return {STATIC: (STATIC, STATIC), ROW: (FLOAT, FLOAT)}.get(choice, (DYNAMIC, FLOAT))
     if op_type not in ("Attention", "Gemm", "MatMul"):
         return FLOAT, FLOAT
-    if choice in (STATIC, ROW):
+    if choice in (STATIC, ROW, SMOOTH, SMOOTH_ROW):
         return choice, FLOAT
     return (DYNAMIC, FLOAT) if choice.startswith(DYNAMIC) else (FLOAT, FLOAT)

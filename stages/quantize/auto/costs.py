@@ -10,7 +10,7 @@ from stages.common.base.params import Quantize
 from stages.common.graph.walk import add_initializer
 from stages.common.graph.weights import weighted_nodes
 from stages.common.model import sessions
-from stages.quantize.auto.choices import BLOCKED, DYNAMIC, KEPT, ROW, STATIC, STORED, forms
+from stages.quantize.auto.choices import BLOCKED, DYNAMIC, KEPT, ROW, SMOOTH, SMOOTH_ROW, STATIC, STORED, forms
 from stages.quantize.auto.mix import mixed
 from stages.quantize.auto.probe import Probed
 from stages.quantize.auto.timing import Call, call, in_turn, one_by_one, quiet_us
@@ -42,6 +42,10 @@ class Line:
     def us(self, values: int) -> float:
         """For so many values; never below zero."""
         return max(0.0, self.fixed + self.each * values)
+
+    def __add__(self, other: "Line") -> "Line":
+        """What both cost."""
+        return Line(self.fixed + other.fixed, self.each + other.each)
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,8 @@ def measure_conversions(params: Quantize, threads: int, images: bool) -> Convers
     themselves. One convolution has both conversions, and two in a row have them once more; one product quantizes its
     rows, and two that share them do not do so again: 2 t1 - t2 is what conversions cost.
     """
-    plain = {DYNAMIC: "DynamicQuantizeLinear", STATIC: "QuantizeLinear", "back": "DequantizeLinear", "": "Identity"}
+    plain = {DYNAMIC: "DynamicQuantizeLinear", STATIC: "QuantizeLinear", "back": "DequantizeLinear"}
+    plain |= {"times": "Mul", "": "Identity"}
     sizes = (8 * _ROW, 128 * _ROW)
     calls = [_open(_single(op_type), size // _ROW, threads, op_type) for op_type in plain.values() for size in sizes]
     for size in sizes:
@@ -145,6 +150,7 @@ def measure_conversions(params: Quantize, threads: int, images: bool) -> Convers
         DYNAMIC: (lines[DYNAMIC], free),
         ROW: (_line(sizes, both[0]), free),
     }
+    flat |= {SMOOTH: (flat[DYNAMIC][0] + lines["times"], free), SMOOTH_ROW: (flat[ROW][0] + lines["times"], free)}
     if not images:
         return Conversions({}, flat)
     values = tuple(_CHANNELS * side * side for side in sides)
@@ -168,6 +174,8 @@ def _single(op_type: str) -> ir.Model:
     if op_type in ("QuantizeLinear", "DequantizeLinear"):
         inputs.append(add_initializer(graph, "scale", np.array(0.02, np.float32)))
         inputs.append(add_initializer(graph, "zero", np.array(128, np.uint8)))
+    if op_type == "Mul":
+        inputs.append(add_initializer(graph, "factor", np.full(_ROW, 2, np.float32)))
     node = ir.Node("", op_type, inputs, num_outputs=3 if op_type == "DynamicQuantizeLinear" else 1)
     graph.append(node)
     for number, output in enumerate(node.outputs):

@@ -42,6 +42,10 @@ def plan_tree(found: Found) -> dict[str, Any]:
         "speedup": None if trial is None or trial.speedup is None else rounded(trial.speedup.ratio, 3),
         "strain": None if trial is None else rounded(trial.candidate.strain, 3),
         "ranges": found.ranges,
+        "smoothing": [
+            {"scale": scale, "nodes": nodes, "powers": powers} for (scale, *nodes), powers in found.smoothing.items()
+        ],
+        "corrections": {name: correction.as_json() for name, correction in found.corrections.items()},
         "nodes": {name: decision.as_json() for name, decision in found.decisions.items()},
     }
 

@@ -12,12 +12,13 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.quantize.auto import options, plan
 from stages.quantize.auto.base import Recipe
-from stages.quantize.auto.choices import KEPT
+from stages.quantize.auto.choices import KEPT, STORED
 from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
 from stages.quantize.auto.problem import Picks, Point, point
 from stages.quantize.auto.search import back_towards, best_that_passes
 from stages.quantize.auto.timing import Ratio, call, in_turn, ratio
+from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Range
 from stages.quantize.outcome import NodeOutcome, kept
@@ -34,8 +35,8 @@ TRIAL_SECONDS = 0.4
 UNIFORM_TRIALS = 2
 """Trials that are kept for models with one choice everywhere."""
 
-NOISE = 0.02
-"""Speed-ups that differ by less are equal; the smaller model is taken then."""
+NOISE = 0.03
+"""Speed-ups that differ by less are equal, as those of two sessions of one file are; the smaller model wins then."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Found:
         trials: all that were made, in order.
         measured: what the prediction rests on.
         ranges: of activations, by name, that static models were calibrated with.
+        corrections: of the winner's static nodes, by name.
+        smoothing: of the activations that the winner smooths; see `Known`.
     """
 
     trial: Trial | None
@@ -81,6 +84,8 @@ class Found:
     objective: str
     recipe: Recipe
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    corrections: Mapping[str, Correction] = field(default_factory=dict)
+    smoothing: Mapping[tuple[str, ...], Sequence[int]] = field(default_factory=dict)
 
     @property
     def model(self) -> ir.Model | None:
@@ -194,6 +199,10 @@ def find(
             state.attempt(assignment)
         state.origin = "predicted"
         passes, fails, learnt = best_that_passes(problem, weights, state.attempt, goal, state.known())
+        if passes is not None:
+            state.origin = "floats stored"
+            stored = problem.uniform(STORED)
+            state.attempt(tuple(number or stored[node] for node, number in enumerate(passes)))
         if passes is not None and fails is not None:
             state.origin = "add back"
             back_towards(learnt, passes, fails, state.attempt, goal=goal, value=value)

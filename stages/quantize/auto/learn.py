@@ -8,13 +8,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from stages.quantize.auto.problem import Junction, Picks, Problem
+from stages.quantize.auto.problem import Junction, Option, Picks, Problem
 
 SWEEPS = 20
 """Over all models: each of them shifts what the others taught."""
 
 LARGEST = math.log(1e6)
 """Of the logarithm of a factor."""
+
+LEVEL = 0.05
+"""Times that differ by a smaller share are equal."""
 
 REST = "rest"
 BORDERS = "borders"
@@ -32,7 +35,23 @@ def corrected(problem: Problem, seen: Mapping[Picks, Seen]) -> Problem:
     """The problem with noise and time as the models that were made teach them."""
     noises = [(_noises(problem, each), found.strain**2) for each, found in seen.items() if found.strain is not None]
     times = [(_times(problem, each), found.us) for each, found in seen.items() if found.us is not None]
-    return scaled(problem, factors(noises), factors(times))
+    return levelled(scaled(problem, factors(noises), factors(times)))
+
+
+def levelled(problem: Problem) -> Problem:
+    """The problem in which choices of a node whose times differ by less than the noise of timing take equally long.
+
+    Their errors and sizes decide then, which are the same in every run.
+    """
+    return replace(problem, options=tuple(map(_levelled, problem.options)))
+
+
+def _levelled(options: tuple[Option, ...]) -> tuple[Option, ...]:
+    levels: list[float] = []
+    for us in sorted(option.us for option in options):
+        if not levels or us > levels[-1] * (1 + LEVEL):
+            levels.append(us)
+    return tuple(replace(each, us=max(level for level in levels if level <= each.us)) for each in options)
 
 
 def scaled(problem: Problem, noise: Mapping[str, float], us: Mapping[str, float]) -> Problem:

@@ -25,7 +25,7 @@ def mixed(
         The model, and what became of each of `nodes`.
     """
     chosen = [
-        Assignment(assigned.node, CHOICES[choice].params(assigned.params))
+        Assignment(assigned.node, CHOICES[choice].params(assigned.params), CHOICES[choice].smoothed)
         for assigned in nodes
         if (choice := choices.get(assigned.name, KEPT)) != KEPT
     ]

@@ -10,6 +10,7 @@ from stages.common.base.files import read_json, rounded
 from stages.common.graph.weights import WeightedNode
 from stages.quantize.auto.choices import CHOICES, KEPT
 from stages.quantize.auto.problem import Picks, Problem
+from stages.quantize.correction import Correction
 from stages.quantize.methods.static.ranges import Range
 
 
@@ -86,15 +87,18 @@ def _why_float(problem: Problem, assignment: Picks, node: int, refused: Mapping[
 
 @dataclass(frozen=True)
 class Plan:
-    """What a plan.json says: how the float model is prepared, the choice of each node, the ranges of activations.
+    """What a plan.json says: how the float model is prepared, the choice of each node, and what was measured for it.
 
-    The ranges are in it because another CPU may sum floats in another order, which moves them by a bit.
+    Ranges of activations and corrections of static nodes are in it because another CPU may sum floats in another order,
+    which moves them by a bit.
     """
 
     opset: int
     rewrites: tuple[str, ...]
     choices: Mapping[str, str]
     ranges: Mapping[str, Range]
+    corrections: Mapping[str, Correction]
+    smoothing: Mapping[tuple[str, ...], Sequence[int]]
     place: str
 
     def check(self, nodes: Sequence[WeightedNode]) -> None:
@@ -122,6 +126,8 @@ def read(path: Path) -> Plan:
     try:
         opset, rewrites = int(tree["opset"]), tuple(map(str, tree["rewrites"]))
         choices = {str(name): str(decision["choice"]) for name, decision in tree["nodes"].items()}
+        corrections = {str(name): Correction.of_json(numbers) for name, numbers in tree["corrections"].items()}
+        smoothing = {(each["scale"], *each["nodes"]): list(map(int, each["powers"])) for each in tree["smoothing"]}
         ranges = {str(name): (float(low), float(high)) for name, (low, high) in tree["ranges"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StageError(
@@ -131,4 +137,4 @@ def read(path: Path) -> Plan:
         if choice not in (KEPT, *CHOICES):
             known = ", ".join((KEPT, *CHOICES))
             raise StageError(f"{place}: the choice of {name!r} is {choice!r}; allowed: {known}.")
-    return Plan(opset, rewrites, choices, ranges, place)
+    return Plan(opset, rewrites, choices, ranges, corrections, smoothing, place)

@@ -1,6 +1,6 @@
 """Method auto and method plan, as the stage calls them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,14 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.common.data.evaldata import EvalData
 from stages.common.graph.weights import WeightedNode
+from stages.quantize import correction
 from stages.quantize.auto import mix, plan
 from stages.quantize.auto.base import Recipe
+from stages.quantize.auto.choices import CHOICES, KEPT
 from stages.quantize.auto.find import Found, find
 from stages.quantize.auto.judge import Judge, calibration_feeds
 from stages.quantize.auto.probe import Sensitivity, by_power, probe_all, unknowns, unmeasured
+from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Known
 from stages.quantize.outcome import NodeOutcome
@@ -59,17 +62,43 @@ def made(
     feeds = partial(calibration_feeds, data, judge.calibration_batch, calibration.samples)
     if params.quantize.method == "auto":
         known = Known(feeds, calibration.method)
-        make = partial(mix.mixed, prepared, selected, calibration=known)
+        make = _Make(prepared, selected, known)
         found = find(prepared, selected, judge, params, make=make, fault=fault, recipe=recipe)
-        return found.model, found.outcomes, replace(found, ranges=known.collected)
+        corrections = make.corrections.get(_key(found.trial.candidate.choices), {}) if found.trial else {}
+        chosen = found.trial.candidate.choices if found.trial else {}
+        smoothing = {
+            key: powers
+            for key, powers in known.smoothing.items()
+            if all((choice := chosen.get(name, KEPT)) != KEPT and CHOICES[choice].smoothed for name in key[1:])
+        }
+        found = replace(found, ranges=known.collected, corrections=corrections, smoothing=smoothing)
+        return found.model, found.outcomes, found
     planned = plan.read(Path(params.quantize.plan or ""))
     planned.check(nodes)
-    known = Known(feeds, calibration.method, planned.ranges)
+    known = Known(feeds, calibration.method, planned.ranges, planned.smoothing)
     model, outcomes = mix.mixed(prepared, selected, planned.choices, known)
+    correction.apply(model, planned.corrections)
     if problem := fault(model):
         raise StageError(f"The model of {planned.place} cannot be published: {problem}. Run method auto again.")
     quantized = any(outcome.quantized for outcome in outcomes.values())
     return model if quantized else None, outcomes, None
+
+
+class _Make:
+    """Makes candidates, their static nodes corrected, and remembers the corrections of each."""
+
+    def __init__(self, prepared: ir.Model, selected: Sequence[Assignment], known: Known) -> None:
+        self._prepared, self._selected, self._known = prepared, selected, known
+        self.corrections: dict[frozenset[tuple[str, str]], Mapping[str, Correction]] = {}
+
+    def __call__(self, choices: Mapping[str, str]) -> tuple[ir.Model, dict[str, NodeOutcome]]:
+        model, outcomes = mix.mixed(self._prepared, self._selected, choices, self._known)
+        model, self.corrections[_key(choices)] = correction.corrected(model, self._prepared, self._known())
+        return model, outcomes
+
+
+def _key(choices: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    return frozenset(choices.items())
 
 
 def ranked(

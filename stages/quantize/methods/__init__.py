@@ -17,10 +17,11 @@ CalibrationFeeds = Callable[[], Iterator[Feed]]
 
 @dataclass(frozen=True)
 class Assignment:
-    """A node that is to be quantized, and the params that hold for it."""
+    """A node that is to be quantized, the params that hold for it, and whether what it reads is smoothed first."""
 
     node: WeightedNode
     params: Quantize
+    smoothed: bool = False
 
     @property
     def name(self) -> str:
@@ -92,7 +93,12 @@ def quantize(
     model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
 ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
     """Quantize each node by its own method; see `Method.quantize`. Static comes first: it runs the float model."""
+    from stages.quantize.methods import smooth
+
     outcomes: dict[str, NodeOutcome] = {}
+    if smoothed := [assigned for assigned in assignments if assigned.smoothed]:
+        model, outcomes = smooth.apply(model, smoothed, calibration)
+        assignments = [assigned for assigned in assignments if assigned.name not in outcomes]
     for name in ("static", "dynamic", "weight_only", "stored"):
         own = [assigned for assigned in assignments if assigned.params.method == name]
         if own:

@@ -148,10 +148,6 @@ def _compact(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1) if values.ndim == 2 else values
 
 
-LEAST_ROW = 8
-"""Rows of a table narrower than this have no scale each: its 4 bytes would take what INT8 saves."""
-
-
 def _gather(site: Site) -> str:
     """An embedding: 8-bit rows are picked, then scaled back to float."""
     weight = site.weight(0)
@@ -161,7 +157,7 @@ def _gather(site: Site) -> str:
     output, indices = name_of(site.node.outputs[0]), site.input(1)
     axis = int(number(site.node, "axis", 0)) % ndim
     scaled = site.params.per_channel and ndim == 2 and axis == 0 and kind == "QInt8"
-    axes = _finer_axes(weight.values) if scaled else ()
+    axes = linear.table_axes(weight.values) if scaled else ()
     quantized = site.quantized(weight, kind, axes, reduce_range=False)
     stored = site.store(weight, "int8", quantized.values)
     rows = site.emit("Gather", [stored, indices], f"{output}_int8", axis=axis)
@@ -178,23 +174,6 @@ def _gather(site: Site) -> str:
     scales = site.emit("Gather", [scale, indices], f"{output}_scale", axis=0)
     site.give(site.emit("Mul", [floats, scales]))
     return f"{kind} per row"
-
-
-def _finer_axes(table: np.ndarray) -> tuple[int, ...]:
-    """Whether the rows of a table are kept closer, each by its own measure, by a scale for each or for each column.
-
-    A table of few rows, such as that of token types, or one in which a few columns hold the large values, does better
-    by columns.
-    """
-    if table.shape[1] < LEAST_ROW:
-        return ()
-    lengths = np.linalg.norm(table, axis=1, keepdims=True)
-    lengths[lengths == 0] = 1
-
-    def kept_closely(axes: tuple[int, ...]) -> float:
-        return linear.sqnr_db(table / lengths, linear.quantize(table, "QInt8", axes, False).dequantized() / lengths)
-
-    return max(((0,), (1,)), key=kept_closely)
 
 
 def _lstm(site: Site) -> str:

@@ -94,3 +94,11 @@ def test_models_without_float16_weights_are_left_alone() -> None:
         assert not applied(widen_float16.apply, model)[1]
     scalar = net([node("Add", "x one", "y")], {"x": ["N"]}, {"y": ["N"]}, {"one": np.ones((), np.float32)})
     assert applied(widen_float16.apply, halved(scalar))[1] is False
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_model_that_was_cloned_stays_in_float16(ends: bool) -> None:
+    source = ir_model(halved(nets.mlp((64, 96, 64)), ends))
+    before = ir_conversion.to_proto(source)
+    assert widen_float16.apply(source.clone()).modified
+    assert ir_conversion.to_proto(source) == before

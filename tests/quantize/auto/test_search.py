@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.quantize.auto.learn import Seen, corrected, scaled
+from stages.quantize.auto.learn import Seen, corrected, levelled, scaled
 from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights, point
 from stages.quantize.auto.search import back_towards, best_that_passes
 from tests.quantize.auto.test_solve import problems
@@ -96,6 +96,14 @@ def test_what_a_model_strains_and_takes_more_is_laid_to_the_choice_with_most_of_
     (_, static, dynamic), _ = learnt.options
     assert static.noise / 0.9 > 3 > 1.5 > dynamic.noise / 0.1
     assert static.us / 8 < 0.6 < 0.75 < dynamic.us / 2
+
+
+def test_times_within_the_noise_are_equal_and_others_are_not() -> None:
+    node = tuple(
+        Option(name, us, 0, 1) for name, us in ((FLOAT, 10.0), ("static", 5.1), ("dynamic", 5.0), ("row", 5.4))
+    )
+    (options,) = levelled(Problem(("a",), (node,))).options
+    assert [option.us for option in options] == [10.0, 5.0, 5.0, 5.4]
 
 
 @given(st.floats(0.5, 30), st.floats(1, 1.5))

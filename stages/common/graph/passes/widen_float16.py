@@ -31,7 +31,7 @@ def apply(model: ir.Model) -> PassResult:
                 value.const_value = _widened(value.const_value)
         values = [*graph.initializers.values(), *(output for node in graph for output in node.outputs)]
         for value in [*values, *(graph.inputs if graph is not model.graph else ())]:
-            _widen_type(value)
+            value.type = _wide(value.type)
         for node in graph:
             _widen_attributes(node)
     for value in dict.fromkeys(ends[1]):
@@ -45,12 +45,11 @@ def _widened(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return ir.tensor(tensor.numpy().astype(np.float32), name=tensor.name)
 
 
-def _widen_type(value: ir.Value) -> None:
-    kind = value.type
-    while kind is not None and not isinstance(kind, ir.TensorType):
-        kind = getattr(kind, "elem_type", None)
-    if isinstance(kind, ir.TensorType) and kind.dtype == _HALF:
-        kind.dtype = _FLOAT
+def _wide(kind: ir.TypeProtocol | None) -> ir.TypeProtocol | None:
+    """A type with float32 in place of float16; a new one, as clones of a model share theirs."""
+    if isinstance(kind, ir.SequenceType | ir.OptionalType):
+        return type(kind)(_wide(kind.elem_type))
+    return type(kind)(_FLOAT) if isinstance(kind, ir.TensorType) and kind.dtype == _HALF else kind
 
 
 def _widen_attributes(node: ir.Node) -> None:

@@ -27,6 +27,10 @@ PERCENTILE = 99.999
 ENTROPY_LEVELS = 128
 """Levels on each side of zero that `entropy` fits: those of a signed 8-bit type."""
 
+ROWS = 256
+ROWS_EACH = 32
+"""Rows of an activation that smoothing is fitted to, in all and of each sample."""
+
 _ENTROPY_STRIDE = 16
 _SMOOTHING = 1e-4
 
@@ -65,14 +69,25 @@ def collect(model: ir.Model, names: Sequence[str], feeds: Feeds, method: str) ->
 
 
 class Known:
-    """Ranges by name of the tensor, each collected once, for models in which a name means the same float tensor."""
+    """Ranges by name of the tensor, each collected once, for models in which a name means the same float tensor.
+
+    Attributes:
+        smoothing: the powers of two that the channels of activations are divided by, see `smooth`; by what reads one:
+            `tensor` or `row`, and the names of the nodes.
+    """
 
     def __init__(
-        self, feeds: Callable[[], Iterator[sessions.Feed]], method: str, collected: Mapping[str, Range] | None = None
+        self,
+        feeds: Callable[[], Iterator[sessions.Feed]],
+        method: str,
+        collected: Mapping[str, Range] | None = None,
+        smoothing: Mapping[tuple[str, ...], Sequence[int]] | None = None,
     ) -> None:
+        self.smoothing: dict[tuple[str, ...], Sequence[int]] = dict(smoothing or {})
         self._feeds = feeds
         self._method = method
         self._ranges: dict[str, Range | None] = dict(collected or {})
+        self._rows: dict[str, np.ndarray | None] = {}
 
     @property
     def collected(self) -> dict[str, Range]:
@@ -90,10 +105,32 @@ class Known:
             self._ranges |= {name: collected.get(name) for name in missing}
         return {name: span for name in names if (span := self._ranges[name]) is not None}
 
+    def rows(self, model: ir.Model, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Up to `ROWS` rows of each float tensor, float32 [rows, last dimension], spread over all samples."""
+        if missing := [name for name in names if name not in self._rows]:
+            collected = sampled_rows(model, missing, self._feeds)
+            self._rows |= {name: collected.get(name) for name in missing}
+        return {name: rows for name in names if (rows := self._rows[name]) is not None}
+
 
 def known(feeds: Callable[[], Iterator[sessions.Feed]], method: str) -> Known:
     """The ranges over these samples: those that were collected before, where the samples remember them."""
     return feeds if isinstance(feeds, Known) else Known(feeds, method)
+
+
+def sampled_rows(model: ir.Model, names: Sequence[str], feeds: Feeds) -> dict[str, np.ndarray]:
+    """Rows of float tensors, as many of each sample; the last `ROWS` of each tensor are kept, thinned evenly."""
+    probe = _Probe(model, names)
+    kept: dict[str, list[np.ndarray]] = {}
+    for name, values in probe.arrays(feeds()):
+        if values.ndim > 0 and values.size and np.isfinite(values).all():
+            rows = values.reshape(-1, values.shape[-1])
+            kept.setdefault(name, []).append(rows[:: -(-len(rows) // ROWS_EACH)])
+    return {name: _thinned(np.concatenate(rows)) for name, rows in kept.items() if len({r.shape[1] for r in rows}) == 1}
+
+
+def _thinned(rows: np.ndarray) -> np.ndarray:
+    return rows[:: -(-len(rows) // ROWS)]
 
 
 class _Probe:
@@ -110,13 +147,18 @@ class _Probe:
 
     def values(self, feeds: Iterable[sessions.Feed]) -> Iterable[tuple[str, np.ndarray]]:
         """For each sample and tensor its finite values, float32, one-dimensional; none where there are none."""
+        for name, array in self.arrays(feeds):
+            finite = array[np.isfinite(array)]
+            if finite.size:
+                yield name, finite
+
+    def arrays(self, feeds: Iterable[sessions.Feed]) -> Iterable[tuple[str, np.ndarray]]:
+        """For each sample the tensors that are float32."""
         for feed in feeds:
             arrays = sessions.run(self._session, feed, self._names, name="the fp32 model")
             for name, array in zip(self._names, arrays, strict=True):
                 if isinstance(array, np.ndarray) and array.dtype == np.float32:
-                    finite = array[np.isfinite(array)]
-                    if finite.size:
-                        yield name, finite
+                    yield name, array
 
 
 def histogram(values: np.ndarray, span: Range) -> np.ndarray:

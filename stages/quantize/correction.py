@@ -1,0 +1,241 @@
+"""Correcting static operators: each channel of their output fitted to what the float model gives there.
+
+Rounding a weight moves the mean of a channel and its span. Where y' is what the quantized operator gives and y what the
+float one does, a y' + b is nearest to y for
+
+    a = cov(y', y) / var(y'),    b = mean(y) - a mean(y')
+
+(least squares), a going into the weight's scales and b into its bias, so that it costs nothing at run time. (Nagel et
+al., ICCV 2019, correct the mean alone.) Half of the samples fit; each channel takes what is best on the other half,
+both numbers, b alone, or nothing. Operators are corrected in order, as each changes what the next ones read.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import onnx_ir as ir
+
+from stages.common.graph.names import Names
+from stages.common.graph.walk import add_initializer, constant, input_of, name_of, number, subgraphs
+from stages.common.model import sessions
+from stages.common.model.sessions import Feed
+
+FEEDS = 64
+"""Calls that are looked at, at most."""
+
+BYTES = 256 << 20
+"""Outputs of operators that are held at once; fewer calls are looked at where they are larger."""
+
+GAIN = 0.9
+"""Noise with a correction over noise without, on samples that did not fit it, above which it is left out."""
+
+_LARGEST = 2.0**30
+"""A bias is held in 32 bits."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What the output of an operator is multiplied by, and what is added, float32 [channels] each."""
+
+    factor: np.ndarray
+    shift: np.ndarray
+
+    def as_json(self) -> dict[str, list[float]]:
+        """With as many digits as tell float32 numbers apart."""
+        return {"factor": [float(str(x)) for x in self.factor], "shift": [float(str(x)) for x in self.shift]}
+
+    @classmethod
+    def of_json(cls, numbers: Mapping[str, Sequence[float]]) -> "Correction":
+        """The same, read back."""
+        return cls(np.array(numbers["factor"], np.float32), np.array(numbers["shift"], np.float32))
+
+
+def corrected(quantized: ir.Model, floats: ir.Model, feeds: Iterator[Feed]) -> tuple[ir.Model, dict[str, Correction]]:
+    """Correct the static Conv and Gemm nodes of a model where that brings its outputs nearer to the float model.
+
+    Args:
+        quantized: not changed.
+        floats: the float model that it was made of; values of one name mean the same.
+        feeds: calibration samples.
+
+    Returns:
+        The model, and corrections by name of the node; none where the whole gains nothing.
+
+    Raises:
+        StageError: a model does not run.
+    """
+    known = {name_of(value) for node in floats.graph for value in node.outputs}
+    wanted = [name_of(node.outputs[0]) for node in quantized.graph if _correctable(node)]
+    wanted = [name for name in wanted if name in known]
+    given = list(islice(feeds, FEEDS)) if wanted else []
+    if len(given) < 2:
+        return quantized, {}
+    first = _observed(floats, wanted, given[:1])[0]
+    given = given[: BYTES // max(1, sum(array.nbytes for array in first.values()))]
+    if len(given) < 2:
+        return quantized, {}
+    expected = _observed(floats, wanted, given)
+    model = quantized.clone()
+    nodes = [node for node in model.graph if _correctable(node) and name_of(node.outputs[0]) in known]
+    seen: list[dict[str, np.ndarray]] = [dict(feed) for feed in given]
+    corrections = {}
+    for node, name in zip(nodes, wanted, strict=True):
+        arrays = _segment(model, node, seen)
+        if arrays is None:
+            continue
+        pairs = [(_channels(array), _channels(target[name])) for array, target in zip(arrays, expected, strict=True)]
+        correction = fit(pairs[::2], pairs[1::2])
+        apply(model, {node.name or "": correction})
+        shape = (1, -1, *(1,) * (arrays[0].ndim - 2))
+        for known_values, array in zip(seen, arrays, strict=True):
+            known_values[name] = array * correction.factor.reshape(shape) + correction.shift.reshape(shape)
+        corrections[node.name or ""] = correction
+    result, held = quantized.clone(), given[1::2]
+    apply(result, corrections)
+    answers = [_answers(each, held) for each in (floats, quantized, result)]
+    before, after = (_noise(answers[0], each) for each in answers[1:])
+    return (result, corrections) if after < GAIN * before else (quantized, {})
+
+
+def fit(fitted: Sequence[tuple[np.ndarray, np.ndarray]], held: Sequence[tuple[np.ndarray, np.ndarray]]) -> Correction:
+    """The correction of each channel that is best on samples that did not fit it.
+
+    Args:
+        fitted: of each call the quantized and the float output, [channels, values] each.
+        held: the same of other calls.
+    """
+    given, target = (np.concatenate(side, axis=1).astype(np.float64) for side in zip(*fitted, strict=True))
+    mean, target_mean = given.mean(axis=1), target.mean(axis=1)
+    centred = given - mean[:, None]
+    variance = np.square(centred).mean(axis=1)
+    slope = np.ones(len(given))
+    np.divide((centred * (target - target_mean[:, None])).mean(axis=1), variance, out=slope, where=variance > 0)
+    slope = slope.clip(0.5, 2)
+    ones, zeros = np.ones(len(given)), np.zeros(len(given))
+    choices = [(ones, zeros), (ones, target_mean - mean), (slope, target_mean - slope * mean)]
+    given, target = (np.concatenate(side, axis=1).astype(np.float64) for side in zip(*held, strict=True))
+    errors = [np.square(factor[:, None] * given + shift[:, None] - target).sum(axis=1) for factor, shift in choices]
+    best = np.argmin([GAIN * errors[0], *errors[1:]], axis=0)
+    factor, shift = (np.choose(best, [choice[side] for choice in choices]) for side in (0, 1))
+    return Correction(factor.astype(np.float32), shift.astype(np.float32))
+
+
+def apply(model: ir.Model, corrections: Mapping[str, Correction]) -> None:
+    """Put corrections into the scales and biases of static Conv and Gemm nodes, in place."""
+    names = Names(model)
+    for node in [node for node in model.graph if node.name in corrections and _correctable(node)]:
+        correction = corrections[node.name or ""]
+        weight = _dequantizer(node, 1)
+        activation = _dequantizer(node, 0)
+        assert weight is not None and activation is not None
+        scale = (_number(weight, 1) * correction.factor).astype(np.float32)
+        unit = scale * _number(activation, 1)
+        bias = _dequantizer(node, 2)
+        old = _number(bias, 0).astype(np.float64) * _number(bias, 1) if bias is not None else 0.0
+        steps = np.rint((correction.factor * old + correction.shift) / unit.astype(np.float64))
+        steps = steps.clip(-_LARGEST, _LARGEST).astype(np.int32)
+        stem = f"{node.name}_corrected"
+        weight.replace_input_with(1, add_initializer(model.graph, names.fresh(f"{stem}_scale"), scale))
+        stored = [
+            add_initializer(model.graph, names.fresh(f"{stem}_bias{suffix}"), values)
+            for suffix, values in (("", steps), ("_scale", unit))
+        ]
+        name = names.fresh(f"{stem}_bias_DequantizeLinear")
+        floats = ir.node("DequantizeLinear", stored, {"axis": 0}, name=name)
+        floats.outputs[0].name = names.fresh(f"{stem}_bias_dequantized")
+        model.graph.insert_before(node, floats)
+        node.resize_inputs(3)
+        node.replace_input_with(2, floats.outputs[0])
+        if bias is not None and not bias.outputs[0].uses():
+            model.graph.remove(bias, safe=True)
+    for name, value in list(model.graph.initializers.items()):
+        if not (value.uses() or value.is_graph_input() or value.is_graph_output()):
+            del model.graph.initializers[name]
+
+
+def _correctable(node: ir.Node) -> bool:
+    """Whether a node is a static Conv or Gemm with a scale for each channel, and a constant bias or none."""
+    if (
+        node.op_type not in ("Conv", "Gemm")
+        or node.domain
+        or number(node, "alpha", 1) != 1
+        or number(node, "beta", 1) != 1
+    ):
+        return False
+    weight, activation = _dequantizer(node, 1), _dequantizer(node, 0)
+    if weight is None or activation is None or constant(weight.inputs[0]) is None or _number(weight, 1).ndim != 1:
+        return False
+    return input_of(node, 2) is None or _dequantizer(node, 2) is not None
+
+
+def _dequantizer(node: ir.Node, index: int) -> ir.Node | None:
+    value = input_of(node, index)
+    producer = value.producer() if value is not None else None
+    return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
+
+
+def _number(node: ir.Node, index: int) -> np.ndarray:
+    tensor = constant(node.inputs[index])
+    assert tensor is not None
+    return np.asarray(tensor.numpy())
+
+
+def _channels(array: np.ndarray) -> np.ndarray:
+    """[batch, channels, ...] as [channels, values]."""
+    return np.moveaxis(array, 1, 0).reshape(array.shape[1], -1)
+
+
+def _segment(model: ir.Model, node: ir.Node, seen: Sequence[Mapping[str, np.ndarray]]) -> list[np.ndarray] | None:
+    """What a node gives for each call, run from the values that are known; None where that cannot be."""
+    needed: dict[ir.Value, None] = {}
+    visited, waiting = set(), [node.outputs[0]]
+    while waiting:
+        value = waiting.pop()
+        if value in visited or value.is_initializer():
+            continue
+        visited.add(value)
+        producer = value.producer()
+        if name_of(value) in seen[0]:
+            needed[value] = None
+            continue
+        if producer is None or next(subgraphs(producer), None) is not None:
+            return None
+        waiting += [each for each in producer.inputs if each is not None]
+    for value in needed:
+        if value.type is None:
+            value.type = ir.TensorType(ir.DataType.from_numpy(seen[0][name_of(value)].dtype))
+    output = node.outputs[0]
+    output.type = output.type or ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.convenience.extract(model.graph, sorted(needed, key=name_of), [output])
+    session = sessions.open_session(ir.Model(graph, ir_version=model.ir_version), name="a part of the quantized model")
+    names = [name_of(value) for value in needed]
+    feeds = ({name: each[name] for name in names} for each in seen)
+    return [np.asarray(sessions.run(session, feed, name="the quantized model")[0]) for feed in feeds]
+
+
+def _observed(model: ir.Model, names: Sequence[str], feeds: Sequence[Feed]) -> list[dict[str, np.ndarray]]:
+    watched = model.clone()
+    values = {value.name: value for node in watched.graph for value in node.outputs}
+    watched.graph.outputs.extend(values[name] for name in names if not values[name].is_graph_output())
+    session = sessions.open_session(watched, name="the model with its activations as outputs")
+    return [dict(zip(names, sessions.run(session, feed, names, name="the float model"), strict=True)) for feed in feeds]
+
+
+def _answers(model: ir.Model, feeds: Sequence[Feed]) -> list[list[np.ndarray]]:
+    session = sessions.open_session(model, name="a candidate")
+    return [sessions.run(session, feed, name="a candidate") for feed in feeds]
+
+
+def _noise(expected: Sequence[Sequence[np.ndarray]], given: Sequence[Sequence[np.ndarray]]) -> float:
+    """Noise over signal power, summed over the outputs of floats."""
+    total = 0.0
+    for before, after in zip(zip(*expected, strict=True), zip(*given, strict=True), strict=True):
+        pairs = [
+            (a, b) for a, b in zip(before, after, strict=True) if isinstance(a, np.ndarray) and a.dtype.kind == "f"
+        ]
+        same = [(a.astype(np.float64), b) for a, b in pairs if a.shape == b.shape and np.isfinite(a).all()]
+        signal = sum(float(np.square(a).sum()) for a, _ in same)
+        total += sum(float(np.square(b - a).sum()) for a, b in same) / signal if signal else 0.0
+    return total

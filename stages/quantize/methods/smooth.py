@@ -1,0 +1,155 @@
+"""Smoothing: scale moved from the channels of an activation into the rows of the weights that read it.
+
+    x W = (x / s) (s W),    s = largest |x|^a / largest |row of W|^(1 - a),    for each channel
+
+(Xiao et al., SmoothQuant, ICML 2023.) A channel with outliers no longer widens the one scale that all channels share.
+The division is a Mul before the products; s is a power of two, so that it is exact and the answers of the float model
+stay the same bits. The exponent a is searched for each activation, on rows of samples: the one that spoils the products
+least, and none at all where that is better.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from stages.common.graph.names import Names
+from stages.common.graph.walk import add_initializer, constant, name_of, number
+from stages.quantize import linear
+from stages.quantize.methods import Assignment, CalibrationFeeds
+from stages.quantize.methods.static import ranges
+from stages.quantize.outcome import NodeOutcome, kept
+
+EXPONENTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+COLUMNS = 64
+"""Columns of a weight that the noise is estimated on."""
+
+GAIN = 0.9
+"""Noise with smoothing over noise without, above which it is not worth its Mul."""
+
+
+def apply(
+    model: ir.Model, assigned: Sequence[Assignment], calibration: CalibrationFeeds
+) -> tuple[ir.Model, dict[str, NodeOutcome]]:
+    """Smooth what MatMul and Gemm nodes of the main graph read.
+
+    Args:
+        model: float; not changed.
+        assigned: the nodes, each of a constant weight with two dimensions.
+        calibration: feeds.
+
+    Returns:
+        The model, and outcomes for nodes that gain nothing by it.
+
+    Raises:
+        StageError: the model does not run on the calibration samples.
+    """
+    model = model.clone()
+    by_name = {node.name: node for node in model.graph}
+    readers: dict[tuple[ir.Value, str], list[ir.Node]] = {}
+    for each in assigned:
+        node = by_name.get(each.name)
+        if node is not None and _fits(node) and (value := node.inputs[0]) is not None:
+            readers.setdefault((value, each.params.activation_scale), []).append(node)
+    known = ranges.known(calibration, "minmax")
+    keys = {group: (group[1], *(node.name or "" for node in nodes)) for group, nodes in readers.items()}
+    seen = known.rows(model, sorted({name_of(group[0]) for group, key in keys.items() if key not in known.smoothing}))
+    names, smoothed = Names(model), set()
+    for group, nodes in readers.items():
+        rows = seen.get(name_of(group[0]))
+        if keys[group] not in known.smoothing and rows is not None:
+            known.smoothing[keys[group]] = best(rows, [_weight(node) for node in nodes], group[1] == "row").tolist()
+        if any(powers := known.smoothing.get(keys[group], ())):
+            _move(model, group[0], nodes, np.exp2(np.array(powers, np.float32)), names)
+            smoothed |= {node.name for node in nodes}
+    nothing = kept("its activation has no outliers that smoothing helps against")
+    return model, {each.name: nothing for each in assigned if each.name not in smoothed}
+
+
+def best(rows: np.ndarray, weights: Sequence[np.ndarray], by_row: bool) -> np.ndarray:
+    """The scales of the exponent with the least noise; 1 for all where smoothing does not lower it much.
+
+    Args:
+        rows: of the activation, float32 [rows, K]. Scales are fitted on every other one, noise is taken on the rest.
+        weights: that read it, float32 [K, N] each.
+        by_row: whether each row has a scale of its own.
+
+    Returns:
+        int [K], as powers of two.
+    """
+    fitted, held = (rows[::2], rows[1::2]) if len(rows) > 1 else (rows, rows)
+    largest = np.abs(fitted).max(axis=0)
+    of_weights = np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0)
+    sampled = [weight[:, :: -(-weight.shape[1] // COLUMNS)] for weight in weights]
+    least = GAIN * sum(noise(held, weight, by_row) for weight in sampled)
+    chosen = np.zeros(rows.shape[1], np.int64)
+    for exponent in EXPONENTS:
+        powers = powers_of_two(largest, of_weights, exponent)
+        scale = np.exp2(powers.astype(np.float32))
+        with_it = sum(noise(held / scale, weight * scale[:, None], by_row) for weight in sampled)
+        if with_it < least:
+            least, chosen = with_it, powers
+    return chosen
+
+
+def powers_of_two(activation: np.ndarray, weight: np.ndarray, exponent: float) -> np.ndarray:
+    """log2 of activation^exponent / weight^(1 - exponent), rounded, around 0; 0 where either is zero.
+
+    Args:
+        activation: the largest magnitude of each channel, shape [K].
+        weight: that of each row of the weights, shape [K].
+        exponent: from 0 to 1.
+
+    Returns:
+        int64 [K].
+    """
+    sound = (activation > 0) & (weight > 0) & np.isfinite(activation)
+    logs = np.zeros(activation.shape)
+    if sound.any():
+        logs[sound] = exponent * np.log2(activation[sound]) - (1 - exponent) * np.log2(weight[sound])
+        logs[sound] -= np.median(logs[sound])
+    powers: np.ndarray = np.rint(logs).clip(-12, 12).astype(np.int64)
+    return powers
+
+
+def noise(rows: np.ndarray, weight: np.ndarray, by_row: bool) -> float:
+    """Noise over signal power of a product in 8 bits: activations unsigned, weights signed with a scale per column."""
+    exact = rows.astype(np.float64) @ weight
+    axis = 1 if by_row else None
+    low = np.minimum(rows.min(axis=axis, keepdims=True), 0)
+    span = np.maximum(rows.max(axis=axis, keepdims=True), 0) - low
+    scale = np.maximum(span / 255, np.finfo(np.float32).tiny)
+    values = (np.rint(rows / scale - np.rint(low / scale)).clip(0, 255) + np.rint(low / scale)) * scale
+    quantized = linear.quantize(weight, "QInt8", (1,), reduce_range=False).dequantized()
+    signal = float(np.square(exact).sum())
+    return float(np.square(values.astype(np.float64) @ quantized - exact).sum()) / signal if signal else 0.0
+
+
+def _fits(node: ir.Node) -> bool:
+    weight = constant(node.inputs[1])
+    two = weight is not None and weight.dtype == ir.DataType.FLOAT and weight.shape.rank() == 2 and weight.size > 0
+    return two and node.op_type in ("Gemm", "MatMul") and not number(node, "transA", 0)
+
+
+def _weight(node: ir.Node) -> np.ndarray:
+    tensor = constant(node.inputs[1])
+    assert tensor is not None
+    values = np.asarray(tensor.numpy())
+    return values.T if number(node, "transB", 0) else values
+
+
+def _move(model: ir.Model, value: ir.Value, nodes: Sequence[ir.Node], scale: np.ndarray, names: Names) -> None:
+    """Divide the activation by a scale for these nodes, and multiply their weights by it."""
+    name = name_of(value)
+    factor = add_initializer(model.graph, names.fresh(f"{name}_smoothing"), 1 / scale)
+    divided = ir.node("Mul", [value, factor], name=names.fresh(f"{name}_Mul"))
+    divided.outputs[0].name, divided.outputs[0].type = names.fresh(f"{name}_smooth"), value.type
+    model.graph.insert_before(min(nodes, key=list(model.graph).index), divided)
+    for node in nodes:
+        weight = _weight(node) * scale[:, None]
+        if number(node, "transB", 0):
+            weight = np.ascontiguousarray(weight.T)
+        stored = add_initializer(model.graph, names.fresh(f"{name_of(node.inputs[1])}_smooth"), weight)
+        node.replace_input_with(0, divided.outputs[0])
+        node.replace_input_with(1, stored)
