@@ -160,7 +160,7 @@ def test_a_trial_that_ran_out_of_time_is_not_called_refused(missed: Project, mon
     def slow(*arguments: Any, timeout: float, **_: Any) -> None:
         raise subprocess.TimeoutExpired(arguments, timeout)
 
-    monkeypatch.setattr(trials.subprocess, "run", slow)
+    monkeypatch.setattr(subprocess, "run", slow)
     assert "(longer than parity.advice_seconds)" in missed.run()["tried"]
 
 
