@@ -103,7 +103,7 @@ class Workshop:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Trial(overrides, problem="it takes longer than parity.advice_seconds")
+            return Trial(overrides, problem="longer than parity.advice_seconds")
         if made.returncode:
             return Trial(overrides, problem=made.stderr.strip().rpartition("\n")[2])
         int8 = self._folder / paths.INT8_MODEL

@@ -156,6 +156,14 @@ def test_where_nothing_passes_it_says_what_was_tried_and_to_ship_fp32(missed: Pr
     assert result["tried"] in " ".join(missed.printed().split())
 
 
+def test_a_trial_that_ran_out_of_time_is_not_called_refused(missed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*arguments: Any, timeout: float, **_: Any) -> None:
+        raise subprocess.TimeoutExpired(arguments, timeout)
+
+    monkeypatch.setattr(subprocess, "run", slow)
+    assert "(longer than parity.advice_seconds)" in missed.run()["tried"]
+
+
 def test_without_a_budget_nothing_is_tried(missed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(advise_module, "workshop", None)  # would fail if it were used
     missed.params({**MISSING, "parity": {"advice_seconds": None}})
