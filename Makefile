@@ -7,7 +7,7 @@ unexport PYTHONHOME
 unexport PYTHONPATH
 
 .DELETE_ON_ERROR:
-.PHONY: help repro test test-torch lint lock clean
+.PHONY: help repro test test-extended test-torch lint lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -16,7 +16,10 @@ repro: $(VENV)/.run ## run the pipeline: export, quantize, parity, bench, and th
 	dvc repro
 
 test: lint ## lint, type-check and test
-	python -m pytest -n 2 --dist loadgroup -m "not torch" $(PYTEST_ARGS)
+	python -m pytest -n 2 --dist loadgroup -m "not torch and not extended" $(PYTEST_ARGS)
+
+test-extended: $(VENV)/.dev ## test the examples from end to end, and the export under twenty hash seeds
+	python -m pytest -n 2 -m extended $(PYTEST_ARGS)
 
 test-torch: $(VENV)/.torch ## test what needs PyTorch, which this installs: 1 GB or more
 	python -m pytest -m torch $(PYTEST_ARGS)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.common import decisions
-from stages.common.compare.output import OutputComparison
+from stages.common.moments import Moments
 
 Outputs = dict[str, np.ndarray]
 
@@ -20,12 +20,12 @@ class Drift:
     """The drift over the judge samples.
 
     Attributes:
-        outputs: of each float output that both sides give, as parity compares two models.
+        outputs: of each float output that both sides give, over values that are finite on both.
         flips: decisions that the export alone changed; None where nothing is decided or nothing is compared.
         null_reasons: why `max_abs` or `flips` is None.
     """
 
-    outputs: Mapping[str, OutputComparison]
+    outputs: Mapping[str, Moments]
     flips: int | None
     null_reasons: Mapping[str, str]
 
@@ -52,7 +52,7 @@ def measure_drift(
     Raises:
         StageError: the source fails on a sample.
     """
-    compared: dict[str, OutputComparison] = {}
+    compared: dict[str, Moments] = {}
     flips = 0
     decider: decisions.Decider | None = None
     for indices, outputs in answers:
@@ -66,8 +66,9 @@ def measure_drift(
         exported = {name: _judged(outputs[name].reshape(array.shape), judged) for name, array in source.items()}
         for name, array in reference.items():
             if array.dtype.kind == "f":
-                output = compared.setdefault(name, OutputComparison(name, str(array.dtype)))
-                output.update(np.arange(len(array)), array, exported[name])
+                finite = np.isfinite(array) & np.isfinite(exported[name])
+                before, after = (side[finite].astype(np.float64) for side in (array, exported[name]))
+                compared.setdefault(name, Moments()).add_values(before, after - before)
         if decider is None:  # the size of a batch is fixed, so the first one is the same in every run
             decider = decisions.choose(reference, labels(indices[judged]))
         if decider.decides:
@@ -81,7 +82,7 @@ def _judged(array: np.ndarray, judged: np.ndarray) -> np.ndarray:
     return array[judged] if len(array) == len(judged) else array
 
 
-def _null_reasons(source_is_onnx: bool, compared: Mapping[str, OutputComparison], decides: bool) -> dict[str, str]:
+def _null_reasons(source_is_onnx: bool, compared: Mapping[str, Moments], decides: bool) -> dict[str, str]:
     if source_is_onnx:
         return dict.fromkeys(("max_abs", "flips"), "the source is ONNX already")
     reasons = {}

@@ -1,9 +1,9 @@
 """The metrics of export: headlines, and the details behind them."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from stages.common.base import files, paths
+from stages.common.moments import Moments
 from stages.export.stage import ExportResult
 
 
@@ -28,14 +28,20 @@ def details(result: ExportResult) -> dict[str, Any]:
             "labels": result.has_labels,
         },
         "clean": [{"step": step.name, "undone": step.undone or None} for step in result.steps],
-        "drift": {name: _drift(output.figures()[0]) for name, output in result.drift.outputs.items()},
+        "drift": {name: _drift(moments) for name, moments in result.drift.outputs.items()},
         "notes": list(result.notes),
         "null_reasons": {f"drift.{key}": reason for key, reason in result.drift.null_reasons.items()},
     }
 
 
-def _drift(output: Mapping[str, Any]) -> dict[str, float | None]:
-    return {key: files.rounded(output[key]) for key in ("max_abs", "mean_abs", "nrmse", "sqnr_db", "min_cosine")}
+def _drift(moments: Moments) -> dict[str, float | None]:
+    figures = {
+        "max_abs": moments.largest,
+        "mean_abs": moments.mean_abs,
+        "nrmse": moments.nrmse,
+        "sqnr_db": moments.sqnr_db,
+    }
+    return {key: files.rounded(value) for key, value in figures.items()}
 
 
 def write(result: ExportResult) -> None:

@@ -8,7 +8,7 @@ from stages.common.rule import Rule
 LIMITED = {"abs_tol": "max_abs", "mean_tol": "mean_abs", "max_nrmse": "nrmse"}
 """The figure of drift that each tolerance limits from above."""
 
-FLOORED = {"min_sqnr_db": "sqnr_db", "min_cosine": "min_cosine"}
+FLOORED = {"min_sqnr_db": "sqnr_db"}
 """And from below."""
 
 

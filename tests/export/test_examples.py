@@ -36,6 +36,7 @@ def finished(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Proje
     return request.param, project
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_an_example_does_what_its_page_says(finished: tuple[str, Project]) -> None:
     name, project = finished
@@ -55,6 +56,7 @@ def test_an_example_does_what_its_page_says(finished: tuple[str, Project]) -> No
     assert page["deploy"] in (None, gate["deploy"])
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_two_models_have_two_verdicts_and_one_report(tmp_path: Path) -> None:
     project = short(tmp_path)

@@ -1,6 +1,5 @@
 """One output of two models: every statistic of its values, updated together and merged together."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from stages.common.compare.summaries import BottomK, QuantileSketch, Worst, ranks
 from stages.common.decisions import as_scores, recognise
+from stages.common.moments import Moments
 
 NONFINITE_KEPT = 20
 
@@ -24,12 +24,12 @@ _EXACT_KINDS = {"b": "bool", "i": "integer", "u": "integer"}
 
 _SUMS = (
     "samples", "values", "equal", "mismatched", "nonfinite_fp32", "nonfinite_samples",
-    "total", "signal", "noise", "directions", "cosine_total",
+    "directions", "cosine_total",
 )  # fmt: skip
 
 
 @dataclass
-class OutputComparison:
+class OutputComparison(Moments):
     """Floats are compared by distance, everything else (integers, booleans, text) by equality.
 
     Attributes:
@@ -43,10 +43,7 @@ class OutputComparison:
             logarithms of probabilities.
         nonfinite_fp32: values of the reference that are NaN or infinite.
         nonfinite_samples: samples where the two sides disagree about NaN and infinities; `nonfinite_first` of them.
-        compared: values that are finite on both sides. Of these:
-        total: sum of |candidate - reference|, `largest` its maximum, `distances` its quantiles.
-        signal: sum of squares of the reference, `noise` of the difference.
-        mean: of the reference, `spread` the sum of squared distances from it, `low` and `high` the extrema.
+        distances: quantiles of |candidate - reference| over the values that `Moments` counts.
         directions: samples of two or more values, all finite, whose cosine similarity is summed in `cosine_total`;
             `cosine` is the smallest and that sample.
         pairs: a uniform sample of (reference, candidate), and `worst` the samples that moved most.
@@ -65,16 +62,7 @@ class OutputComparison:
     nonfinite_fp32: int = 0
     nonfinite_samples: int = 0
     nonfinite_first: list[int] = field(default_factory=list)
-    compared: int = 0
-    total: float = 0.0
-    largest: float = 0.0
     distances: QuantileSketch = field(default_factory=QuantileSketch)
-    signal: float = 0.0
-    noise: float = 0.0
-    mean: float = 0.0
-    spread: float = 0.0
-    low: float = math.inf
-    high: float = -math.inf
     directions: int = 0
     cosine_total: float = 0.0
     cosine: tuple[float, int] | None = None
@@ -94,31 +82,6 @@ class OutputComparison:
         if not self.is_float:
             return _EXACT_KINDS.get(np.dtype(self.dtype).kind, "text")
         return "probabilities" if self.kinds[0] else "log-probabilities" if self.kinds[1] else "float"
-
-    @property
-    def span(self) -> float | None:
-        """Width of the reference's range; None without values."""
-        return self.high - self.low if self.compared else None
-
-    @property
-    def nrmse(self) -> float | None:
-        """Root mean square difference over the standard deviation of the reference: free of scale and offset.
-
-        0 without noise, infinite where a constant reference moves, None without values.
-        """
-        if not self.compared:
-            return None
-        if self.noise == 0:
-            return 0.0
-        return math.sqrt(self.noise / self.spread) if self.spread > 0 else math.inf
-
-    @property
-    def sqnr_db(self) -> float | None:
-        """10 log10(sum reference^2 / sum difference^2), in dB; infinite without noise, None where both are zero."""
-        if self.noise == 0:
-            return math.inf if self.signal else None
-        ratio = self.signal / self.noise
-        return 10 * math.log10(ratio) if ratio > 0 else -math.inf
 
     @property
     def rank_correlation(self) -> float | None:
@@ -164,9 +127,7 @@ class OutputComparison:
         self.mismatch = self.mismatch or other.mismatch
         self.kinds = (self.kinds[0] and other.kinds[0], self.kinds[1] and other.kinds[1])
         self.nonfinite_first = sorted([*self.nonfinite_first, *other.nonfinite_first])[:NONFINITE_KEPT]
-        self._add_spread(other.compared, other.mean, other.spread)
-        self.largest = max(self.largest, other.largest)
-        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.add(other)
         self._lower_cosine(other.cosine)
         self.distances.merge(other.distances)
         self.pairs.merge(other.pairs)
@@ -192,7 +153,7 @@ class OutputComparison:
             "nonfinite_samples": self.nonfinite_samples,
             "nonfinite_first": self.nonfinite_first,
             "max_abs": self.largest if some else None,
-            "mean_abs": self.total / self.compared if some else None,
+            "mean_abs": self.mean_abs,
             **{key: self.quantile(share) for key, share in QUANTILES.items()},
             "max_of_range": self.largest / span if span else None,
             "nrmse": self.nrmse,
@@ -232,7 +193,8 @@ class OutputComparison:
         if finite.all():
             self.worst.update(indices, distance, reference, candidate)
             self.pairs.update(indices, reference, candidate)
-            self._update_moments(reference, difference, distance)
+            self.add_values(reference, difference)
+            self.distances.update(distance)
         else:
             self.nonfinite_fp32 += int(np.count_nonzero(~np.isfinite(reference)))
             differing = indices[~(finite | same).all(axis=1)]
@@ -242,37 +204,15 @@ class OutputComparison:
             error = np.where(finite, distance, np.where(same, 0.0, np.inf))
             self.worst.update(indices, error, reference, candidate)
             self.pairs.update(indices, reference, candidate, keep=finite)
-            self._update_moments(reference[finite], difference[finite], distance[finite])
+            self.add_values(reference[finite], difference[finite])
+            if finite.any():
+                self.distances.update(distance[finite])
             rows = finite.all(axis=1)
             indices, reference, candidate = indices[rows], reference[rows], candidate[rows]
         if len(reference):
             self._update_cosine(indices, reference, candidate)
             kinds = recognise(reference.reshape(-1, self.classes))
             self.kinds = (self.kinds[0] and kinds[0], self.kinds[1] and kinds[1])
-
-    def _update_moments(self, reference: np.ndarray, difference: np.ndarray, distance: np.ndarray) -> None:
-        """Add finite values, float64 of one shape."""
-        if not reference.size:
-            return
-        self.total += float(distance.sum())
-        self.largest = max(self.largest, float(distance.max()))
-        self.distances.update(distance)
-        # Not np.dot: BLAS starts threads for it, and its sum depends on how many.
-        self.signal += float(np.square(reference).sum())
-        self.noise += float(np.square(difference).sum())
-        mean = float(reference.mean())
-        self._add_spread(reference.size, mean, float(np.square(reference - mean).sum()))
-        self.low, self.high = min(self.low, float(reference.min())), max(self.high, float(reference.max()))
-
-    def _add_spread(self, count: int, mean: float, spread: float) -> None:
-        """Means and spreads of two parts: Chan, Golub and LeVeque (1979)."""
-        if self.compared and count:
-            total, shift = self.compared + count, mean - self.mean
-            self.spread += spread + shift * shift * self.compared * count / total
-            self.mean += shift * count / total
-        elif count:
-            self.mean, self.spread = mean, spread
-        self.compared += count
 
     def _update_cosine(self, indices: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
         """Two zero rows agree (1); a zero row beside another does not (0). A single value has no direction."""

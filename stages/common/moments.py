@@ -1,0 +1,94 @@
+"""How far values moved: sums over pairs of values that can be merged, and the figures that follow from them."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(kw_only=True)
+class Moments:
+    """Over values that are finite in the reference and in the candidate.
+
+    Attributes:
+        compared: how many.
+        total: sum of |candidate - reference|, `largest` its maximum.
+        signal: sum of squares of the reference, `noise` of the difference.
+        mean: of the reference, `spread` the sum of squared distances from it, `low` and `high` the extrema.
+    """
+
+    compared: int = 0
+    total: float = 0.0
+    largest: float = 0.0
+    signal: float = 0.0
+    noise: float = 0.0
+    mean: float = 0.0
+    spread: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+
+    @property
+    def mean_abs(self) -> float | None:
+        """Mean absolute difference; None without values."""
+        return self.total / self.compared if self.compared else None
+
+    @property
+    def span(self) -> float | None:
+        """Width of the reference's range; None without values."""
+        return self.high - self.low if self.compared else None
+
+    @property
+    def nrmse(self) -> float | None:
+        """Root mean square difference over the standard deviation of the reference: free of scale and offset.
+
+        0 without noise, infinite where a constant reference moves, None without values.
+        """
+        if not self.compared:
+            return None
+        if self.noise == 0:
+            return 0.0
+        return math.sqrt(self.noise / self.spread) if self.spread > 0 else math.inf
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """10 log10(sum reference^2 / sum difference^2), in dB; infinite without noise, None where both are zero."""
+        if self.noise == 0:
+            return math.inf if self.signal else None
+        ratio = self.signal / self.noise
+        return 10 * math.log10(ratio) if ratio > 0 else -math.inf
+
+    def add_values(self, reference: np.ndarray, difference: np.ndarray) -> None:
+        """Add finite values: the reference and what the candidate differs by, float64 of one shape."""
+        if not reference.size:
+            return
+        distance = np.abs(difference)
+        mean = float(reference.mean())
+        self.add(
+            Moments(
+                compared=reference.size,
+                total=float(distance.sum()),
+                largest=float(distance.max()),
+                # Not np.dot: BLAS starts threads for it, and its sum depends on how many.
+                signal=float(np.square(reference).sum()),
+                noise=float(np.square(difference).sum()),
+                mean=mean,
+                spread=float(np.square(reference - mean).sum()),
+                low=float(reference.min()),
+                high=float(reference.max()),
+            )
+        )
+
+    def add(self, other: "Moments") -> None:
+        """Add other values. Means and spreads of two parts: Chan, Golub and LeVeque (1979)."""
+        if self.compared and other.compared:
+            count, shift = self.compared + other.compared, other.mean - self.mean
+            self.spread += other.spread + shift * shift * self.compared * other.compared / count
+            self.mean += shift * other.compared / count
+        elif other.compared:
+            self.mean, self.spread = other.mean, other.spread
+        self.compared += other.compared
+        self.total += other.total
+        self.signal += other.signal
+        self.noise += other.noise
+        self.largest = max(self.largest, other.largest)
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
