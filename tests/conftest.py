@@ -19,9 +19,7 @@ def _user_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(shared / "user_cache")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Tests that share the clone in which the pipeline ran go to one worker."""
-    for item in items:
-        if "ran" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("ran"))
+    if "ran" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.xdist_group("ran"))

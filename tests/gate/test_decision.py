@@ -45,8 +45,8 @@ def decided(limits: Gate, **changes: Any) -> Deployment:
         ("abs_tol", 0.04, {"max_abs": 0.04}, ""),
         ("mean_tol", 0.01, {"max_abs": 0.5, "mean_abs": 0.001}, ""),
         ("max_nrmse", 0.1, {"nrmse": None}, ""),
-        ("min_cosine", 0.99, {"min_cosine": 0.9}, "(min_cosine 0.9), beyond parity.min_cosine 0.99"),
-        ("min_cosine", 0.99, {"min_cosine": 0.999}, ""),
+        ("min_sqnr_db", 30, {"sqnr_db": 20}, "(sqnr_db 20), beyond parity.min_sqnr_db 30"),
+        ("min_sqnr_db", 30, {"sqnr_db": 40}, ""),
         ("max_flip_rate", 0.01, {"max_abs": 1.0}, ""),
     ],
 )

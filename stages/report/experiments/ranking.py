@@ -44,8 +44,8 @@ class Row:
 def rank(sweep: Sweep) -> dict[str, list[Row]]:
     """Rows by machine, best first; the machine that timed the most experiments comes first.
 
-    Best: an INT8 model that passes the gate, before fp32, before a closed gate; within each, the larger low end of the
-    speed-up's interval, because a lucky measurement has a wide one.
+    Best: an INT8 model that passes the gate, before fp32, before a closed gate; within each, the Pareto front first,
+    then the larger low end of the speed-up's interval, because a lucky measurement has a wide one.
     """
     machines: dict[str, list[Row]] = {}
     for finished in sweep.finished:
@@ -111,7 +111,7 @@ def _ordered(rows: Sequence[Row]) -> list[Row]:
         Row(**{**vars(row), "front": _comparable(row) and not any(dominates(other, row) for other in rows)})
         for row in rows
     ]
-    return sorted(marked, key=lambda row: (not row.ships_int8, not row.open, -_low(row), row.name))
+    return sorted(marked, key=lambda row: (not row.ships_int8, not row.open, not row.front, -_low(row), row.name))
 
 
 def _low(row: Row) -> float:
