@@ -17,9 +17,3 @@ def _user_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     base = tmp_path_factory.getbasetemp()
     shared: Path = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     os.environ["XDG_CACHE_HOME"] = str(shared / "user_cache")
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tests that share the clone in which the pipeline ran go to one worker."""
-    if "ran" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.xdist_group("ran"))
