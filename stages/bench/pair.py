@@ -49,7 +49,7 @@ def compare_pair(models: ModelPair, params: Params) -> str:
 
 def _open(path: Path) -> ort.InferenceSession:
     if not path.is_file():
-        raise StageError(f"There is no file {path}. Give the paths of two ONNX models.")
+        raise StageError(f"{path} does not exist. Give the paths of two ONNX models.")
     return open_session(path)
 
 

@@ -66,7 +66,7 @@ def _import(source: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise StageError(
-            f"export.source is {source}, but there is no module {error.name}. "
+            f"export.source is {source}, but Python finds no module named {error.name}. "
             "Put it under models/ and run from the repository root, or install it."
         ) from error
     except Exception as error:  # importing runs the user's code

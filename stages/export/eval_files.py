@@ -35,7 +35,7 @@ def opened(path: Path, input_names: Sequence[str], labels: str, scratch: Path) -
         scratch: a folder for arrays that must be unpacked to be mapped.
 
     Raises:
-        StageError: there is no such file or folder, or it holds no readable data.
+        StageError: the file or folder does not exist, or its data cannot be read.
     """
     if not path.exists():
         raise StageError(

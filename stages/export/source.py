@@ -90,7 +90,7 @@ def untracked(params: Export) -> list[str]:
 
 
 def _dependencies() -> Iterable[str]:
-    """The deps of export in dvc.yaml; the folder for models where there is no dvc.yaml."""
+    """The deps of export in dvc.yaml; the models folder if dvc.yaml does not exist."""
     stage = pipeline.here().get("export")
     return stage.deps if stage else (MODELS.as_posix(),)
 

@@ -43,7 +43,7 @@ def refuse_foreign_metrics(evidence: Evidence, serving: Serving) -> list[str]:
             )
         return []
     _models_as_they_stand(evidence)
-    return ["There is no dvc.lock, so only models, machine and threads were checked, not params, data and code."]
+    return ["dvc.lock does not exist, so only models, machine and threads were checked, not params, data and code."]
 
 
 def changes_since_lock() -> list[tuple[str, str]]:

@@ -47,7 +47,7 @@ def _origin() -> stage.Origin:
 
 def _name(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9]+([_-][a-z0-9]+)*", text) or text in stage.OURS:
-        raise argparse.ArgumentTypeError(f"'{text}' is no name of a model: use small letters, digits, - and _")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a valid model name: use lowercase letters, digits, - and _")
     return text
 
 

@@ -121,7 +121,8 @@ def _effect(trial: Trial, on_batch: bool) -> str:
     steady = f"; the batch moves answers by {moved:.2g}" if on_batch and moved is not None else ""
     return (
         f"passes on all {figures['judged']['samples']} judged samples{largest}{steady}; "
-        f"{1 / trial.size_ratio:.2g} times smaller, about {trial.speedup:.2g} times as fast as fp32 (estimate)"
+        f"{1 / trial.size_ratio:.2g} times smaller, roughly {trial.speedup:.2g} times as fast as fp32 "
+        "(timed for 1 s)"
     )
 
 

@@ -114,7 +114,7 @@ def _connected() -> Iterator[Any]:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     except OSError as error:
         raise StageError(
-            f"There is no Ray cluster at {address}, which RAY_ADDRESS names. Start it, or unset that."
+            f"No Ray cluster answers at {address}, the address in RAY_ADDRESS. Start it, or unset the variable."
         ) from error
     try:
         for number, handler in handlers.items():  # Ray sets its own

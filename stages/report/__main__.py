@@ -1,6 +1,6 @@
 """Show the evidence for a pull request: the verdict first, then what changed against another revision.
 
-In the folder of a dvc.yaml that serves several models: all of them, told apart.
+In the folder of a dvc.yaml that serves several models: a report of each, under its name.
 With --experiments: all experiments of this commit in one table, best first, and the command that applies the best.
 
 Reads   metrics/, params.yaml and dvc.lock as they stand; with --base, also as git has them at that revision; with

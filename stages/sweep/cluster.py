@@ -30,7 +30,7 @@ def connected(address: str | None) -> Iterator[Any]:
     """The `ray` module, connected to the cluster.
 
     Raises:
-        StageError: Ray is not installed, there is no cluster, or no node of it may run experiments.
+        StageError: Ray is not installed, no cluster answers, or none of its nodes may run experiments.
     """
     try:
         ray: Any = importlib.import_module("ray")
@@ -41,7 +41,7 @@ def connected(address: str | None) -> Iterator[Any]:
             _answers(address)
         ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError) as error:
-        raise StageError(f"There is no Ray cluster at {address or 'this machine'}. Start one: {START}.") from error
+        raise StageError(f"No Ray cluster answers at {address or 'this machine'}. Start one: {START}.") from error
     try:
         if not ray.cluster_resources().get(BENCH):
             raise StageError(f"No node of the cluster has the resource {BENCH}, so none runs experiments: {START}.")

@@ -54,7 +54,7 @@ def run(request: Request) -> SweepResult:
     """Run what the git remote does not have yet.
 
     Raises:
-        StageError: the commit or the data cannot reach the nodes, or there is no cluster.
+        StageError: the commit or the data cannot reach the nodes, or no cluster answers.
     """
     url, commit = _reachable(request.remote)
     settings = {grid.name(commit, overrides): overrides for overrides in grid.expand(request.overrides)}
@@ -81,7 +81,7 @@ def _reachable(remote: str) -> tuple[str, str]:
     url = _output("git", "remote", "get-url", remote)
     if not url:
         raise StageError(
-            f"There is no git remote {remote}, from which the nodes would clone. Add it, or give --remote."
+            f"The git remote {remote}, from which the nodes would clone, does not exist. Add it, or pass --remote."
         )
     if _output("git", "status", "--porcelain", "--untracked-files=no"):
         raise StageError("There are uncommitted changes, which the nodes would not see. Commit and push them.")
@@ -92,7 +92,7 @@ def _reachable(remote: str) -> tuple[str, str]:
     ):
         raise StageError(f"The commit {commit[:7]} is not on {remote}, from which the nodes clone. Run git push.")
     if not _output(sys.executable, "-m", "dvc", "config", "core.remote"):
-        raise StageError("There is no default DVC remote to push models to. Configure one: dvc remote add -d.")
+        raise StageError("No default DVC remote is configured to push models to. Add one: dvc remote add -d.")
     return url, commit
 
 

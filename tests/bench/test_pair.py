@@ -72,7 +72,7 @@ def test_evaluation_data_of_another_model_is_not_used(project: Path, timed: list
 
 
 def test_a_missing_file_is_named(project: Path) -> None:
-    with pytest.raises(StageError, match=r"There is no file nothing\.onnx\."):
+    with pytest.raises(StageError, match=r"nothing\.onnx does not exist\."):
         compare_pair(ModelPair(paths.FP32_MODEL, Path("nothing.onnx")), Params())
 
 

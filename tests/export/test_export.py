@@ -181,7 +181,7 @@ def test_evaluation_data_that_does_not_fit(
 @pytest.mark.parametrize(
     ("source", "keys", "message"),
     [
-        ("models.nowhere:build", {}, r"there is no module models\.nowhere\. Put it under models/"),
+        ("models.nowhere:build", {}, r"no module named models\.nowhere\. Put it under models/"),
         ("tests.sources:forrest", {}, "tests.sources has no function forrest; it has .*forest"),
         ("tests.sources:nothing", {}, "returned NoneType. Return .model, inputs. or .model, inputs, labels."),
         ("tests.sources:raises", {}, "raised RuntimeError: the data base is down"),

@@ -66,7 +66,7 @@ def test_the_details_hold_the_reason_and_every_rule_with_its_margin(tmp_path: Pa
     }
     assert details["host"]["machine_id"] == "abc"
     assert details["notes"] == [
-        "There is no dvc.lock, so only models, machine and threads were checked, not params, data and code."
+        "dvc.lock does not exist, so only models, machine and threads were checked, not params, data and code."
     ]
 
 
@@ -128,7 +128,7 @@ def test_without_a_lock_a_clone_without_models_is_judged(tmp_path: Path) -> None
     trees.write(tmp_path)
     done = gate(tmp_path)
     assert done.returncode == 0
-    assert "Note: There is no dvc.lock" in done.stdout
+    assert "Note: dvc.lock does not exist" in done.stdout
 
 
 def test_what_changed_is_named_in_the_order_of_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -311,4 +311,4 @@ def test_the_command_says_what_it_did(empty: Path) -> None:
     assert "deps of export in int8/dvc.yaml" in printed
     wrong = subprocess.run([*command, "--models", "A b"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
-    assert "'A b' is no name of a model" in wrong.stderr
+    assert "'A b' is not a valid model name" in wrong.stderr

@@ -153,7 +153,7 @@ def test_without_ray_it_says_how_to_install_it(setting: Setting, monkeypatch: py
 @with_ray
 def test_a_cluster_that_is_not_there_is_named_at_once(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(StageError, match=r"There is no Ray cluster at 127\.0\.0\.1:1, which RAY_ADDRESS names"):
+    with pytest.raises(StageError, match=r"No Ray cluster answers at 127\.0\.0\.1:1, the address in RAY_ADDRESS"):
         measure.measure(setting, params.load().parity, engine=shards.compared)
 
 

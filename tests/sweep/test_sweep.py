@@ -284,11 +284,9 @@ def without_store(project: Path) -> None:
     [
         (uncommitted, "origin", None, "There are uncommitted changes, which the nodes would not see."),
         (unpushed, "origin", None, "is not on origin, from which the nodes clone. Run git push."),
-        (without_store, "origin", None, "There is no default DVC remote to push models to."),
-        (change_nothing, "nowhere", None, "There is no git remote nowhere"),
-        pytest.param(
-            change_nothing, "origin", "127.0.0.1:1", "There is no Ray cluster at 127.0.0.1:1.", marks=with_ray
-        ),
+        (without_store, "origin", None, "No default DVC remote is configured to push models to."),
+        (change_nothing, "nowhere", None, "The git remote nowhere, from which the nodes would clone, does not exist"),
+        pytest.param(change_nothing, "origin", "127.0.0.1:1", "No Ray cluster answers at 127.0.0.1:1.", marks=with_ray),
     ],
 )
 def test_what_stops_a_sweep_before_it_starts(

@@ -137,7 +137,7 @@ def read_json(path: Path, made_by: str) -> dict[str, Any]:
         made_by: the stage that writes it, named if it is missing.
 
     Raises:
-        MissingInputError: there is no such file.
+        MissingInputError: the file does not exist.
         StageError: it does not hold a JSON object.
     """
     if not path.exists():

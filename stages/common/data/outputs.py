@@ -9,7 +9,7 @@ import numpy as np
 def as_arrays(names: Sequence[str], values: Sequence[Any]) -> dict[str, np.ndarray]:
     """Outputs of one run by name, each as an array.
 
-    A sequence of maps with one map a sample (ZipMap) becomes scores, float64 [samples, keys], keys sorted; a key that
+    A sequence of maps with one map per sample (ZipMap) becomes scores, float64 [samples, keys], keys sorted; a key that
     a map lacks is NaN. A sequence of tensors is stacked, or laid end to end where their shapes differ. An optional
     output that is empty becomes an empty array.
     """

@@ -29,7 +29,7 @@ DEFAULT_OPERATORS: Mapping[str, frozenset[str]] = {
     "static": frozenset({"Conv", "Gemm", "MatMul"}),
     "weight_only": frozenset({"Gather", "Gemm", "MatMul"}),
 }
-"""What each method of quantization makes INT8 unless it is told otherwise."""
+"""What each method of quantization makes INT8 by default."""
 
 _MICROSOFT_OPERATORS = frozenset({"Attention", "EmbedLayerNormalization", "FusedConv", "FusedGemm", "FusedMatMul"})
 

@@ -52,7 +52,7 @@ def read(path: Path, made_by: str) -> ir.Model:
         made_by: the stage that writes it, named if it is missing.
 
     Raises:
-        MissingInputError: there is no such file.
+        MissingInputError: the file does not exist.
         StageError: the file is not an ONNX model that this version of onnx can read, or weights of it are missing.
     """
     model = ir_conversion.from_proto(_parse(path, made_by))

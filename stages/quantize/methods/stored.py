@@ -37,7 +37,9 @@ def quantize(
     """Quantize the nodes assigned; see `Method`. Calibration is not needed."""
     del calibration
     quantized = model.clone()
-    return quantized, Rewriter(quantized).rewrite({each.name: (_stored, each.params) for each in assignments})
+    return quantized, Rewriter(quantized).rewrite(
+        {assigned.name: (_stored, assigned.params) for assigned in assignments}
+    )
 
 
 def _stored(site: Site) -> str:
