@@ -122,7 +122,7 @@ def _effect(trial: Trial, on_batch: bool) -> str:
     return (
         f"passes on all {figures['judged']['samples']} judged samples{largest}{steady}; "
         f"{1 / trial.size_ratio:.2g} times smaller, roughly {trial.speedup:.2g} times as fast as fp32 "
-        "(timed for 1 s)"
+        "(timed 1 s)"
     )
 
 
