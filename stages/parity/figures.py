@@ -10,9 +10,8 @@ import onnxruntime
 from stages.common import isa
 from stages.common.base import paths
 from stages.common.base.files import Outputs, rounded_tree, together
-from stages.common.compare import Comparison, OutputComparison
-from stages.common.compare.comparison import DIGITS
-from stages.common.compare.output import OVERFLOW
+from stages.common.compare.comparison import DIGITS, Comparison
+from stages.common.compare.output import OVERFLOW, OutputComparison
 from stages.common.compare.summaries import WORST_KEPT, WorstSample
 from stages.parity.judge import ParityResult
 from stages.parity.measure import Measurement

@@ -9,8 +9,7 @@ from tqdm import tqdm
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Parity
-from stages.common.compare import Comparison, MismatchError, OutputPair, compare
-from stages.common.compare.comparison import Choose
+from stages.common.compare.comparison import Choose, Comparison, MismatchError, OutputPair, compare
 from stages.common.decisions import Decider, Outputs, choose
 from stages.common.judging.serve import calls, paired
 from stages.parity.movement import BatchEffect, PaddingEffect, measure_batch_effect, measure_padding

@@ -75,8 +75,7 @@ def _opened(path: Path, made_by: str, threads: int) -> Model:
 
 def model_sha256(model: Path) -> str:
     """SHA-256 of a model file and its external data file, as hexadecimal digits."""
-    data = paths.external_data(model)
-    return files.sha256(model, *([data] if data.exists() else []))
+    return files.sha256(*paths.files_of(model))
 
 
 def check_pair(fp32: Model, int8: Model) -> None:

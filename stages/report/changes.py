@@ -138,14 +138,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Change:
-    """A figure in both revisions.
-
-    Attributes:
-        figure: which.
-        then: its value in the base.
-        now: its value here.
-        mark: what the change means.
-    """
+    """A figure, its value in the base and here, and what the change means."""
 
     figure: Figure
     then: Any

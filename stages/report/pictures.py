@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from stages.common.base.files import rounded
-from stages.common.judging.strain import largest_strain
+from stages.common.judging.rules import largest_strain
 from stages.common.rule import Rule
 from stages.report import drawing
 from stages.report.drawing import Picture

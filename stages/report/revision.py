@@ -43,13 +43,9 @@ class Revision:
 
     Attributes:
         name: how a person calls it.
-        metrics: headlines by stage; empty for a stage whose file is missing.
-        details: evidence by stage; empty for a stage whose file is missing.
-        nodes: `metrics/details/nodes.csv`.
-        worst: `metrics/details/parity_worst.csv`.
-        errors: `metrics/details/parity_errors.csv`.
-        latency: `metrics/details/bench_latency.csv`.
-        frontier: `metrics/details/frontier.csv`, the models that method auto made.
+        metrics: headlines by stage; empty for a stage whose file is missing. So are `details`, the evidence.
+        nodes: `nodes.csv` of `metrics/details`, and so on: `parity_worst.csv`, `parity_errors.csv`,
+            `bench_latency.csv`, and `frontier.csv`, the models that method auto made.
         params: `params.yaml`, keys joined with dots.
         stale: keys of `params.yaml` that a stage ran with another value of, by `dvc.lock`.
     """

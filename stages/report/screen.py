@@ -21,16 +21,18 @@ ROWS_SHOWN = 12
 CHANGE_MARKS = {Mark.BETTER: "🟢\N{NO-BREAK SPACE}better", Mark.WORSE: "🔴\N{NO-BREAK SPACE}worse"}
 
 
-def render(report: Report, pictures: str = "") -> str:
+def render(report: Report, pictures: str = "", name: str = "") -> str:
     """The whole report; the same figures give the same text.
 
     Args:
         report: what to show.
         pictures: HTML that shows them, placed below the figures.
+        name: of the model, where there are several.
     """
     head, comparison = report.head, report.comparison
     suggestions, is_open = _suggestions(head), head.value("gate", "open") is True
     parts = [
+        *([f"# {code(name)}"] if name else []),
         verdict(head),
         *([] if is_open else suggestions),
         evidence.conditions(head),
@@ -47,6 +49,20 @@ def render(report: Report, pictures: str = "") -> str:
         _footer(report),
     ]
     return "\n\n".join(parts)
+
+
+def table_of(reports: Mapping[str, Report]) -> str:
+    """A line for each model: what to deploy, and the headlines."""
+    header = ("model", "verdict", "times smaller", "speed-up (95 % interval)", "largest difference")
+    rows = []
+    for name, report in reports.items():
+        head = report.head
+        sentence = verdict(head).splitlines()[0].removeprefix("## ")
+        speedup, low, high = (head.value("bench", f"speedup.{key}") for key in ("ratio", "low95", "high95"))
+        interval = UNKNOWN if speedup is None else f"{speedup:.3g} ({low:.3g} to {high:.3g})"
+        times, difference = head.value("quantize", "size.times_smaller"), head.value("parity", "diff.max_abs")
+        rows.append((code(name), sentence, number(times), interval, number(difference)))
+    return table(header, rows)
 
 
 def verdict(head: Revision) -> str:

@@ -16,14 +16,7 @@ LINES_KEPT = 5
 
 @dataclass(frozen=True)
 class Experiment:
-    """One task.
-
-    Attributes:
-        name: of the experiment.
-        overrides: as in `dvc exp run -S`.
-        git_remote: the address to clone from and push to.
-        commit: that it starts from.
-    """
+    """One task: overrides as in `dvc exp run -S`, the address to clone from and push to, the commit to start from."""
 
     name: str
     overrides: Sequence[str]
@@ -33,13 +26,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of it.
-
-    Attributes:
-        name: of the experiment.
-        failure: the last lines of the command that failed; empty where the experiment was pushed.
-        node: where it ran.
-    """
+    """What became of it on which node: the last lines of the command that failed; none where it was pushed."""
 
     name: str
     failure: Sequence[str]

@@ -12,9 +12,9 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from sklearn.metrics import r2_score, roc_auc_score
 
-from stages.common.compare import Comparison, MismatchError, OutputComparison, OutputPair, compare
+from stages.common.compare.comparison import Comparison, MismatchError, OutputPair, compare
 from stages.common.compare.decided import CONFIDENT, needed, upper_bound
-from stages.common.compare.output import OVERFLOW
+from stages.common.compare.output import OVERFLOW, OutputComparison
 from stages.common.compare.summaries import RELATIVE_ERROR, WORST_KEPT, BottomK, QuantileSketch
 from stages.common.decisions import Decider, choose
 

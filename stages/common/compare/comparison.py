@@ -1,4 +1,9 @@
-"""All outputs of two models: each output, decisions, probabilities and the task metric; of arrays or of a stream."""
+"""All outputs of two models over a stream: each output, decisions, probabilities and the task metric.
+
+Every statistic is a small class with `update` and `merge`, so that shards of a stream can be compared separately and
+merged in any order. Memory does not grow with the stream, except for 17 bytes per sample of a binary classifier with
+labels: its AUC needs every score.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field

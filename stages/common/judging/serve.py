@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from stages.common.compare import OutputPair
+from stages.common.compare.comparison import OutputPair
 from stages.common.data.evaldata import EvalData
 from stages.common.data.feeding import fill
-from stages.common.data.outputs import as_arrays, per_sample
-from stages.common.model.sessions import run
+from stages.common.model.sessions import as_arrays, per_sample, run
 
 TURN = 1024
 """Batches that one model gets in a row: alternating call by call, each evicts the other's weights from the cache."""
