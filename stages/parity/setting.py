@@ -20,9 +20,7 @@ class Setting:
 
     Attributes:
         indices: of the judged samples, int64 [n], ascending, in the order in which they are served.
-        batch: samples in one call, from `feeding.feed_batch`.
-        free: whether the model can be served in another batch.
-        serving: the params.
+        batch: samples in one call, from `feeding.feed_batch`; `free` tells whether another one is possible.
         sha256: of fp32 and of int8, their external data files included.
     """
 

@@ -47,11 +47,7 @@ def run(params: Params) -> ParityResult:
 
 
 def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
-    """Judge the figures of the last run by other tolerances for every output; nothing is measured.
-
-    Args:
-        params: of the pipeline.
-        given: tolerances by key of `parity`.
+    """Judge the figures of the last run by other tolerances, `given` by key of `parity`, for every output.
 
     Raises:
         StageError: there are no figures, or they are of other models than those in `artifacts/`, or of another way to
