@@ -8,7 +8,7 @@ from stages.common.rule import Outcome, Rule
 from stages.report import evidence
 from stages.report.changes import FIGURES, SPEEDUP, Change, Mark
 from stages.report.revision import Revision
-from stages.report.stage import Comparison, Report
+from stages.report.stage import BaseComparison, Report
 from stages.report.text import UNKNOWN, block, bullets, code, escape, folded, number, plural, setting, table
 
 MARKS = {
@@ -119,7 +119,7 @@ def _figures(head: Revision) -> list[str]:
     return [table(("", "figure", "value"), _grouped(rows))]
 
 
-def _changes(comparison: Comparison, head: Revision) -> list[str]:
+def _changes(comparison: BaseComparison, head: Revision) -> list[str]:
     header = ("", "figure", "base", "this", "change", "")
     opened = [change for change in comparison.changes if change.moved or change.figure.headline]
     rest = [change for change in comparison.changes if change not in opened]

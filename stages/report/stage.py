@@ -14,7 +14,7 @@ from stages.report.revision import Revision
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BaseComparison:
     """What changed since `base`, and under what both were measured."""
 
     base: Revision
@@ -28,7 +28,7 @@ class Report:
 
     head: Revision
     rules: Sequence[Rule]
-    comparison: Comparison | None
+    comparison: BaseComparison | None
 
 
 def run(base: str | None) -> Report:
@@ -62,10 +62,10 @@ def by_model(base: str | None) -> dict[str, Report]:
     return reports
 
 
-def compare(base: Revision, head: Revision) -> Comparison:
+def compare(base: Revision, head: Revision) -> BaseComparison:
     """Compare two revisions."""
     context = changes.conditions(base, head)
-    return Comparison(base, context, changes.changes(base, head, context))
+    return BaseComparison(base, context, changes.changes(base, head, context))
 
 
 def _rules(head: Revision, stage: str) -> list[Rule]:
