@@ -26,11 +26,7 @@ Tree = Mapping[str, Any]
 
 
 def evaluate_rules(details: Tree, params: Parity) -> list[Rule]:
-    """All rules that apply, in the order in which they are shown.
-
-    Args:
-        details: the tree of `metrics/details/parity.json`; only its figures are read.
-        params: the tolerances.
+    """All rules that apply to `metrics/details/parity.json`, in the order in which they are shown.
 
     Raises:
         ParamsError: `parity.outputs` names an output that the model does not have.

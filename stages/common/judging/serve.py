@@ -25,12 +25,9 @@ Values = list[Any]
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a model.
+    """One call of a model: the indices of the n samples whose answers count, int64 [n], and arrays by input name.
 
-    Attributes:
-        indices: the samples whose answers count, int64 [n], n >= 1.
-        feed: arrays by input name; beyond the first n samples it holds repeated ones, which fill the batch.
-        size: samples in the feed; 1 where the sample is a whole feed.
+    `size` counts the samples in the feed, 1 where the sample is a whole feed; those beyond the first n fill the batch.
     """
 
     indices: np.ndarray
