@@ -98,6 +98,7 @@ def read(params: Params) -> Inputs:
         one_batch = "the evaluation data are whole feeds (export.eval_layout is feeds)"
     elif prescribed is not None:
         one_batch = f"the model's inputs fix the batch at {prescribed}"
+    nodes = onnx.load(models.fp32, load_external_data=False).graph.node
     return Inputs(
         models=models,
         sha256=(files.sha256(*paths.files_of(models.fp32)), files.sha256(*paths.files_of(models.int8))),
@@ -105,7 +106,7 @@ def read(params: Params) -> Inputs:
         batch=feeding.feed_batch(session, data.layout, params.serving.batch_size),
         one_batch=one_batch,
         machine=machine,
-        without_int8=_without_int8(models.fp32),
+        without_int8=sorted({node.op_type for node in nodes if node.op_type.startswith(_NO_INT8)}),
     )
 
 
@@ -116,11 +117,6 @@ def _machine() -> Machine:
         return Machine(host["machine_id"], f"{cpu['model']}, {cpu['isa']}", float(cpu["cores"]))
     except (KeyError, TypeError) as error:
         raise StageError(f"{paths.HOST.as_posix()} lacks the key {error}. Run host again.") from error
-
-
-def _without_int8(model: Path) -> list[str]:
-    nodes = onnx.load(model, load_external_data=False).graph.node
-    return sorted({node.op_type for node in nodes if node.op_type.startswith(_NO_INT8)})
 
 
 class OneNode(NamedTuple):

@@ -46,7 +46,7 @@ def render(report: Report, pictures: str = "", name: str = "") -> str:
         *(suggestions if is_open else []),
         *evidence.worst_samples(head),
         *evidence.notes(head),
-        _footer(report),
+        f"<sub>{escape(head.name)}{f' against {escape(comparison.base.name)}' if comparison else ''}</sub>",
     ]
     return "\n\n".join(parts)
 
@@ -222,8 +222,3 @@ def _params(base: Revision, head: Revision) -> list[str]:
 
 def _param(side: Revision, key: str) -> str:
     return code(setting(side.params[key])) if key in side.params else UNKNOWN
-
-
-def _footer(report: Report) -> str:
-    against = f" against {escape(report.comparison.base.name)}" if report.comparison else ""
-    return f"<sub>{escape(report.head.name)}{against}</sub>"

@@ -157,13 +157,10 @@ def per_sample(outputs: dict[str, np.ndarray], samples: int) -> dict[str, np.nda
     An output of another length there (a state with the batch on another axis, a scalar for the whole batch) belongs
     to each sample of the batch, and is repeated as a view.
     """
-    return {name: _per_sample(array, samples) for name, array in outputs.items()}
-
-
-def _per_sample(array: np.ndarray, samples: int) -> np.ndarray:
-    if array.ndim and array.shape[0] == samples:
-        return array
-    return np.broadcast_to(array, (samples, *array.shape))
+    return {
+        name: array if array.shape[:1] == (samples,) else np.broadcast_to(array, (samples, *array.shape))
+        for name, array in outputs.items()
+    }
 
 
 def _as_array(value: Any) -> np.ndarray:
