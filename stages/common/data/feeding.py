@@ -10,21 +10,8 @@ from stages.common.base.errors import StageError
 from stages.common.data.evaldata import EvalInput, Layout
 
 # ONNX Runtime's names of element types -> numpy's. Types without a numpy counterpart (bfloat16, float8) cannot be fed.
-_DTYPES = {
-    "float": "float32",
-    "double": "float64",
-    "float16": "float16",
-    "int8": "int8",
-    "int16": "int16",
-    "int32": "int32",
-    "int64": "int64",
-    "uint8": "uint8",
-    "uint16": "uint16",
-    "uint32": "uint32",
-    "uint64": "uint64",
-    "bool": "bool",
-    "string": "text",
-}
+_SAME = ("float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+_DTYPES = {"float": "float32", "double": "float64", "string": "text", **dict(zip(_SAME, _SAME, strict=True))}
 
 _TENSOR = re.compile(r"(?:optional\()?tensor\((\w+)\)+")
 
