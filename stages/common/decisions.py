@@ -108,11 +108,7 @@ class Decided:
 
 
 def choose(
-    outputs: Outputs,
-    labels: np.ndarray | None = None,
-    *,
-    threshold: float | None = None,
-    classifier: bool = False,
+    outputs: Outputs, labels: np.ndarray | None = None, *, threshold: float | None = None, classifier: bool = False
 ) -> Decider:
     """Find the decision, and the scores behind it, among the outputs of some samples of the reference model.
 

@@ -87,11 +87,7 @@ def _experiments() -> Shown:
     main = next(iter(machines.values()), [])
     keys = ranking.differing_params([row.revision.params for row in main])
     return f"Experiments of {sweep.commit}", [
-        (
-            "",
-            lambda: sweep_pictures.pictures(main, keys),
-            lambda drawn: sweep_screen.render(sweep, machines, drawn),
-        )
+        ("", lambda: sweep_pictures.pictures(main, keys), lambda drawn: sweep_screen.render(sweep, machines, drawn))
     ]
 
 

@@ -108,13 +108,7 @@ class EvalData:
                 yield Batch(indices[at : at + step], feed)
 
 
-def write(
-    folder: Path,
-    inputs: Mapping[str, np.ndarray],
-    labels: np.ndarray | None,
-    layout: Layout,
-    seed: int,
-) -> None:
+def write(folder: Path, inputs: Mapping[str, np.ndarray], labels: np.ndarray | None, layout: Layout, seed: int) -> None:
     """Write evaluation data into `folder`, a temporary name that the caller puts in place; `seed` is that of the split.
 
     Arrays of inputs have equal length along axis 0; labels are one per sample, or None.

@@ -81,12 +81,7 @@ def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
         },
         {
             "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
-            "encoding": {
-                "x": x,
-                "y": y,
-                "color": drawing.color_by("kind", kinds),
-                "description": {"field": "label"},
-            },
+            "encoding": {"x": x, "y": y, "color": drawing.color_by("kind", kinds), "description": {"field": "label"}},
         },
         *(
             {
