@@ -8,10 +8,10 @@ from statistics import median
 from typing import Any
 
 from stages.bench.inputs import OneNode
-from stages.bench.launches import LaunchSettings
-from stages.bench.workers import process
-from stages.bench.workers.feed import StoredFeed
 from stages.common.base import paths
+from stages.common.timing import process
+from stages.common.timing.feed import StoredFeed
+from stages.common.timing.launches import LaunchSettings
 
 REPEATS = 7
 FEWEST = 3
@@ -70,7 +70,7 @@ def measure_footprints(
                 "feed": feed.job(),
                 "one_node": one_node.job(),
             }
-            of_model.append(process.ask("probe", job, (settings.lock,)))
+            of_model.append(process.ask("stages.bench.workers.probe", job, (settings.lock,)))
             launched()
     return [_summarize(of_model) for of_model in answers]
 
