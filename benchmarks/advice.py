@@ -26,7 +26,7 @@ from typing import Any
 from dvc.utils.hydra import apply_overrides
 from tabulate import tabulate
 
-ROOT = Path.cwd()
+ROOT = Path(__file__).resolve().parents[1]
 METHODS = ["dynamic", "static", "weight_only"]
 HEADER = ("model", "method", "advice", "said", "largest difference", "times smaller", "speed-up", "outcome")
 SAID = {
@@ -86,7 +86,7 @@ def in_circles(rows: list[Row]) -> Iterator[tuple[str, str, str]]:
     points = {
         (row["model"], row["method"], match[1])
         for row in rows
-        if (match := re.search(r"quantize\.method=(\w+)", row["advice"]))
+        if (match := re.search(r"quantize\.method=(\w+)", row.get("advice", "")))
     }
     yield from ((model, one, other) for model, one, other in points if one < other and (model, other, one) in points)
 

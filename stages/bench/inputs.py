@@ -83,7 +83,7 @@ def read(params: Params) -> Inputs:
         one_batch = f"the model's inputs fix the batch at {prescribed}"
     return Inputs(
         models=models,
-        sha256=(_sha256(models.fp32), _sha256(models.int8)),
+        sha256=(files.sha256(models.fp32), files.sha256(models.int8)),
         data=data,
         batch=feeding.feed_batch(session, data.layout, params.serving.batch_size),
         one_batch=one_batch,
@@ -99,11 +99,6 @@ def _machine() -> Machine:
         return Machine(host["machine_id"], f"{cpu['model']}, {cpu['isa']}", float(cpu["cores"]))
     except (KeyError, TypeError) as error:
         raise StageError(f"{paths.HOST.as_posix()} lacks the key {error}. Run host again.") from error
-
-
-def _sha256(model: Path) -> str:
-    data = paths.external_data(model)
-    return files.sha256(model, *([data] if data.exists() else []))
 
 
 def _without_int8(model: Path) -> list[str]:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
+from stages.common.base.files import sha256
 from stages.common.base.params import Params
 from stages.common.judging.serve import Model
 from stages.common.model.sessions import open_session
@@ -26,7 +27,7 @@ from stages.common.timing.lock import alone
 from stages.parity import figures
 from stages.parity.judge import ParityResult, judge
 from stages.parity.measure import measure
-from stages.parity.setting import Setting, check_pair, model_sha256
+from stages.parity.setting import Setting, check_pair
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -116,7 +117,7 @@ class Workshop:
         status = json.loads((self._folder / paths.QUANTIZE).read_text(encoding="utf-8"))["status"]
         if status != "quantized":
             return Trial(overrides, problem="it quantizes nothing")
-        if model_sha256(int8) == self._setting.sha256[1]:
+        if sha256(int8) == self._setting.sha256[1]:
             return Trial(overrides, problem="it makes the same model")
         return self._judged(overrides, int8, params, deadline)
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.common.base import signals
+from stages.common.base import paths, signals
 from stages.common.base.errors import MissingInputError, StageError
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)(?P<old>\.old)?\.tmp")
@@ -157,11 +157,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         outputs.csv(path, header, rows)
 
 
-def sha256(*paths: Path) -> str:
-    """SHA-256 of the bytes of these files, one after the other, as hexadecimal digits."""
+def sha256(path: Path) -> str:
+    """SHA-256 of a file and, of a model, of the external data file beside it, as hexadecimal digits."""
+    data = paths.external_data(path)
     digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
+    for part in (path, data) if data.exists() else (path,):
+        with part.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
