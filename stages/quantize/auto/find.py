@@ -12,11 +12,11 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.quantize.auto import options, plan
 from stages.quantize.auto.base import Recipe
-from stages.quantize.auto.choices import KEPT, STORED
+from stages.quantize.auto.choices import KEPT
 from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
-from stages.quantize.auto.problem import Picks, Point, point
-from stages.quantize.auto.search import back_towards, best_that_passes
+from stages.quantize.auto.problem import Picks, Point, Problem, Weights, point
+from stages.quantize.auto.search import back_towards, best_that_passes, with_floats_stored
 from stages.quantize.auto.timing import Ratio, call, in_turn, ratio
 from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
@@ -31,6 +31,9 @@ RACE_SECONDS = 1.0
 
 TRIAL_SECONDS = 0.4
 """Timed of each model that is made, together with the float one: it corrects the predicted times."""
+
+STORED_TRIALS = 3
+"""Trials of models in which no weight is left as floats."""
 
 UNIFORM_TRIALS = 2
 """Trials that are kept for models with one choice everywhere."""
@@ -201,8 +204,7 @@ def find(
         passes, fails, learnt = best_that_passes(problem, weights, state.attempt, goal, state.known())
         if passes is not None:
             state.origin = "floats stored"
-            stored = problem.uniform(STORED)
-            state.attempt(tuple(number or stored[node] for node, number in enumerate(passes)))
+            _store_floats(learnt, weights, state, goal)
         if passes is not None and fails is not None:
             state.origin = "add back"
             back_towards(learnt, passes, fails, state.attempt, goal=goal, value=value)
@@ -230,6 +232,21 @@ def find(
         search.objective,
         recipe,
     )
+
+
+def _store_floats(problem: Problem, weights: Weights, state: _Search, goal: float) -> None:
+    """Make the best model in which no weight is left as floats: as fast within the noise, perhaps, and smaller."""
+    stored, numbers = with_floats_stored(problem)
+    left = STORED_TRIALS
+
+    def attempt(assignment: Picks) -> Trial | None:
+        nonlocal left
+        left -= 1
+        chosen = tuple(number or kept for number, kept in zip(assignment, numbers, strict=True))
+        return state.attempt(chosen) if left >= 0 else None
+
+    if problem.noise(numbers) < goal**2:
+        best_that_passes(stored, weights, attempt, goal, {})
 
 
 def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[tuple[str, Picks]]:

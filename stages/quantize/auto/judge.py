@@ -1,7 +1,7 @@
 """Candidates made as real models and held against parity's rules, on the search split alone."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -16,7 +16,7 @@ from stages.common.data.evaldata import EvalData
 from stages.common.data.feeding import feed_batch, fixed_batch
 from stages.common.decisions import Decider, Outputs, choose
 from stages.common.judging.rules import evaluate_rules
-from stages.common.judging.serve import Model, calls, paired
+from stages.common.judging.serve import Call, Model, Values, calls, paired
 from stages.common.judging.strain import largest_strain
 from stages.common.model import sessions
 from stages.common.model.sessions import Feed
@@ -33,6 +33,9 @@ FEW = 2
 
 MOVED = 64
 """Samples that are served alone and together, where parity.max_batch_effect is set."""
+
+REMEMBERED_BYTES = 64 << 20
+"""Answers of the float model that are kept, so that it does not run again for each candidate."""
 
 PROBE_FEEDS = 8
 """Feeds that single nodes are measured on."""
@@ -67,13 +70,33 @@ class Candidate:
         return self.strain <= 1 - margin
 
 
+@dataclass(frozen=True)
+class _Remembering(Model):
+    """A model that runs each call once, as far as its answers can be kept."""
+
+    known: dict[bytes, Values] = field(default_factory=dict)
+    left: list[int] = field(default_factory=lambda: [REMEMBERED_BYTES])
+
+    def values(self, call: Call) -> Values:
+        """See `Model`."""
+        key = call.indices.tobytes()
+        if key in self.known:
+            return self.known[key]
+        values = super().values(call)
+        size = sum(value.nbytes if isinstance(value, np.ndarray) else REMEMBERED_BYTES for value in values)
+        if size <= self.left[0]:
+            self.known[key] = values
+            self.left[0] -= size
+        return values
+
+
 class Judge:
     """Runs candidates beside the float model, in the serving batch."""
 
     def __init__(self, source: ir.Model, data: EvalData, params: Params, name: str) -> None:
         self._params = params
         self._data = data
-        self._float = Model(sessions.open_session(source, params.serving.threads, name=name), name)
+        self._float = _Remembering(sessions.open_session(source, params.serving.threads, name=name), name)
         self.float_bytes = model_bytes(source)
         self.float_session = self._float.session
         self.batch = feed_batch(self._float.session, data.layout, params.serving.batch_size)

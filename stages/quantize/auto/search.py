@@ -6,9 +6,11 @@ moved back, one group at a time, towards a model that failed.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from stages.quantize.auto.budget import cheapest
+from stages.quantize.auto.choices import STORED
 from stages.quantize.auto.learn import Seen, corrected
 from stages.quantize.auto.problem import Picks, Point, Problem, Weights, point
 
@@ -27,8 +29,8 @@ class Tried(Protocol):
         ...
 
 
-NEAR = 0.005
-"""What is predicted to gain a smaller share is not worth a trial."""
+NEAR = 0.01
+"""What is predicted to gain a smaller share is not worth a trial: in the race it would be equal."""
 
 TIGHTER = 0.8
 """The share of the allowed noise that is aimed at next, where the best within it has failed before."""
@@ -52,7 +54,8 @@ def best_that_passes(
         known: what was made before: it teaches times only, as one choice everywhere says little of a mixture's noise.
 
     Returns:
-        It, the nearest one that is better and fails, None where there is none, and the problem as it was corrected.
+        It, the nearest one that was made, is better and fails, None where there is none, and the problem as it was
+        corrected.
     """
     tried: dict[Picks, Tried] = dict(known)
     tightened = 0
@@ -81,11 +84,22 @@ def best_that_passes(
         tried[candidate.assignment] = found
         model = learnt()
     best = passing(model)
-    failing = [point(model, each) for each, found in tried.items() if found.strain > goal]
+    failing = [point(model, each) for each, found in tried.items() if found.strain > goal and each not in known]
     if best is not None:
         failing = [each for each in failing if weights.value(each) < weights.value(best)]
     nearest = max(failing, key=weights.value, default=None)
     return best.assignment if best else None, nearest.assignment if nearest else None, model
+
+
+def with_floats_stored(problem: Problem) -> tuple[Problem, Picks]:
+    """The problem in which float nodes keep their weight in 8 bits in the file, where they can.
+
+    Returns:
+        It, option 0 of each node being that one; and the number of that option in `problem`.
+    """
+    stored = problem.uniform(STORED)
+    options = tuple((node[number], *node[1:]) for node, number in zip(problem.options, stored, strict=True))
+    return replace(problem, options=options), stored
 
 
 def back_towards(
@@ -111,7 +125,7 @@ def back_towards(
         value: what is minimised: the predicted time, or the size.
 
     Returns:
-        Assignments that pass, each better than the one before.
+        Assignments that pass, each better than the one before; none where all moves together gain next to nothing.
     """
     accepted: list[Picks] = []
     refused: set[int] = set()
@@ -124,7 +138,7 @@ def back_towards(
             for gain, noise in [_effect(problem, reached, node, other, value)]
             if gain > 0
         ]
-        if not moves:
+        if sum(gain for gain, _, _ in moves) <= NEAR * value(point(problem, reached)):
             return accepted
         moves.sort(key=lambda move: (move[1] / move[0], move[2]))
         chosen = [node for _, _, node in moves[: max(1, round(len(moves) * share))]]

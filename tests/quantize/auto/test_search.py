@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stages.quantize.auto.learn import Seen, corrected, levelled, scaled
 from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights, point
-from stages.quantize.auto.search import back_towards, best_that_passes
+from stages.quantize.auto.search import back_towards, best_that_passes, with_floats_stored
 from tests.quantize.auto.test_solve import problems
 
 WEIGHTS = Weights(1.0, 1e-4)
@@ -118,3 +118,22 @@ def test_going_back_only_accepts_what_passes_and_gains(scale: float, factor: flo
     times = [problem.us(start), *map(problem.us, accepted)]
     assert times == sorted(times, reverse=True)
     assert all(models.strain(assignment) <= 0.85 for assignment in accepted)
+
+
+def test_floats_are_stored_where_they_can_be() -> None:
+    kinds = (Option("static", 5, 2e-6, 1), Option("stored", 10, 1e-6, 1))
+    problem = Problem(("a", "b"), ((Option(FLOAT, 10, 0, 4), *kinds), (Option(FLOAT, 10, 0, 4), kinds[0])))
+    stored, numbers = with_floats_stored(problem)
+    assert numbers == (2, 0)
+    assert problem.named(numbers) == {"a": "stored", "b": FLOAT}
+    assert stored.named((0, 0)) == problem.named(numbers)
+    assert stored.named((1, 1)) == problem.named((1, 1))
+    assert point(stored, (0, 1)) == replace(point(problem, (2, 1)), assignment=(0, 1))
+
+
+def test_nothing_is_made_for_a_gain_that_a_race_would_not_see() -> None:
+    node = (Option("dynamic", 100, 0.0, 1), Option("static", 99.95, 1e-3, 1))
+    problem = Problem(("a", "b"), (node, node))
+    models = Models(problem, 1.0)
+    assert back_towards(problem, (0, 0), (1, 1), models.attempt, goal=1, value=lambda p: p.us) == []
+    assert models.made == []
