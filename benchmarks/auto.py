@@ -26,7 +26,7 @@ from tabulate import tabulate
 
 from stages.common.data.evaldata import EvalData
 from stages.common.model.sessions import open_session
-from stages.quantize.auto.timing import call, in_turn, ratio
+from stages.quantize.auto.timing import call, raced
 
 ROOT = Path.cwd()
 
@@ -161,9 +161,7 @@ class Bench:
         feed = next(data.batches(data.indices("judge")[:batch], batch)).feed
         methods = [method for method in SINGLE | AUTO if self._model(method).exists()]
         paths = [self.work / "artifacts/model.onnx", *map(self._model, methods)]
-        calls = [call(open_session(path), feed) for path in paths]
-        rounds = in_turn(calls, seconds * len(calls))
-        ratios = [ratio(rounds[:, 0], rounds[:, number]) for number in range(1, len(calls))]
+        ratios = raced([lambda path=path: call(open_session(path), feed) for path in paths], seconds * len(paths))  # type: ignore[misc]
         return {
             method: f"{each.ratio:.2f} ({each.low:.2f} to {each.high:.2f})"
             for method, each in zip(methods, ratios, strict=True)

@@ -15,14 +15,16 @@ from stages.common.compare import MismatchError, OutputPair, compare
 from stages.common.data.evaldata import EvalData
 from stages.common.data.feeding import feed_batch, fixed_batch
 from stages.common.decisions import Decider, Outputs, choose
+from stages.common.judging import serve
 from stages.common.judging.rules import evaluate_rules
-from stages.common.judging.serve import Call, Model, Values, calls, paired
+from stages.common.judging.serve import Model, Values, calls, paired
 from stages.common.judging.strain import largest_strain
 from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 from stages.common.rule import Rule
 from stages.quantize.auto.problem import Picks
 from stages.quantize.auto.strain import at_sample_count, tail_factor
+from stages.quantize.auto.timing import Call, call
 from stages.quantize.outcome import NodeOutcome
 
 SHUFFLES = 3
@@ -77,7 +79,7 @@ class _Remembering(Model):
     known: dict[bytes, Values] = field(default_factory=dict)
     left: list[int] = field(default_factory=lambda: [REMEMBERED_BYTES])
 
-    def values(self, call: Call) -> Values:
+    def values(self, call: serve.Call) -> Values:
         """See `Model`."""
         key = call.indices.tobytes()
         if key in self.known:
@@ -98,7 +100,7 @@ class Judge:
         self._data = data
         self._float = _Remembering(sessions.open_session(source, params.serving.threads, name=name), name)
         self.float_bytes = model_bytes(source)
-        self.float_session = self._float.session
+        self._source = source
         self.batch = feed_batch(self._float.session, data.layout, params.serving.batch_size)
         self.calibration_batch = feed_batch(self._float.session, data.layout, wanted=1)
         search = data.indices("search")
@@ -107,8 +109,8 @@ class Judge:
 
     def feeds(self) -> Iterator[Feed]:
         """Calls of the serving batch over the search split."""
-        for call in calls(self._data, self._indices, self.batch):
-            yield call.feed
+        for served in calls(self._data, self._indices, self.batch):
+            yield served.feed
 
     def probe_feeds(self) -> list[Feed]:
         """The calls that single nodes are measured on."""
@@ -161,6 +163,14 @@ class Judge:
         """A candidate, loaded as production does."""
         return sessions.open_session(model, self._params.serving.threads, name="a candidate")
 
+    def call(self, model: ir.Model) -> Call:
+        """A call of the serving batch, in a new session."""
+        return call(self.session(model), next(self.feeds()))
+
+    def float_call(self) -> Call:
+        """The same of the float model."""
+        return self.call(self._source)
+
     def _served(self) -> np.ndarray:
         """The search samples; in batches, several times, each time in another order."""
         if self._data.layout == "feeds" or self.batch == 1:
@@ -178,8 +188,8 @@ def calibration_feeds(data: EvalData, batch: int, samples: int) -> Iterator[Feed
     indices = indices if len(indices) else data.indices("judge")
     if len(indices) >= FEW:
         indices = indices[::2]
-    for call in calls(data, indices[: max(batch, samples)], batch):
-        yield call.feed
+    for served in calls(data, indices[: max(batch, samples)], batch):
+        yield served.feed
 
 
 class Tails:
