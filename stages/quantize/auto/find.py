@@ -16,9 +16,9 @@ from stages.quantize.auto.base import Recipe
 from stages.quantize.auto.choices import KEPT
 from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
-from stages.quantize.auto.problem import Picks, Point, Problem, Weights, point
+from stages.quantize.auto.problem import Picks, Point, point
 from stages.quantize.auto.race import RACERS, Trial, no_better, race, winner
-from stages.quantize.auto.search import back_towards, best_that_passes, with_floats_stored
+from stages.quantize.auto.search import back_towards, best_that_passes, store_floats
 from stages.quantize.auto.timing import raced
 from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
@@ -27,9 +27,6 @@ from stages.quantize.outcome import NodeOutcome, kept
 
 TRIAL_SECONDS = 0.4
 """Timed of each model that is made, together with the float one: it corrects the predicted times."""
-
-STORED_TRIALS = 3
-"""Trials of models in which no weight is left as floats."""
 
 UNIFORM_TRIALS = 2
 """Trials that are kept for models with one choice everywhere."""
@@ -173,7 +170,7 @@ def find(
         state.origin = "predicted"
         passes, fails, learnt = best_that_passes(problem, weights, state.attempt, goal, state.known())
         state.origin = "floats stored"
-        _store_floats(learnt, weights, state, goal)
+        store_floats(learnt, weights, state.attempt, goal)
         if passes is not None and fails is not None:
             state.origin = "add back"
             back_towards(learnt, passes, fails, state.attempt, goal=goal, value=value)
@@ -201,26 +198,6 @@ def find(
         search.objective,
         recipe,
     )
-
-
-def _store_floats(problem: Problem, weights: Weights, state: _Search, goal: float) -> None:
-    """Make the best model in which no weight is left as floats: as fast within the noise, perhaps, and smaller.
-
-    Where INT8 is not faster, that is the one which computes in floats.
-    """
-    stored, numbers = with_floats_stored(problem)
-    left = STORED_TRIALS
-
-    def attempt(assignment: Picks) -> Trial | None:
-        nonlocal left
-        left -= 1
-        chosen = tuple(number or kept for number, kept in zip(assignment, numbers, strict=True))
-        return state.attempt(chosen) if left >= 0 else None
-
-    if any(numbers) and problem.noise(numbers) < goal**2:
-        best, *_ = best_that_passes(stored, weights, attempt, goal, {})
-        if best is None:
-            attempt(problem.all_float)
 
 
 def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[tuple[str, Picks]]:

@@ -37,6 +37,8 @@ TIGHTER = 0.8
 
 TIGHTENINGS = 24
 
+STORED_TRIALS = 3
+
 Try = Callable[[Picks], Tried | None]
 """Makes and judges an assignment; None where no trial is left."""
 
@@ -91,15 +93,31 @@ def best_that_passes(
     return best.assignment if best else None, nearest.assignment if nearest else None, model
 
 
-def with_floats_stored(problem: Problem) -> tuple[Problem, Picks]:
-    """The problem in which float nodes keep their weight in 8 bits in the file, where they can.
+def store_floats(problem: Problem, weights: Weights, attempt: Try, goal: float) -> None:
+    """Make the best model in which no weight is left as floats: as fast within the noise, perhaps, and smaller.
 
-    Returns:
-        It, option 0 of each node being that one; and the number of that option in `problem`.
+    Where INT8 is not faster, that is the one which computes in floats.
+
+    Args:
+        problem: that predicts.
+        weights: of time and size.
+        attempt: makes and judges one; called `STORED_TRIALS` times at most.
+        goal: the largest strain that passes.
     """
-    stored = problem.uniform(STORED)
-    options = tuple((node[number], *node[1:]) for node, number in zip(problem.options, stored, strict=True))
-    return replace(problem, options=options), stored
+    numbers, left = problem.uniform(STORED), STORED_TRIALS
+    options = tuple((node[number], *node[1:]) for node, number in zip(problem.options, numbers, strict=True))
+    stored = replace(problem, options=options)
+
+    def attempt_stored(assignment: Picks) -> Tried | None:
+        nonlocal left
+        left -= 1
+        chosen = tuple(number or kept for number, kept in zip(assignment, numbers, strict=True))
+        return attempt(chosen) if left >= 0 else None
+
+    if any(numbers) and problem.noise(numbers) < goal**2:
+        best, *_ = best_that_passes(stored, weights, attempt_stored, goal, {})
+        if best is None:
+            attempt_stored(problem.all_float)
 
 
 def back_towards(
