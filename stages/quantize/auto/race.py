@@ -17,7 +17,7 @@ RACE_SECONDS = 1.0
 LARGE_BYTES = 256 << 20
 """Weights above which a model races in one session, for the memory of more."""
 
-NOISE = 0.03
+NOISE = 0.02
 """Speed-ups that differ by less are equal, as those of two sessions of one file are; the smaller model wins then."""
 
 
