@@ -24,15 +24,8 @@ def measured_once(
 ) -> Interval:
     """The speed-up of `model` over itself: measured once per machine, model, feed and number of threads, then cached.
 
-    An interval that misses 1, or is too wide to tell, is not cached: the next run tries again.
-
-    Args:
-        model: path of the model.
-        sha256: of the model.
-        feed: what it is timed on.
-        settings: how to launch.
-        machine_id: of this machine.
-        launched: called after each launch.
+    An interval that misses 1, or is too wide to tell, is not cached: the next run tries again. `launched` is called
+    after each launch.
 
     Raises:
         StageError: the model does not load or run.

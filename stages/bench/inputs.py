@@ -40,12 +40,9 @@ class Inputs:
     """The models to time, and how they are fed.
 
     Attributes:
-        models: fp32 and INT8.
         sha256: of each model, its external data file included.
-        data: the evaluation data.
         batch: samples in one call: serving.batch_size, or what the model prescribes.
         one_batch: why no other batch size can be measured; empty if others can.
-        machine: this machine.
         without_int8: operator types of the fp32 model that have no INT8 form: trees and linear models of ai.onnx.ml.
     """
 
@@ -101,14 +98,15 @@ def read(params: Params) -> Inputs:
         one_batch = "the evaluation data are whole feeds (export.eval_layout is feeds)"
     elif prescribed is not None:
         one_batch = f"the model's inputs fix the batch at {prescribed}"
+    nodes = onnx.load(models.fp32, load_external_data=False).graph.node
     return Inputs(
         models=models,
-        sha256=(_sha256(models.fp32), _sha256(models.int8)),
+        sha256=(files.sha256(*paths.files_of(models.fp32)), files.sha256(*paths.files_of(models.int8))),
         data=data,
         batch=feeding.feed_batch(session, data.layout, params.serving.batch_size),
         one_batch=one_batch,
         machine=machine,
-        without_int8=_without_int8(models.fp32),
+        without_int8=sorted({node.op_type for node in nodes if node.op_type.startswith(_NO_INT8)}),
     )
 
 
@@ -121,28 +119,14 @@ def _machine() -> Machine:
         raise StageError(f"{paths.HOST.as_posix()} lacks the key {error}. Run host again.") from error
 
 
-def _sha256(model: Path) -> str:
-    data = paths.external_data(model)
-    return files.sha256(model, *([data] if data.exists() else []))
-
-
-def _without_int8(model: Path) -> list[str]:
-    nodes = onnx.load(model, load_external_data=False).graph.node
-    return sorted({node.op_type for node in nodes if node.op_type.startswith(_NO_INT8)})
-
-
 class OneNode(NamedTuple):
     """A model of one Identity node on one float, and its feed.
 
     It shows what a call costs that computes nothing, and what memory ONNX Runtime needs for itself.
     """
 
-    model: Path
+    model: str
     feed: StoredFeed
-
-    def job(self) -> dict[str, Any]:
-        """Both, in a form that JSON can hold."""
-        return {"model": str(self.model), "feed": self.feed.job()}
 
 
 def write_one_node(folder: Path) -> OneNode:
@@ -154,6 +138,6 @@ def write_one_node(folder: Path) -> OneNode:
         [helper.make_tensor_value_info("x", **value)],
         [helper.make_tensor_value_info("y", **value)],
     )
-    path = folder / "one_node.onnx"
+    path = str(folder / "one_node.onnx")
     onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)]), path)
     return OneNode(path, store(folder / "one_node.npz", {"x": np.zeros(1, np.float32)}, samples=1))

@@ -41,15 +41,12 @@ def time_pair(
 
     Args:
         models: fp32 and INT8.
-        feeds: every launch measures all of them.
+        feeds: every launch measures all of them; there is one timing for each.
         settings: how to launch.
         budget: in seconds, for all launches together.
         target: half-width as a share of the speed-up.
         seconds: to time in one launch, for each of `feeds`.
         launched: called after each launch.
-
-    Returns:
-        One timing for each of `feeds`.
 
     Raises:
         StageError: a model does not load or run.
@@ -83,7 +80,7 @@ def _launch(
     job = {
         "models": [str(path) for path in models],
         "threads": settings.threads,
-        "feeds": [feed.job() for feed in feeds],
+        "feeds": feeds,
         "seconds": seconds,
         "turn": number + settings.seed,
     }

@@ -67,8 +67,8 @@ def profile(models: ModelPair, feed: StoredFeed, one_node: OneNode, settings: La
     job = {
         "models": [str(path) for path in models],
         "threads": settings.threads,
-        "feed": feed.job(),
-        "one_node": one_node.job(),
+        "feed": feed,
+        "one_node": one_node,
         "folder": str(folder),
     }
     return Profile(**process.ask("profiler", job, (settings.lock,)))

@@ -27,17 +27,13 @@ OVERHEAD_BOUND = 5
 
 @dataclass(frozen=True)
 class Measurements:
-    """What was measured.
+    """What was measured: at the serving batch and at those beside it, which were left out and why, and so on.
 
     Attributes:
-        serving: at the serving batch.
-        beside: at other batch sizes.
-        left_out: batch sizes that were not measured, and why.
         footprints: of fp32 and INT8; None if params do not ask for them.
         floor_ms: what a call costs that computes nothing.
         control: the fp32 model against itself.
         noise: during the launches at the serving batch.
-        profile: time by operator type.
     """
 
     serving: PairedTiming
@@ -59,7 +55,7 @@ class Measurements:
         return self.serving.int8.p50_ms < OVERHEAD_BOUND * self.floor_ms
 
     def overhead(self) -> str:
-        """That as a sentence; empty if it is not so."""
+        """A sentence where that is so, else empty."""
         if not self.overhead_bound:
             return ""
         return (
@@ -125,13 +121,7 @@ def _measure(subject: Inputs, params: Params, lock: int, folder: Path, progress:
     if sizes:
         feeds = [subject.feed(size, seed, folder) for size in sizes]
         beside = time_pair(
-            models,
-            feeds,
-            settings,
-            budget=budget,
-            target=target,
-            seconds=SECONDS_BESIDE,
-            launched=progress.update,
+            models, feeds, settings, budget=budget, target=target, seconds=SECONDS_BESIDE, launched=progress.update
         )
 
     footprints = None
@@ -142,14 +132,10 @@ def _measure(subject: Inputs, params: Params, lock: int, folder: Path, progress:
 
     progress.set_description("control")
     itself = control.measured_once(
-        models.fp32,
-        subject.sha256[0],
-        feed,
-        settings,
-        machine_id=subject.machine.machine_id,
-        launched=progress.update,
+        models.fp32, subject.sha256[0], feed, settings, machine_id=subject.machine.machine_id, launched=progress.update
     )
-    floor_ms = median_ms(ModelPair(one_node.model, one_node.model), one_node.feed, settings, SECONDS_BESIDE)
+    empty = Path(one_node.model)
+    floor_ms = median_ms(ModelPair(empty, empty), one_node.feed, settings, SECONDS_BESIDE)
 
     progress.set_description("profile")
     profile = operators.profile(models, feed, one_node, settings, folder)

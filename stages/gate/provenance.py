@@ -181,8 +181,6 @@ def _same_threads(evidence: Evidence, serving: Serving) -> None:
 
 def _models_as_they_stand(evidence: Evidence) -> None:
     for model, (path, _) in _MODELS.items():
-        external = path.with_name(path.name + ".data")
-        if path.exists() and files.sha256(
-            path, *([external] if external.exists() else [])
-        ) != evidence.parity_details.get("judged", "sha256", model):
+        judged = evidence.parity_details.get("judged", "sha256", model)
+        if path.exists() and files.sha256(*paths.files_of(path)) != judged:
             raise StageError(f"{path.as_posix()} was changed since parity and bench ran. Run both again.")

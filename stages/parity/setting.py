@@ -20,9 +20,7 @@ class Setting:
 
     Attributes:
         indices: of the judged samples, int64 [n], ascending, in the order in which they are served.
-        batch: samples in one call, from `feeding.feed_batch`.
-        free: whether the model can be served in another batch.
-        serving: the params.
+        batch: samples in one call, from `feeding.feed_batch`; `free` tells whether another one is possible.
         sha256: of fp32 and of int8, their external data files included.
     """
 
@@ -75,8 +73,7 @@ def _opened(path: Path, made_by: str, threads: int) -> Model:
 
 def model_sha256(model: Path) -> str:
     """SHA-256 of a model file and its external data file, as hexadecimal digits."""
-    data = paths.external_data(model)
-    return files.sha256(model, *([data] if data.exists() else []))
+    return files.sha256(*paths.files_of(model))
 
 
 def check_pair(fp32: Model, int8: Model) -> None:

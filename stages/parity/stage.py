@@ -10,7 +10,7 @@ import numpy as np
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.files import read_json, rounded
-from stages.common.base.params import Params, Parity
+from stages.common.base.params import Params
 from stages.parity import figures, shards
 from stages.parity.advise import advise
 from stages.parity.features import outliers
@@ -47,11 +47,7 @@ def run(params: Params) -> ParityResult:
 
 
 def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
-    """Judge the figures of the last run by other tolerances for every output; nothing is measured.
-
-    Args:
-        params: of the pipeline.
-        given: tolerances by key of `parity`.
+    """Judge the figures of the last run by other tolerances, `given` by key of `parity`, for every output.
 
     Raises:
         StageError: there are no figures, or they are of other models than those in `artifacts/`, or of another way to
@@ -75,13 +71,8 @@ def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
                 f"{paths.PARITY_DETAILS.as_posix()} was measured with {key} {measured}, params.yaml has {now}. "
                 "Run parity again."
             )
-    return judge(tree, with_tolerances(params.parity, given))
-
-
-def with_tolerances(params: Parity, given: dict[str, float]) -> Parity:
-    """The params with these tolerances for all outputs, those with tolerances of their own included."""
-    outputs = {name: own.model_copy(update=given) for name, own in params.outputs.items()}
-    return params.model_copy(update={**given, "outputs": outputs})
+    outputs = {name: own.model_copy(update=given) for name, own in params.parity.outputs.items()}
+    return judge(tree, params.parity.model_copy(update={**given, "outputs": outputs}))
 
 
 def _outlying_features(measurement: Measurement) -> list[dict[str, Any]]:

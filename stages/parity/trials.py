@@ -186,5 +186,4 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def model_size(model: Path) -> int:
     """Bytes of a model file and its external data file."""
-    data = paths.external_data(model)
-    return model.stat().st_size + (data.stat().st_size if data.exists() else 0)
+    return sum(path.stat().st_size for path in paths.files_of(model))

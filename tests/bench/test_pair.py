@@ -25,7 +25,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ModelPair, dict[str, np
     calls: list[tuple[ModelPair, dict[str, np.ndarray]]] = []
 
     def time_pair(models: ModelPair, feeds: Sequence[StoredFeed], *_args: Any, **_options: Any) -> list[PairedTiming]:
-        calls.append((models, feed.load(feeds[0].job())))
+        calls.append((models, feed.load(feeds[0])))
         launches = [Launch([(np.full(4, 2e6 + number), np.full(4, 1e6))] * 4, 1.0) for number in range(8)]
         return [summarize(launches, feeds[0].samples, 0.02)]
 

@@ -25,7 +25,7 @@ def launch_job(folder: Path, **changes: object) -> dict[str, object]:
     model = folder / "model.onnx"
     onnx.save(sources.linear(), model)
     feed = store(folder / "feed.npz", {"x": np.ones((2, 4), np.float32)}, samples=2)
-    job = {"models": [str(model), str(model)], "threads": 1, "feeds": [feed.job()], "seconds": 0.05, "turn": 0}
+    job = {"models": [str(model), str(model)], "threads": 1, "feeds": [feed], "seconds": 0.05, "turn": 0}
     return job | changes
 
 
@@ -48,9 +48,7 @@ def test_a_launch_times_both_models_in_rounds(tmp_path: Path) -> None:
 
 
 def test_a_launch_measures_each_feed(tmp_path: Path) -> None:
-    feeds = [
-        store(tmp_path / f"{size}.npz", {"x": np.ones((size, 4), np.float32)}, samples=size).job() for size in (1, 16)
-    ]
+    feeds = [store(tmp_path / f"{size}.npz", {"x": np.ones((size, 4), np.float32)}, samples=size) for size in (1, 16)]
     assert len(worker.ask("launch", launch_job(tmp_path, feeds=feeds))) == 2
 
 
@@ -65,8 +63,8 @@ def test_a_probe_finds_the_memory_of_a_model(tmp_path: Path) -> None:
     job = {
         "model": str(model),
         "threads": 1,
-        "feed": feed.job(),
-        "one_node": write_one_node(tmp_path).job(),
+        "feed": feed,
+        "one_node": write_one_node(tmp_path),
     }
     answer = worker.ask("probe", job)
     assert 15 < answer["resident_mb"] < 40
@@ -83,8 +81,8 @@ def test_the_profile_names_the_operators_of_both_models(tmp_path: Path) -> None:
     job = {
         "models": [str(tmp_path / "model.onnx")] * 2,
         "threads": 1,
-        "feed": feed.job(),
-        "one_node": write_one_node(tmp_path).job(),
+        "feed": feed,
+        "one_node": write_one_node(tmp_path),
         "folder": str(tmp_path),
     }
     answer = worker.ask("profiler", job)
@@ -102,7 +100,7 @@ def test_a_model_that_does_not_load_is_one_sentence(tmp_path: Path) -> None:
 def test_a_feed_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
     feed = store(tmp_path / "wrong.npz", {"x": np.ones((2, 5), np.float32)}, samples=2)
     with pytest.raises(StageError, match="does not run on the evaluation data"):
-        worker.ask("launch", launch_job(tmp_path, feeds=[feed.job()]))
+        worker.ask("launch", launch_job(tmp_path, feeds=[feed]))
 
 
 def test_a_killed_process_is_reported(tmp_path: Path) -> None:

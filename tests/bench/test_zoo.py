@@ -26,9 +26,9 @@ def test_real_models_are_timed_and_profiled(name: str, tmp_path: Path) -> None:
     with np.load(ZOO / name / "inputs.npz") as inputs:
         feed = store(tmp_path / "feed.npz", dict(inputs), samples=1)
     shared = {"models": [model, model], "threads": 1}
-    (timed,) = process.ask("launch", {**shared, "feeds": [feed.job()], "seconds": 0.05, "turn": 1})
+    (timed,) = process.ask("launch", {**shared, "feeds": [feed], "seconds": 0.05, "turn": 1})
     assert len(timed["rounds"]) >= 2
-    job = {**shared, "feed": feed.job(), "one_node": write_one_node(tmp_path).job(), "folder": str(tmp_path)}
+    job = {**shared, "feed": feed, "one_node": write_one_node(tmp_path), "folder": str(tmp_path)}
     profile = process.ask("profiler", job)
     assert sum(profile["fp32"].values()) > 0
     assert set(profile["fp32"]) == set(profile["int8"])

@@ -20,11 +20,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def ask(worker: str, job: Mapping[str, Any], keep: Sequence[int] = ()) -> Any:
-    """Do `job` in a fresh process and return its answer.
+    """Do `job`, which JSON can hold, in a fresh process and return its answer.
 
     Args:
         worker: a module of this package that calls `serve` when started as `python -m stages.bench.workers.<worker>`.
-        job: what JSON can hold.
+        job: for its `work`.
         keep: file descriptors that the process keeps open as long as it lives: that of the lock.
 
     Raises:

@@ -1,4 +1,9 @@
-"""All outputs of two models: each output, decisions, probabilities and the task metric; of arrays or of a stream."""
+"""All outputs of two models over a stream: each output, decisions, probabilities and the task metric.
+
+Every statistic is a small class with `update` and `merge`, so that shards of a stream can be compared separately and
+merged in any order. Memory does not grow with the stream, except for 17 bytes per sample of a binary classifier with
+labels: its AUC needs every score.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -37,9 +42,7 @@ class MismatchError(ValueError):
 class Comparison:
     """Everything measured of two models over the samples seen so far. Merging shards gives what one pass would.
 
-    Attributes:
-        decider: which output decides; `decisions.choose` finds it.
-        outputs: statistics by output name, in the order of the reference.
+    `decisions.choose` finds the decider; outputs are by name, in the order of the reference.
     """
 
     decider: Decider = field(default_factory=Decider)
@@ -51,16 +54,9 @@ class Comparison:
     regression: Regression = field(default_factory=Regression)
 
     def update(self, indices: np.ndarray, reference: Outputs, candidate: Outputs, labels: Any = None) -> None:
-        """Add some samples.
+        """Add n samples of the evaluation data, by their indices: outputs of both models, see `OutputPair`.
 
-        Args:
-            indices: of the samples in the evaluation data, int64 [n].
-            reference: outputs by name, arrays with the n samples along axis 0.
-            candidate: the other model's.
-            labels: of these samples, [n] or [n, columns], or None.
-
-        Raises:
-            MismatchError: names or kinds differ.
+        Labels of these samples are [n] or [n, columns], or None. Raises MismatchError where names or kinds differ.
         """
         _same_interface(reference, candidate)
         known = None if labels is None else np.asarray(labels)

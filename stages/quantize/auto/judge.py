@@ -11,13 +11,12 @@ import onnxruntime as ort
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
-from stages.common.compare import MismatchError, OutputPair, compare
+from stages.common.compare.comparison import MismatchError, OutputPair, compare
 from stages.common.data.evaldata import EvalData
 from stages.common.data.feeding import feed_batch, fixed_batch
 from stages.common.decisions import Decider, Outputs, choose
-from stages.common.judging.rules import evaluate_rules
+from stages.common.judging.rules import evaluate_rules, largest_strain
 from stages.common.judging.serve import Model, calls, paired
-from stages.common.judging.strain import largest_strain
 from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 from stages.common.rule import Rule
