@@ -29,8 +29,6 @@ def read(path: Path) -> Any:
         raise StageError(
             f"export.eval_data {path.as_posix()} is not a readable {path.suffix[1:]} table ({reason}). Save it again."
         ) from error
-    if frame.empty:
-        raise StageError(f"export.eval_data {path.as_posix()} holds no rows. Give at least one, better a thousand.")
     return frame
 
 

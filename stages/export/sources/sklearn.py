@@ -65,6 +65,13 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     Raises:
         StageError: skl2onnx cannot convert the estimator, or the inputs are not what an estimator takes.
     """
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(model)
+    except NotFittedError as error:
+        raise StageError(f"The {type(model).__name__} of {params.source} is not fitted. Fit it first.") from error
     inputs = only_array(inputs, NAME)
     if hasattr(inputs, "columns") and (columns := input_names(model)):
         inputs = tables.select(inputs, columns)
@@ -135,6 +142,8 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
     kinds = {"f": FloatTensorType, "i": Int64TensorType, "U": StringTensorType}
     types = [(name, kinds[array.dtype.kind]([None, array.shape[1]])) for name, array in inputs.items()]
     convertible, back = targets.split(estimators.convertible(model, MISSING_TEXT))
+    if len(inputs) > 1 and all(array.dtype.kind in "fi" for array in inputs.values()):
+        convertible = estimators.joining(convertible, list(inputs))
     estimators.register_boosted_trees(set(sys.modules))
     # Without a name the graph gets a random one, and no two exports have the same bytes.
     export = partial(
@@ -149,10 +158,13 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
         with mock.patch("skl2onnx.common._container.make_node", estimators.make_node):
             if not is_classifier(convertible):
                 return as_model(targets.append(export(), back))
+            last = [convertible]
+            while hasattr(last[-1], "steps"):
+                last.append(last[-1].steps[-1][1])
             try:
-                return as_model(export(options={id(convertible): {"zipmap": False}}))
+                return as_model(export(options={id(part): {"zipmap": False} for part in last}))
             except NameError:  # raised for an option that an estimator does not have: LinearSVC never gets a ZipMap
-                return as_model(export())
+                return as_model(export(options={id(part): {} for part in last}))
     except Exception as error:  # its converters raise anything
         raise StageError(
             f"skl2onnx cannot export {type(model).__name__} ({first_line(error)}). "
