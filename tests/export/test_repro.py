@@ -133,7 +133,7 @@ def build():
 def test_a_model_is_exported_quantized_judged_and_benched(
     shared: Project, framework: str, source: Callable[[Path], Keys], status: str
 ) -> None:
-    keys = {"eval_data": None, "labels": "labels", "allow_pickle": False} | source(shared.root / "models")
+    keys: Keys = {"eval_data": None, "labels": "labels", "allow_pickle": False} | source(shared.root / "models")
     shared.set(export=keys)
     done = shared.run("dvc", "repro")
     assert f"from {framework}," in done.stdout

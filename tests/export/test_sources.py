@@ -130,6 +130,13 @@ def test_missing_text_is_said(run: Run) -> None:
     assert not any("'score'" in note for note in notes)
 
 
+def test_many_rounded_columns_are_one_note(run: Run) -> None:
+    (note,) = run("tests.sources:margins_in_a_pipeline")["details"]["notes"][:1]
+    assert note.startswith(
+        "2 columns ('mean symmetry' to 'mean concavity') are float64 and were rounded to float32, by"
+    )
+
+
 def test_the_labels_of_lightgbm_have_a_free_batch(run: Run) -> None:
     run("tests.export.models:lightgbm_classifier")
     label = ort.InferenceSession(paths.FP32_MODEL).get_outputs()[0]

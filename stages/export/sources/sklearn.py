@@ -22,6 +22,7 @@ from stages.export.framework import (
     only_array,
     read_by,
     required,
+    rounded_by,
     rounding_note,
 )
 from stages.export.sources import estimators, targets
@@ -93,9 +94,10 @@ def onnx_inputs(inputs: Any) -> tuple[dict[str, np.ndarray], list[str]]:
         StageError: anything else, which scikit-learn would refuse too.
     """
     notes: list[str] = []
+    rounded: dict[str, float] = {}
     if hasattr(inputs, "columns"):
-        columns = {str(name): _column(inputs[name], str(name), notes) for name in inputs.columns}
-        return columns, notes
+        columns = {str(name): _column(inputs[name], str(name), rounded, notes) for name in inputs.columns}
+        return columns, [*rounding_note(rounded), *notes]
     array = np.asarray(inputs)
     if array.ndim == 1 and array.dtype.kind in "OU":  # what text vectorisers take
         array = array.reshape(-1, 1)
@@ -106,22 +108,21 @@ def onnx_inputs(inputs: Any) -> tuple[dict[str, np.ndarray], list[str]]:
             "Return a dense two-dimensional array [samples, features], a one-dimensional array of texts, "
             "or a data frame."
         )
-    return {"X": _feedable(array, "The evaluation data", notes)}, notes
+    return {"X": _feedable(array, "", rounded)}, rounding_note(rounded)
 
 
-def _column(column: Any, name: str, notes: list[str]) -> np.ndarray:
-    label = f"The column '{name}'"
+def _column(column: Any, name: str, rounded: dict[str, float], notes: list[str]) -> np.ndarray:
     array = column.to_numpy()
     if array.dtype.kind not in "iubf" and column.isna().any() and any(isinstance(value, str) for value in array):
         notes.append(
-            f"{label} has {int(column.isna().sum())} missing values; ONNX has no missing text, so the exported model "
-            f"takes the text '{MISSING_TEXT}' in their place."
+            f"The column '{name}' has {int(column.isna().sum())} missing values; ONNX has no missing text, so the "
+            f"exported model takes the text '{MISSING_TEXT}' in their place."
         )
         array = np.where(column.isna(), MISSING_TEXT, array).astype(np.str_)
-    return _feedable(array.reshape(-1, 1), label, notes)
+    return _feedable(array.reshape(-1, 1), name, rounded)
 
 
-def _feedable(array: np.ndarray, label: str, notes: list[str]) -> np.ndarray:
+def _feedable(array: np.ndarray, name: str, rounded: dict[str, float]) -> np.ndarray:
     if array.dtype.kind == "O":  # a data frame with mixed columns gives numbers as objects
         plain = np.array(array.tolist())
         array = plain if plain.dtype.kind in "iubf" else array
@@ -129,7 +130,7 @@ def _feedable(array: np.ndarray, label: str, notes: list[str]) -> np.ndarray:
         return array.astype(np.int64)
     if array.dtype.kind == "f":
         cast = array.astype(np.float32)
-        notes += rounding_note(array, cast, label)
+        rounded[name] = rounded_by(array, cast)
         return cast
     return array.astype(np.str_)
 
