@@ -17,15 +17,14 @@ import numpy as np
 import onnx
 
 from benchmarks import zoo
-from stages.bench.inputs import ModelPair, draw_feed
-from stages.bench.launches import LaunchSettings, time_pair
-from stages.bench.lock import alone
 from stages.common.base import params, paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.common.data.evaldata import EvalData
 from stages.common.model.model_file import size_mb
 from stages.common.model.sessions import answers, open_session, session_options
+from stages.common.timing.launches import LaunchSettings, ModelPair, draw_feed, time_pair
+from stages.common.timing.lock import alone
 from stages.export import stage
 
 HEADERS = (

@@ -6,11 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from stages.bench.inputs import ModelPair
-from stages.bench.interval import Interval
-from stages.bench.launches import LaunchSettings, time_pair
-from stages.bench.workers.feed import StoredFeed
 from stages.common.base import files
+from stages.common.timing.feed import StoredFeed
+from stages.common.timing.interval import Interval
+from stages.common.timing.launches import LaunchSettings, ModelPair, time_pair
 
 
 def measured_once(

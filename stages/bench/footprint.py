@@ -8,10 +8,10 @@ from statistics import median
 from typing import Any
 
 from stages.bench.inputs import OneNode
-from stages.bench.launches import LaunchSettings
-from stages.bench.workers import process
-from stages.bench.workers.feed import StoredFeed
-from stages.common.base import files, paths
+from stages.common.base import files
+from stages.common.timing import process
+from stages.common.timing.feed import StoredFeed
+from stages.common.timing.launches import LaunchSettings
 
 REPEATS = 7
 FEWEST = 3
@@ -57,14 +57,13 @@ def measure_footprints(
         StageError: a model does not load or run.
     """
     for model in models:
-        for path in paths.files_of(model):
-            files.sha256(path)  # reads it into the system's cache: loading is compared, not the disk
+        files.sha256(model)  # reads it into the system's cache: loading is compared, not the disk
     end = time.monotonic() + SECONDS * len(models)
     answers: list[list[dict[str, Any]]] = [[] for _ in models]
     while len(answers[0]) < FEWEST or (len(answers[0]) < REPEATS and time.monotonic() < end):
         for model, of_model in zip(models, answers, strict=True):
             job = {"model": str(model), "threads": settings.threads, "feed": feed, "one_node": one_node}
-            of_model.append(process.ask("probe", job, (settings.lock,)))
+            of_model.append(process.ask("stages.bench.workers.probe", job, (settings.lock,)))
             launched()
     return [_summarize(of_model) for of_model in answers]
 

@@ -8,22 +8,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from stages.bench.workers.feed import StoredFeed, store
 from stages.common.base import files, paths
 from stages.common.base.errors import MissingInputError, StageError
 from stages.common.base.params import Params
 from stages.common.data import feeding
 from stages.common.data.evaldata import EvalData
 from stages.common.model.sessions import open_session
+from stages.common.timing.feed import StoredFeed, store
+from stages.common.timing.launches import ModelPair, draw_feed
 
 _NO_INT8 = ("TreeEnsemble", "LinearClassifier", "LinearRegressor", "SVM")
-
-
-class ModelPair(NamedTuple):
-    """Paths of two models that are compared."""
-
-    fp32: Path
-    int8: Path
 
 
 @dataclass(frozen=True)
@@ -64,20 +58,6 @@ class Inputs:
         return draw_feed(self.data, samples, seed, folder)
 
 
-def draw_feed(data: EvalData, samples: int, seed: int, folder: Path) -> StoredFeed:
-    """Draw `samples` judge samples at random and store them as one feed; they repeat if the split has fewer.
-
-    Raises:
-        StageError: the judge split is empty.
-    """
-    judge = data.indices("judge")
-    if not len(judge):
-        raise StageError("artifacts/eval has no samples to judge on. Give export more evaluation data.")
-    drawn = feeding.fill(np.random.default_rng(seed).permutation(judge)[:samples], samples)
-    batch = next(data.batches(drawn, samples))
-    return store(folder / f"batch_{samples}.npz", batch.feed, samples)
-
-
 def read(params: Params) -> Inputs:
     """Read what the stage needs.
 
@@ -101,7 +81,7 @@ def read(params: Params) -> Inputs:
     nodes = onnx.load(models.fp32, load_external_data=False).graph.node
     return Inputs(
         models=models,
-        sha256=(files.sha256(*paths.files_of(models.fp32)), files.sha256(*paths.files_of(models.int8))),
+        sha256=(files.sha256(models.fp32), files.sha256(models.int8)),
         data=data,
         batch=feeding.feed_batch(session, data.layout, params.serving.batch_size),
         one_batch=one_batch,

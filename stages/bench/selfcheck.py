@@ -9,11 +9,10 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from stages.bench import inputs
-from stages.bench.inputs import ModelPair
-from stages.bench.launches import LaunchSettings, time_pair
-from stages.bench.lock import alone
-from stages.bench.timing import PairedTiming
 from stages.common.base.params import Params
+from stages.common.timing.launches import LaunchSettings, ModelPair, time_pair
+from stages.common.timing.lock import alone
+from stages.common.timing.summary import PairedTiming
 
 CHECKS = 20
 MUST_COVER = 18

@@ -8,15 +8,15 @@ from tqdm import tqdm
 
 from stages.bench import control, inputs, noise, operators
 from stages.bench.footprint import Footprint, measure_footprints
-from stages.bench.inputs import Inputs, ModelPair, write_one_node
-from stages.bench.interval import Interval
-from stages.bench.launches import LaunchSettings, median_ms, time_pair
-from stages.bench.lock import alone
+from stages.bench.inputs import Inputs, write_one_node
 from stages.bench.noise import Noise
 from stages.bench.operators import Profile
-from stages.bench.timing import MIN_LAUNCHES, PairedTiming
-from stages.bench.workers.launch import fewest_calls
 from stages.common.base.params import Params
+from stages.common.timing.interval import Interval
+from stages.common.timing.launch import fewest_calls
+from stages.common.timing.launches import LaunchSettings, ModelPair, median_ms, time_pair
+from stages.common.timing.lock import alone
+from stages.common.timing.summary import MIN_LAUNCHES, PairedTiming
 
 SECONDS_BESIDE = 0.2
 """Timed in one launch at each batch size other than that of serving, and on the one-node model."""

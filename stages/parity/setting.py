@@ -56,7 +56,7 @@ def open_setting(serving: Serving) -> Setting:
         batch=feed_batch(fp32.session, data.layout, serving.batch_size),
         free=data.layout == "samples" and fixed_batch(fp32.session, data.layout) is None,
         serving=serving,
-        sha256=(model_sha256(paths.FP32_MODEL), model_sha256(paths.INT8_MODEL)),
+        sha256=(files.sha256(paths.FP32_MODEL), files.sha256(paths.INT8_MODEL)),
     )
 
 
@@ -69,11 +69,6 @@ def _opened(path: Path, made_by: str, threads: int) -> Model:
 
         model_file.read(path, made_by)
         raise
-
-
-def model_sha256(model: Path) -> str:
-    """SHA-256 of a model file and its external data file, as hexadecimal digits."""
-    return files.sha256(*paths.files_of(model))
 
 
 def check_pair(fp32: Model, int8: Model) -> None:

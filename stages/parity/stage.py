@@ -9,14 +9,14 @@ import numpy as np
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
-from stages.common.base.files import read_json, rounded
+from stages.common.base.files import read_json, rounded, sha256
 from stages.common.base.params import Params
 from stages.parity import figures, shards
 from stages.parity.advise import advise
 from stages.parity.features import outliers
 from stages.parity.judge import ParityResult, judge
 from stages.parity.measure import Measurement, compared, measure
-from stages.parity.setting import model_sha256, open_setting
+from stages.parity.setting import open_setting
 from stages.parity.tolerances import wider_tolerance
 
 LOOKED_AT = 64
@@ -57,7 +57,7 @@ def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
     tree = read_json(paths.PARITY_DETAILS, "parity")
     judged = tree["judged"]
     for model, key in ((paths.FP32_MODEL, "fp32"), (paths.INT8_MODEL, "int8")):
-        if model.exists() and judged["sha256"][key] != model_sha256(model):
+        if model.exists() and judged["sha256"][key] != sha256(model):
             raise StageError(
                 f"{paths.PARITY_DETAILS.as_posix()} was measured on another {model.as_posix()}. Run parity again."
             )

@@ -5,10 +5,10 @@ import pytest
 
 from stages.bench import control
 from stages.bench.inputs import OneNode, write_one_node
-from stages.bench.interval import Interval
-from stages.bench.launches import LaunchSettings
-from stages.bench.lock import alone
-from stages.bench.timing import FEWEST_QUIET
+from stages.common.timing.interval import Interval
+from stages.common.timing.launches import LaunchSettings
+from stages.common.timing.lock import alone
+from stages.common.timing.summary import FEWEST_QUIET
 
 KNOWN = Interval(1.0, 0.99, 1.01)
 

@@ -3,11 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.bench.inputs import Inputs, Machine, ModelPair
-from stages.bench.workers import feed
+from stages.bench.inputs import Inputs, Machine
 from stages.common.base.errors import StageError
 from stages.common.data import evaldata
 from stages.common.data.evaldata import EvalData
+from stages.common.timing import feed
+from stages.common.timing.launches import ModelPair
 
 
 def inputs(folder: Path, arrays: dict[str, np.ndarray], layout: evaldata.Layout = "samples") -> Inputs:

@@ -8,14 +8,14 @@ import onnx
 import pytest
 
 from stages.bench import pair
-from stages.bench.inputs import ModelPair
 from stages.bench.pair import compare_pair
-from stages.bench.timing import Launch, PairedTiming, summarize
-from stages.bench.workers import feed
-from stages.bench.workers.feed import StoredFeed
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
+from stages.common.timing import feed
+from stages.common.timing.feed import StoredFeed
+from stages.common.timing.launches import ModelPair
+from stages.common.timing.summary import Launch, PairedTiming, summarize
 from tests import sources
 
 

@@ -93,8 +93,8 @@ def test_a_room_imports_parts_of_common_and_no_other_room(room: str) -> None:
     ("line", "part"),
     [
         ("from stages import bench", "stages/bench"),
-        ("import stages.bench.lock", "stages/bench"),
-        ("from stages.bench.lock import alone", "stages/bench"),
+        ("import stages.bench.noise", "stages/bench"),
+        ("from stages.bench.noise import Noise", "stages/bench"),
         ("def f():\n    from stages.common import rule", "stages/common/rule.py"),
         ("from stages.common.model.sessions import open_session", "stages/common/model"),
     ],

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages.bench.workers import process
-from stages.bench.workers.feed import load
 from stages.common.model.sessions import open_session, run
+from stages.common.timing import process
+from stages.common.timing.feed import load
 
 _RUNS = 10
 _RELOADS = 8

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from stages.bench.workers import process
-from stages.bench.workers.feed import load
 from stages.common.model.sessions import open_session, run, session_options
+from stages.common.timing import process
+from stages.common.timing.feed import load
 
 _WARM_CALLS = 3
 _CALLS = 500

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.common.base import signals
+from stages.common.base import paths, signals
 from stages.common.base.errors import MissingInputError, StageError
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)(?P<old>\.old)?\.tmp")
@@ -133,11 +133,11 @@ def read_json(path: Path, made_by: str) -> dict[str, Any]:
     return tree
 
 
-def sha256(*paths: Path) -> str:
-    """SHA-256 of the bytes of these files, one after the other, as hexadecimal digits."""
+def sha256(path: Path) -> str:
+    """SHA-256 of a file and, of a model, of the external data file beside it, as hexadecimal digits."""
     digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
+    for part in paths.files_of(path):
+        with part.open("rb") as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 

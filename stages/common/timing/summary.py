@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from stages.bench.interval import Interval, over_launches
+from stages.common.timing.interval import Interval, over_launches
 
 MIN_LAUNCHES = 8
 """With fewer, the interval comes out too narrow because measuring stops by its width."""
