@@ -165,7 +165,7 @@ def test_parity_is_judged_again_by_another_version_of_onnx_runtime(ran: Project)
         ({"bench": {"seed": 1}}, {"bench"}),
         ("stages/common/compare/__init__.py", {"quantize", "parity"}),
         ("stages/common/rule.py", {"quantize", "parity"}),
-        ("stages/bench/interval.py", {"bench"}),
+        ("stages/bench/noise.py", {"bench"}),
         ("stages/report/__init__.py", set()),
     ],
 )
