@@ -24,7 +24,7 @@ import onnx_ir as ir
 from benchmarks import zoo
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params, Quantize
-from stages.common.data import evaldata, outputs
+from stages.common.data import evaldata
 from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
 from stages.quantize import linear, saturation, stage
@@ -136,7 +136,7 @@ def answers(model: ir.Model, feeds: Sequence[Feed]) -> Answers:
     """What a model gives in its float outputs."""
     session = sessions.open_session(model)
     names = [output.name for output in session.get_outputs()]
-    runs = [outputs.as_arrays(names, sessions.run(session, feed, name="the model")) for feed in feeds]
+    runs = [sessions.answers(session, feed, name="the model") for feed in feeds]
     floats = [name for name in names if runs[0][name].dtype.kind == "f" and runs[0][name].size]
     return {name: [run[name] for run in runs] for name in floats}
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from stages.common.base import paths, pipeline
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
-from stages.export import callables, eval_files, sources
+from stages.export import callables, checks, eval_files, sources
 from stages.export.drift import SourceAnswers
 from stages.export.framework import Framework
 
@@ -113,6 +113,7 @@ def _framework(model: Any, params: Export) -> Framework:
 
 def _exported(model: Any, inputs: Any, labels: np.ndarray | None, origin: str, params: Export) -> Exported:
     framework = _framework(model, params)
+    checks.check_rows(inputs)
     converted = framework.convert(model, inputs, params)
     return Exported(
         converted.model, converted.inputs, labels, origin, framework.NAME, converted.answers, converted.notes

@@ -1,9 +1,11 @@
 """Adopting the pipeline: a repository with stages, params and a lock of its own keeps all of them."""
 
+import json
 import re
 import shutil
 import subprocess
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ import pytest
 from stages.common.base import params, yaml12
 from stages.common.base.errors import StageError
 from stages.init import merge, screen, stage
-from tests.pipeline.conftest import Project, clone
+from stages.init.__main__ import requirement
+from tests.pipeline.conftest import Project, clone, shorten_launches
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -123,6 +126,7 @@ def test_in_a_folder_the_team_s_stages_stay_as_they_are_and_ours_run(team: Proje
     assert deletions(team) == 0
     assert screen.render(stage.run(CODE, folder)).startswith("Nothing to do")
     small(folder, folder, 128)
+    shorten_launches(folder)
     shown = team.run("dvc", "repro", "dvc.yaml", "onnx/dvc.yaml").stdout
     assert shown.count("didn't change, skipping") == 2
     assert "The gate is open" in shown
@@ -143,6 +147,7 @@ def test_at_the_root_three_models_by_matrix_have_three_verdicts_and_one_report(t
     assert screen.render(stage.run(CODE, team.root)).startswith("Nothing to do")
     for name, width in zip(names, (0, 128, 160), strict=True):
         small(team.root / "int8", team.root / "int8" / name, width, name)
+    shorten_launches(team.root / "int8")
     strict = team.root / "int8" / "strict"
     knobs = strict / "params.yaml"
     knobs.write_text(knobs.read_text().replace("abs_tol: 0.04", "abs_tol: 1e-9"))
@@ -189,6 +194,18 @@ def test_a_repository_may_depend_on_the_wheel_in_place_of_a_copy(team: Project, 
     assert "Run host first" in missing
 
 
+def test_a_wheel_from_git_is_pinned_to_its_commit(tmp_path: Path) -> None:
+    (tmp_path / "METADATA").write_text("Name: onnx-quantize-pipeline\nVersion: 1.2\n")
+    installed = metadata.PathDistribution(tmp_path)
+    assert requirement(installed) == "onnx-quantize-pipeline==1.2"
+    url = {
+        "url": "https://example.org/x.git",
+        "vcs_info": {"vcs": "git", "commit_id": "abc", "requested_revision": "v1"},
+    }
+    (tmp_path / "direct_url.json").write_text(json.dumps(url))
+    assert requirement(installed) == "onnx-quantize-pipeline @ git+https://example.org/x.git@abc"
+
+
 def test_the_params_of_the_team_are_not_ours_to_check(tmp_path: Path) -> None:
     theirs = PARAMS.replace("export:", "dashboard:")
     text = merge.added(theirs, (ROOT / "params.yaml").read_text(), "params.yaml")
@@ -227,6 +244,7 @@ def test_where_a_name_is_taken_ours_get_a_prefix_and_a_folder(empty: Path, name:
     tree = yaml12.load((empty / "dvc.yaml").read_text())
     assert {entry["wdir"] for room, entry in tree["stages"].items() if room != "export"} == {"int8"}
     assert (empty / name).read_text().startswith(text)
+    assert screen.render(stage.run(CODE, empty / "int8")).startswith("Nothing to do")
     assert sorted(path.name for path in empty.iterdir() if path.name[0] != ".") == sorted(
         {"dvc.yaml", "int8", name.split("/", maxsplit=1)[0]}
     )

@@ -17,7 +17,7 @@ from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.quantize import screen, stage
-from stages.quantize.auto import base, choices, costs, find, options
+from stages.quantize.auto import base, choices, costs, find, options, race
 from tests.quantize import nets
 from tests.quantize.running import Bench
 
@@ -35,7 +35,8 @@ figures.write(stage.run(params.load()))
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timings steer the search and decide nothing here, so that five rounds of them will do."""
-    for module, name in ((costs, "SECONDS_ALL"), (find, "RACE_SECONDS"), (options, "WHOLE_SECONDS"), (base, "SECONDS")):
+    timings = (costs, "SECONDS_ALL"), (options, "WHOLE_SECONDS"), (base, "SECONDS")
+    for module, name in (*timings, (race, "RACE_SECONDS"), (find, "TRIAL_SECONDS")):
         monkeypatch.setattr(module, name, 0.0)
 
 
