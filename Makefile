@@ -16,7 +16,7 @@ repro: $(VENV)/.run ## run the pipeline: export, quantize, parity, bench, and th
 	dvc repro
 
 test: lint ## lint, type-check and test
-	python -m pytest -n 2 --dist loadgroup -m "not torch and not extended" $(PYTEST_ARGS)
+	python -m pytest -n 2 -m "not torch and not extended" $(PYTEST_ARGS)
 
 test-extended: $(VENV)/.dev ## test the examples from end to end, and the export under twenty hash seeds
 	python -m pytest -n 2 -m extended $(PYTEST_ARGS)

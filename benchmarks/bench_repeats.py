@@ -17,18 +17,18 @@ from tabulate import tabulate
 
 from stages.bench import inputs
 from stages.bench.footprint import measure_footprints
-from stages.bench.inputs import ModelPair, write_one_node
-from stages.bench.launches import LaunchSettings, time_pair
-from stages.bench.lock import alone
-from stages.bench.workers.feed import StoredFeed
+from stages.bench.inputs import write_one_node
 from stages.common.base import params
+from stages.common.timing.feed import StoredFeed
+from stages.common.timing.launches import LaunchSettings, ModelPair, time_pair
+from stages.common.timing.lock import alone
 
 REPEATS = 5
 
 NAIVE = """
 import sys, time
 import onnxruntime as ort
-from stages.bench.workers.feed import load
+from stages.common.timing.feed import load
 feed = load({"path": sys.argv[3], "names": sys.argv[5:]})
 means = []
 for model in sys.argv[1:3]:

@@ -17,16 +17,14 @@ import numpy as np
 import onnx
 
 from benchmarks import zoo
-from stages.bench.inputs import ModelPair, draw_feed
-from stages.bench.launches import LaunchSettings, time_pair
-from stages.bench.lock import alone
 from stages.common.base import params, paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
-from stages.common.data import outputs
 from stages.common.data.evaldata import EvalData
 from stages.common.model.model_file import size_mb
-from stages.common.model.sessions import open_session, run, session_options
+from stages.common.model.sessions import answers, open_session, session_options
+from stages.common.timing.launches import LaunchSettings, ModelPair, draw_feed, time_pair
+from stages.common.timing.lock import alone
 from stages.export import stage
 
 HEADERS = (
@@ -122,7 +120,7 @@ def _largest_difference(models: ModelPair) -> float:
     low: dict[str, float] = {}
     high: dict[str, float] = {}
     for batch in data.batches(data.indices("judge"), 1):
-        before, after = (outputs.as_arrays(names, run(session, batch.feed, name="the model")) for session in sessions)
+        before, after = (answers(session, batch.feed, name="the model") for session in sessions)
         for name in names:
             if before[name].dtype.kind == "f" and before[name].size:
                 difference = float(np.max(np.abs(before[name].astype(float) - after[name])))

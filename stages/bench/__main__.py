@@ -10,10 +10,10 @@ import argparse
 from pathlib import Path
 
 from stages.bench import figures, screen, stage
-from stages.bench.inputs import ModelPair
 from stages.bench.pair import compare_pair
 from stages.bench.selfcheck import self_check
 from stages.common.base import command, params
+from stages.common.timing.launches import ModelPair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

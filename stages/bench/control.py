@@ -6,11 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from stages.bench.inputs import ModelPair
-from stages.bench.interval import Interval
-from stages.bench.launches import LaunchSettings, time_pair
-from stages.bench.workers.feed import StoredFeed
 from stages.common.base import files
+from stages.common.timing.feed import StoredFeed
+from stages.common.timing.interval import Interval
+from stages.common.timing.launches import LaunchSettings, ModelPair, time_pair
 
 
 def measured_once(
@@ -24,15 +23,8 @@ def measured_once(
 ) -> Interval:
     """The speed-up of `model` over itself: measured once per machine, model, feed and number of threads, then cached.
 
-    An interval that misses 1, or is too wide to tell, is not cached: the next run tries again.
-
-    Args:
-        model: path of the model.
-        sha256: of the model.
-        feed: what it is timed on.
-        settings: how to launch.
-        machine_id: of this machine.
-        launched: called after each launch.
+    An interval that misses 1, or is too wide to tell, is not cached: the next run tries again. `launched` is called
+    after each launch.
 
     Raises:
         StageError: the model does not load or run.

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from stages.bench.interval import Interval
 from stages.bench.stage import BenchResult, Measurements
-from stages.bench.timing import PairedTiming, calls_for, quantile_ms
 from stages.common.base import paths
 from stages.common.base.files import rounded, together
+from stages.common.timing.interval import Interval
+from stages.common.timing.summary import PairedTiming, calls_for, quantile_ms
 
 _TAIL = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
 _CURVE = np.linspace(0.01, 0.99, 99).round(2)

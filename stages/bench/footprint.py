@@ -8,10 +8,10 @@ from statistics import median
 from typing import Any
 
 from stages.bench.inputs import OneNode
-from stages.bench.launches import LaunchSettings
-from stages.bench.workers import process
-from stages.bench.workers.feed import StoredFeed
-from stages.common.base import paths
+from stages.common.base import files
+from stages.common.timing import process
+from stages.common.timing.feed import StoredFeed
+from stages.common.timing.launches import LaunchSettings
 
 REPEATS = 7
 FEWEST = 3
@@ -30,8 +30,7 @@ class Footprint:
         peak_load_mb: the peak while loading, the median; None where the system does not report it.
         peak_run_mb: the peak while running, likewise.
         method: where the memory figures come from.
-        load_spread: the least and the largest of the processes.
-        resident_spread: likewise.
+        load_spread: the least and the largest of the processes; so does `resident_spread`.
     """
 
     load_ms: float
@@ -58,19 +57,13 @@ def measure_footprints(
         StageError: a model does not load or run.
     """
     for model in models:
-        _read_through(model)
-        _read_through(paths.external_data(model))
+        files.sha256(model)  # reads it into the system's cache: loading is compared, not the disk
     end = time.monotonic() + SECONDS * len(models)
     answers: list[list[dict[str, Any]]] = [[] for _ in models]
     while len(answers[0]) < FEWEST or (len(answers[0]) < REPEATS and time.monotonic() < end):
         for model, of_model in zip(models, answers, strict=True):
-            job = {
-                "model": str(model),
-                "threads": settings.threads,
-                "feed": feed.job(),
-                "one_node": one_node.job(),
-            }
-            of_model.append(process.ask("probe", job, (settings.lock,)))
+            job = {"model": str(model), "threads": settings.threads, "feed": feed, "one_node": one_node}
+            of_model.append(process.ask("stages.bench.workers.probe", job, (settings.lock,)))
             launched()
     return [_summarize(of_model) for of_model in answers]
 
@@ -92,11 +85,3 @@ def _summarize(answers: Sequence[Mapping[str, Any]]) -> Footprint:
 def _median_of_known(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return median(known) if known else None
-
-
-def _read_through(path: Path) -> None:
-    """Bring a file into the system's cache: loading is compared, not the disk."""
-    if path.exists():
-        with path.open("rb", buffering=0) as file:
-            while file.read(1 << 20):
-                pass

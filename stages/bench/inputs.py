@@ -8,22 +8,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from stages.bench.workers.feed import StoredFeed, store
 from stages.common.base import files, paths
 from stages.common.base.errors import MissingInputError, StageError
 from stages.common.base.params import Params
 from stages.common.data import feeding
 from stages.common.data.evaldata import EvalData
 from stages.common.model.sessions import open_session
+from stages.common.timing.feed import StoredFeed, store
+from stages.common.timing.launches import ModelPair, draw_feed
 
 _NO_INT8 = ("TreeEnsemble", "LinearClassifier", "LinearRegressor", "SVM")
-
-
-class ModelPair(NamedTuple):
-    """Paths of two models that are compared."""
-
-    fp32: Path
-    int8: Path
 
 
 @dataclass(frozen=True)
@@ -40,12 +34,9 @@ class Inputs:
     """The models to time, and how they are fed.
 
     Attributes:
-        models: fp32 and INT8.
         sha256: of each model, its external data file included.
-        data: the evaluation data.
         batch: samples in one call: serving.batch_size, or what the model prescribes.
         one_batch: why no other batch size can be measured; empty if others can.
-        machine: this machine.
         without_int8: operator types of the fp32 model that have no INT8 form: trees and linear models of ai.onnx.ml.
     """
 
@@ -65,20 +56,6 @@ class Inputs:
     def feed(self, samples: int, seed: int, folder: Path) -> StoredFeed:
         """One feed of the evaluation data, see `draw_feed`."""
         return draw_feed(self.data, samples, seed, folder)
-
-
-def draw_feed(data: EvalData, samples: int, seed: int, folder: Path) -> StoredFeed:
-    """Draw `samples` judge samples at random and store them as one feed; they repeat if the split has fewer.
-
-    Raises:
-        StageError: the judge split is empty.
-    """
-    judge = data.indices("judge")
-    if not len(judge):
-        raise StageError("artifacts/eval has no samples to judge on. Give export more evaluation data.")
-    drawn = feeding.fill(np.random.default_rng(seed).permutation(judge)[:samples], samples)
-    batch = next(data.batches(drawn, samples))
-    return store(folder / f"batch_{samples}.npz", batch.feed, samples)
 
 
 def read(params: Params) -> Inputs:
@@ -101,14 +78,15 @@ def read(params: Params) -> Inputs:
         one_batch = "the evaluation data are whole feeds (export.eval_layout is feeds)"
     elif prescribed is not None:
         one_batch = f"the model's inputs fix the batch at {prescribed}"
+    nodes = onnx.load(models.fp32, load_external_data=False).graph.node
     return Inputs(
         models=models,
-        sha256=(_sha256(models.fp32), _sha256(models.int8)),
+        sha256=(files.sha256(models.fp32), files.sha256(models.int8)),
         data=data,
         batch=feeding.feed_batch(session, data.layout, params.serving.batch_size),
         one_batch=one_batch,
         machine=machine,
-        without_int8=_without_int8(models.fp32),
+        without_int8=sorted({node.op_type for node in nodes if node.op_type.startswith(_NO_INT8)}),
     )
 
 
@@ -121,28 +99,14 @@ def _machine() -> Machine:
         raise StageError(f"{paths.HOST.as_posix()} lacks the key {error}. Run host again.") from error
 
 
-def _sha256(model: Path) -> str:
-    data = paths.external_data(model)
-    return files.sha256(model, *([data] if data.exists() else []))
-
-
-def _without_int8(model: Path) -> list[str]:
-    nodes = onnx.load(model, load_external_data=False).graph.node
-    return sorted({node.op_type for node in nodes if node.op_type.startswith(_NO_INT8)})
-
-
 class OneNode(NamedTuple):
     """A model of one Identity node on one float, and its feed.
 
     It shows what a call costs that computes nothing, and what memory ONNX Runtime needs for itself.
     """
 
-    model: Path
+    model: str
     feed: StoredFeed
-
-    def job(self) -> dict[str, Any]:
-        """Both, in a form that JSON can hold."""
-        return {"model": str(self.model), "feed": self.feed.job()}
 
 
 def write_one_node(folder: Path) -> OneNode:
@@ -154,6 +118,6 @@ def write_one_node(folder: Path) -> OneNode:
         [helper.make_tensor_value_info("x", **value)],
         [helper.make_tensor_value_info("y", **value)],
     )
-    path = folder / "one_node.onnx"
+    path = str(folder / "one_node.onnx")
     onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)]), path)
     return OneNode(path, store(folder / "one_node.npz", {"x": np.zeros(1, np.float32)}, samples=1))

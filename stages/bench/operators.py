@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.bench.inputs import ModelPair, OneNode
-from stages.bench.launches import LaunchSettings
-from stages.bench.workers import process
-from stages.bench.workers.feed import StoredFeed
+from stages.bench.inputs import OneNode
+from stages.common.timing import process
+from stages.common.timing.feed import StoredFeed
+from stages.common.timing.launches import LaunchSettings, ModelPair
 
 # INT8 operator -> the fp32 operators that it replaces, by the names of the quantizers and of ONNX Runtime's fusions.
 _CONV = ("Conv", "FusedConv", "NhwcFusedConv")
@@ -67,11 +67,11 @@ def profile(models: ModelPair, feed: StoredFeed, one_node: OneNode, settings: La
     job = {
         "models": [str(path) for path in models],
         "threads": settings.threads,
-        "feed": feed.job(),
-        "one_node": one_node.job(),
+        "feed": feed,
+        "one_node": one_node,
         "folder": str(folder),
     }
-    return Profile(**process.ask("profiler", job, (settings.lock,)))
+    return Profile(**process.ask("stages.bench.workers.profiler", job, (settings.lock,)))
 
 
 def _share(times: Mapping[str, float], operator: str) -> float:

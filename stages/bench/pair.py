@@ -9,12 +9,7 @@ from pathlib import Path
 import onnxruntime as ort
 from tabulate import tabulate
 
-from stages.bench.inputs import ModelPair, draw_feed
-from stages.bench.launches import LaunchSettings, time_pair
-from stages.bench.lock import alone
 from stages.bench.screen import WIDTH
-from stages.bench.timing import PairedTiming
-from stages.bench.workers.feed import StoredFeed, store
 from stages.common import isa
 from stages.common.base import paths
 from stages.common.base.errors import StageError
@@ -23,6 +18,10 @@ from stages.common.data import feeding
 from stages.common.data.evaldata import EvalData
 from stages.common.data.generated import generated_feed
 from stages.common.model.sessions import open_session, ort_message
+from stages.common.timing.feed import StoredFeed, store
+from stages.common.timing.launches import LaunchSettings, ModelPair, draw_feed, time_pair
+from stages.common.timing.lock import alone
+from stages.common.timing.summary import PairedTiming
 
 
 def compare_pair(models: ModelPair, params: Params) -> str:

@@ -9,11 +9,10 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from stages.bench import inputs
-from stages.bench.inputs import ModelPair
-from stages.bench.launches import LaunchSettings, time_pair
-from stages.bench.lock import alone
-from stages.bench.timing import PairedTiming
 from stages.common.base.params import Params
+from stages.common.timing.launches import LaunchSettings, ModelPair, time_pair
+from stages.common.timing.lock import alone
+from stages.common.timing.summary import PairedTiming
 
 CHECKS = 20
 MUST_COVER = 18
@@ -24,10 +23,7 @@ def self_check(params: Params) -> int:
     """Compare the fp32 model with itself 20 times, as bench compares two models, and print the intervals.
 
     Returns:
-        0 if at least 18 of them cover 1, else 1.
-
-    Raises:
-        StageError: an input is missing, or the model cannot be measured.
+        The exit code: 0 if at least 18 of them cover 1, else 1.
     """
     subject = inputs.read(params)
     itself = ModelPair(subject.models.fp32, subject.models.fp32)
@@ -54,9 +50,8 @@ def _print_checks(timings: list[PairedTiming], seconds: list[float]) -> int:
     print(tabulate(rows, headers, tablefmt="simple", floatfmt=(".4f", ".4f", ".4f", "", "d", ".1f")))
     covered = sum(interval.covers(1) for interval in intervals)
     holds = covered >= MUST_COVER
-    print()
     print(
-        f"The model against itself: {covered} of {CHECKS} intervals cover 1, and at least {MUST_COVER} must; "
+        f"\nThe model against itself: {covered} of {CHECKS} intervals cover 1, and at least {MUST_COVER} must; "
         f"median half-width {median(interval.halfwidth for interval in intervals):.2%}, "
         f"median error {median(abs(interval.ratio - 1) for interval in intervals):.2%}, "
         f"median time {median(seconds):.1f} s."

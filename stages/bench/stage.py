@@ -8,15 +8,15 @@ from tqdm import tqdm
 
 from stages.bench import control, inputs, noise, operators
 from stages.bench.footprint import Footprint, measure_footprints
-from stages.bench.inputs import Inputs, ModelPair, write_one_node
-from stages.bench.interval import Interval
-from stages.bench.launches import LaunchSettings, median_ms, time_pair
-from stages.bench.lock import alone
+from stages.bench.inputs import Inputs, write_one_node
 from stages.bench.noise import Noise
 from stages.bench.operators import Profile
-from stages.bench.timing import MIN_LAUNCHES, PairedTiming
-from stages.bench.workers.launch import fewest_calls
 from stages.common.base.params import Params
+from stages.common.timing.interval import Interval
+from stages.common.timing.launch import fewest_calls
+from stages.common.timing.launches import LaunchSettings, ModelPair, median_ms, time_pair
+from stages.common.timing.lock import alone
+from stages.common.timing.summary import MIN_LAUNCHES, PairedTiming
 
 SECONDS_BESIDE = 0.2
 """Timed in one launch at each batch size other than that of serving, and on the one-node model."""
@@ -27,17 +27,13 @@ OVERHEAD_BOUND = 5
 
 @dataclass(frozen=True)
 class Measurements:
-    """What was measured.
+    """What was measured: at the serving batch and at those beside it, which were left out and why, and so on.
 
     Attributes:
-        serving: at the serving batch.
-        beside: at other batch sizes.
-        left_out: batch sizes that were not measured, and why.
         footprints: of fp32 and INT8; None if params do not ask for them.
         floor_ms: what a call costs that computes nothing.
         control: the fp32 model against itself.
         noise: during the launches at the serving batch.
-        profile: time by operator type.
     """
 
     serving: PairedTiming
@@ -59,7 +55,7 @@ class Measurements:
         return self.serving.int8.p50_ms < OVERHEAD_BOUND * self.floor_ms
 
     def overhead(self) -> str:
-        """That as a sentence; empty if it is not so."""
+        """A sentence where that is so, else empty."""
         if not self.overhead_bound:
             return ""
         return (
@@ -125,13 +121,7 @@ def _measure(subject: Inputs, params: Params, lock: int, folder: Path, progress:
     if sizes:
         feeds = [subject.feed(size, seed, folder) for size in sizes]
         beside = time_pair(
-            models,
-            feeds,
-            settings,
-            budget=budget,
-            target=target,
-            seconds=SECONDS_BESIDE,
-            launched=progress.update,
+            models, feeds, settings, budget=budget, target=target, seconds=SECONDS_BESIDE, launched=progress.update
         )
 
     footprints = None
@@ -142,14 +132,10 @@ def _measure(subject: Inputs, params: Params, lock: int, folder: Path, progress:
 
     progress.set_description("control")
     itself = control.measured_once(
-        models.fp32,
-        subject.sha256[0],
-        feed,
-        settings,
-        machine_id=subject.machine.machine_id,
-        launched=progress.update,
+        models.fp32, subject.sha256[0], feed, settings, machine_id=subject.machine.machine_id, launched=progress.update
     )
-    floor_ms = median_ms(ModelPair(one_node.model, one_node.model), one_node.feed, settings, SECONDS_BESIDE)
+    empty = Path(one_node.model)
+    floor_ms = median_ms(ModelPair(empty, empty), one_node.feed, settings, SECONDS_BESIDE)
 
     progress.set_description("profile")
     profile = operators.profile(models, feed, one_node, settings, folder)

@@ -24,8 +24,7 @@ class Decider:
 
     Attributes:
         label: the output that holds the decision itself, or None: the decision is then the argmax of `scores`.
-        scores: the output of class scores, or None: the margins are then unknown.
-        kind: what the scores are.
+        scores: the output of class scores of this `kind`, or None: the margins are then unknown.
         threshold: on the probability of class 1; takes precedence over label and argmax.
         binary: the output whose last column scores class 1 of two, or None; it gives the AUC.
     """
@@ -52,14 +51,12 @@ class Decider:
 
     def read(self, outputs: Outputs) -> "Decided":
         """What a model decides in these outputs, and the scores behind it."""
-        if self.scores is None:
-            assert self.label is not None
-            return Decided(self, outputs[self.label].reshape(-1), None)
-        scores = as_scores(outputs[self.scores])
-        if self.threshold is not None:
+        scores = None if self.scores is None else as_scores(outputs[self.scores])
+        if self.threshold is not None and scores is not None:
             return Decided(self, np.asarray(scores[:, -1] >= self.threshold), scores)
         if self.label is not None:
             return Decided(self, outputs[self.label].reshape(-1), scores)
+        assert scores is not None
         return Decided(self, np.asarray(scores.argmax(axis=1)), scores)
 
     def flips(self, reference: Outputs, candidate: Outputs) -> int:
@@ -111,11 +108,7 @@ class Decided:
 
 
 def choose(
-    outputs: Outputs,
-    labels: np.ndarray | None = None,
-    *,
-    threshold: float | None = None,
-    classifier: bool = False,
+    outputs: Outputs, labels: np.ndarray | None = None, *, threshold: float | None = None, classifier: bool = False
 ) -> Decider:
     """Find the decision, and the scores behind it, among the outputs of some samples of the reference model.
 
@@ -137,9 +130,6 @@ def leading(chunks: Iterable[Outputs]) -> tuple[dict[str, np.ndarray], bool]:
     """The first samples of a stream of outputs, as `choose` takes them: the same however the stream is cut.
 
     At most `DECIDING_SAMPLES` are taken, up to the first sample whose outputs have other shapes.
-
-    Args:
-        chunks: outputs of consecutive samples, samples along axis 0.
 
     Returns:
         Arrays by name, and whether the chunks held all the samples wanted: more of the stream changes nothing then.

@@ -25,7 +25,6 @@ class Rule:
         limit: what the figure is held against; None for a rule that is off.
         margin: how far the value lies inside the limit, in the value's own unit, negative outside; None where either
             is not a number.
-        outcome: what became of it.
         output: the model output that it judges; empty where it judges the model.
         message: of a failed rule, what that means and what to do; of another, what value and limit do not say.
         sample: index of the evaluation sample that decided it; None where no single one did.

@@ -9,7 +9,7 @@ import onnxruntime as ort
 from tqdm import tqdm
 
 from stages.common.base.errors import StageError
-from stages.common.data import evaldata, feeding, outputs
+from stages.common.data import evaldata, feeding
 from stages.common.model import model_file, sessions
 
 BATCH = 256
@@ -37,19 +37,17 @@ def answers(
     Raises:
         StageError: the model does not run, answers differently each time, or with NaN or infinity for a sample.
     """
-    names = [output.name for output in session.get_outputs()]
     batch = feeding.feed_batch(session, data.layout, BATCH)
     fixed = feeding.fixed_batch(session, data.layout) is not None
     everything = np.arange(data.samples)
     steps = math.ceil(data.samples / batch)
     for call in tqdm(data.batches(everything, batch), "fp32", steps, leave=False, disable=None):
         feed = data.read(feeding.fill(call.indices, batch)) if fixed and len(call.indices) < batch else call.feed
-        values = outputs.as_arrays(names, sessions.run(session, feed, name=origin))
+        values = sessions.answers(session, feed, name=origin)
         if problem := _not_finite(values, call.indices):
             raise StageError(f"{origin}: {problem} in fp32. {_cause(model, feed)}")
         if call.indices[0] == 0:
-            again = outputs.as_arrays(names, sessions.run(session, feed, name=origin))
-            _check_repeatable(values, again, origin)
+            _check_repeatable(values, sessions.answers(session, feed, name=origin), origin)
         if feed is not call.feed:
             values = {
                 name: array[: len(call.indices)] if array.shape[:1] == (batch,) else array

@@ -16,7 +16,7 @@ from stages.gate.inputs import Evidence
 Tree = dict[str, Any]
 
 STAGES = ("export", "quantize", "parity", "bench")
-_MODELS = {"fp32": (paths.FP32_MODEL, "export"), "int8": (paths.INT8_MODEL, "quantize")}
+_MODELS = {"fp32": paths.FP32_MODEL, "int8": paths.INT8_MODEL}
 
 
 def refuse_foreign_metrics(evidence: Evidence, serving: Serving) -> list[str]:
@@ -158,7 +158,7 @@ def _same_arithmetic(evidence: Evidence) -> None:
 
 
 def _same_models(evidence: Evidence) -> None:
-    for model, (path, _) in _MODELS.items():
+    for model, path in _MODELS.items():
         judged = evidence.parity_details.get("judged", "sha256", model)
         if judged != evidence.bench_details.get("measured", "sha256", model):
             raise StageError(
@@ -174,15 +174,12 @@ def _same_threads(evidence: Evidence, serving: Serving) -> None:
     ):
         if threads != serving.threads:
             raise StageError(
-                f"metrics/{stage}.json holds for {threads} threads, and serving.threads is {serving.threads}. "
-                f"Run {stage} again."
+                f"metrics/{stage}.json was measured with serving.threads {threads}, and params.yaml has "
+                f"{serving.threads}. Run {stage} again."
             )
 
 
 def _models_as_they_stand(evidence: Evidence) -> None:
-    for model, (path, _) in _MODELS.items():
-        external = path.with_name(path.name + ".data")
-        if path.exists() and files.sha256(
-            path, *([external] if external.exists() else [])
-        ) != evidence.parity_details.get("judged", "sha256", model):
+    for model, path in _MODELS.items():
+        if path.exists() and files.sha256(path) != evidence.parity_details.get("judged", "sha256", model):
             raise StageError(f"{path.as_posix()} was changed since parity and bench ran. Run both again.")

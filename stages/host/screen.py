@@ -23,5 +23,5 @@ def _meaning(name: str) -> str:
     if name == "unknown":
         return "The instruction set is unknown, so nothing can be said about INT8 before it is measured."
     if name in isa.SATURATING:
-        return f"INT8 runs on {name} here, where 16-bit sums may saturate: see docs/quantize.md on reduce_range."
+        return f"INT8 runs on {name} here: its 16-bit sums can saturate where quantize.portable is false."
     return f"INT8 runs on {name} here, with 32-bit sums."

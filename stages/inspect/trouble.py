@@ -7,7 +7,6 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from stages.common.base.errors import StageError
-from stages.common.data import outputs
 from stages.common.graph.walk import all_nodes, is_quantized
 from stages.common.graph.weights import WeightedNode, parameters_in_attributes
 from stages.common.model import sessions
@@ -71,14 +70,11 @@ def batch_dependence(session: ort.InferenceSession, feed: Mapping[str, np.ndarra
     Raises:
         StageError: the model does not run on the feed.
     """
-    names = [output.name for output in session.get_outputs()]
-    together = outputs.as_arrays(names, sessions.run(session, feed, name="it"))
+    together = sessions.answers(session, feed, name="it")
     if any(array.ndim == 0 or len(array) != 2 for array in feed.values()):
         return []
     try:
-        alone = outputs.as_arrays(
-            names, sessions.run(session, {name: array[:1] for name, array in feed.items()}, name="it")
-        )
+        alone = sessions.answers(session, {name: array[:1] for name, array in feed.items()}, name="it")
     except StageError:
         return ["It does not run on a single sample: its batch is fixed, or its inputs count something else on axis 0."]
     for name, array in together.items():

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from stages.common.base import paths
 from stages.common.base.params import Params
+from stages.common.timing.interval import Interval
 from stages.parity.advice import Advice, experiment
 from stages.parity.candidates import formats, row_scale, static
 from stages.parity.judge import ParityResult
@@ -56,10 +57,16 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
         cause = "parity.advice_seconds is null" if budget is None else "the model is too large to quantize again here"
         return Advised([], "" if result.passed else f"Nothing was tried: {cause}.")
     trials = _tried(measurement.setting, variants, params, time.monotonic() + budget - seconds, movement=on_batch)
-    worth = [trial for trial in trials if trial.passed and trial.speedup >= SLOWER and trial.size_ratio < 1]
+    worth = [trial for trial in trials if trial.speedup is not None and trial.speedup.ratio >= SLOWER]
     if result.passed:  # one scale per row is advised for what it was tried for only
         worth = [trial for trial in worth if not (_per_row(trial) and _moves(trial, params))]
-    worth.sort(key=lambda trial: (_rank(trial, on_batch), -round(trial.speedup, 1), trial.size_ratio))
+    worth.sort(
+        key=lambda trial: (
+            _rank(trial, on_batch),
+            -round(trial.speedup.ratio, 1) if trial.speedup else 0,
+            trial.size_ratio,
+        )
+    )
     commands = [(experiment(trial.overrides.items()), trial) for trial in worth]
     advice = [Advice(command, _effect(trial, on_batch)) for command, trial in commands if command is not None]
     return Advised(advice, "" if advice else _nothing_passed(trials, passed=result.passed))
@@ -115,14 +122,14 @@ def _tried(
 
 def _effect(trial: Trial, on_batch: bool) -> str:
     assert trial.result is not None
+    assert trial.speedup is not None
     figures = trial.result.figures
     largest = "" if trial.largest is None else f" (largest difference {trial.largest:.2g})"
     moved = figures["batch_effect"]["max_abs"]
     steady = f"; the batch moves answers by {moved:.2g}" if on_batch and moved is not None else ""
     return (
         f"passes on all {figures['judged']['samples']} judged samples{largest}{steady}; "
-        f"{1 / trial.size_ratio:.2g} times smaller, roughly {trial.speedup:.2g} times as fast as fp32 "
-        "(timed 1 s)"
+        f"{1 / trial.size_ratio:.2g} times smaller, {_span(trial.speedup)} times as fast as fp32"
     )
 
 
@@ -131,17 +138,17 @@ def _nothing_passed(trials: list[Trial], *, passed: bool) -> str:
         return "" if passed else "Nothing could be tried within parity.advice_seconds. Raise it, or ship fp32."
     listed = []
     for trial in trials[:4]:
-        settings = (f"{key.removeprefix('quantize.')}={_short(value)}" for key, value in trial.overrides.items())
+        settings = (f"{key.removeprefix('quantize.')}={value}" for key, value in trial.overrides.items())
         listed.append(f"{' '.join(settings)} ({_why_not(trial)})")
     more = f", and {len(trials) - 4} more" if len(trials) > 4 else ""
     end = "" if passed else " Ship fp32."
     return f"Nothing that was tried passes and pays: {', '.join(listed)}{more}.{end}"
 
 
-def _short(value: object) -> str:
-    if isinstance(value, tuple):
-        return f"{len(value)} nodes"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _span(speedup: Interval) -> str:
+    """The ends of the interval: with few launches its middle says less."""
+    low, high = f"{speedup.low:.2g}", f"{speedup.high:.2g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _why_not(trial: Trial) -> str:
@@ -149,8 +156,13 @@ def _why_not(trial: Trial) -> str:
         return trial.problem if len(trial.problem) < 40 else "quantize refuses it"
     failed = next((rule for rule in trial.result.rules if rule.failed), None)
     if failed is None:
-        if trial.speedup < SLOWER:
-            return f"passes, but is slower: about {trial.speedup:.2g} times as fast"
-        return "passes, but is not smaller" if trial.size_ratio >= 1 else "passes, but still depends on the batch"
+        if trial.speedup is None:
+            return "passes, but is not smaller"
+        slower = trial.speedup.ratio < SLOWER
+        return (
+            f"passes, but is {_span(trial.speedup)} times as fast"
+            if slower
+            else "passes, but still depends on the batch"
+        )
     value = failed.value if isinstance(failed.value, str) or failed.value is None else f"{failed.value:.3g}"
     return f"{failed.name} {value}"

@@ -64,10 +64,7 @@ def _spread(indices: np.ndarray, count: int) -> np.ndarray:
 def outliers(data: EvalData, suspicious: np.ndarray, judged: np.ndarray) -> list[Outlier]:
     """The features that lie farthest outside in the suspicious samples, at most `SHOWN`, each with its worst sample.
 
-    Args:
-        data: evaluation data.
-        suspicious: indices of the samples to look at.
-        judged: indices of the samples that show what is usual.
+    Both are given by indices; the judged samples show what is usual.
     """
     size = sum(array.nbytes for array in data.read(judged[:1]).values())
     count = min(len(judged), REFERENCE, max(MINIMUM, REFERENCE_BYTES // max(1, size)))

@@ -10,9 +10,8 @@ import onnxruntime
 from stages.common import isa
 from stages.common.base import paths
 from stages.common.base.files import Outputs, rounded_tree, together
-from stages.common.compare import Comparison, OutputComparison
-from stages.common.compare.comparison import DIGITS
-from stages.common.compare.output import OVERFLOW
+from stages.common.compare.comparison import DIGITS, Comparison
+from stages.common.compare.output import OVERFLOW, OutputComparison
 from stages.common.compare.summaries import WORST_KEPT, WorstSample
 from stages.parity.judge import ParityResult
 from stages.parity.measure import Measurement
@@ -46,16 +45,11 @@ def headlines(result: ParityResult) -> Tree:
         values = [output[key] for output in outputs if output[key] is not None]
         return pick(values) if values else None
 
+    higher_is_worse = {"max_abs": True, "mean_abs": True, "nrmse": True, "sqnr_db": False, "min_cosine": False}
     headline: Tree = rounded_tree(
         {
             "passed": result.passed,
-            "diff": {
-                "max_abs": worst("max_abs", max),
-                "mean_abs": worst("mean_abs", max),
-                "nrmse": worst("nrmse", max),
-                "sqnr_db": worst("sqnr_db", min),
-                "min_cosine": worst("min_cosine", min),
-            },
+            "diff": {key: worst(key, max if higher else min) for key, higher in higher_is_worse.items()},
             "decisions": {key: tree["decisions"][key] for key in ("flips", "flip_rate_high95")},
             "task": {key: tree["task"][key] for key in ("fp32", "int8")},
             "batch_effect": {"max_abs": tree["batch_effect"]["max_abs"]},
@@ -66,12 +60,7 @@ def headlines(result: ParityResult) -> Tree:
 
 
 def details(result: ParityResult, diff: Mapping[str, float | None]) -> Tree:
-    """The tree of `metrics/details/parity.json`: the figures, and the verdict over them.
-
-    Args:
-        result: of the stage.
-        diff: of the headlines.
-    """
+    """The tree of `metrics/details/parity.json`: the figures, and the verdict over them; `diff` is of the headlines."""
     reasons = {
         "sqnr_db": "equal outputs, or only zeros in fp32: there is no noise or no signal",
         "min_cosine": "one value per sample has no direction",
@@ -94,12 +83,7 @@ def details(result: ParityResult, diff: Mapping[str, float | None]) -> Tree:
 
 
 def measured(measurement: Measurement, threshold: float | None) -> Tree:
-    """Every figure that the rules, the notes and the screen need.
-
-    Args:
-        measurement: what was measured.
-        threshold: `parity.threshold`, which decisions were measured with.
-    """
+    """Every figure that the rules, the notes and the screen need; decisions were measured with `threshold`."""
     setting, comparison, median = measurement.setting, measurement.comparison, measurement.median
     tree = comparison.figures()
     moved = {**_batch_effect(measurement.effect), "padding": asdict(measurement.padding)}
@@ -176,10 +160,7 @@ def _batch_effect(effect: BatchEffect) -> Tree:
 def _write_evidence(comparison: Comparison, abs_tols: Mapping[str, Any], outputs: Outputs) -> None:
     """Write `metrics/details/parity_errors.csv`, `parity_scatter.csv` and `parity_worst.csv`.
 
-    Args:
-        comparison: of both models.
-        abs_tols: the largest absolute difference allowed, by output; outputs judged otherwise are missing.
-        outputs: takes the files.
+    `abs_tols` are the largest absolute differences allowed, by output; outputs judged otherwise are missing.
     """
     errors, pairs = [], []
     for output in comparison.floats[:PLOTTED_OUTPUTS]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stages.common.base.params import Parity
-from stages.common.compare import Comparison
+from stages.common.compare.comparison import Comparison
 from stages.common.judging.rules import evaluate_rules, samples_needed
 from stages.common.rule import Rule, failures
 from stages.parity.advice import Advice

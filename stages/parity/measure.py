@@ -9,8 +9,7 @@ from tqdm import tqdm
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Parity
-from stages.common.compare import Comparison, MismatchError, OutputPair, compare
-from stages.common.compare.comparison import Choose
+from stages.common.compare.comparison import Choose, Comparison, MismatchError, OutputPair, compare
 from stages.common.decisions import Decider, Outputs, choose
 from stages.common.judging.serve import calls, paired
 from stages.parity.movement import BatchEffect, PaddingEffect, measure_batch_effect, measure_padding
@@ -23,15 +22,10 @@ MEDIAN_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Measurement:
-    """Figures without a verdict.
+    """Figures without a verdict: INT8 against fp32, and how far INT8 moves with the batch and with padding.
 
-    Attributes:
-        setting: what was judged, and how it was served.
-        comparison: INT8 against fp32, over all judged samples.
-        effect: how far INT8 moves with the batch.
-        padding: how far it moves with padding.
-        median: a model that always answers fp32's median against fp32, over up to `MEDIAN_SAMPLES` samples; None
-            where the outputs' shapes vary.
+    `median` is a model that always answers fp32's median against fp32, over up to `MEDIAN_SAMPLES` samples; None where
+    the outputs' shapes vary.
     """
 
     setting: Setting
@@ -76,13 +70,7 @@ def compared(setting: Setting, kept: Kept, decider: Choose) -> Comparison:
 
 
 def measure(setting: Setting, params: Parity, *, movement: bool = True, engine: Engine = compared) -> Measurement:
-    """Serve the judged samples to both models and compare.
-
-    Args:
-        setting: what is judged, and how it is served.
-        params: the section parity.
-        movement: whether to measure how answers move with the batch and with padding.
-        engine: who serves and compares.
+    """Serve the judged samples to both models and compare, by `engine`; without `movement`, measure nothing beside it.
 
     Raises:
         StageError: a model does not run, gives nothing finite in fp32, or the two have different outputs.

@@ -37,9 +37,7 @@ class BatchEffect:
 
     Attributes:
         samples: how many were tried, drawn by a fixed seed.
-        serving: movement in batches of `serving.batch_size`.
-        large: movement in batches of `large_batch`.
-        large_batch: its size.
+        serving: movement in batches of `serving.batch_size`; `large` in those of `large_batch`.
         large_error: largest difference of INT8 from fp32 in those batches.
         reason: why there are no figures, else empty.
     """
@@ -56,13 +54,7 @@ class BatchEffect:
 class PaddingEffect:
     """Largest absolute movement of any float output between samples as they are and padded longer.
 
-    Attributes:
-        mask: the input that is the attention mask; empty where there is none.
-        length: positions as they are.
-        padded: positions afterwards.
-        fp32_max_abs: movement of fp32, None where it could not be measured.
-        int8_max_abs: movement of INT8.
-        reason: why there are no figures.
+    `mask` is the input that is the attention mask, empty where there is none; `length` and `padded` count positions.
     """
 
     mask: str = ""
@@ -95,12 +87,8 @@ def measure_batch_effect(setting: Setting) -> BatchEffect:
 def measure_padding(setting: Setting, wanted: str | None) -> PaddingEffect:
     """Serve some of the judged samples as they are and padded to twice their length, or by a quarter.
 
-    Args:
-        setting: what is judged.
-        wanted: `parity.padding`, the name of the mask; None finds it.
-
     Raises:
-        ParamsError: `wanted` is not an input of the model.
+        ParamsError: `wanted` (`parity.padding`, the name of the mask; None finds it) is not an input of the model.
     """
     mask = mask_input(setting, wanted)
     if not mask:

@@ -20,9 +20,7 @@ class Setting:
 
     Attributes:
         indices: of the judged samples, int64 [n], ascending, in the order in which they are served.
-        batch: samples in one call, from `feeding.feed_batch`.
-        free: whether the model can be served in another batch.
-        serving: the params.
+        batch: samples in one call, from `feeding.feed_batch`; `free` tells whether another one is possible.
         sha256: of fp32 and of int8, their external data files included.
     """
 
@@ -58,7 +56,7 @@ def open_setting(serving: Serving) -> Setting:
         batch=feed_batch(fp32.session, data.layout, serving.batch_size),
         free=data.layout == "samples" and fixed_batch(fp32.session, data.layout) is None,
         serving=serving,
-        sha256=(model_sha256(paths.FP32_MODEL), model_sha256(paths.INT8_MODEL)),
+        sha256=(files.sha256(paths.FP32_MODEL), files.sha256(paths.INT8_MODEL)),
     )
 
 
@@ -71,12 +69,6 @@ def _opened(path: Path, made_by: str, threads: int) -> Model:
 
         model_file.read(path, made_by)
         raise
-
-
-def model_sha256(model: Path) -> str:
-    """SHA-256 of a model file and its external data file, as hexadecimal digits."""
-    data = paths.external_data(model)
-    return files.sha256(model, *([data] if data.exists() else []))
 
 
 def check_pair(fp32: Model, int8: Model) -> None:

@@ -19,8 +19,7 @@ from tqdm import tqdm
 from stages.common import isa
 from stages.common.base.errors import StageError
 from stages.common.base.params import Serving
-from stages.common.compare import Comparison
-from stages.common.compare.comparison import Choose
+from stages.common.compare.comparison import Choose, Comparison
 from stages.common.decisions import Decider, leading
 from stages.common.judging.serve import calls
 from stages.parity.measure import Kept

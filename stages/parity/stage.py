@@ -9,14 +9,14 @@ import numpy as np
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
-from stages.common.base.files import read_json, rounded
-from stages.common.base.params import Params, Parity
+from stages.common.base.files import read_json, rounded, sha256
+from stages.common.base.params import Params
 from stages.parity import figures, shards
 from stages.parity.advise import advise
 from stages.parity.features import outliers
 from stages.parity.judge import ParityResult, judge
 from stages.parity.measure import Measurement, compared, measure
-from stages.parity.setting import model_sha256, open_setting
+from stages.parity.setting import open_setting
 from stages.parity.tolerances import wider_tolerance
 
 LOOKED_AT = 64
@@ -47,11 +47,7 @@ def run(params: Params) -> ParityResult:
 
 
 def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
-    """Judge the figures of the last run by other tolerances for every output; nothing is measured.
-
-    Args:
-        params: of the pipeline.
-        given: tolerances by key of `parity`.
+    """Judge the figures of the last run by other tolerances, `given` by key of `parity`, for every output.
 
     Raises:
         StageError: there are no figures, or they are of other models than those in `artifacts/`, or of another way to
@@ -61,7 +57,7 @@ def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
     tree = read_json(paths.PARITY_DETAILS, "parity")
     judged = tree["judged"]
     for model, key in ((paths.FP32_MODEL, "fp32"), (paths.INT8_MODEL, "int8")):
-        if model.exists() and judged["sha256"][key] != model_sha256(model):
+        if model.exists() and judged["sha256"][key] != sha256(model):
             raise StageError(
                 f"{paths.PARITY_DETAILS.as_posix()} was measured on another {model.as_posix()}. Run parity again."
             )
@@ -75,13 +71,8 @@ def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
                 f"{paths.PARITY_DETAILS.as_posix()} was measured with {key} {measured}, params.yaml has {now}. "
                 "Run parity again."
             )
-    return judge(tree, with_tolerances(params.parity, given))
-
-
-def with_tolerances(params: Parity, given: dict[str, float]) -> Parity:
-    """The params with these tolerances for all outputs, those with tolerances of their own included."""
-    outputs = {name: own.model_copy(update=given) for name, own in params.outputs.items()}
-    return params.model_copy(update={**given, "outputs": outputs})
+    outputs = {name: own.model_copy(update=given) for name, own in params.parity.outputs.items()}
+    return judge(tree, params.parity.model_copy(update={**given, "outputs": outputs}))
 
 
 def _outlying_features(measurement: Measurement) -> list[dict[str, Any]]:

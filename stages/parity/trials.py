@@ -8,33 +8,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from pydantic import ValidationError
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
+from stages.common.base.files import sha256
 from stages.common.base.params import Params
-from stages.common.judging.serve import Model, calls
+from stages.common.judging.serve import Model
 from stages.common.model.sessions import open_session
+from stages.common.timing.interval import Interval
+from stages.common.timing.launches import LaunchSettings, ModelPair, draw_feed, time_pair
+from stages.common.timing.lock import alone
 from stages.parity import figures
 from stages.parity.judge import ParityResult, judge
 from stages.parity.measure import measure
-from stages.parity.setting import Setting, check_pair, model_sha256
+from stages.parity.setting import Setting, check_pair
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 LARGEST_MODEL = 600 << 20
 """Size of fp32 in bytes beyond which nothing is tried: each trial quantizes the model anew."""
 
-ESTIMATE_SECONDS = 1.0
-ESTIMATE_ROUNDS = 5
-ROUND_SECONDS = 0.01
+TIMING_SECONDS = 4.0
+LAUNCH_SECONDS = 0.1
+FEWEST_LAUNCHES = 2
+TARGET = 0.03
+"""How a variant that passes is timed: about eight launches of a small model, as one process is one observation."""
 
 Overrides = Mapping[str, Any]
 
@@ -47,14 +51,14 @@ class Trial:
         overrides: of params.yaml, by dotted key.
         result: the verdict on all judged samples; None where there is no such variant.
         size_ratio: its size over that of fp32.
-        speedup: of one call at the serving batch over fp32: an estimate from about a second.
+        speedup: over fp32, of one call at the serving batch; None where it does not pass or is not smaller.
         problem: why there is no variant, else empty.
     """
 
     overrides: Overrides
     result: ParityResult | None = None
     size_ratio: float = 1.0
-    speedup: float = 1.0
+    speedup: Interval | None = None
     problem: str = ""
 
     @property
@@ -89,6 +93,7 @@ class Workshop:
             overrides: of params.yaml, by dotted key.
             seconds: to give up quantizing after.
         """
+        deadline = time.monotonic() + seconds
         try:
             params = overridden(self._params, overrides)
         except (ValidationError, StageError) as error:
@@ -112,23 +117,25 @@ class Workshop:
         status = json.loads((self._folder / paths.QUANTIZE).read_text(encoding="utf-8"))["status"]
         if status != "quantized":
             return Trial(overrides, problem="it quantizes nothing")
-        if model_sha256(int8) == self._setting.sha256[1]:
+        if sha256(int8) == self._setting.sha256[1]:
             return Trial(overrides, problem="it makes the same model")
-        return self._judged(overrides, int8, params)
+        return self._judged(overrides, int8, params, deadline)
 
-    def _judged(self, overrides: Overrides, int8: Path, params: Params) -> Trial:
+    def _judged(self, overrides: Overrides, int8: Path, params: Params, deadline: float) -> Trial:
         setting = self._setting
         try:
             model = Model(open_session(int8, setting.serving.threads), "the variant")
             check_pair(setting.fp32, model)
             variant = dataclasses.replace(setting, int8=model)
             measurement = measure(variant, params.parity, movement=self._movement)
-            speedup = estimated_speedup(variant)
+            verdict = judge(
+                figures.measured(measurement, params.parity.threshold), params.parity, measurement.comparison
+            )
+            ratio = model_size(int8) / model_size(paths.FP32_MODEL)
+            speedup = timed(variant, int8, deadline - time.monotonic()) if verdict.passed and ratio < 1 else None
         except StageError as error:
             return Trial(overrides, problem=str(error))
-        result = judge(figures.measured(measurement, params.parity.threshold), params.parity, measurement.comparison)
-        sizes = [model_size(path) for path in (paths.FP32_MODEL, int8)]
-        return Trial(overrides, result, sizes[1] / sizes[0], speedup)
+        return Trial(overrides, verdict, ratio, speedup)
 
 
 @contextmanager
@@ -160,31 +167,28 @@ def overridden(params: Params, overrides: Overrides) -> Params:
     return Params.model_validate(tree)
 
 
-def estimated_speedup(setting: Setting) -> float:
-    """fp32 time over INT8 time for one call at the serving batch: the best round of each, over about a second."""
-    call = next(calls(setting.data, setting.indices[: setting.batch], setting.batch))
-    rounds: tuple[list[float], list[float]] = ([], [])
-    deadline = time.perf_counter() + ESTIMATE_SECONDS
-    while len(rounds[0]) < ESTIMATE_ROUNDS or time.perf_counter() < deadline:
-        for model, spent in zip((setting.fp32, setting.int8), rounds, strict=True):
-            # The first call of a round pays for what the other model left in the caches.
-            model.values(call)
-            spent.append(_seconds(partial(model.values, call)))
-    return min(rounds[0]) / min(rounds[1])  # disturbances only make a round longer
+def timed(setting: Setting, int8: Path, seconds: float) -> Interval:
+    """fp32 time over INT8 time of one call at the serving batch, by fewer and shorter launches than those of bench.
 
-
-def _seconds(call: Callable[[], object]) -> float:
-    """Of one call: the median of those that fit into a round."""
-    durations: list[float] = []
-    end = time.perf_counter() + ROUND_SECONDS
-    while not durations or time.perf_counter() < end:
-        start = time.perf_counter()
-        call()
-        durations.append(time.perf_counter() - start)
-    return median(durations)
+    Args:
+        setting: how the models are served.
+        int8: the variant.
+        seconds: after which no further launch is begun.
+    """
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder, alone() as lock:
+        feed = draw_feed(setting.data, setting.batch, 0, Path(folder))
+        (timing,) = time_pair(
+            ModelPair(paths.FP32_MODEL, int8),
+            [feed],
+            LaunchSettings(setting.serving.threads, 0, lock),
+            budget=min(TIMING_SECONDS, seconds),
+            target=TARGET,
+            seconds=LAUNCH_SECONDS,
+            fewest=FEWEST_LAUNCHES,
+        )
+    return timing.interval
 
 
 def model_size(model: Path) -> int:
     """Bytes of a model file and its external data file."""
-    data = paths.external_data(model)
-    return model.stat().st_size + (data.stat().st_size if data.exists() else 0)
+    return sum(path.stat().st_size for path in paths.files_of(model))

@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from stages.common.data import outputs
 from stages.common.graph import equivalence
 from stages.common.graph.equivalence import Reference
 from stages.common.model import sessions
@@ -43,7 +42,7 @@ def collapsed(quantized: ir.Model, model: ir.Model, feeds: Sequence[Feed]) -> li
     still = dict.fromkeys(names, 0)
     spans = {name: [[np.inf, -np.inf], [np.inf, -np.inf]] for name in names}
     for feed in feeds:
-        before, after = (outputs.as_arrays(names, sessions.run(session, feed, name="the model")) for session in opened)
+        before, after = (sessions.answers(session, feed, name="the model") for session in opened)
         for name in names:
             pair = before[name], after[name]
             if any(array.dtype.kind != "f" or array.size < 2 for array in pair):

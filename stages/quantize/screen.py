@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from tabulate import tabulate
 
 from stages.common.base import paths
-from stages.common.judging.strain import strain
+from stages.common.judging.rules import strain
 from stages.common.rule import Rule
 from stages.quantize import saturation
 from stages.quantize.auto.choices import CHOICES, KEPT

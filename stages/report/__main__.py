@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from stages.common.base import command
-from stages.report import models, page, pictures
+from stages.report import page, pictures, screen, stage
 from stages.report.drawing import Picture
 from stages.report.experiments import pictures as sweep_pictures
 from stages.report.experiments import ranking, reading
@@ -70,13 +70,13 @@ def _text(parts: list[Part], shown: Callable[[str, Drawn], str]) -> str:
 
 
 def _revision(base: str | None) -> Shown:
-    reports = models.reports(base)
+    reports = stage.by_model(base)
     parts: list[Part] = [
-        (name, partial(pictures.pictures, report), partial(models.render, name, report))
+        (name, partial(pictures.pictures, report), partial(screen.render, report, name=name))
         for name, report in reports.items()
     ]
     if len(reports) > 1:
-        parts.insert(0, ("", list, lambda _: models.table_of(reports)))
+        parts.insert(0, ("", list, lambda _: screen.table_of(reports)))
     head = next(iter(reports.values())).head.name
     return f"Quantization report, {head}", parts
 
@@ -87,11 +87,7 @@ def _experiments() -> Shown:
     main = next(iter(machines.values()), [])
     keys = ranking.differing_params([row.revision.params for row in main])
     return f"Experiments of {sweep.commit}", [
-        (
-            "",
-            lambda: sweep_pictures.pictures(main, keys),
-            lambda drawn: sweep_screen.render(sweep, machines, drawn),
-        )
+        ("", lambda: sweep_pictures.pictures(main, keys), lambda drawn: sweep_screen.render(sweep, machines, drawn))
     ]
 
 

@@ -18,7 +18,7 @@ from scipy.special import betaincinv
 from stages.report.revision import Revision
 
 
-class Noise(StrEnum):
+class NoiseSource(StrEnum):
     """What can move a figure besides a change of the model."""
 
     NOTHING = "nothing"
@@ -71,7 +71,7 @@ class Figure:
     key: str
     unit: str = ""
     better: Literal["lower", "higher", "neither"] = "lower"
-    noise: Noise = Noise.NOTHING
+    noise: NoiseSource = NoiseSource.NOTHING
     models: Sequence[str] = ("fp32", "int8")
     headline: bool = False
 
@@ -81,7 +81,7 @@ class Figure:
 
 
 SPEEDUP = Figure(
-    "Latency", "speed-up (95 % interval)", "bench", "speedup.ratio", "×", "higher", Noise.MACHINE, headline=True
+    "Latency", "speed-up (95 % interval)", "bench", "speedup.ratio", "×", "higher", NoiseSource.MACHINE, headline=True
 )
 
 FIGURES = (
@@ -95,23 +95,33 @@ FIGURES = (
     Figure("Size", "nodes kept in float", "quantize", "nodes.kept_float", better="neither"),
     SPEEDUP,
     Figure(
-        "Latency", "INT8, median call", "bench", "latency.int8_p50_ms", "ms", "lower", Noise.MACHINE, ("int8",), True
+        "Latency",
+        "INT8, median call",
+        "bench",
+        "latency.int8_p50_ms",
+        "ms",
+        "lower",
+        NoiseSource.MACHINE,
+        ("int8",),
+        True,
     ),
-    Figure("Latency", "fp32, median call", "bench", "latency.fp32_p50_ms", "ms", "lower", Noise.MACHINE, ("fp32",)),
-    Figure("Latency", "INT8, load", "bench", "load.int8_ms", "ms", "lower", Noise.MACHINE, ("int8",)),
-    Figure("Latency", "fp32, load", "bench", "load.fp32_ms", "ms", "lower", Noise.MACHINE, ("fp32",)),
-    Figure("Memory", "INT8", "bench", "memory.int8_mb", "MB", "lower", Noise.MACHINE, ("int8",), True),
-    Figure("Memory", "fp32", "bench", "memory.fp32_mb", "MB", "lower", Noise.MACHINE, ("fp32",)),
+    Figure(
+        "Latency", "fp32, median call", "bench", "latency.fp32_p50_ms", "ms", "lower", NoiseSource.MACHINE, ("fp32",)
+    ),
+    Figure("Latency", "INT8, load", "bench", "load.int8_ms", "ms", "lower", NoiseSource.MACHINE, ("int8",)),
+    Figure("Latency", "fp32, load", "bench", "load.fp32_ms", "ms", "lower", NoiseSource.MACHINE, ("fp32",)),
+    Figure("Memory", "INT8", "bench", "memory.int8_mb", "MB", "lower", NoiseSource.MACHINE, ("int8",), True),
+    Figure("Memory", "fp32", "bench", "memory.fp32_mb", "MB", "lower", NoiseSource.MACHINE, ("fp32",)),
     Figure("Answers", "parity passed", "parity", "passed", better="neither", headline=True),
     Figure("Answers", "largest difference", "parity", "diff.max_abs", headline=True),
     Figure("Answers", "mean difference", "parity", "diff.mean_abs"),
     Figure("Answers", "normalized RMS error", "parity", "diff.nrmse"),
     Figure("Answers", "signal to quantization noise", "parity", "diff.sqnr_db", "dB", "higher"),
     Figure("Answers", "smallest cosine similarity", "parity", "diff.min_cosine", better="higher"),
-    Figure("Answers", "decisions flipped", "parity", "decisions.flips", noise=Noise.SAMPLES, headline=True),
-    Figure("Answers", "flip rate, 95 % bound", "parity", "decisions.flip_rate_high95", noise=Noise.SAMPLES),
-    Figure("Answers", "task metric of INT8", "parity", "task.int8", better="higher", noise=Noise.SAMPLES),
-    Figure("Answers", "task metric of fp32", "parity", "task.fp32", "", "higher", Noise.SAMPLES, ("fp32",)),
+    Figure("Answers", "decisions flipped", "parity", "decisions.flips", noise=NoiseSource.SAMPLES, headline=True),
+    Figure("Answers", "flip rate, 95 % bound", "parity", "decisions.flip_rate_high95", noise=NoiseSource.SAMPLES),
+    Figure("Answers", "task metric of INT8", "parity", "task.int8", better="higher", noise=NoiseSource.SAMPLES),
+    Figure("Answers", "task metric of fp32", "parity", "task.fp32", "", "higher", NoiseSource.SAMPLES, ("fp32",)),
     Figure("Answers", "batch effect, largest difference", "parity", "batch_effect.max_abs"),
     Figure("Answers", "weights saturating, share", "quantize", "saturation.share"),
     Figure("Answers", "samples judged", "parity", "judged.samples", better="neither"),
@@ -138,14 +148,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Change:
-    """A figure in both revisions.
-
-    Attributes:
-        figure: which.
-        then: its value in the base.
-        now: its value here.
-        mark: what the change means.
-    """
+    """A figure, its value in the base and here, and what the change means."""
 
     figure: Figure
     then: Any
@@ -187,7 +190,7 @@ def changes(base: Revision, head: Revision, context: Conditions) -> list[Change]
 def mark(figure: Figure, base: Revision, head: Revision, context: Conditions) -> Mark:
     """What the change of one figure means."""
     then, now = figure.of(base), figure.of(head)
-    if figure.noise is Noise.MACHINE and context.timing:
+    if figure.noise is NoiseSource.MACHINE and context.timing:
         return Mark.NOT_COMPARED
     if then == now or not (_number(then) and _number(now)):
         return Mark.NONE
@@ -210,9 +213,9 @@ def speedup_mark(then: Sequence[float], now: Sequence[float]) -> Mark:
 
 def _beyond_noise(figure: Figure, base: Revision, head: Revision, context: Conditions) -> bool:
     then, now = figure.of(base), figure.of(head)
-    if figure.noise is Noise.NOTHING:
+    if figure.noise is NoiseSource.NOTHING:
         return True
-    if figure.noise is Noise.SAMPLES:
+    if figure.noise is NoiseSource.SAMPLES:
         return _shares_differ(figure, base, head)
     if figure.key in (SPEEDUP.key, "latency.int8_p50_ms"):
         # Both models take turns in one process, so the ratio is free of what slows the machine; fp32 is the same file

@@ -90,13 +90,7 @@ def pareto(
             *(
                 {
                     "transform": [{"filter": condition}],
-                    "mark": {
-                        "type": "text",
-                        "align": align,
-                        "dx": dx,
-                        "dy": dy,
-                        "color": "@ink",
-                    },
+                    "mark": {"type": "text", "align": align, "dx": dx, "dy": dy, "color": "@ink"},
                     "encoding": {"x": x, "y": scale("y", "speed-up"), "text": {"field": "name"}},
                 }
                 for align, dx, dy, condition in sides

@@ -6,7 +6,7 @@ from typing import Any
 
 from stages.report.changes import Mark, speedup_mark
 from stages.report.revision import DETAILS, SPEEDUP, Revision, flat, lookup
-from stages.report.stage import Comparison
+from stages.report.stage import BaseComparison
 from stages.report.text import UNKNOWN, bullets, code, escape, folded, number, plural, table
 
 NAMES_SHOWN = 5
@@ -42,7 +42,7 @@ def machine(side: Revision) -> str:
     return f"{', '.join(parts)} ({identity})" if parts else identity
 
 
-def batches(head: Revision, comparison: Comparison | None) -> list[str]:
+def batches(head: Revision, comparison: BaseComparison | None) -> list[str]:
     """Every batch size that bench measured, beside the base's where both were timed alike."""
     timed = {row.get("batch"): row for row in head.detail("bench", "batches") or [] if isinstance(row, Mapping)}
     if not timed:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from stages.common.base.files import rounded
-from stages.common.judging.strain import largest_strain
+from stages.common.judging.rules import largest_strain
 from stages.common.rule import Rule
 from stages.report import drawing
 from stages.report.drawing import Picture
@@ -83,7 +83,9 @@ def tradeoff(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
     tried = [point for row in sides[-1][1].frontier if (point := _tried(row))]
     rows = []
     for name, side in sides:
-        error: Any = _strain(side) if tried else side.value("parity", "diff.max_abs")
+        error = side.value("parity", "diff.max_abs")
+        if tried:
+            error = rounded(largest_strain(Rule.from_json(tree) for tree in side.detail("parity", "rules") or []))
         size = side.value("quantize", "size.int8_mb")
         ratio, low, high = (side.value("bench", f"speedup.{key}") for key in ("ratio", "low95", "high95"))
         if None not in (error, size, ratio, low, high):
@@ -106,11 +108,6 @@ def _tried(row: Mapping[str, str]) -> dict[str, Any] | None:
         return None
     point = _point(f"tried, model {row['candidate']}", "tried", (ratio, low, high), strain, size, share=True)
     return {**point, "name": ""}
-
-
-def _strain(side: Revision) -> float | None:
-    """The largest share of a tolerance that a rule of parity uses; None where there is no finite one."""
-    return rounded(largest_strain(Rule.from_json(tree) for tree in side.detail("parity", "rules") or []))
 
 
 def _point(

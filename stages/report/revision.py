@@ -43,13 +43,9 @@ class Revision:
 
     Attributes:
         name: how a person calls it.
-        metrics: headlines by stage; empty for a stage whose file is missing.
-        details: evidence by stage; empty for a stage whose file is missing.
-        nodes: `metrics/details/nodes.csv`.
-        worst: `metrics/details/parity_worst.csv`.
-        errors: `metrics/details/parity_errors.csv`.
-        latency: `metrics/details/bench_latency.csv`.
-        frontier: `metrics/details/frontier.csv`, the models that method auto made.
+        metrics: headlines by stage; empty for a stage whose file is missing. So are `details`, the evidence.
+        nodes: `nodes.csv` of `metrics/details`, and so on: `parity_worst.csv`, `parity_errors.csv`,
+            `bench_latency.csv`, and `frontier.csv`, the models that method auto made.
         params: `params.yaml`, keys joined with dots.
         stale: keys of `params.yaml` that a stage ran with another value of, by `dvc.lock`.
     """
@@ -106,7 +102,7 @@ def workspace() -> Revision:
     commit = _git("rev-parse", "--short", "HEAD")
     changed = _git("status", "--porcelain", "--", paths.PARAMS.as_posix(), paths.METRICS.as_posix())
     name = "workspace" if commit is None else commit.strip() + (" with uncommitted changes" if changed else "")
-    return _revision(name, _file_text)
+    return _revision(name, lambda path: path.read_text(encoding="utf-8") if path.exists() else "")
 
 
 def at(name: str) -> Revision:
@@ -122,7 +118,8 @@ def at(name: str) -> Revision:
             "another."
         )
     short = commit.strip()
-    return _revision(short if name == short else f"{name} ({short})", lambda path: _show(short, path))
+    known_as = short if name == short else f"{name} ({short})"
+    return _revision(known_as, lambda path: _git("show", f"{short}:./{path.as_posix()}") or "")
 
 
 def _revision(name: str, read: Callable[[Path], str]) -> Revision:
@@ -180,14 +177,6 @@ def _yaml(text: str, name: str) -> Tree:
     except yaml12.YamlError as error:
         raise StageError(f"{name} is not valid YAML: {error}. Fix it.") from error
     return tree if isinstance(tree, dict) else {}
-
-
-def _file_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
-def _show(commit: str, path: Path) -> str:
-    return _git("show", f"{commit}:./{path.as_posix()}") or ""
 
 
 def _git(*arguments: str) -> str | None:

@@ -8,7 +8,7 @@ from stages.common.rule import Outcome, Rule
 from stages.report import evidence
 from stages.report.changes import FIGURES, SPEEDUP, Change, Mark
 from stages.report.revision import Revision
-from stages.report.stage import Comparison, Report
+from stages.report.stage import BaseComparison, Report
 from stages.report.text import UNKNOWN, block, bullets, code, escape, folded, number, plural, setting, table
 
 MARKS = {
@@ -21,16 +21,18 @@ ROWS_SHOWN = 12
 CHANGE_MARKS = {Mark.BETTER: "🟢\N{NO-BREAK SPACE}better", Mark.WORSE: "🔴\N{NO-BREAK SPACE}worse"}
 
 
-def render(report: Report, pictures: str = "") -> str:
+def render(report: Report, pictures: str = "", name: str = "") -> str:
     """The whole report; the same figures give the same text.
 
     Args:
         report: what to show.
         pictures: HTML that shows them, placed below the figures.
+        name: of the model, where there are several.
     """
     head, comparison = report.head, report.comparison
     suggestions, is_open = _suggestions(head), head.value("gate", "open") is True
     parts = [
+        *([f"# {code(name)}"] if name else []),
         verdict(head),
         *([] if is_open else suggestions),
         evidence.conditions(head),
@@ -44,9 +46,23 @@ def render(report: Report, pictures: str = "") -> str:
         *(suggestions if is_open else []),
         *evidence.worst_samples(head),
         *evidence.notes(head),
-        _footer(report),
+        f"<sub>{escape(head.name)}{f' against {escape(comparison.base.name)}' if comparison else ''}</sub>",
     ]
     return "\n\n".join(parts)
+
+
+def table_of(reports: Mapping[str, Report]) -> str:
+    """A line for each model: what to deploy, and the headlines."""
+    header = ("model", "verdict", "times smaller", "speed-up (95 % interval)", "largest difference")
+    rows = []
+    for name, report in reports.items():
+        head = report.head
+        sentence = verdict(head).splitlines()[0].removeprefix("## ")
+        speedup, low, high = (head.value("bench", f"speedup.{key}") for key in ("ratio", "low95", "high95"))
+        interval = UNKNOWN if speedup is None else f"{speedup:.3g} ({low:.3g} to {high:.3g})"
+        times, difference = head.value("quantize", "size.times_smaller"), head.value("parity", "diff.max_abs")
+        rows.append((code(name), sentence, number(times), interval, number(difference)))
+    return table(header, rows)
 
 
 def verdict(head: Revision) -> str:
@@ -103,7 +119,7 @@ def _figures(head: Revision) -> list[str]:
     return [table(("", "figure", "value"), _grouped(rows))]
 
 
-def _changes(comparison: Comparison, head: Revision) -> list[str]:
+def _changes(comparison: BaseComparison, head: Revision) -> list[str]:
     header = ("", "figure", "base", "this", "change", "")
     opened = [change for change in comparison.changes if change.moved or change.figure.headline]
     rest = [change for change in comparison.changes if change not in opened]
@@ -206,8 +222,3 @@ def _params(base: Revision, head: Revision) -> list[str]:
 
 def _param(side: Revision, key: str) -> str:
     return code(setting(side.params[key])) if key in side.params else UNKNOWN
-
-
-def _footer(report: Report) -> str:
-    against = f" against {escape(report.comparison.base.name)}" if report.comparison else ""
-    return f"<sub>{escape(report.head.name)}{against}</sub>"

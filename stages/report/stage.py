@@ -1,9 +1,11 @@
-"""Read both sides of a report and compare them."""
+"""Read both sides of a report and compare them; a dvc.yaml may run the pipeline in a folder for each of its models."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from stages.common.base import paths
+from stages.common.base import paths, pipeline
 from stages.common.base.errors import StageError
 from stages.common.rule import Rule
 from stages.report import changes, revision
@@ -12,14 +14,8 @@ from stages.report.revision import Revision
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What changed between two revisions.
-
-    Attributes:
-        base: the revision compared with.
-        conditions: under what both were measured.
-        changes: every figure in both.
-    """
+class BaseComparison:
+    """What changed since `base`, and under what both were measured."""
 
     base: Revision
     conditions: Conditions
@@ -28,17 +24,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to report.
-
-    Attributes:
-        head: the workspace.
-        rules: those of gate, then those of parity.
-        comparison: with the base; None without one.
-    """
+    """What there is to report: the workspace, the rules of gate and of parity, and the comparison with a base."""
 
     head: Revision
     rules: Sequence[Rule]
-    comparison: Comparison | None
+    comparison: BaseComparison | None
 
 
 def run(base: str | None) -> Report:
@@ -52,10 +42,30 @@ def run(base: str | None) -> Report:
     return Report(head, rules, None if base is None else compare(revision.at(base), head))
 
 
-def compare(base: Revision, head: Revision) -> Comparison:
+def by_model(base: str | None) -> dict[str, Report]:
+    """The report of the working directory under an empty name, or, where it has no metrics, those of its dvc.yaml.
+
+    Raises:
+        StageError: metrics are missing, or git does not know the base.
+    """
+    gates = [stage for stage in pipeline.stages_of(Path(pipeline.DVC_YAML)) if stage.room == "gate"]
+    if paths.METRICS.exists() or not gates or all(gate.folder == Path.cwd() for gate in gates):
+        return {"": run(base)}
+    reports = {}
+    for gate in gates:
+        name = gate.folder.relative_to(Path.cwd()).as_posix()
+        with contextlib.chdir(gate.folder):
+            try:
+                reports[name] = run(base)
+            except StageError as error:
+                raise StageError(f"{name}: {error}") from error
+    return reports
+
+
+def compare(base: Revision, head: Revision) -> BaseComparison:
     """Compare two revisions."""
     context = changes.conditions(base, head)
-    return Comparison(base, context, changes.changes(base, head, context))
+    return BaseComparison(base, context, changes.changes(base, head, context))
 
 
 def _rules(head: Revision, stage: str) -> list[Rule]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from stages.common.base.errors import StageError
 from stages.sweep import worker
-from stages.sweep.worker import Experiment, Outcome
+from stages.sweep.worker import Experiment, TaskResult
 
 BENCH = "bench"
 """The custom resource of a node: 1 lets one experiment run there at a time, so that nothing disturbs its timing."""
@@ -57,7 +57,7 @@ def _answers(address: str) -> None:
     socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def run(ray: Any, experiments: Sequence[Experiment], nodes: Sequence[str] | None) -> Iterator[Outcome]:
+def run(ray: Any, experiments: Sequence[Experiment], nodes: Sequence[str] | None) -> Iterator[TaskResult]:
     """Run all experiments, and yield each outcome when it is there. Whatever ends this early cancels the rest.
 
     Args:
@@ -76,7 +76,7 @@ def run(ray: Any, experiments: Sequence[Experiment], nodes: Sequence[str] | None
                 yield ray.get(done)
             except ray.exceptions.RayError as error:
                 problem = str(error).strip().splitlines()[0]
-                yield Outcome(experiment.name, [f"Its node was lost {RETRIES + 1} times: {problem}"], "")
+                yield TaskResult(experiment.name, [f"Its node was lost {RETRIES + 1} times: {problem}"], "")
     finally:
         # The last first: one that still waits for a node must not start on the node that a cancelled one leaves.
         for task_reference in reversed(list(waiting)):

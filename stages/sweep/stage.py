@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from stages.common.base.errors import StageError
 from stages.sweep import cluster, grid, worker
 from stages.sweep.grid import Overrides
-from stages.sweep.worker import Experiment, Outcome
+from stages.sweep.worker import Experiment, TaskResult
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class SweepResult:
 
     settings: dict[str, Overrides]
     there: Sequence[str]
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[TaskResult]
     remote: str
 
     @property
-    def failed(self) -> list[Outcome]:
+    def failed(self) -> list[TaskResult]:
         """Experiments that are not on the remote."""
         return [outcome for outcome in self.outcomes if outcome.failure]
 
@@ -62,7 +62,7 @@ def run(request: Request) -> SweepResult:
     experiments = [
         Experiment(name, overrides, url, commit) for name, overrides in settings.items() if name not in there
     ]
-    outcomes: list[Outcome] = []
+    outcomes: list[TaskResult] = []
     if experiments:
         with cluster.connected(request.address) as ray:
             nodes = None

@@ -16,14 +16,7 @@ LINES_KEPT = 5
 
 @dataclass(frozen=True)
 class Experiment:
-    """One task.
-
-    Attributes:
-        name: of the experiment.
-        overrides: as in `dvc exp run -S`.
-        git_remote: the address to clone from and push to.
-        commit: that it starts from.
-    """
+    """One task: overrides as in `dvc exp run -S`, the address to clone from and push to, the commit to start from."""
 
     name: str
     overrides: Sequence[str]
@@ -32,14 +25,8 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of it.
-
-    Attributes:
-        name: of the experiment.
-        failure: the last lines of the command that failed; empty where the experiment was pushed.
-        node: where it ran.
-    """
+class TaskResult:
+    """What became of it on which node: the last lines of the command that failed; none where it was pushed."""
 
     name: str
     failure: Sequence[str]
@@ -50,7 +37,7 @@ class CommandError(Exception):
     """A command failed; the argument is the end of its output."""
 
 
-def run(experiment: Experiment) -> Outcome:
+def run(experiment: Experiment) -> TaskResult:
     """Clone, pull, run, push. A failed command is an outcome; a lost node is not, and Ray runs the task again."""
     # Ray cancels a task by an interrupt, which a node that was started in the background would ignore.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -59,8 +46,8 @@ def run(experiment: Experiment) -> Outcome:
             with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
                 _run(experiment, Path(folder))
     except CommandError as error:
-        return Outcome(experiment.name, str(error).splitlines(), platform.node())
-    return Outcome(experiment.name, (), platform.node())
+        return TaskResult(experiment.name, str(error).splitlines(), platform.node())
+    return TaskResult(experiment.name, (), platform.node())
 
 
 def pushed(git_remote: str, commit: str, name: str) -> bool:

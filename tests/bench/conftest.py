@@ -8,10 +8,11 @@ import onnx
 import pytest
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from stages.bench import footprint, launches, lock
-from stages.bench.timing import FEWEST_QUIET
+from stages.bench import footprint
 from stages.common.base import paths
 from stages.common.data import evaldata
+from stages.common.timing import launches, lock
+from stages.common.timing.summary import FEWEST_QUIET
 from tests import sources
 
 

@@ -5,10 +5,10 @@ import pytest
 
 from stages.bench import control
 from stages.bench.inputs import OneNode, write_one_node
-from stages.bench.interval import Interval
-from stages.bench.launches import LaunchSettings
-from stages.bench.lock import alone
-from stages.bench.timing import FEWEST_QUIET
+from stages.common.timing.interval import Interval
+from stages.common.timing.launches import LaunchSettings
+from stages.common.timing.lock import alone
+from stages.common.timing.summary import FEWEST_QUIET
 
 KNOWN = Interval(1.0, 0.99, 1.01)
 
@@ -31,13 +31,15 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def measure(one: OneNode, *, sha256: str = "a", threads: int = 1, machine_id: str = "machine/1") -> Interval:
-    return control.measured_once(one.model, sha256, one.feed, LaunchSettings(threads, 0, 0), machine_id=machine_id)
+    return control.measured_once(
+        Path(one.model), sha256, one.feed, LaunchSettings(threads, 0, 0), machine_id=machine_id
+    )
 
 
 def test_a_control_is_measured_once(tmp_path: Path, measured: list[Any]) -> None:
     one = write_one_node(tmp_path)
     assert measure(one) == measure(one) == KNOWN
-    assert measured == [(one.model, one.model)]
+    assert measured == [(Path(one.model), Path(one.model))]
 
 
 @pytest.mark.parametrize("change", [{"sha256": "b"}, {"threads": 2}, {"machine_id": "machine/2"}])
@@ -71,7 +73,7 @@ def test_a_model_against_itself_has_the_speed_up_1(tmp_path: Path) -> None:
     one = write_one_node(tmp_path)
     with alone(tmp_path / "lock") as lock:
         interval = control.measured_once(
-            one.model,
+            Path(one.model),
             "a",
             one.feed,
             LaunchSettings(1, 0, lock),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.bench.lock import alone
 from stages.common.base.errors import StageError
+from stages.common.timing.lock import alone
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import subprocess, sys, time
 from pathlib import Path
-from stages.bench.lock import alone
+from stages.common.timing.lock import alone
 with alone(Path(sys.argv[1])) as lock:
     child = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({sys.argv[2]})"], pass_fds=(lock,))
     print("start", time.monotonic(), flush=True)

@@ -8,14 +8,14 @@ import onnx
 import pytest
 
 from stages.bench import pair
-from stages.bench.inputs import ModelPair
 from stages.bench.pair import compare_pair
-from stages.bench.timing import Launch, PairedTiming, summarize
-from stages.bench.workers import feed
-from stages.bench.workers.feed import StoredFeed
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
+from stages.common.timing import feed
+from stages.common.timing.feed import StoredFeed
+from stages.common.timing.launches import ModelPair
+from stages.common.timing.summary import Launch, PairedTiming, summarize
 from tests import sources
 
 
@@ -25,7 +25,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ModelPair, dict[str, np
     calls: list[tuple[ModelPair, dict[str, np.ndarray]]] = []
 
     def time_pair(models: ModelPair, feeds: Sequence[StoredFeed], *_args: Any, **_options: Any) -> list[PairedTiming]:
-        calls.append((models, feed.load(feeds[0].job())))
+        calls.append((models, feed.load(feeds[0])))
         launches = [Launch([(np.full(4, 2e6 + number), np.full(4, 1e6))] * 4, 1.0) for number in range(8)]
         return [summarize(launches, feeds[0].samples, 0.02)]
 

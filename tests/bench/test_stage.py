@@ -14,15 +14,16 @@ import onnx
 import pytest
 from skl2onnx import to_onnx
 
-from stages.bench import figures, lock, screen, stage
+from stages.bench import figures, screen, stage
 from stages.bench.inputs import Machine
 from stages.bench.selfcheck import CHECKS
 from stages.bench.stage import BenchResult
-from stages.bench.timing import FEWEST_QUIET, speedup
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params, load
 from stages.common.data import evaldata
+from stages.common.timing import lock
+from stages.common.timing.summary import FEWEST_QUIET, speedup
 from tests import sources
 from tests.bench.conftest import write_project
 
@@ -64,7 +65,7 @@ def rows(project: Path, path: Path) -> list[dict[str, str]]:
 BENCH = """
 import runpy, sys
 from pathlib import Path
-from stages.bench import launches, lock
+from stages.common.timing import launches, lock
 launches.MIN_LAUNCHES = 3
 path = Path(sys.argv.pop(1))
 lock.lock_file = lambda: path

@@ -3,7 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.bench.timing import FEWEST_QUIET, MIN_LAUNCHES, Launch, calls_for, quantile_ms, quiet_rounds, summarize
+from stages.common.timing.summary import (
+    FEWEST_QUIET,
+    MIN_LAUNCHES,
+    Launch,
+    calls_for,
+    quantile_ms,
+    quiet_rounds,
+    summarize,
+)
 
 
 def launch(fp32_us: float, int8_us: float, rounds: int = 6, calls: int = 50, seed: int = 0) -> Launch:

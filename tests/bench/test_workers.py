@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -13,9 +14,9 @@ import psutil
 import pytest
 
 from stages.bench.inputs import write_one_node
-from stages.bench.workers import process as worker
-from stages.bench.workers.feed import store
 from stages.common.base.errors import StageError
+from stages.common.timing import process as worker
+from stages.common.timing.feed import store
 from tests import sources
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,20 +26,22 @@ def launch_job(folder: Path, **changes: object) -> dict[str, object]:
     model = folder / "model.onnx"
     onnx.save(sources.linear(), model)
     feed = store(folder / "feed.npz", {"x": np.ones((2, 4), np.float32)}, samples=2)
-    job = {"models": [str(model), str(model)], "threads": 1, "feeds": [feed.job()], "seconds": 0.05, "turn": 0}
+    job = {"models": [str(model), str(model)], "threads": 1, "feeds": [feed], "seconds": 0.05, "turn": 0}
     return job | changes
 
 
-@pytest.mark.parametrize("name", ["launch", "probe", "profiler"])
+@pytest.mark.parametrize(
+    "name", ["stages.common.timing.launch", "stages.bench.workers.probe", "stages.bench.workers.profiler"]
+)
 def test_a_worker_imports_little_that_could_weigh_on_what_it_measures(name: str) -> None:
-    code = f"import sys, stages.bench.workers.{name}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    code = f"import sys, {name}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
     imported = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {"onnxruntime", "numpy"} <= set(imported.split())
     assert not {"onnx", "onnx_ir", "pydantic", "sympy", "yaml"} & set(imported.split())
 
 
 def test_a_launch_times_both_models_in_rounds(tmp_path: Path) -> None:
-    (answer,) = worker.ask("launch", launch_job(tmp_path))
+    (answer,) = worker.ask("stages.common.timing.launch", launch_job(tmp_path))
     assert len(answer["rounds"]) >= 4
     for fp32, int8 in answer["rounds"]:
         assert len(fp32) >= 4
@@ -48,14 +51,12 @@ def test_a_launch_times_both_models_in_rounds(tmp_path: Path) -> None:
 
 
 def test_a_launch_measures_each_feed(tmp_path: Path) -> None:
-    feeds = [
-        store(tmp_path / f"{size}.npz", {"x": np.ones((size, 4), np.float32)}, samples=size).job() for size in (1, 16)
-    ]
-    assert len(worker.ask("launch", launch_job(tmp_path, feeds=feeds))) == 2
+    feeds = [store(tmp_path / f"{size}.npz", {"x": np.ones((size, 4), np.float32)}, samples=size) for size in (1, 16)]
+    assert len(worker.ask("stages.common.timing.launch", launch_job(tmp_path, feeds=feeds))) == 2
 
 
 def test_two_threads_are_measured_as_well(tmp_path: Path) -> None:
-    assert worker.ask("launch", launch_job(tmp_path, threads=2))
+    assert worker.ask("stages.common.timing.launch", launch_job(tmp_path, threads=2))
 
 
 def test_a_probe_finds_the_memory_of_a_model(tmp_path: Path) -> None:
@@ -65,10 +66,10 @@ def test_a_probe_finds_the_memory_of_a_model(tmp_path: Path) -> None:
     job = {
         "model": str(model),
         "threads": 1,
-        "feed": feed.job(),
-        "one_node": write_one_node(tmp_path).job(),
+        "feed": feed,
+        "one_node": write_one_node(tmp_path),
     }
-    answer = worker.ask("probe", job)
+    answer = worker.ask("stages.bench.workers.probe", job)
     assert 15 < answer["resident_mb"] < 40
     if sys.platform == "linux":
         assert answer["peak_load_mb"] > 15
@@ -83,11 +84,11 @@ def test_the_profile_names_the_operators_of_both_models(tmp_path: Path) -> None:
     job = {
         "models": [str(tmp_path / "model.onnx")] * 2,
         "threads": 1,
-        "feed": feed.job(),
-        "one_node": write_one_node(tmp_path).job(),
+        "feed": feed,
+        "one_node": write_one_node(tmp_path),
         "folder": str(tmp_path),
     }
-    answer = worker.ask("profiler", job)
+    answer = worker.ask("stages.bench.workers.profiler", job)
     assert set(answer) == {"fp32", "int8"}
     assert set(answer["fp32"]) == {"Gemm"}
 
@@ -96,13 +97,13 @@ def test_a_model_that_does_not_load_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"not a model")
     broken = str(tmp_path / "broken.onnx")
     with pytest.raises(StageError, match=r"cannot load .*broken\.onnx"):
-        worker.ask("launch", launch_job(tmp_path, models=[broken, broken]))
+        worker.ask("stages.common.timing.launch", launch_job(tmp_path, models=[broken, broken]))
 
 
 def test_a_feed_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
     feed = store(tmp_path / "wrong.npz", {"x": np.ones((2, 5), np.float32)}, samples=2)
     with pytest.raises(StageError, match="does not run on the evaluation data"):
-        worker.ask("launch", launch_job(tmp_path, feeds=[feed.job()]))
+        worker.ask("stages.common.timing.launch", launch_job(tmp_path, feeds=[feed]))
 
 
 def test_a_killed_process_is_reported(tmp_path: Path) -> None:
@@ -125,8 +126,8 @@ def test_a_measuring_process_dies_with_the_stage(tmp_path: Path) -> None:
 
 def asking_code(folder: Path) -> str:
     return textwrap.dedent(f"""
-        from stages.bench.workers import process
-        process.ask("launch", {launch_job(folder, seconds=600)!r})
+        from stages.common.timing import process
+        process.ask("stages.common.timing.launch", {json.loads(json.dumps(launch_job(folder, seconds=600)))!r})
     """)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from stages.bench.inputs import write_one_node
-from stages.bench.workers import process
-from stages.bench.workers.feed import store
+from stages.common.timing import process
+from stages.common.timing.feed import store
 from tests.zoo import ZOO, needs_zoo
 
 
@@ -26,9 +26,9 @@ def test_real_models_are_timed_and_profiled(name: str, tmp_path: Path) -> None:
     with np.load(ZOO / name / "inputs.npz") as inputs:
         feed = store(tmp_path / "feed.npz", dict(inputs), samples=1)
     shared = {"models": [model, model], "threads": 1}
-    (timed,) = process.ask("launch", {**shared, "feeds": [feed.job()], "seconds": 0.05, "turn": 1})
+    (timed,) = process.ask("stages.common.timing.launch", {**shared, "feeds": [feed], "seconds": 0.05, "turn": 1})
     assert len(timed["rounds"]) >= 2
-    job = {**shared, "feed": feed.job(), "one_node": write_one_node(tmp_path).job(), "folder": str(tmp_path)}
-    profile = process.ask("profiler", job)
+    job = {**shared, "feed": feed, "one_node": write_one_node(tmp_path), "folder": str(tmp_path)}
+    profile = process.ask("stages.bench.workers.profiler", job)
     assert sum(profile["fp32"].values()) > 0
     assert set(profile["fp32"]) == set(profile["int8"])

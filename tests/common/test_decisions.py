@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.common.compare import Comparison, OutputPair, compare
+from stages.common.compare.comparison import Comparison, OutputPair, compare
 from stages.common.decisions import choose
 from tests.common.test_compare import compared, probabilities
 

@@ -86,7 +86,8 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not
     )
     for file in (left, ours, other):
         file.touch()
-    files.write_csv(tmp_path / "x.csv", ["a"], [[1]])
+    with files.together() as outputs:
+        outputs.csv(tmp_path / "x.csv", ["a"], [[1]])
     assert not left.exists()
     assert ours.exists()
     assert other.exists()

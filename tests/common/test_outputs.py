@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.common.data.outputs import as_arrays, per_sample
+from stages.common.model.sessions import as_arrays, per_sample
 
 
 @pytest.mark.parametrize("keys", [("b", "a"), (7, 3)])

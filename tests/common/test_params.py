@@ -121,7 +121,7 @@ TREES = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(st.dictionaries(NAMES | st.integers(), TREES, max_size=3))
 def test_any_tree_is_read_or_refused_in_one_sentence(tmp_path: Path, tree: dict[object, object]) -> None:
     try:

@@ -99,8 +99,11 @@ def test_the_screen_shows_no_rule_that_is_off(tmp_path: Path) -> None:
             {"bench_details__measured__sha256": {"fp32": "f" * 64, "int8": "0" * 64}},
             "parity and bench saw different files as artifacts/model.int8.onnx",
         ),
-        ({"parity_details__judged__threads": 2}, "metrics/parity.json holds for 2 threads, and serving.threads is 1"),
-        ({"bench_details__measured__threads": 4}, "metrics/bench.json holds for 4 threads"),
+        (
+            {"parity_details__judged__threads": 2},
+            "metrics/parity.json was measured with serving.threads 2, and params.yaml",
+        ),
+        ({"bench_details__measured__threads": 4}, "metrics/bench.json was measured with serving.threads 4"),
     ],
 )
 def test_metrics_that_do_not_belong_together_are_refused(tmp_path: Path, changes: Any, message: str) -> None:

@@ -14,7 +14,7 @@ from stages.common.base import params, yaml12
 from stages.common.base.errors import StageError
 from stages.init import merge, screen, stage
 from stages.init.__main__ import requirement
-from tests.pipeline.conftest import Project, clone
+from tests.pipeline.conftest import Project, clone, shorten_launches
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -126,6 +126,7 @@ def test_in_a_folder_the_team_s_stages_stay_as_they_are_and_ours_run(team: Proje
     assert deletions(team) == 0
     assert screen.render(stage.run(CODE, folder)).startswith("Nothing to do")
     small(folder, folder, 128)
+    shorten_launches(folder)
     shown = team.run("dvc", "repro", "dvc.yaml", "onnx/dvc.yaml").stdout
     assert shown.count("didn't change, skipping") == 2
     assert "The gate is open" in shown
@@ -146,6 +147,7 @@ def test_at_the_root_three_models_by_matrix_have_three_verdicts_and_one_report(t
     assert screen.render(stage.run(CODE, team.root)).startswith("Nothing to do")
     for name, width in zip(names, (0, 128, 160), strict=True):
         small(team.root / "int8", team.root / "int8" / name, width, name)
+    shorten_launches(team.root / "int8")
     strict = team.root / "int8" / "strict"
     knobs = strict / "params.yaml"
     knobs.write_text(knobs.read_text().replace("abs_tol: 0.04", "abs_tol: 1e-9"))

@@ -17,7 +17,7 @@ import pytest
 from stages.common import isa
 from stages.common.base import params
 from stages.common.base.errors import StageError
-from stages.common.compare import Comparison
+from stages.common.compare.comparison import Comparison
 from stages.common.compare.task import task_figures
 from stages.common.decisions import Decider
 from stages.parity import measure, shards

@@ -14,8 +14,9 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 from stages.common.base import params, paths
+from stages.common.timing.interval import Interval
 from stages.parity import advise as advise_module
-from stages.parity import trials
+from stages.parity import candidates, trials
 from stages.parity.trials import overridden
 from tests.parity.conftest import Project
 from tests.parity.test_advice import carried_out
@@ -110,8 +111,8 @@ def missed(project: Project) -> Project:
 
 @pytest.fixture
 def as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variants count as twice as fast as fp32: what is estimated within a second varies with what else runs."""
-    monkeypatch.setattr(trials, "estimated_speedup", lambda _setting: 2.0)
+    """Variants count as twice as fast as fp32: how fast they are varies with what else runs."""
+    monkeypatch.setattr(trials, "timed", lambda *_: Interval(2.0, 1.9, 2.1))
 
 
 @pytest.mark.slow
@@ -192,3 +193,18 @@ def test_static_is_tried_where_convolutions_stayed_float(project: Project) -> No
 def test_a_value_that_params_refuse_is_a_problem_of_the_trial() -> None:
     with pytest.raises(Exception, match="weight_type"):
         overridden(params.Params(), {"quantize.weight_type": "QInt3"})
+
+
+@pytest.mark.parametrize("method", ["dynamic", "static", "weight_only", "auto"])
+def test_no_two_methods_point_at_each_other(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A miss points at what passes; what is tried after a pass never leads back."""
+    monkeypatch.setattr(candidates, "convolution_stayed_float", lambda: True)
+
+    def follow(current: params.Params, seen: list[params.Params]) -> None:
+        assert current not in seen
+        for overrides in [*candidates.row_scale(current), *candidates.static(current)]:
+            follow(overridden(current, overrides), [*seen, current])
+
+    start = params.Params()
+    for overrides in [{"quantize.method": method}, *candidates.formats(start, depends_on_batch=True)]:
+        follow(overridden(start, overrides), [])

@@ -64,6 +64,14 @@ class Project:
         return self.run("git", "status", "--porcelain").stdout
 
 
+def shorten_launches(root: Path) -> None:
+    """Let bench time for a tenth of the seconds: where the pipeline runs as a whole, no test reads a latency."""
+    module = root / "stages" / "common" / "timing" / "launches.py"
+    text = module.read_text()
+    assert "\nSECONDS = 0.4\n" in text
+    module.write_text(text.replace("SECONDS = 0.4", "SECONDS = 0.04"))
+
+
 def clone(target: Path) -> Project:
     """Copy what git would track of this checkout, as it stands, into a new repository."""
     listed = subprocess.run(
@@ -86,10 +94,12 @@ def clone(target: Path) -> Project:
         "GIT_CONFIG_NOSYSTEM": "1",
         **identity,
     }
+    shorten_launches(target)
     project = Project(target, env)
     project.run("git", "init", "-q", "-b", "main")
     project.set(
         export={"source": "tests.sources:small_mlp"},
+        parity={"advice_seconds": 5},
         bench={"batch_sizes": [1], "max_seconds": 2, "memory": False},
         gate={"min_speedup": None},
     )

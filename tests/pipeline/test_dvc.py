@@ -112,9 +112,10 @@ def test_a_second_run_runs_host_and_gate_alone_and_changes_nothing(ran: Project)
 
 @pytest.mark.slow
 def test_a_changed_host_measures_again_and_does_nothing_else(ran: Project) -> None:
-    done = ran.run("taskset", "-c", "0", "dvc", "repro")
-    assert running(done.stdout) == {"host", "bench", "gate"}
+    ran.run("taskset", "-c", "0", "dvc", "repro", "host")
+    status = json.loads(ran.run("taskset", "-c", "0", "dvc", "status", "--json").stdout)
     ran.restore()
+    assert set(status) == {"host", "bench", "gate"}
 
 
 HIDDEN = ("unshare", "--map-root-user", "--mount", "sh", "-c", 'mount --bind "$0" /proc/cpuinfo && exec "$@"')
@@ -164,7 +165,7 @@ def test_parity_is_judged_again_by_another_version_of_onnx_runtime(ran: Project)
         ({"bench": {"seed": 1}}, {"bench"}),
         ("stages/common/compare/__init__.py", {"quantize", "parity"}),
         ("stages/common/rule.py", {"quantize", "parity"}),
-        ("stages/bench/interval.py", {"bench"}),
+        ("stages/bench/noise.py", {"bench"}),
         ("stages/report/__init__.py", set()),
     ],
 )
@@ -249,22 +250,21 @@ def test_a_miss_fails_repro_with_all_metrics_in_place_and_stays_a_row_in_an_expe
 @pytest.mark.slow
 def test_a_sweep_keeps_a_row_for_each_variant(ran: Project) -> None:
     ran.run(
-        "dvc", "exp", "run", "--queue",
-        "-S", "quantize.weight_type=QInt8,QUInt8", "-S", "quantize.per_channel=true,false",
-    )  # fmt: skip
+        "dvc", "exp", "run", "--queue", "-S", "quantize.weight_type=QUInt8", "-S", "quantize.per_channel=true,false"
+    )
     ran.run("dvc", "queue", "start", "-j", "2")
     deadline = time.monotonic() + 300
     status = "Queued"
     while ("Running" in status or "Queued" in status) and time.monotonic() < deadline:
         time.sleep(0.5)
         status = ran.run("dvc", "queue", "status").stdout
-    assert status.count("Success") == 4, status
+    assert status.count("Success") == 2, status
     shown = ran.run("dvc", "exp", "show", "--csv").stdout
     rows = [row for row in csv.DictReader(io.StringIO(shown)) if row["Experiment"] not in ("", "main")]
-    assert len({row["diff.max_abs"] for row in rows}) == 4, shown
+    assert len({row["diff.max_abs"] for row in rows}) == 2, shown
     (command,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("dvc exp show"))
     table = ran.run(*shlex.split(command)).stdout
-    assert table.count("Success") == 4
+    assert table.count("Success") == 2
     assert max(map(len, table.splitlines())) <= 160
 
 

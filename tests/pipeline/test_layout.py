@@ -2,6 +2,8 @@
 
 import ast
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,8 +93,8 @@ def test_a_room_imports_parts_of_common_and_no_other_room(room: str) -> None:
     ("line", "part"),
     [
         ("from stages import bench", "stages/bench"),
-        ("import stages.bench.lock", "stages/bench"),
-        ("from stages.bench.lock import alone", "stages/bench"),
+        ("import stages.bench.noise", "stages/bench"),
+        ("from stages.bench.noise import Noise", "stages/bench"),
         ("def f():\n    from stages.common import rule", "stages/common/rule.py"),
         ("from stages.common.model.sessions import open_session", "stages/common/model"),
     ],
@@ -117,6 +119,13 @@ def test_what_a_part_of_common_imports_counts_too(tmp_path: Path) -> None:
         "stages/common/rule.py",
         "stages/common/isa.py",
     }
+
+
+def test_stages_start_without_sympy_and_onnx_ir_has_it_once_it_needs_it() -> None:
+    code = "import sys, stages.export.stage, stages.quantize.stage; print('sympy.core' in sys.modules)"
+    code += "; import onnx_ir; print(onnx_ir.SymbolicDim('N') + 1)"
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed.split("\n")[:2] == ["False", "N + 1"]
 
 
 def test_dvc_yaml_and_the_code_name_the_same_paths() -> None:

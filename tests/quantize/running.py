@@ -17,7 +17,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from stages.common.base import params, paths
-from stages.common.data import evaldata, outputs
+from stages.common.data import evaldata
 from stages.common.model import sessions
 from stages.quantize import figures, screen, stage
 
@@ -98,8 +98,7 @@ class Bench:
 
 def run(session: ort.InferenceSession, feed: Mapping[str, np.ndarray]) -> Arrays:
     """One run, every output as an array."""
-    names = [each.name for each in session.get_outputs()]
-    return outputs.as_arrays(names, session.run(None, dict(feed)))
+    return sessions.answers(session, feed, name="the model")
 
 
 def cosine(floats: list[np.ndarray], others: list[np.ndarray]) -> float:

@@ -195,7 +195,6 @@ def sweep(project: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 @with_ray
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
 def test_a_worker_is_killed_an_experiment_fails_and_a_second_call_runs_nothing_again(
     project: Path, tmp_path: Path, nodes: Nodes
 ) -> None:
@@ -245,7 +244,6 @@ def status(pid: int) -> list[str]:
 
 @with_ray
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
 def test_an_interrupt_leaves_nothing_running(project: Path, tmp_path: Path, nodes: Nodes) -> None:
     process = sweep(project, "--address", nodes.address, "-S", "size=10,20,30")
     started = nodes.wait_for(2, process)

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages.bench.workers import process
-from stages.bench.workers.feed import load
 from stages.common.model.sessions import open_session, run
+from stages.common.timing import process
+from stages.common.timing.feed import load
 
 _RUNS = 10
 _RELOADS = 8
@@ -24,7 +24,7 @@ def work(job: Any) -> dict[str, Any]:
     A one-node model runs first, so that what ONNX Runtime and the feed need for themselves is in memory already.
 
     Args:
-        job: `model`, its path; `threads`; `feed` of the model; `one_node`, `model` and `feed` of the one-node model.
+        job: `model`, its path; `threads`; `feed` of the model; `one_node`, path and feed of the one-node model.
 
     Returns:
         `load_ms`, session creation, the shortest of a few; `first_ms`, the first run; `resident_mb`, memory that the
@@ -32,8 +32,8 @@ def work(job: Any) -> dict[str, Any]:
         system does not report them; `method` of the memory figures.
     """
     feed, threads = load(job["feed"]), job["threads"]
-    one = job["one_node"]
-    run(open_session(Path(one["model"]), threads), load(one["feed"]), name="the one-node model")
+    one_node, one_feed = job["one_node"]
+    run(open_session(Path(one_node), threads), load(one_feed), name="the one-node model")
     _trim()
     base = _resident_mb()
     _reset_peak()

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from stages.bench.workers import process
-from stages.bench.workers.feed import load
 from stages.common.model.sessions import open_session, run, session_options
+from stages.common.timing import process
+from stages.common.timing.feed import load
 
 _WARM_CALLS = 3
 _CALLS = 500
@@ -30,14 +30,14 @@ def work(job: Any) -> dict[str, dict[str, float]]:
     """Profile both models in turns, so that whatever slows the machine slows both.
 
     Args:
-        job: `models`, the paths of fp32 and INT8; `threads`; `feed`; `one_node`, `model` and `feed`, whose kernel
+        job: `models`, the paths of fp32 and INT8; `threads`; `feed`; `one_node`, path and feed, whose kernel
             takes little more than the profiler; `folder` for its files.
 
     Returns:
         Milliseconds per call by operator type, under `fp32` and `int8`.
     """
-    one, feed = job["one_node"], load(job["feed"])
-    subjects = [(one["model"], load(one["feed"])), *((path, feed) for path in job["models"])]
+    (one_node, one_feed), feed = job["one_node"], load(job["feed"])
+    subjects = [(one_node, load(one_feed)), *((path, feed) for path in job["models"])]
     sessions = [_ProfiledSession(path, fed, job["threads"], job["folder"]) for path, fed in subjects]
     while running := [session for session in sessions if not session.done()]:
         for session in running:

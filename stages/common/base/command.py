@@ -15,7 +15,6 @@ from stages.common.base.errors import StageError
 Main = Callable[[argparse.Namespace], int | None]
 AddArguments = Callable[[argparse.ArgumentParser], None]
 
-
 WIDTH = 120
 """Columns of a paragraph on the screen."""
 
@@ -32,17 +31,10 @@ def run(
     add_arguments: AddArguments | None = None,
     exit_codes: str = EXIT_CODES,
 ) -> NoReturn:
-    """Run one stage as a command and leave the process with its exit code.
+    """Run `main` of the stage `python -m stages.<name>`, and leave the process with its exit code.
 
     Exit codes: what `main` returns (None is 0), 1 for a `StageError`, 2 for wrong usage or params, 130 for Ctrl-C,
     143 for SIGTERM. An error is one line on stderr, below the traceback with `--debug`.
-
-    Args:
-        name: of the stage, as in `python -m stages.<name>`.
-        description: shown by `--help`: what the stage reads, writes, and which params it takes.
-        main: does the work.
-        add_arguments: adds the stage's own options to the parser.
-        exit_codes: shown at the end of `--help`.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {__name__.partition('.')[0]}.{name}",

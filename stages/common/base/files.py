@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.common.base import signals
+from stages.common.base import paths, signals
 from stages.common.base.errors import MissingInputError, StageError
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)(?P<old>\.old)?\.tmp")
@@ -26,11 +26,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`, a file's or a folder's; put it in place if the block ends well.
 
     If the block raises (Ctrl-C and SIGTERM raise too), the temporary is removed and `path` keeps what it held.
-    Temporaries of processes that were killed outright are removed on the way.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         signals.raise_if_stopped()
@@ -64,44 +61,33 @@ class Outputs:
         self.temporaries: dict[Path, Path] = {}
 
     def json(self, path: Path, tree: Mapping[str, Any]) -> None:
-        """Write `tree` as indented JSON.
-
-        Raises:
-            ValueError: a NaN or an infinity is in it: JSON has none, so the caller must write null and a reason.
-        """
+        """Write `tree` as indented JSON. A NaN or an infinity is a ValueError: write null, and a reason beside it."""
         text = json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)
-        self._temporary(path).write_text(text + "\n", encoding="utf-8")
+        self.temporaries[path] = _temporary(path)
+        self.temporaries[path].write_text(text + "\n", encoding="utf-8")
 
     def csv(
         self, path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], digits: Mapping[str, int] | None = None
     ) -> None:
-        """Write a CSV file with one header line and Unix line ends.
+        """Write a CSV file with Unix line ends; None is an empty field.
 
         Args:
             path: of the file.
             header: names of the columns.
-            rows: values; None is an empty field.
-            digits: to how many significant digits the numbers of a column are `rounded`.
+            rows: values.
+            digits: to how many significant digits the floats of a column are `rounded`.
         """
         if digits:
             places = [digits.get(name) for name in header]
-            rows = [
-                [
-                    rounded(value, place) if place and isinstance(value, float) else value
-                    for value, place in zip(row, places, strict=True)
-                ]
+            rows = (
+                [rounded_tree(value, place) if place else value for value, place in zip(row, places, strict=True)]
                 for row in rows
-            ]
-        with self._temporary(path).open("w", newline="", encoding="utf-8") as file:
+            )
+        self.temporaries[path] = _temporary(path)
+        with self.temporaries[path].open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(header)
             writer.writerows(rows)
-
-    def _temporary(self, path: Path) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
-        self.temporaries[path] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        return self.temporaries[path]
 
 
 @contextmanager
@@ -130,11 +116,7 @@ def write_json(path: Path, tree: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path, made_by: str) -> dict[str, Any]:
-    """Read what `write_json` wrote.
-
-    Args:
-        path: of the file.
-        made_by: the stage that writes it, named if it is missing.
+    """Read what `write_json` wrote; an error names the stage that the file is `made_by`.
 
     Raises:
         MissingInputError: the file does not exist.
@@ -151,19 +133,12 @@ def read_json(path: Path, made_by: str) -> dict[str, Any]:
     return tree
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write one CSV file, in place at once; see `Outputs.csv`."""
-    with together() as outputs:
-        outputs.csv(path, header, rows)
-
-
-def sha256(*paths: Path) -> str:
-    """SHA-256 of the bytes of these files, one after the other, as hexadecimal digits."""
+def sha256(path: Path) -> str:
+    """SHA-256 of a file and, of a model, of the external data file beside it, as hexadecimal digits."""
     digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+    for part in paths.files_of(path):
+        with part.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 
 
@@ -183,7 +158,9 @@ def rounded_tree(tree: Any, digits: int = 4) -> Any:
     return rounded(tree, digits) if isinstance(tree, float) else tree
 
 
-def _sweep(path: Path) -> None:
+def _temporary(path: Path) -> Path:
+    """A temporary name beside `path`, in a folder that exists and is rid of what killed processes left there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     for candidate in path.parent.glob(f".{path.name}.*.tmp"):
         match = _TEMPORARY.fullmatch(candidate.name)
         if match and match["name"] == path.name and not _alive(int(match["pid"])):
@@ -191,6 +168,7 @@ def _sweep(path: Path) -> None:
                 candidate.rename(path)
             else:
                 _remove(candidate)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def _alive(pid: int) -> bool:

@@ -42,3 +42,8 @@ GATE_DETAILS = DETAILS / "gate.json"
 def external_data(model: Path) -> Path:
     """Where the weights of a model are if they do not fit into its file: `<model>.onnx.data`."""
     return model.with_name(model.name + ".data")
+
+
+def files_of(model: Path) -> list[Path]:
+    """The files that a model is in: itself, and its external data file where there is one."""
+    return [path for path in (model, external_data(model)) if path == model or path.exists()]

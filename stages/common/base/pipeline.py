@@ -26,10 +26,9 @@ class Stage:
 
     Attributes:
         room: the module that it runs: host, export, ...
-        name: its name, as dvc.lock has it: that of the matrix entry included.
+        name: as dvc.lock has it: that of the matrix entry included.
         file: the dvc.yaml that declares it, relative to the working directory.
-        folder: that it runs in: its `wdir`, absolute.
-        deps: its dependencies, relative to `folder`.
+        folder: its `wdir`, absolute; its dependencies are relative to that.
     """
 
     room: str

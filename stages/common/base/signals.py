@@ -33,12 +33,7 @@ def install() -> None:
 def ignore(*, raising: bool = True) -> None:
     """Ignore both signals from now on, to the end of the process: what it did is decided.
 
-    Args:
-        raising: raise a signal that arrived before; without, it stays remembered.
-
-    Raises:
-        KeyboardInterrupt: SIGINT had arrived.
-        TerminatedError: SIGTERM had arrived.
+    One that arrived before is raised, or, without `raising`, stays remembered.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -52,12 +47,7 @@ def received() -> int | None:
 
 
 def raise_if_stopped() -> None:
-    """Raise the signal that arrived, in case that somebody swallowed it.
-
-    Raises:
-        KeyboardInterrupt: it was SIGINT.
-        TerminatedError: it was SIGTERM.
-    """
+    """Raise the signal that arrived, in case that somebody swallowed it: KeyboardInterrupt or TerminatedError."""
     if _STATE.received is not None:
         raise KeyboardInterrupt if _STATE.received == signal.SIGINT else TerminatedError
 

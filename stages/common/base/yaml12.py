@@ -30,11 +30,7 @@ class YamlError(ValueError):
 
 
 def load(text: str) -> Any:
-    """Parse one document into dicts, lists, text, numbers, booleans and None.
-
-    Raises:
-        YamlError: the text is not YAML, or a mapping holds a key twice.
-    """
+    """Parse one document into dicts, lists, text, numbers, booleans and None; raises YamlError."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:

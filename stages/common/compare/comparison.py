@@ -1,7 +1,13 @@
-"""All outputs of two models: each output, decisions, probabilities and the task metric; of arrays or of a stream."""
+"""All outputs of two models over a stream: each output, decisions, probabilities and the task metric.
+
+Every statistic is a small class with `update` and `merge`, so that shards of a stream can be compared separately and
+merged in any order. Memory does not grow with the stream, except for 17 bytes per sample of a binary classifier with
+labels: its AUC needs every score.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -37,9 +43,7 @@ class MismatchError(ValueError):
 class Comparison:
     """Everything measured of two models over the samples seen so far. Merging shards gives what one pass would.
 
-    Attributes:
-        decider: which output decides; `decisions.choose` finds it.
-        outputs: statistics by output name, in the order of the reference.
+    `decisions.choose` finds the decider; outputs are by name, in the order of the reference.
     """
 
     decider: Decider = field(default_factory=Decider)
@@ -51,16 +55,9 @@ class Comparison:
     regression: Regression = field(default_factory=Regression)
 
     def update(self, indices: np.ndarray, reference: Outputs, candidate: Outputs, labels: Any = None) -> None:
-        """Add some samples.
+        """Add n samples of the evaluation data, by their indices: outputs of both models, see `OutputPair`.
 
-        Args:
-            indices: of the samples in the evaluation data, int64 [n].
-            reference: outputs by name, arrays with the n samples along axis 0.
-            candidate: the other model's.
-            labels: of these samples, [n] or [n, columns], or None.
-
-        Raises:
-            MismatchError: names or kinds differ.
+        Labels of these samples are [n] or [n, columns], or None. Raises MismatchError where names or kinds differ.
         """
         _same_interface(reference, candidate)
         known = None if labels is None else np.asarray(labels)
@@ -158,30 +155,22 @@ def compare(pairs: Iterable[OutputPair], labels: Labels | None = None, decider: 
     Raises:
         MismatchError: names or kinds of the outputs differ.
     """
-    comparison: Comparison | None = None
-    waiting: list[OutputPair] = []
 
     def known(indices: np.ndarray) -> np.ndarray | None:
         return None if labels is None else labels(indices)
 
-    def begin(outputs: Outputs) -> Comparison:
-        samples = np.concatenate([pair.indices for pair in waiting])[: len(next(iter(outputs.values()), ()))]
-        begun = Comparison(decider(outputs, known(samples)))
-        for pair in waiting:
-            begun.update(pair.indices, pair.reference, pair.candidate, known(pair.indices))
-        return begun
-
-    outputs: Outputs = {}
-    for pair in pairs:
-        if comparison is not None:
-            comparison.update(pair.indices, pair.reference, pair.candidate, known(pair.indices))
-            continue
-        waiting.append(pair)
-        outputs, enough = leading([waiting_pair.reference for waiting_pair in waiting])
+    stream, first, outputs = iter(pairs), list[OutputPair](), dict[str, np.ndarray]()
+    for pair in stream:
+        first.append(pair)
+        outputs, enough = leading([seen.reference for seen in first])
         if enough:
-            comparison = begin(outputs)
-    if comparison is None:
-        return begin(outputs) if waiting else Comparison()
+            break
+    if not first:
+        return Comparison()
+    indices = np.concatenate([pair.indices for pair in first])[: len(next(iter(outputs.values()), ()))]
+    comparison = Comparison(decider(outputs, known(indices)))
+    for pair in chain(first, stream):
+        comparison.update(pair.indices, pair.reference, pair.candidate, known(pair.indices))
     return comparison
 
 

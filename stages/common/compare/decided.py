@@ -20,10 +20,9 @@ _SUMS = ("count", "flips", "ties", "confident", "ranked", "ranked_top", "diverge
 
 @dataclass
 class DecisionComparison:
-    """Decisions of two models over all samples seen.
+    """Decisions of two models over all samples seen: `count` in all.
 
     Attributes:
-        count: decisions seen.
         flips: those that change, `confident` of them from a margin of `CONFIDENT` on, and `first` their samples.
         ties: those that change where the reference itself cannot tell.
         ranked: samples of more than `TOP` classes, `ranked_top` of them with the reference's best class among the

@@ -33,7 +33,6 @@ class OutputComparison(Moments):
     """Floats are compared by distance, everything else (integers, booleans, text) by equality.
 
     Attributes:
-        dtype: of the reference's output.
         samples: rows seen, `values` single values, of which `equal` are equal; NaN equals NaN.
         width: values of one sample, None if it varies.
         mismatched: samples whose output has another shape on each side; they count for nothing else.

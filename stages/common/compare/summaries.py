@@ -104,13 +104,7 @@ class BottomK:
     values: np.ndarray | None = None
 
     def update(self, indices: np.ndarray, *arrays: np.ndarray, keep: np.ndarray | None = None) -> None:
-        """Offer rows.
-
-        Args:
-            indices: of the samples, int64 [n].
-            arrays: numbers, each [n, k].
-            keep: which of the values may be drawn, bool [n, k]; None for all.
-        """
+        """Offer rows: indices of samples, int64 [n], arrays of numbers [n, k], and which may be drawn, bool [n, k]."""
         keys = _mixed(_mixed(indices.astype(np.uint64))[:, None] + np.arange(arrays[0].shape[1], dtype=np.uint64))
         drawn = keys <= self.keys[-1] if len(self.keys) == SAMPLED else np.ones(keys.shape, dtype=bool)
         rows, columns = np.nonzero(drawn if keep is None else drawn & keep)
@@ -155,12 +149,8 @@ class Worst:
         rows = np.flatnonzero((largest >= floor) & (largest > 0))
         if len(rows) > WORST_KEPT:
             rows = rows[np.lexsort((indices[rows], -largest[rows]))[:WORST_KEPT]]
-        columns = (
-            largest[rows],
-            indices[rows],
-            positions[rows],
-            *(side[rows, positions[rows]] for side in (reference, candidate)),
-        )
+        at = positions[rows]
+        columns = (largest[rows], indices[rows], at, reference[rows, at], candidate[rows, at])
         self._keep([WorstSample(*row) for row in zip(*(column.tolist() for column in columns), strict=True)])
 
     def merge(self, other: "Worst") -> None:

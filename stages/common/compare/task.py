@@ -14,48 +14,29 @@ SIGNIFICANT = 0.05
 
 @dataclass
 class Accuracy:
-    """Right and wrong decisions of both models: the four cells of McNemar's table."""
+    """Decisions of both models: how many there were, and how many were right in both, or in one of them only."""
 
-    both_right: int = 0
+    count: int = 0
+    both: int = 0
     only_reference: int = 0
     only_candidate: int = 0
-    both_wrong: int = 0
 
     def update(self, reference: np.ndarray, candidate: np.ndarray) -> None:
         """Add whether each decision was right, bool [n]."""
-        self.both_right += int(np.count_nonzero(reference & candidate))
+        self.count += len(reference)
+        self.both += int(np.count_nonzero(reference & candidate))
         self.only_reference += int(np.count_nonzero(reference & ~candidate))
         self.only_candidate += int(np.count_nonzero(~reference & candidate))
-        self.both_wrong += int(np.count_nonzero(~reference & ~candidate))
 
     def merge(self, other: "Accuracy") -> None:
         """Add what was counted of other samples."""
-        self.both_right += other.both_right
-        self.only_reference += other.only_reference
-        self.only_candidate += other.only_candidate
-        self.both_wrong += other.both_wrong
+        for name, count in vars(other).items():
+            setattr(self, name, getattr(self, name) + count)
 
     @property
-    def count(self) -> int:
-        """Decisions seen."""
-        return self.both_right + self.only_reference + self.only_candidate + self.both_wrong
-
-    @property
-    def reference(self) -> float | None:
-        """Accuracy of the reference; None without decisions."""
-        return (self.both_right + self.only_reference) / self.count if self.count else None
-
-    @property
-    def candidate(self) -> float | None:
-        """Accuracy of the candidate; None without decisions."""
-        return (self.both_right + self.only_candidate) / self.count if self.count else None
-
-    @property
-    def p_value(self) -> float | None:
+    def p_value(self) -> float:
         """McNemar's exact test, two-sided: the chance of so uneven a split if both models are equally good."""
         changed = self.only_reference + self.only_candidate
-        if not self.count:
-            return None
         if not changed:
             return 1.0
         from scipy.special import bdtr
@@ -182,8 +163,9 @@ def task_figures(accuracy: Accuracy, auc: Auc, regression: Regression) -> dict[s
     more: dict[str, float | None] = {}
     areas = before, after = auc.area(0), auc.area(1)
     if accuracy.count:
-        metric, before, after = "accuracy", accuracy.reference, accuracy.candidate
-        p = accuracy.p_value or 0.0
+        right = (accuracy.both + accuracy.only_reference, accuracy.both + accuracy.only_candidate)
+        metric, before, after = "accuracy", right[0] / accuracy.count, right[1] / accuracy.count
+        p = accuracy.p_value
         chance = (
             f"{accuracy.only_reference} right in fp32 only, {accuracy.only_candidate} in int8 only: "
             f"{_beyond(p < SIGNIFICANT)} (McNemar p = {p:.2g})"

@@ -90,10 +90,9 @@ class EvalData:
         return arrays
 
     def batches(self, indices: np.ndarray, size: int) -> Iterator[Batch]:
-        """Feeds over these samples, in the order given.
+        """Feeds over these samples, in the order given, of `size` samples each; the last one holds the remainder.
 
-        In the layout `samples` a feed holds `size` samples along axis 0, and the last feed holds the remainder. In the
-        layout `feeds` each sample is a whole feed, passed on its own, as it is.
+        In the layout `feeds` each sample is a whole feed, passed on its own, as it is.
         """
         step = 1 if self.layout == "feeds" else size
         sample_bytes = sum(np.dtype(entry.dtype).itemsize * math.prod(entry.shape) for entry in self.inputs)
@@ -109,21 +108,10 @@ class EvalData:
                 yield Batch(indices[at : at + step], feed)
 
 
-def write(
-    folder: Path,
-    inputs: Mapping[str, np.ndarray],
-    labels: np.ndarray | None,
-    layout: Layout,
-    seed: int,
-) -> None:
-    """Write evaluation data into `folder`, which is empty or missing, and split it by a seeded shuffle.
+def write(folder: Path, inputs: Mapping[str, np.ndarray], labels: np.ndarray | None, layout: Layout, seed: int) -> None:
+    """Write evaluation data into `folder`, a temporary name that the caller puts in place; `seed` is that of the split.
 
-    Args:
-        folder: a temporary name; the caller puts it in place.
-        inputs: arrays by input name, of equal length along axis 0. Memory-mapped arrays are copied in pieces.
-        labels: one per sample, or None.
-        layout: what axis 0 counts.
-        seed: of the split.
+    Arrays of inputs have equal length along axis 0; labels are one per sample, or None.
     """
     (folder / "inputs").mkdir(parents=True)
     samples = len(next(iter(inputs.values())))

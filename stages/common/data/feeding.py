@@ -10,21 +10,8 @@ from stages.common.base.errors import StageError
 from stages.common.data.evaldata import EvalInput, Layout
 
 # ONNX Runtime's names of element types -> numpy's. Types without a numpy counterpart (bfloat16, float8) cannot be fed.
-_DTYPES = {
-    "float": "float32",
-    "double": "float64",
-    "float16": "float16",
-    "int8": "int8",
-    "int16": "int16",
-    "int32": "int32",
-    "int64": "int64",
-    "uint8": "uint8",
-    "uint16": "uint16",
-    "uint32": "uint32",
-    "uint64": "uint64",
-    "bool": "bool",
-    "string": "text",
-}
+_SAME = ("float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+_DTYPES = {"float": "float32", "double": "float64", "string": "text", **dict(zip(_SAME, _SAME, strict=True))}
 
 _TENSOR = re.compile(r"(?:optional\()?tensor\((\w+)\)+")
 
@@ -39,8 +26,7 @@ def check_fit(session: ort.InferenceSession, arrays: Iterable[EvalInput], layout
     """Check names, dtypes, ranks and fixed dimensions of the evaluation data against the model's inputs.
 
     Raises:
-        StageError: an input has no array, an array has no input, or a dtype or a shape differs. The message names the
-            input, what the model expects and what the data holds.
+        StageError: an input has no array, an array has no input, or a dtype or a shape differs.
     """
     required = {model_input.name: model_input for model_input in session.get_inputs()}
     known = required | {model_input.name: model_input for model_input in session.get_overridable_initializers()}
@@ -87,17 +73,9 @@ def feed_batch(session: ort.InferenceSession, layout: Layout, wanted: int) -> in
 
 
 def fill(indices: np.ndarray, batch: int) -> np.ndarray:
-    """Enough samples for one call: `indices`, repeated in order up to `batch` where there are fewer.
+    """Enough samples for one call: `indices` [n], n > 0, repeated in order up to `batch`; int64 [max(n, batch)].
 
-    The first `len(indices)` are the samples themselves; the rest only fill the call, so their answers count for
-    nothing.
-
-    Args:
-        indices: of samples, int64 [n], n > 0.
-        batch: samples in one call, from `feed_batch`.
-
-    Returns:
-        Indices, int64 [max(n, batch)].
+    The answers of those beyond the first n count for nothing.
     """
     return np.resize(indices, max(len(indices), batch))
 

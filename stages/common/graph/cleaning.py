@@ -42,12 +42,8 @@ class Step:
 
 
 def clean(model: ir.Model, expected: Reference, leave: Collection[Pass] = ()) -> tuple[ir.Model, list[Step]]:
-    """Apply every pass; one that fails, or after which the model is not the same, is undone.
-
-    Args:
-        model: the float model; not changed.
-        expected: what it does.
-        leave: passes not to apply.
+    """Apply every pass but those to `leave`; one that fails, or after which the model does not do what is expected of
+    it, is undone. The model given is not changed.
     """
     cleaned, steps = _apply(model, expected, leave, checked=False)
     if any(step.undone for step in steps) or (steps and equivalence.difference(cleaned, expected)):

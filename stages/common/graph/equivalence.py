@@ -8,7 +8,6 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from stages.common.base.errors import StageError
-from stages.common.data import outputs
 from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 
@@ -38,7 +37,9 @@ def reference(session: ort.InferenceSession, feeds: Sequence[Feed], name: str) -
         StageError: it does not run.
     """
     declared = {output.name: output.shape for output in session.get_outputs()}
-    return Reference(_interface(session), declared, feeds, [_run(session, feed, name) for feed in feeds])
+    return Reference(
+        _interface(session), declared, feeds, [sessions.answers(session, feed, name=name) for feed in feeds]
+    )
 
 
 def difference(model: ir.Model, expected: Reference) -> str:
@@ -54,7 +55,7 @@ def problem(model: ir.Model, expected: Reference, name: str, judge: Judge) -> st
         if interface != expected.interface:
             changed = sorted(set(interface) ^ set(expected.interface))
             return f"its interface changed at {changed[0][0]}" if changed else "its interface is in another order"
-        made = [_run(session, feed, name) for feed in expected.feeds]
+        made = [sessions.answers(session, feed, name=name) for feed in expected.feeds]
     except StageError as error:
         cause = error.__cause__
         return f"ONNX Runtime refuses it: {sessions.ort_message(cause)}" if isinstance(cause, Exception) else str(error)
@@ -86,8 +87,3 @@ def _interface(session: ort.InferenceSession) -> tuple[tuple[str, str], ...]:
     Not the shapes: ONNX Runtime infers them anew, finer for some models and coarser for others, whatever is declared.
     """
     return tuple((end.name, end.type) for end in (*session.get_inputs(), *session.get_outputs()))
-
-
-def _run(session: ort.InferenceSession, feed: Feed, name: str) -> Outputs:
-    names = [output.name for output in session.get_outputs()]
-    return outputs.as_arrays(names, sessions.run(session, feed, name=name))

@@ -66,11 +66,8 @@ class Weight:
 class WeightedNode:
     """A node with one weight or more.
 
-    Attributes:
-        name: of the node, unique in the model once it is clean.
-        op_type: of the node; with its domain in front where that is not the one that `WEIGHT_INPUTS` means.
-        graph: where the node is: empty for the main graph, else the path of the subgraph.
-        weights: its constant float inputs that count as weights.
+    Its name is unique in the model once it is clean; its op_type has the domain in front where that is not the one that
+    `WEIGHT_INPUTS` means; `graph` is empty for the main graph, else the path of the subgraph.
     """
 
     name: str

@@ -6,7 +6,7 @@ so come to the same verdict.
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from stages.common.base.errors import ParamsError
@@ -26,11 +26,7 @@ Tree = Mapping[str, Any]
 
 
 def evaluate_rules(details: Tree, params: Parity) -> list[Rule]:
-    """All rules that apply, in the order in which they are shown.
-
-    Args:
-        details: the tree of `metrics/details/parity.json`; only its figures are read.
-        params: the tolerances.
+    """All rules that apply to `metrics/details/parity.json`, in the order in which they are shown.
 
     Raises:
         ParamsError: `parity.outputs` names an output that the model does not have.
@@ -81,6 +77,31 @@ def samples_needed(details: Tree, params: Parity) -> dict[str, int]:
     return numbers
 
 
+def strain(rule: Rule) -> float:
+    """The share of its tolerance that a rule uses: 1 at the limit, above 1 where it fails.
+
+    In units of amplitude for every rule, so that half the strain is half the error: a decibel is 10^(1/20), and
+    1 - cosine grows with the square of the error.
+    """
+    if rule.value == "inf":  # of min_sqnr_db: no noise at all
+        return 0.0
+    if rule.name in CONSTANT_RULES or not (isinstance(rule.value, float | int) and isinstance(rule.limit, float | int)):
+        return math.inf if rule.failed else 0.0
+    value, limit = rule.value, rule.limit
+    if rule.name == "min_sqnr_db":
+        return float(10 ** ((limit - value) / 20))
+    if rule.name == "min_cosine":
+        value, limit = math.sqrt(max(0.0, 1 - value)), math.sqrt(max(0.0, 1 - limit))
+    if limit <= 0:
+        return 0.0 if value <= 0 else math.inf
+    return max(0.0, value) / limit
+
+
+def largest_strain(rules: Iterable[Rule]) -> float:
+    """The strain of the rule that is nearest to failing; 0 without rules."""
+    return max(map(strain, rules), default=0.0)
+
+
 def _check_names(outputs: Tree, params: Parity) -> None:
     for name in params.outputs:
         if name not in outputs:
@@ -93,11 +114,10 @@ def _held(name: str, output: str, value: float | None, limit: float, message: st
     """A rule with a limit; the value of one that begins with `min_` must reach it, of another must not exceed it."""
     if value is None:
         return Rule(name, None, limit, None, Outcome.FAILED, output, message or OVERFLOW, **more)
-    margin = rounded(value - limit if name.startswith("min_") else limit - value, 6)
-    outcome = Outcome.PASSED if (value >= limit if name.startswith("min_") else value <= limit) else Outcome.FAILED
-    if not math.isfinite(value):
-        return Rule(name, str(value), limit, None, outcome, output, message, **more)
-    return Rule(name, value, limit, margin, outcome, output, message, **more)
+    inside = value - limit if name.startswith("min_") else limit - value
+    outcome = Outcome.PASSED if inside >= 0 else Outcome.FAILED
+    shown = value if math.isfinite(value) else str(value)
+    return Rule(name, shown, limit, rounded(inside, 6), outcome, output, message, **more)
 
 
 def _unconditional(name: str, output: Tree) -> Iterator[Rule]:

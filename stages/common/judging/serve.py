@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from stages.common.compare import OutputPair
+from stages.common.compare.comparison import OutputPair
 from stages.common.data.evaldata import EvalData
 from stages.common.data.feeding import fill
-from stages.common.data.outputs import as_arrays, per_sample
-from stages.common.model.sessions import run
+from stages.common.model.sessions import as_arrays, per_sample, run
 
 TURN = 1024
 """Batches that one model gets in a row: alternating call by call, each evicts the other's weights from the cache."""
@@ -26,12 +25,9 @@ Values = list[Any]
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a model.
+    """One call of a model: the indices of the n samples whose answers count, int64 [n], and arrays by input name.
 
-    Attributes:
-        indices: the samples whose answers count, int64 [n], n >= 1.
-        feed: arrays by input name; beyond the first n samples it holds repeated ones, which fill the batch.
-        size: samples in the feed; 1 where the sample is a whole feed.
+    `size` counts the samples in the feed, 1 where the sample is a whole feed; those beyond the first n fill the batch.
     """
 
     indices: np.ndarray

@@ -1,7 +1,7 @@
 """ONNX protobuf to onnx-ir and back, with what onnx-ir cannot hold, and with large weights kept out of the protobuf."""
 
 import base64
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -9,7 +9,6 @@ from onnx import (
     AttributeProto,
     GraphProto,
     ModelProto,
-    NodeProto,
     SparseTensorProto,
     TensorProto,
     TypeProto,
@@ -158,13 +157,9 @@ def _holds_map(kind: TypeProto) -> bool:
 def _densify(graph: GraphProto) -> None:
     graph.initializer.extend(_dense(sparse) for sparse in graph.sparse_initializer)
     graph.ClearField("sparse_initializer")
-    for attribute in _attributes(graph.node):
+    for attribute in (attribute for node in graph.node if node.op_type == "Constant" for attribute in node.attribute):
         if attribute.type == AttributeProto.SPARSE_TENSOR:
             attribute.CopyFrom(helper.make_attribute("value", _dense(attribute.sparse_tensor)))
-
-
-def _attributes(nodes: Iterable[NodeProto]) -> Iterator[AttributeProto]:
-    return (attribute for node in nodes if node.op_type == "Constant" for attribute in node.attribute)
 
 
 def _dense(sparse: SparseTensorProto) -> TensorProto:

@@ -46,10 +46,7 @@ def read(path: Path, made_by: str) -> ir.Model:
 
     External data is followed through symbolic and hard links, which DVC's cache makes of it. In a model above
     `LARGE_BYTES` the initializers of subgraphs move to the main graph, from where ONNX Runtime takes external data.
-
-    Args:
-        path: of the model.
-        made_by: the stage that writes it, named if it is missing.
+    `made_by` is the stage that writes the file, named if it is missing.
 
     Raises:
         MissingInputError: the file does not exist.
@@ -125,13 +122,8 @@ def stored_bytes(model: ir.Model) -> int:
     """Bytes that a model takes on disk, external data included."""
     if weight_bytes(model) <= LARGE_BYTES:
         return int(ir_conversion.to_proto(model).ByteSize())
-    moved: list[int] = []
-
-    def place(tensor: ir.TensorProtocol) -> tuple[str, int]:
-        moved.append(int(tensor.nbytes))
-        return "weights", 0
-
-    return int(ir_conversion.to_proto(model, place).ByteSize()) + sum(moved)
+    moved = sum(value.const_value.nbytes for value in ir_conversion.large_initializers(model))
+    return int(ir_conversion.to_proto(model, lambda _: ("weights", 0)).ByteSize() + moved)
 
 
 def _parse(path: Path, made_by: str) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: the same options everywhere, and its errors in one line."""
+"""ONNX Runtime sessions: the same options everywhere, what they return as named arrays, and errors in one line."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -130,6 +130,51 @@ def run(session: ort.InferenceSession, feed: Feed, outputs: Sequence[str] | None
         return list(session.run(outputs, dict(feed)))
     except Exception as error:  # see open_session
         raise StageError(f"{name} does not run on the evaluation data: {ort_message(error)}.") from error
+
+
+def answers(session: ort.InferenceSession, feed: Feed, *, name: str) -> dict[str, np.ndarray]:
+    """Run `session` once; all outputs by name, see `as_arrays`.
+
+    Raises:
+        StageError: see `run`.
+    """
+    return as_arrays([output.name for output in session.get_outputs()], run(session, feed, name=name))
+
+
+def as_arrays(names: Sequence[str], values: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Outputs of one run by name, each as an array.
+
+    A sequence of maps with one map per sample (ZipMap) becomes scores, float64 [samples, keys], keys sorted; a key that
+    a map lacks is NaN. A sequence of tensors is stacked, or laid end to end where their shapes differ. An optional
+    output that is empty becomes an empty array.
+    """
+    return {name: _as_array(value) for name, value in zip(names, values, strict=True)}
+
+
+def per_sample(outputs: dict[str, np.ndarray], samples: int) -> dict[str, np.ndarray]:
+    """The same outputs with `samples` along axis 0.
+
+    An output of another length there (a state with the batch on another axis, a scalar for the whole batch) belongs
+    to each sample of the batch, and is repeated as a view.
+    """
+    return {
+        name: array if array.shape[:1] == (samples,) else np.broadcast_to(array, (samples, *array.shape))
+        for name, array in outputs.items()
+    }
+
+
+def _as_array(value: Any) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return value
+    if value is None:
+        return np.empty(0, dtype=np.float32)
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        keys = sorted({key for mapping in value for key in mapping})
+        return np.array([[mapping.get(key, np.nan) for key in keys] for mapping in value])
+    if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
+        same = all(array.shape == value[0].shape for array in value)
+        return np.stack(value) if same else np.concatenate([array.ravel() for array in value])
+    return np.asarray(value)
 
 
 def ort_message(error: Exception) -> str:

@@ -1,6 +1,5 @@
 """The pictures of a sweep: speed against error and size, and what each setting led to."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ BROAD = 2 * drawing.WIDTH + 60
 def pictures(rows: Sequence[Row], keys: Sequence[str]) -> list[Picture]:
     """Both, of the rows that were measured on one machine; fewer than two leave nothing to compare."""
     # The best is drawn last, on top of the others.
-    measured = [row for row in reversed(rows) if not math.isnan(row.size + row.error + row.speedup[0])]
+    measured = [row for row in reversed(rows) if row.comparable]
     if len(measured) < 2:
         return []
     return [tradeoff(measured), parallel(measured, keys)]
@@ -82,12 +81,7 @@ def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
         },
         {
             "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
-            "encoding": {
-                "x": x,
-                "y": y,
-                "color": drawing.color_by("kind", kinds),
-                "description": {"field": "label"},
-            },
+            "encoding": {"x": x, "y": y, "color": drawing.color_by("kind", kinds), "description": {"field": "label"}},
         },
         *(
             {

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stages.common.rule import Outcome, Rule
 from stages.report.experiments.reading import BASELINE, Finished, Sweep
@@ -34,6 +34,11 @@ class Row:
     speedup: tuple[float, float, float]
     margin: tuple[float, str]
     front: bool = False
+
+    @property
+    def comparable(self) -> bool:
+        """Whether size, error and speed-up are known."""
+        return not math.isnan(self.size + self.error + self.speedup[0])
 
     @property
     def ships_int8(self) -> bool:
@@ -88,7 +93,7 @@ def dominates(one: Row, other: Row) -> bool:
 
     A speed-up is faster where its interval lies above the other's; where they overlap neither is.
     """
-    if math.isnan(one.size + one.error + one.speedup[0] + other.size + other.error + other.speedup[0]):
+    if not (one.comparable and other.comparable):
         return False
     faster, slower = one.speedup[1] > other.speedup[2], one.speedup[2] < other.speedup[1]
     nowhere_worse = one.size <= other.size and one.error <= other.error and not slower
@@ -107,19 +112,12 @@ def differing_params(sides: Sequence[Tree]) -> list[str]:
 
 
 def _ordered(rows: Sequence[Row]) -> list[Row]:
-    marked = [
-        Row(**{**vars(row), "front": _comparable(row) and not any(dominates(other, row) for other in rows)})
-        for row in rows
-    ]
+    marked = [replace(row, front=row.comparable and not any(dominates(other, row) for other in rows)) for row in rows]
     return sorted(marked, key=lambda row: (not row.ships_int8, not row.open, not row.front, -_low(row), row.name))
 
 
 def _low(row: Row) -> float:
     return -math.inf if math.isnan(row.speedup[1]) else row.speedup[1]
-
-
-def _comparable(row: Row) -> bool:
-    return not math.isnan(row.size + row.error + row.speedup[0])
 
 
 def _figure(side: Revision, stage: str, key: str) -> float:

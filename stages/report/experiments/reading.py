@@ -16,12 +16,7 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Finished:
-    """An experiment that ran to its end, or the commit that all start from.
-
-    Attributes:
-        name: what `dvc exp apply` takes.
-        revision: its figures.
-    """
+    """An experiment that ran to its end, by the name that `dvc exp apply` takes, or the commit that all start from."""
 
     name: str
     revision: Revision
@@ -44,13 +39,8 @@ class Failed:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All experiments of a commit.
-
-    Attributes:
-        commit: that they start from.
-        finished: the baseline first, where it has metrics.
-        failed: in the order of their names.
-        waiting: how many are queued or running.
+    """All experiments that start from a commit: the finished ones, the baseline first where it has metrics; those that
+    failed; and how many are queued or running.
     """
 
     commit: str

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stages.quantize.auto.learn import Seen, corrected, levelled, scaled
 from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights, point
-from stages.quantize.auto.search import back_towards, best_that_passes
+from stages.quantize.auto.search import back_towards, best_that_passes, store_floats
 from tests.quantize.auto.test_solve import problems
 
 WEIGHTS = Weights(1.0, 1e-4)
@@ -118,3 +118,29 @@ def test_going_back_only_accepts_what_passes_and_gains(scale: float, factor: flo
     times = [problem.us(start), *map(problem.us, accepted)]
     assert times == sorted(times, reverse=True)
     assert all(models.strain(assignment) <= 0.85 for assignment in accepted)
+
+
+@pytest.mark.parametrize(
+    ("us", "limit", "made"),
+    [
+        (5.0, 1.0, [(1, 1)]),  # both in INT8
+        (15.0, 1.0, [(2, 0)]),  # INT8 is slower: floats, stored where they can be
+        (5.0, 2.5e-6, [(2, 1)]),  # one of the two in INT8 is too noisy
+        (5.0, 1e-6, []),  # so is storing
+    ],
+)
+def test_floats_are_stored_where_the_noise_allows(us: float, limit: float, made: list[Picks]) -> None:
+    kinds = (Option("static", us, 2e-6, 1), Option("stored", 10, 1e-6, 1))
+    quiet = replace(kinds[0], noise=1e-6)
+    problem = Problem(("a", "b"), ((Option(FLOAT, 10, 0, 4), *kinds), (Option(FLOAT, 10, 0, 4), quiet)))
+    models = Models(problem, limit)
+    store_floats(relative(problem, limit), WEIGHTS, models.attempt, 1)
+    assert models.made == made
+
+
+def test_nothing_is_made_for_a_gain_that_a_race_would_not_see() -> None:
+    node = (Option("dynamic", 100, 0.0, 1), Option("static", 99.95, 1e-3, 1))
+    problem = Problem(("a", "b"), (node, node))
+    models = Models(problem, 1.0)
+    assert back_towards(problem, (0, 0), (1, 1), models.attempt, goal=1, value=lambda p: p.us) == []
+    assert models.made == []

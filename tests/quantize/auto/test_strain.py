@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from stages.common.judging.strain import largest_strain, strain
+from stages.common.judging.rules import largest_strain, strain
 from stages.common.rule import Outcome, Rule
 from stages.quantize.auto.strain import at_sample_count, tail_factor
 

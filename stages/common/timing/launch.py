@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from stages.bench.workers import process
-from stages.bench.workers.feed import load
 from stages.common.model.sessions import open_session, run
+from stages.common.timing import process
+from stages.common.timing.feed import load
 
 ROUND_NS = 10_000_000
 """A round lasts at least this long, and MIN_CALLS calls. Shorter rounds would time how the caches recover from the

@@ -3,16 +3,27 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from stages.bench.inputs import ModelPair
-from stages.bench.timing import MIN_LAUNCHES, Launch, PairedTiming, summarize
-from stages.bench.workers import process
-from stages.bench.workers.feed import StoredFeed
+from stages.common.base.errors import StageError
+from stages.common.data import feeding
+from stages.common.data.evaldata import EvalData
+from stages.common.timing import process
+from stages.common.timing.feed import StoredFeed, store
+from stages.common.timing.summary import MIN_LAUNCHES, Launch, PairedTiming, summarize
 
 SECONDS = 0.4
 """Timed in one launch: about where more seconds and more launches narrow the interval equally."""
+
+
+class ModelPair(NamedTuple):
+    """Paths of two models that are compared."""
+
+    fp32: Path
+    int8: Path
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,20 @@ class LaunchSettings:
     lock: int
 
 
+def draw_feed(data: EvalData, samples: int, seed: int, folder: Path) -> StoredFeed:
+    """Draw `samples` judge samples at random and store them as one feed; they repeat if the split has fewer.
+
+    Raises:
+        StageError: the judge split is empty.
+    """
+    judge = data.indices("judge")
+    if not len(judge):
+        raise StageError("artifacts/eval has no samples to judge on. Give export more evaluation data.")
+    drawn = feeding.fill(np.random.default_rng(seed).permutation(judge)[:samples], samples)
+    batch = next(data.batches(drawn, samples))
+    return store(folder / f"batch_{samples}.npz", batch.feed, samples)
+
+
 def time_pair(
     models: ModelPair,
     feeds: Sequence[StoredFeed],
@@ -32,24 +57,23 @@ def time_pair(
     budget: float,
     target: float,
     seconds: float = SECONDS,
+    fewest: int | None = None,
     launched: Callable[[], object] = lambda: None,
 ) -> list[PairedTiming]:
-    """Time two models on each of `feeds`, in at least MIN_LAUNCHES fresh processes.
+    """Time two models on each of `feeds`, in fresh processes.
 
     It stops when every interval's half-width is at most `target`, or when `budget` seconds are spent; never because of
     where an interval lies, which would turn chance into a difference.
 
     Args:
         models: fp32 and INT8.
-        feeds: every launch measures all of them.
+        feeds: every launch measures all of them; there is one timing for each.
         settings: how to launch.
         budget: in seconds, for all launches together.
         target: half-width as a share of the speed-up.
         seconds: to time in one launch, for each of `feeds`.
+        fewest: launches at least, two or more; MIN_LAUNCHES by default.
         launched: called after each launch.
-
-    Returns:
-        One timing for each of `feeds`.
 
     Raises:
         StageError: a model does not load or run.
@@ -59,7 +83,7 @@ def time_pair(
     while True:
         launches.append(_launch(models, feeds, settings, seconds, len(launches)))
         launched()
-        if len(launches) < MIN_LAUNCHES:
+        if len(launches) < (fewest or MIN_LAUNCHES):
             continue
         by_feed = zip(feeds, zip(*launches, strict=True), strict=True)
         timings = [summarize(of_feed, feed.samples, target) for feed, of_feed in by_feed]
@@ -83,11 +107,11 @@ def _launch(
     job = {
         "models": [str(path) for path in models],
         "threads": settings.threads,
-        "feeds": [feed.job() for feed in feeds],
+        "feeds": feeds,
         "seconds": seconds,
         "turn": number + settings.seed,
     }
     return [
         Launch([(np.array(fp32), np.array(int8)) for fp32, int8 in timed["rounds"]], timed["cpu_share"], timed["span"])
-        for timed in process.ask("launch", job, (settings.lock,))
+        for timed in process.ask("stages.common.timing.launch", job, (settings.lock,))
     ]

@@ -1,6 +1,6 @@
 """Feeds on disk: the stage writes one, every worker reads it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +17,8 @@ class StoredFeed(NamedTuple):
     """
 
     path: str
-    names: tuple[str, ...]
+    names: Sequence[str]
     samples: int
-
-    def job(self) -> dict[str, Any]:
-        """What `load` needs, in a form that JSON can hold."""
-        return {"path": self.path, "names": self.names}
 
 
 def store(path: Path, feed: Mapping[str, np.ndarray], samples: int) -> StoredFeed:
@@ -35,11 +31,12 @@ def store(path: Path, feed: Mapping[str, np.ndarray], samples: int) -> StoredFee
     return StoredFeed(str(path), tuple(feed), samples)
 
 
-def load(job: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Read a stored feed: arrays by input name, text as objects."""
-    with np.load(job["path"]) as archive:
-        arrays = [archive[f"arr_{number}"] for number in range(len(job["names"]))]
+def load(job: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Read a `StoredFeed`, which JSON made a list of: arrays by input name, text as objects."""
+    path, names, _ = job
+    with np.load(path) as archive:
+        arrays = [archive[f"arr_{number}"] for number in range(len(names))]
     return {
         name: array.astype(object) if array.dtype.kind == "U" else array
-        for name, array in zip(job["names"], arrays, strict=True)
+        for name, array in zip(names, arrays, strict=True)
     }

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from stages.bench.interval import Interval, over_launches
+from stages.common.timing.interval import Interval, over_launches
 
 MIN_LAUNCHES = 8
 """With fewer, the interval comes out too narrow because measuring stops by its width."""
@@ -30,12 +30,8 @@ _CALLS_BEYOND = 10
 
 
 class Launch(NamedTuple):
-    """What one process measured.
-
-    Attributes:
-        rounds: the times of both models' calls in nanoseconds.
-        cpu_share: CPU time over wall time.
-        span: when the rounds began and ended, in seconds since 1970 (UTC).
+    """What one process measured: the times of both models' calls in nanoseconds, CPU time over wall time, and the
+    span in seconds since 1970 (UTC).
     """
 
     rounds: list[tuple[np.ndarray, np.ndarray]]
@@ -68,13 +64,10 @@ class CallTimes(NamedTuple):
 
 @dataclass(frozen=True)
 class PairedTiming:
-    """Two models at one batch size.
+    """Two models at one batch size, with `samples` in one call.
 
     Attributes:
-        samples: in one call.
         interval: of the speed-up.
-        fp32: times of the fp32 model.
-        int8: times of the INT8 model.
         medians: for each launch the median time of a call in nanoseconds, shape [rounds, 2].
         counted: for each launch which rounds count, shape [rounds].
         spans: for each launch when its rounds began and ended, in seconds since 1970 (UTC).
@@ -106,12 +99,8 @@ def summarize(launches: Sequence[Launch], samples: int, target: float) -> Paired
     """What some launches at one batch size add up to.
 
     Each launch gives one observation, the median log ratio of its quiet rounds; a launch without any gives none. If
-    fewer than FEWEST_QUIET are left, all rounds count. The target needs MIN_LAUNCHES launches with quiet rounds.
-
-    Args:
-        launches: two or more.
-        samples: in one call.
-        target: half-width as a share of the speed-up.
+    fewer than FEWEST_QUIET are left, all rounds count. The target, a half-width as a share of the speed-up, needs
+    MIN_LAUNCHES launches with quiet rounds.
     """
     medians = [launch.medians() for launch in launches]
     quiet = quiet_rounds(medians)
@@ -148,11 +137,7 @@ def speedup(medians: Sequence[np.ndarray], counted: Sequence[np.ndarray]) -> Int
 def quiet_rounds(medians: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Which rounds took both models at most a tenth longer than the quietest twentieth of all rounds.
 
-    Args:
-        medians: for each launch the median time of a call, shape [rounds, 2], in any one unit.
-
-    Returns:
-        For each launch a mask of shape [rounds].
+    From the median time of a call for each launch, shape [rounds, 2], in any one unit; a mask [rounds] for each.
     """
     slowness = [np.log(times).mean(axis=1) for times in medians]
     limit = np.quantile(np.concatenate(slowness), _QUIETEST) + math.log1p(_WITHIN)
@@ -165,12 +150,7 @@ def calls_for(share: float) -> int:
 
 
 def quantile_ms(ns: np.ndarray, share: float) -> float | None:
-    """The `share` quantile in milliseconds, or None if there are too few calls for it.
-
-    Args:
-        ns: durations of calls in nanoseconds, shape [calls].
-        share: 0 to 1.
-    """
+    """The `share` quantile (0 to 1) in milliseconds, of durations in nanoseconds; None if there are too few calls."""
     return float(np.quantile(ns, share)) / 1e6 if len(ns) >= calls_for(share) else None
 
 

@@ -20,18 +20,18 @@ _PR_SET_PDEATHSIG = 1
 
 
 def ask(worker: str, job: Mapping[str, Any], keep: Sequence[int] = ()) -> Any:
-    """Do `job` in a fresh process and return its answer.
+    """Do `job`, which JSON can hold, in a fresh process and return its answer.
 
     Args:
-        worker: a module of this package that calls `serve` when started as `python -m stages.bench.workers.<worker>`.
-        job: what JSON can hold.
+        worker: the full name of a module that calls `serve` when it is started.
+        job: for its `work`.
         keep: file descriptors that the process keeps open as long as it lives: that of the lock.
 
     Raises:
         StageError: the worker reported an error, or died.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", f"stages.bench.workers.{worker}", str(os.getpid())],
+        [sys.executable, "-m", worker, str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

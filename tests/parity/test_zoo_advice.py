@@ -1,0 +1,23 @@
+"""Every advice over a few real models is carried out; `python -m benchmarks.advice` does so over all of them."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.advice import METHODS, in_circles, judged
+from tests.zoo import ZOO, needs_zoo
+
+
+@needs_zoo
+@pytest.mark.extended
+@pytest.mark.parametrize("name", ["cntk_mnist", "skl_mlp_digits_zipmap", "pytorch_mnist_cnn"])
+def test_every_advice_does_what_it_says_and_no_two_methods_point_at_each_other(name: str, tmp_path: Path) -> None:
+    assert ZOO is not None
+    rows = [
+        {"model": name, "method": method} | row
+        for method in METHODS
+        for row in judged(ZOO / name, method, tmp_path / method, speed=False)
+    ]
+    assert any("advice" in row for row in rows)
+    assert [row for row in rows if row["outcome"] not in ("ok", "passes", "misses")] == []
+    assert list(in_circles(rows)) == []
