@@ -100,10 +100,13 @@ def test_what_a_model_strains_and_takes_more_is_laid_to_the_choice_with_most_of_
 
 def test_times_within_the_noise_are_equal_and_others_are_not() -> None:
     node = tuple(
-        Option(name, us, 0, 1) for name, us in ((FLOAT, 10.0), ("static", 5.1), ("dynamic", 5.0), ("row", 5.4))
+        Option(name, us, 0, 1) for name, us in ((FLOAT, 100.0), ("static", 51.0), ("dynamic", 50.0), ("row", 54.0))
     )
     (options,) = levelled(Problem(("a",), (node,))).options
-    assert [option.us for option in options] == [10.0, 5.0, 5.0, 5.4]
+    assert [option.us for option in options] == [100.0, 50.0, 50.0, 54.0]
+    short = tuple(Option(name, us, 0, 1) for name, us in ((FLOAT, 3.0), ("static", 2.0), ("dynamic", 1.5)))
+    (options,) = levelled(Problem(("a",), (short,))).options
+    assert [option.us for option in options] == [3.0, 1.5, 1.5]
 
 
 @given(st.floats(0.5, 30), st.floats(1, 1.5))
