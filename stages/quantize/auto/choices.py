@@ -101,7 +101,7 @@ _OF = {
     "GRU": ("stored",),
     "Gather": ("dynamic", "dynamic_tensor", "weight_only_4"),
     "Gemm": _PRODUCT,
-    "LSTM": ("dynamic", "dynamic_tensor", "stored"),
+    "LSTM": ("dynamic", "dynamic_tensor", "smooth", "stored"),
     "MatMul": _PRODUCT,
     "RNN": ("stored",),
 }

@@ -18,7 +18,7 @@ from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
 from stages.quantize.auto.problem import Picks, Point, point
 from stages.quantize.auto.race import RACERS, Trial, no_better, race, winner
-from stages.quantize.auto.search import back_towards, best_that_passes, store_floats
+from stages.quantize.auto.search import back_towards, best_that_passes, store_floats, without_gaps
 from stages.quantize.auto.timing import raced
 from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
@@ -169,6 +169,9 @@ def find(
             state.attempt(assignment)
         state.origin = "predicted"
         passes, fails, learnt = best_that_passes(problem, weights, state.attempt, goal, state.known())
+        if passes is not None:
+            state.origin = "without gaps"
+            state.attempt(without_gaps(learnt, passes, len(measured.names)))
         state.origin = "floats stored"
         store_floats(learnt, weights, passes or problem.all_float, state.attempt, goal)
         if passes is not None and fails is not None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from stages.quantize.auto.budget import cheapest
-from stages.quantize.auto.choices import STORED
+from stages.quantize.auto.choices import STATIC, STORED
 from stages.quantize.auto.learn import Seen, corrected
 from stages.quantize.auto.problem import Picks, Point, Problem, Weights, point
 
@@ -93,6 +93,22 @@ def best_that_passes(
     return best.assignment if best else None, nearest.assignment if nearest else None, model
 
 
+def without_gaps(problem: Problem, assignment: Picks, count: int) -> Picks:
+    """The assignment with all nodes static that lie between static ones, where they can be: it has fewer borders.
+
+    What borders of small convolutions cost is predicted coarsely, and a real model says whether they are worth it.
+
+    Args:
+        problem: its first `count` nodes are in the order of the graph.
+        assignment: to start from.
+        count: of the nodes with a weight.
+    """
+    static = problem.uniform(STATIC)
+    places = [node for node in range(count) if static[node] and assignment[node] == static[node]]
+    inside = range(places[0], places[-1]) if places else range(0)
+    return tuple((node in inside and static[node]) or own for node, own in enumerate(assignment))
+
+
 def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try, goal: float) -> None:
     """Make the best model in which no weight is left as floats: as fast within the noise, perhaps, and smaller.
 
@@ -116,14 +132,15 @@ def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try
         chosen = tuple(number or kept for number, kept in zip(assignment, numbers, strict=True))
         return attempt(chosen) if left >= 0 else None
 
-    if any(numbers):
-        found = attempt_stored(passes)
-        if found is not None and found.strain <= goal:
-            return
-    if any(numbers) and problem.noise(numbers) < goal**2:
+    if not any(numbers):
+        return
+    found, best = attempt_stored(passes), None
+    if found is not None and found.strain <= goal and (found.us or 0) < problem.us(problem.all_float):
+        return
+    if problem.noise(numbers) < goal**2:
         best, *_ = best_that_passes(stored, weights, attempt_stored, goal, {})
-        if best is None:
-            attempt_stored(problem.all_float)
+    if best is None:
+        attempt_stored(problem.all_float)
 
 
 def back_towards(

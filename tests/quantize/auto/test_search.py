@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stages.quantize.auto.learn import Seen, corrected, levelled, scaled
 from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights, point
-from stages.quantize.auto.search import back_towards, best_that_passes, store_floats
+from stages.quantize.auto.search import back_towards, best_that_passes, store_floats, without_gaps
 from tests.quantize.auto.test_solve import problems
 
 WEIGHTS = Weights(1.0, 1e-4)
@@ -127,6 +127,7 @@ def test_going_back_only_accepts_what_passes_and_gains(scale: float, factor: flo
     ("us", "limit", "passes", "made"),
     [
         (15.0, 1.0, (0, 0), [(2, 0)]),  # INT8 is slower: floats, stored where they can be
+        (15.0, 1.0, (1, 1), [(1, 1), (2, 0)]),  # also where it seemed to be faster
         (5.0, 2.5e-6, (0, 1), [(2, 1)]),  # only one of the two is quiet enough in INT8
         (5.0, 1.5e-6, (0, 1), [(2, 1), (2, 0)]),  # that one and storing the other are too noisy together
         (5.0, 0.5e-6, (0, 0), [(2, 0)]),  # so is storing
@@ -138,7 +139,7 @@ def test_floats_are_stored_where_the_noise_allows(us: float, limit: float, passe
     problem = Problem(("a", "b"), ((Option(FLOAT, 10, 0, 4), *kinds), (Option(FLOAT, 10, 0, 4), quiet)))
     models = Models(problem, limit)
     store_floats(relative(problem, limit), WEIGHTS, passes, models.attempt, 1)
-    assert models.made == made
+    assert list(dict.fromkeys(models.made)) == made
 
 
 def test_nothing_is_made_for_a_gain_that_a_race_would_not_see() -> None:
@@ -147,3 +148,18 @@ def test_nothing_is_made_for_a_gain_that_a_race_would_not_see() -> None:
     models = Models(problem, 1.0)
     assert back_towards(problem, (0, 0), (1, 1), models.attempt, goal=1, value=lambda p: p.us) == []
     assert models.made == []
+
+
+@given(data=st.data(), count=st.integers(1, 8))
+def test_without_gaps_all_between_two_static_nodes_is_static(data: st.DataObject, count: int) -> None:
+    kinds = ("static", "stored")
+    options = data.draw(st.lists(st.sampled_from([kinds, kinds[::-1], kinds[1:]]), min_size=count, max_size=count))
+    nodes = [tuple(Option(each, 1, 0, 1) for each in (FLOAT, *node)) for node in options]
+    problem = Problem(tuple(map(str, range(count))), tuple(nodes))
+    picks = tuple(data.draw(st.integers(0, len(node) - 1)) for node in nodes)
+    before, after = ([option.choice for option in problem.chosen(each)] for each in
+                     (picks, without_gaps(problem, picks, count)))  # fmt: skip
+    static = [place for place, choice in enumerate(before) if choice == "static"]
+    for place, (own, other) in enumerate(zip(before, after, strict=True)):
+        between = static and static[0] < place < static[-1] and "static" in options[place]
+        assert other == ("static" if between else own)
