@@ -183,7 +183,7 @@ def find(
         if not state.trials:
             reason = "no choice of any node is predicted to gain anything over float"
     passing.sort(key=lambda trial: value(point(learnt, trial.candidate.assignment)))
-    raced = race(passing[:RACERS], judge)
+    raced = race(passing[:RACERS], judge, measured.float_us)
     best = winner(raced, search.objective) if raced else None
     if best is not None:
         reason = no_better(best, search.objective, judge.float_bytes)
