@@ -257,6 +257,12 @@ def lightgbm_classifier() -> Built:
     return model.fit(x[:300], y[:300]), x[300:], y[300:]
 
 
+def lightgbm_flags() -> Built:
+    """Labels that are booleans."""
+    model, x, y = lightgbm_classifier()
+    return model.fit(x, y == 1), x, y == 1
+
+
 def lightgbm_linear_leaves() -> Built:
     from lightgbm import LGBMRegressor
 
