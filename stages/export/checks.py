@@ -8,6 +8,10 @@ import onnxruntime as ort
 
 from stages.common.base.errors import StageError
 from stages.common.data import evaldata, feeding
+from stages.export.drift import Drift
+
+WRONG_NRMSE = 0.1
+"""Root mean square of what a conversion moved, over the standard deviation of the source's answers."""
 
 
 def check_rows(inputs: Any) -> None:
@@ -69,4 +73,19 @@ def check_outputs(session: ort.InferenceSession, origin: str) -> None:
             raise StageError(
                 f"The output '{output.name}' of {origin} has the type {output.type}, which numpy arrays cannot hold. "
                 "Cast it to float32 in the model."
+            )
+
+
+def check_conversion(drift: Drift, origin: str) -> None:
+    """The export must answer as its source, where a right conversion does: what differs is no rounding.
+
+    Raises:
+        StageError: naming the output that answers something else.
+    """
+    for name, moments in drift.outputs.items():
+        if moments.nrmse is not None and moments.nrmse > WRONG_NRMSE:
+            raise StageError(
+                f"The export of {origin} answers something else than its source: '{name}' moves by {moments.nrmse:.2g} "
+                f"times the spread of its values, so its converter does not know all that this model does. "
+                "Export it yourself, and name the .onnx file as export.source."
             )

@@ -28,12 +28,15 @@ class Converted:
         inputs: arrays by input name.
         answers: what the source framework answers to the same samples; None where the source was ONNX already.
         notes: sentences on what was cast or left out.
+        exact: whether a right conversion keeps the answers to rounding, as those of trees behind a scaler or of
+            isotonic calibration do not.
     """
 
     model: ir.Model
     inputs: Mapping[str, np.ndarray]
     answers: SourceAnswers | None = None
     notes: tuple[str, ...] = ()
+    exact: bool = False
 
 
 class Framework(Protocol):

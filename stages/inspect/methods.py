@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from stages.common.graph.passes import convert_opset
-from stages.common.graph.walk import all_nodes, constant, input_of, name_of, number, only_reader
+from stages.common.graph.walk import all_nodes, input_of, number
 from stages.common.graph.weights import DEFAULT_OPERATORS, Weight, WeightedNode, weighted_nodes
+from stages.inspect import qdq
 
 OPSET = 13
 """What quantize converts older models to, where it can."""
@@ -18,17 +19,11 @@ BLOCK_SIZE = 32
 """Weights that share a scale in weight_only, by default."""
 
 NODE_BYTES: Mapping[str, tuple[int, int]] = {"dynamic": (300, 18), "weight_only": (160, 2)}
-"""What the new nodes of a quantized node take in the file: bytes, and how often its name or one made of it is there."""
-
-PAIR_BYTES, WEIGHT_BYTES, BIAS_BYTES, FOLDED_BYTES = (206, 12), (162, 6), (134, 4), (-170, -4)
-"""The same for static: a QuantizeLinear and a DequantizeLinear with scale and zero point, the DequantizeLinear of a
-weight, that of a bias, and a BatchNormalization that goes into its Conv. The names are those of the values."""
+"""What the new nodes take in the file, per quantized node, fitted to real models: bytes, and how often its name or one
+made of it is there."""
 
 UNSEEN = ("body", "decoder", "encoder", "init_decoder")
 """Subgraphs that calibration does not see into: of loops and of BeamSearch and its like."""
-
-NAME_COPIES: Mapping[str, int] = {"dynamic": 18, "static": 18, "weight_only": 2}
-"""How often the name of a quantized node, or one derived from it, is in the new nodes."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +62,8 @@ def predict(model: ir.Model, file_bytes: int) -> tuple[Prediction, ...]:
     ]
     weights = {weight.name: weight.nbytes for node in nodes for weight in node.weights}
     old = too_old(model)
-    by_name = {node.name or "": node for node in all_nodes(model)}
     return tuple(
-        _predict(method, usable if method == "weight_only" or not old else [], weights, file_bytes, by_name)
+        _predict(method, model, usable if method == "weight_only" or not old else [], weights, file_bytes)
         for method in DEFAULT_OPERATORS
     )
 
@@ -84,15 +78,10 @@ def too_old(model: ir.Model) -> bool:
 
 
 def _predict(
-    method: str,
-    nodes: Sequence[WeightedNode],
-    weights: Mapping[str, int],
-    file_bytes: int,
-    by_name: Mapping[str, ir.Node],
+    method: str, model: ir.Model, nodes: Sequence[WeightedNode], weights: Mapping[str, int], file_bytes: int
 ) -> Prediction:
     taken: list[WeightedNode] = []
     int8: dict[str, int] = {}
-    paired: set[ir.Value] = set()
     overhead = 0
     for node in nodes:
         sizes = {weight.name: _int8_bytes(method, node, weight) for weight in _taken(method, node)}
@@ -100,38 +89,16 @@ def _predict(
             continue
         taken.append(node)
         int8 |= sizes
-        if method == "static":
-            overhead += _static_bytes(by_name[node.name], paired)
-        else:
+        if method in NODE_BYTES:
             plain, copies = NODE_BYTES[method]
             overhead += plain + copies * len(node.name)
+    if method == "static":
+        overhead = qdq.added_bytes(model, taken)
     replaced = sum(weights[name] for name in int8)
     size = file_bytes - replaced + sum(int8.values()) + overhead
     if size >= file_bytes:  # quantize keeps fp32 where the file would grow
         return Prediction(method, (), file_bytes / 1e6, 0.0)
     return Prediction(method, tuple(taken), size / 1e6, replaced / max(1, sum(weights.values())))
-
-
-def _static_bytes(node: ir.Node, paired: set[ir.Value]) -> int:
-    """What the nodes around a statically quantized node take; `paired` are the values that have their pair already."""
-    size = 0
-    parts = [(WEIGHT_BYTES, node.inputs[1])]
-    bias, written = input_of(node, 2), node.outputs[0]
-    while (reader := only_reader(written)) and reader.op_type in ("BatchNormalization", "Clip", "Relu"):
-        if reader.op_type == "BatchNormalization" and (tensor := constant(reader.inputs[1])) is not None:
-            size -= tensor.nbytes * (3 if bias is None else 4)
-            bias = reader.inputs[2]
-            parts.append((FOLDED_BYTES, reader.inputs[1]))
-        written = reader.outputs[0]
-    if node.op_type == "MatMul" and reader and reader.op_type == "Add":
-        bias = next((value for value in reader.inputs if constant(value) is not None), None)
-    if bias is not None:
-        parts.append((BIAS_BYTES, bias))
-    for value in (node.inputs[0], *([written] if node.op_type == "Conv" else [])):
-        if value is not None and value not in paired:
-            paired.add(value)
-            parts.append((PAIR_BYTES, value))
-    return size + sum(plain + copies * len(name_of(value)) for (plain, copies), value in parts)
 
 
 def _without_kernel(model: ir.Model) -> frozenset[str]:
@@ -175,18 +142,13 @@ def _taken(method: str, node: WeightedNode) -> tuple[Weight, ...]:
 def _int8_bytes(method: str, node: WeightedNode, weight: Weight) -> int:
     elements = math.prod(weight.shape)
     if method == "weight_only":
-        rows, width = (
-            (weight.shape[0], weight.shape[1]) if node.op_type == "Gather" else (weight.shape[1], weight.shape[0])
-        )
-        blocks = rows * math.ceil(width / BLOCK_SIZE)
-        return blocks * (BLOCK_SIZE + 4)
+        if node.op_type == "Gather":
+            return elements + 4 * weight.shape[0] * math.ceil(weight.shape[1] / BLOCK_SIZE)
+        return weight.shape[1] * math.ceil(weight.shape[0] / BLOCK_SIZE) * (BLOCK_SIZE + 4)
     if node.op_type == "Gather":
         return elements + 4 * (weight.shape[0] if len(weight.shape) == 2 else 1)
     if node.op_type == "LSTM":
         return elements + 5 * weight.shape[0] * weight.shape[1]
-    if node.op_type == "Conv":
-        return elements + 9 * weight.shape[0]
-    if node.op_type == "EmbedLayerNormalization":
+    if method == "static" or node.op_type == "EmbedLayerNormalization":
         return elements
-    per_channel = 9 if method == "static" else 4
-    return elements + per_channel * weight.shape[-1]
+    return elements + 4 * weight.shape[-1]

@@ -257,6 +257,14 @@ def lightgbm_classifier() -> Built:
     return model.fit(x[:300], y[:300]), x[300:], y[300:]
 
 
+def lightgbm_linear_leaves() -> Built:
+    from lightgbm import LGBMRegressor
+
+    x, y = load_diabetes(return_X_y=True)
+    model = LGBMRegressor(n_estimators=20, linear_tree=True, random_state=0, verbose=-1, n_jobs=1)
+    return model.fit(x[:300], y[:300]), x[300:], y[300:]
+
+
 def lightgbm_booster() -> Built:
     import lightgbm
 

@@ -238,6 +238,13 @@ def test_a_table_that_does_not_fit_is_refused(run: Run, columns: dict[str, Any],
         run("mine.onnx", eval_data=table(**columns))
 
 
+def test_a_conversion_that_answers_something_else_is_refused(run: Run) -> None:
+    """onnxmltools writes a LightGBM forest of linear leaves as if they were constant."""
+    with pytest.raises(StageError, match=r"answers something else than its source: 'variable' moves by 0\.\d+ times"):
+        run("tests.export.models:lightgbm_linear_leaves")
+    assert not paths.FP32_MODEL.exists()
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

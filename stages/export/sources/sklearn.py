@@ -30,6 +30,11 @@ from stages.export.sources import estimators, targets
 NAME = "scikit-learn"
 SUFFIXES: tuple[str, ...] = (".skops",)
 
+TRUSTED = frozenset(
+    f"sklearn.neural_network._stochastic_optimizers.{name}" for name in ("AdamOptimizer", "SGDOptimizer")
+)
+"""Types that every MLP holds, and skops does not list: scikit-learn's own, and nothing but numbers."""
+
 MISSING_TEXT = "nan"
 """What a missing value in a column of text becomes: ONNX has no missing text."""
 
@@ -46,13 +51,13 @@ def load(path: Path, *, allow_pickle: bool = False) -> Any:
         StageError: skops is missing, or the file holds types that skops does not trust and `allow_pickle` is false.
     """
     skops = required("skops.io", f"Loading {path.as_posix()}", "skops")
-    untrusted = read_by(lambda: skops.get_untrusted_types(file=path), path, "skops")
-    if untrusted and not allow_pickle:
+    unlisted = read_by(lambda: skops.get_untrusted_types(file=path), path, "skops")
+    if (untrusted := sorted(set(unlisted) - TRUSTED)) and not allow_pickle:
         raise StageError(
             f"{path.as_posix()} holds types that skops does not trust: {', '.join(untrusted)}. If you trust them, set "
             "export.allow_pickle to true."
         )
-    return read_by(lambda: skops.load(path, trusted=untrusted), path, "skops")
+    return read_by(lambda: skops.load(path, trusted=unlisted), path, "skops")
 
 
 def input_names(model: Any) -> list[str]:

@@ -18,7 +18,7 @@ from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
 from stages.quantize.auto.problem import Picks, Point, point
 from stages.quantize.auto.race import RACERS, Trial, no_better, race, winner
-from stages.quantize.auto.search import back_towards, best_that_passes, store_floats
+from stages.quantize.auto.search import back_towards, best_that_passes, store_floats, without_gaps
 from stages.quantize.auto.timing import raced
 from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
@@ -169,6 +169,9 @@ def find(
             state.attempt(assignment)
         state.origin = "predicted"
         passes, fails, learnt = best_that_passes(problem, weights, state.attempt, goal, state.known())
+        if passes is not None:
+            state.origin = "without gaps"
+            state.attempt(without_gaps(learnt, passes, len(measured.names)))
         state.origin = "floats stored"
         store_floats(learnt, weights, state.attempt, goal)
         if passes is not None and fails is not None:
@@ -180,7 +183,7 @@ def find(
         if not state.trials:
             reason = "no choice of any node is predicted to gain anything over float"
     passing.sort(key=lambda trial: value(point(learnt, trial.candidate.assignment)))
-    raced = race(passing[:RACERS], judge)
+    raced = race(passing[:RACERS], judge, measured.float_us)
     best = winner(raced, search.objective) if raced else None
     if best is not None:
         reason = no_better(best, search.objective, judge.float_bytes)

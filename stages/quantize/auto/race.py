@@ -17,6 +17,9 @@ RACE_SECONDS = 1.0
 LARGE_BYTES = 256 << 20
 """Weights above which a model races in one session, for the memory of more."""
 
+ROUNDS = 20
+"""Of calls that are to be timed: slow models race in fewer sessions for that."""
+
 NOISE = 0.02
 """Speed-ups that differ by less are equal, as those of two sessions of one file are; the smaller model wins then."""
 
@@ -42,14 +45,16 @@ class Trial:
         return self.candidate.strain
 
 
-def race(trials: Sequence[Trial], judge: Judge) -> list[Trial]:
-    """The trials with their speed-ups over the float model, all timed in turn."""
+def race(trials: Sequence[Trial], judge: Judge, float_us: float) -> list[Trial]:
+    """The trials with their speed-ups over the float model, which takes `float_us` a call, all timed in turn."""
     if not trials:
         return []
     models = [trial.candidate.model for trial in trials if trial.candidate.model is not None]
     calls: list[Callable[[], Call]] = [judge.float_call, *(partial(judge.call, model) for model in models)]
-    large = judge.float_bytes > LARGE_BYTES
-    ratios = raced(calls, RACE_SECONDS * len(calls), 1 if large else SESSIONS)
+    seconds = RACE_SECONDS * len(calls)
+    round_seconds = 2e-6 * (float_us + sum(trial.us or 0.0 for trial in trials))  # the first call of each is not timed
+    sessions = 1 if judge.float_bytes > LARGE_BYTES else int(seconds / (ROUNDS * round_seconds))
+    ratios = raced(calls, seconds, min(max(1, sessions), SESSIONS))
     return [replace(trial, speedup=speedup) for trial, speedup in zip(trials, ratios, strict=True)]
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from stages.quantize.auto.budget import cheapest
-from stages.quantize.auto.choices import STORED
+from stages.quantize.auto.choices import STATIC, STORED
 from stages.quantize.auto.learn import Seen, corrected
 from stages.quantize.auto.problem import Picks, Point, Problem, Weights, point
 
@@ -91,6 +91,22 @@ def best_that_passes(
         failing = [each for each in failing if weights.value(each) < weights.value(best)]
     nearest = max(failing, key=weights.value, default=None)
     return best.assignment if best else None, nearest.assignment if nearest else None, model
+
+
+def without_gaps(problem: Problem, assignment: Picks, count: int) -> Picks:
+    """The assignment with all nodes static that lie between static ones, where they can be: it has fewer borders.
+
+    What borders of small convolutions cost is predicted coarsely, and a real model says whether they are worth it.
+
+    Args:
+        problem: its first `count` nodes are in the order of the graph.
+        assignment: to start from.
+        count: of the nodes with a weight.
+    """
+    static = problem.uniform(STATIC)
+    places = [node for node in range(count) if static[node] and assignment[node] == static[node]]
+    inside = range(places[0], places[-1]) if places else range(0)
+    return tuple((node in inside and static[node]) or own for node, own in enumerate(assignment))
 
 
 def store_floats(problem: Problem, weights: Weights, attempt: Try, goal: float) -> None:
