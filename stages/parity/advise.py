@@ -11,7 +11,7 @@ from stages.common.base import paths
 from stages.common.base.params import Params
 from stages.common.timing.interval import Interval
 from stages.parity.advice import Advice, experiment
-from stages.parity.candidates import formats, row_scale, static, stored
+from stages.parity.candidates import formats, row_scale, static, stayed_float, stored
 from stages.parity.judge import ParityResult
 from stages.parity.measure import Measurement
 from stages.parity.notes import batch_effect_is_noted
@@ -23,6 +23,9 @@ ENOUGH = 3
 
 SLOW_SECONDS = 2.0
 """What it may take to see that the model which passed is slower than fp32."""
+
+HARDLY_SMALLER = 0.9
+"""Above this share of the size of fp32, a model that passes gained too little."""
 
 SLOWER = 0.97
 """An estimated speed-up below this is not advised: as fast within 3 % is what counts as equivalent."""
@@ -58,7 +61,9 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
     deadline = time.monotonic() + budget - seconds
     slow = _slow(measurement.setting, deadline) if result.passed else ""
     if result.passed:
-        variants = iter([*(row_scale(params) if on_batch else []), *static(params), *(stored(params) if slow else [])])
+        ratio = model_size(paths.INT8_MODEL) / model_size(paths.FP32_MODEL)
+        keeps = slow or (ratio > HARDLY_SMALLER and stayed_float())
+        variants = iter([*(row_scale(params) if on_batch else []), *static(params), *(stored(params) if keeps else [])])
     else:
         variants = formats(params, depends_on_batch=on_batch)
     trials = _tried(measurement.setting, variants, params, deadline, movement=on_batch)

@@ -211,10 +211,9 @@ def test_the_advice_is_one_command_that_was_tried_or_measures_again() -> None:
     assert decided(Gate()).advice is None
     tried = {"parity_details__advice": [{"command": "dvc exp run -S quantize.method=stored", "effect": ""}]}
     assert decided(Gate(), **tried).advice is None
-    assert (
-        decided(Gate(), **tried, **trees.speedup(0.7, 0.8, "slower")).advice == "dvc exp run -S quantize.method=stored"
-    )
-    assert decided(Gate(max_size_ratio=0.1), **tried).advice == "dvc exp run -S quantize.method=stored"
+    stored = "dvc exp run -S quantize.method=stored"
+    assert decided(Gate(), **tried, **trees.speedup(0.7, 0.8, "slower")).advice == stored
+    assert decided(Gate(max_size_ratio=0.1), **tried).advice == stored
 
 
 @pytest.mark.parametrize(
