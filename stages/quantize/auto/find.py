@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import onnx_ir as ir
 from tqdm import tqdm
@@ -12,52 +13,23 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.quantize.auto import options, plan
 from stages.quantize.auto.base import Recipe
-from stages.quantize.auto.choices import KEPT, STORED
+from stages.quantize.auto.choices import KEPT
 from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
 from stages.quantize.auto.problem import Picks, Point, point
-from stages.quantize.auto.search import back_towards, best_that_passes
-from stages.quantize.auto.timing import Ratio, call, in_turn, ratio
+from stages.quantize.auto.race import RACERS, Trial, no_better, race, winner
+from stages.quantize.auto.search import back_towards, best_that_passes, store_floats, without_gaps
+from stages.quantize.auto.timing import raced
 from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Range
 from stages.quantize.outcome import NodeOutcome, kept
-
-RACERS = 4
-"""Models that are timed beside the float one at the end."""
-
-RACE_SECONDS = 1.0
-"""Timed of each of them."""
 
 TRIAL_SECONDS = 0.4
 """Timed of each model that is made, together with the float one: it corrects the predicted times."""
 
 UNIFORM_TRIALS = 2
 """Trials that are kept for models with one choice everywhere."""
-
-NOISE = 0.03
-"""Speed-ups that differ by less are equal, as those of two sessions of one file are; the smaller model wins then."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A candidate, where it came from, what was predicted of it, and what it was timed to take.
-
-    Attributes:
-        us: by a short look, in microseconds; None for a broken model.
-        speedup: over the float model, of those that raced.
-    """
-
-    origin: str
-    candidate: Candidate
-    predicted: Point
-    us: float | None = None
-    speedup: Ratio | None = None
-
-    @property
-    def strain(self) -> float:
-        """The largest share of a tolerance that a rule uses."""
-        return self.candidate.strain
 
 
 @dataclass(frozen=True)
@@ -150,10 +122,8 @@ class _Search:
         """Time of a call, as far as the float model takes what is predicted of it."""
         if candidate.model is None:
             return None
-        feed = next(self.judge.feeds())
-        calls = [call(session, feed) for session in (self.judge.float_session, self.judge.session(candidate.model))]
-        rounds = in_turn(calls, TRIAL_SECONDS)
-        return self.measured.float_us / ratio(rounds[:, 0], rounds[:, 1]).ratio
+        (speedup,) = raced([self.judge.float_call, partial(self.judge.call, candidate.model)], TRIAL_SECONDS, 1)
+        return self.measured.float_us / speedup.ratio
 
     @property
     def margin(self) -> float:
@@ -200,9 +170,10 @@ def find(
         state.origin = "predicted"
         passes, fails, learnt = best_that_passes(problem, weights, state.attempt, goal, state.known())
         if passes is not None:
-            state.origin = "floats stored"
-            stored = problem.uniform(STORED)
-            state.attempt(tuple(number or stored[node] for node, number in enumerate(passes)))
+            state.origin = "without gaps"
+            state.attempt(without_gaps(learnt, passes, len(measured.names)))
+        state.origin = "floats stored"
+        store_floats(learnt, weights, state.attempt, goal)
         if passes is not None and fails is not None:
             state.origin = "add back"
             back_towards(learnt, passes, fails, state.attempt, goal=goal, value=value)
@@ -212,16 +183,16 @@ def find(
         if not state.trials:
             reason = "no choice of any node is predicted to gain anything over float"
     passing.sort(key=lambda trial: value(point(learnt, trial.candidate.assignment)))
-    raced = _race(passing[:RACERS], judge)
-    winner = _winner(raced, search.objective) if raced else None
-    if winner is not None:
-        reason = _no_better(winner, search.objective, judge.float_bytes)
+    raced = race(passing[:RACERS], judge, measured.float_us)
+    best = winner(raced, search.objective) if raced else None
+    if best is not None:
+        reason = no_better(best, search.objective, judge.float_bytes)
     by_assignment = {trial.candidate.assignment: trial for trial in raced}
     trials = [by_assignment.get(trial.candidate.assignment, trial) for trial in state.trials]
-    chosen = winner.candidate.assignment if winner is not None and not reason else problem.all_float
+    chosen = best.candidate.assignment if best is not None and not reason else problem.all_float
     made = plan.decisions(problem, chosen, measured.refused, measured.unmeasured)
     return Found(
-        None if reason else winner,
+        None if reason else best,
         reason,
         {name: decision for name, decision in made.items() if name in measured.names},
         trials,
@@ -238,49 +209,6 @@ def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[tuple[
     names = sorted({option.choice for options_ in problem.options[: len(measured.names)] for option in options_})
     assignments = [(name, problem.uniform(name)) for name in names if name != KEPT]
     return sorted(assignments, key=lambda each: value(point(problem, each[1])))
-
-
-def _race(trials: Sequence[Trial], judge: Judge) -> list[Trial]:
-    """The trials with their speed-ups over the float model, all timed in turn."""
-    if not trials:
-        return []
-    models = [trial.candidate.model for trial in trials if trial.candidate.model is not None]
-    feed = next(judge.feeds())
-    calls = [call(session, feed) for session in (judge.float_session, *map(judge.session, models))]
-    rounds = in_turn(calls, RACE_SECONDS * len(calls))
-    return [
-        replace(trial, speedup=ratio(rounds[:, 0], rounds[:, number])) for number, trial in enumerate(trials, start=1)
-    ]
-
-
-def _winner(raced: Sequence[Trial], objective: str) -> Trial:
-    """The fastest, or the smallest; of equal ones the best by the other, and of those the most exact."""
-
-    def speed(trial: Trial) -> float:
-        return trial.speedup.ratio if trial.speedup else 0.0
-
-    def smallest(trials: Sequence[Trial]) -> list[Trial]:
-        least = min(trial.candidate.size for trial in trials)
-        return [trial for trial in trials if trial.candidate.size <= least * (1 + NOISE)]
-
-    def fastest(trials: Sequence[Trial]) -> list[Trial]:
-        most = max(map(speed, trials))
-        return [trial for trial in trials if speed(trial) >= most * (1 - NOISE)]
-
-    equal = fastest(smallest(raced)) if objective == "size" else smallest(fastest(raced))
-    return min(equal, key=lambda trial: trial.strain)
-
-
-def _no_better(winner: Trial, objective: str, float_bytes: int) -> str:
-    """Why the winner is worse than the float model by the objective; empty if it is not."""
-    if objective == "latency" and winner.speedup is not None and winner.speedup.high < 1:
-        return (
-            f"the best model that passes runs at {winner.speedup.ratio:.2f} of the speed of float "
-            f"({winner.speedup.low:.2f} to {winner.speedup.high:.2f})"
-        )
-    if winner.candidate.size >= float_bytes and objective == "size":
-        return f"the smallest model that passes takes {winner.candidate.size} bytes, float {float_bytes}"
-    return ""
 
 
 def _nothing_passes(trials: Sequence[Trial], margin: float, nodes: int) -> str:
