@@ -214,6 +214,7 @@ def test_the_advice_is_one_command_that_was_tried_or_measures_again() -> None:
     stored = "dvc exp run -S quantize.method=stored"
     assert decided(Gate(), **tried, **trees.speedup(0.7, 0.8, "slower")).advice == stored
     assert decided(Gate(max_size_ratio=0.1), **tried).advice == stored
+    assert decided(Gate(), **tried, **trees.NOTHING).advice == stored
 
 
 @pytest.mark.parametrize(
