@@ -17,7 +17,7 @@ from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
 from stages.quantize.auto.problem import Picks, Point, point
 from stages.quantize.auto.search import back_towards, best_that_passes
-from stages.quantize.auto.timing import Ratio, call, in_turn, ratio
+from stages.quantize.auto.timing import Ratio, call, in_turn, over_sessions, ratio
 from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Range
@@ -28,6 +28,9 @@ RACERS = 4
 
 RACE_SECONDS = 1.0
 """Timed of each of them."""
+
+REOPENED = 3
+"""Times that the sessions of a race are opened: two sessions of one file differ by up to 1.5 %, the first is slower."""
 
 TRIAL_SECONDS = 0.4
 """Timed of each model that is made, together with the float one: it corrects the predicted times."""
@@ -219,7 +222,7 @@ def find(
     by_assignment = {trial.candidate.assignment: trial for trial in raced}
     trials = [by_assignment.get(trial.candidate.assignment, trial) for trial in state.trials]
     chosen = winner.candidate.assignment if winner is not None and not reason else problem.all_float
-    made = plan.decisions(problem, chosen, measured.refused, measured.unmeasured)
+    made = plan.decisions(problem, chosen, measured.refused, measured.unmeasured, value)
     return Found(
         None if reason else winner,
         reason,
@@ -241,15 +244,21 @@ def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[tuple[
 
 
 def _race(trials: Sequence[Trial], judge: Judge) -> list[Trial]:
-    """The trials with their speed-ups over the float model, all timed in turn."""
+    """The trials with their speed-ups over the float model, all timed in turn, in several sessions each."""
     if not trials:
         return []
-    models = [trial.candidate.model for trial in trials if trial.candidate.model is not None]
+    models = [None, *(trial.candidate.model for trial in trials)]
     feed = next(judge.feeds())
-    calls = [call(session, feed) for session in (judge.float_session, *map(judge.session, models))]
-    rounds = in_turn(calls, RACE_SECONDS * len(calls))
+    ratios: list[list[Ratio]] = []
+    for opened in range(REOPENED):
+        order = list(range(len(models)))[:: -1 if opened % 2 else 1]
+        sessions = {number: judge.session(models[number]) for number in order}
+        calls = [call(sessions[number], feed) for number in range(len(models))]
+        rounds = in_turn(calls, RACE_SECONDS * len(calls) / REOPENED, seed=opened)
+        ratios.append([ratio(rounds[:, 0], rounds[:, number]) for number in range(1, len(models))])
     return [
-        replace(trial, speedup=ratio(rounds[:, 0], rounds[:, number])) for number, trial in enumerate(trials, start=1)
+        replace(trial, speedup=over_sessions(each))
+        for trial, each in zip(trials, zip(*ratios, strict=True), strict=True)
     ]
 
 
@@ -275,8 +284,8 @@ def _no_better(winner: Trial, objective: str, float_bytes: int) -> str:
     """Why the winner is worse than the float model by the objective; empty if it is not."""
     if objective == "latency" and winner.speedup is not None and winner.speedup.high < 1:
         return (
-            f"the best model that passes runs at {winner.speedup.ratio:.2f} of the speed of float "
-            f"({winner.speedup.low:.2f} to {winner.speedup.high:.2f})"
+            f"the best model that passes runs at {winner.speedup.ratio:.3f} of the speed of float "
+            f"({winner.speedup.low:.3f} to {winner.speedup.high:.3f})"
         )
     if winner.candidate.size >= float_bytes and objective == "size":
         return f"the smallest model that passes takes {winner.candidate.size} bytes, float {float_bytes}"

@@ -17,7 +17,7 @@ from stages.common.data.feeding import feed_batch, fixed_batch
 from stages.common.decisions import Decider, Outputs, choose
 from stages.common.judging.rules import evaluate_rules, largest_strain
 from stages.common.judging.serve import Model, calls, paired
-from stages.common.model import sessions
+from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
 from stages.common.rule import Rule
 from stages.quantize.auto.problem import Picks
@@ -73,7 +73,8 @@ class Judge:
         self._params = params
         self._data = data
         self._float = Model(sessions.open_session(source, params.serving.threads, name=name), name)
-        self.float_bytes = model_bytes(source)
+        self._source = source
+        self.float_bytes = model_file.stored_bytes(source)
         self.float_session = self._float.session
         self.batch = feed_batch(self._float.session, data.layout, params.serving.batch_size)
         self.calibration_batch = feed_batch(self._float.session, data.layout, wanted=1)
@@ -133,8 +134,9 @@ class Judge:
                         largest = max(largest, float(np.abs(one.astype(np.float64) - other).max(initial=0.0)))
         return {**nothing, "max_abs": largest, "reason": ""}
 
-    def session(self, model: ir.Model) -> ort.InferenceSession:
-        """A candidate, loaded as production does."""
+    def session(self, model: ir.Model | None) -> ort.InferenceSession:
+        """A candidate, loaded as production does; None for the float model."""
+        model = self._source if model is None else model
         return sessions.open_session(model, self._params.serving.threads, name="a candidate")
 
     def _served(self) -> np.ndarray:
@@ -204,7 +206,7 @@ def judged(
             rules = tuple(judge.rules(model))
         except StageError as error:
             problem = str(error)
-    size = model_bytes(model)
+    size = model_file.stored_bytes(model)
     if problem:
         return Candidate(assignment, choices, None, outcomes, (), float("inf"), size, problem)
     return Candidate(assignment, choices, model, outcomes, rules, largest_strain(rules), size)

@@ -117,3 +117,12 @@ def ratio(reference: np.ndarray, other: np.ndarray) -> Ratio:
     low = max(0, math.floor(count / 2 - reach))
     high = min(count - 1, math.ceil(count / 2 + reach))
     return Ratio(float(np.median(ratios)), float(ratios[low]), float(ratios[high]))
+
+
+def over_sessions(ratios: Sequence[Ratio]) -> Ratio:
+    """What several sessions of both say together: the median, and an interval that holds the interval of each.
+
+    Where a session lies in memory moves it by more than its own rounds show.
+    """
+    middle = float(np.median([each.ratio for each in ratios]))
+    return Ratio(middle, min(each.low for each in ratios), max(each.high for each in ratios))

@@ -54,6 +54,7 @@ def test_what_is_published_passes_and_is_written_down(bench: Bench) -> None:
     (chosen,) = [trial for trial in trials if trial["chosen"] == "true"]
     assert chosen["passes"] == "true"
     assert float(chosen["strain"]) <= 0.85
+    assert float(chosen["mb"]) == pytest.approx(paths.INT8_MODEL.stat().st_size / 1e6, rel=1e-3)
     assert set(tree["nodes"]) == set(made.nodes)
     for name, row in made.nodes.items():
         assert (tree["nodes"][name]["choice"] != "float") == (row["quantized"] == "true")
