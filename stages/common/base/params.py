@@ -82,7 +82,7 @@ ActivationScale = Literal["tensor", "row"]
 class NodeOverrides(Section):
     """What is different for some nodes; null leaves a key as it is for all."""
 
-    method: Method | Literal["float"] | None = None
+    method: Literal[Method, "float"] | None = None
     weight_type: WeightType | None = None
     per_channel: bool | None = None
     activation_scale: ActivationScale | None = None
@@ -100,7 +100,7 @@ class Search(Section):
 class Quantize(Section):
     """fp32 ONNX -> INT8 ONNX."""
 
-    method: Method | Literal["auto", "plan"] = "dynamic"
+    method: Literal[Method, "auto", "plan"] = "dynamic"
     plan: str | None = None
     search: Search = Search()
     weight_type: WeightType = "QInt8"
