@@ -214,11 +214,15 @@ def find(
             raise StageError(_nothing_passes(state.trials, search.margin, len(nodes)))
         if not state.trials:
             reason = "no choice of any node is predicted to gain anything over float"
-    passing.sort(key=lambda trial: value(point(learnt, trial.candidate.assignment)))
-    raced = _race(passing[:RACERS], judge)
+        smaller = [trial for trial in passing if trial.candidate.size < judge.float_bytes]
+        if passing and not smaller:
+            least = min(trial.candidate.size for trial in passing)
+            reason = f"the smallest model that passes takes {least} bytes, float {judge.float_bytes}"
+    smaller.sort(key=lambda trial: value(point(learnt, trial.candidate.assignment)))
+    raced = _race(smaller[:RACERS], judge)
     winner = _winner(raced, search.objective) if raced else None
     if winner is not None:
-        reason = _no_better(winner, search.objective, judge.float_bytes)
+        reason = _no_faster(winner) if search.objective == "latency" else ""
     by_assignment = {trial.candidate.assignment: trial for trial in raced}
     trials = [by_assignment.get(trial.candidate.assignment, trial) for trial in state.trials]
     chosen = winner.candidate.assignment if winner is not None and not reason else problem.all_float
@@ -263,7 +267,12 @@ def _race(trials: Sequence[Trial], judge: Judge) -> list[Trial]:
 
 
 def _winner(raced: Sequence[Trial], objective: str) -> Trial:
-    """The fastest, or the smallest; of equal ones the best by the other, and of those the most exact."""
+    """The fastest, or the smallest; of equal ones the best by the other, and of those the most exact.
+
+    Under `latency` one that is slower than the float model wins only where all are, however small it is.
+    """
+    if objective == "latency":
+        raced = [trial for trial in raced if not _no_faster(trial)] or raced
 
     def speed(trial: Trial) -> float:
         return trial.speedup.ratio if trial.speedup else 0.0
@@ -280,16 +289,14 @@ def _winner(raced: Sequence[Trial], objective: str) -> Trial:
     return min(equal, key=lambda trial: trial.strain)
 
 
-def _no_better(winner: Trial, objective: str, float_bytes: int) -> str:
-    """Why the winner is worse than the float model by the objective; empty if it is not."""
-    if objective == "latency" and winner.speedup is not None and winner.speedup.high < 1:
-        return (
-            f"the best model that passes runs at {winner.speedup.ratio:.3f} of the speed of float "
-            f"({winner.speedup.low:.3f} to {winner.speedup.high:.3f})"
-        )
-    if winner.candidate.size >= float_bytes and objective == "size":
-        return f"the smallest model that passes takes {winner.candidate.size} bytes, float {float_bytes}"
-    return ""
+def _no_faster(winner: Trial) -> str:
+    """Why the winner is slower than the float model; empty if it is not."""
+    if winner.speedup is None or winner.speedup.high >= 1:
+        return ""
+    return (
+        f"the best model that passes runs at {winner.speedup.ratio:.3f} of the speed of float "
+        f"({winner.speedup.low:.3f} to {winner.speedup.high:.3f})"
+    )
 
 
 def _nothing_passes(trials: Sequence[Trial], margin: float, nodes: int) -> str:

@@ -117,11 +117,15 @@ def test_nothing_passes(bench: Bench) -> None:
     assert not paths.INT8_MODEL.exists()
 
 
-def test_weights_that_would_grow_stay_float_for_the_objective_size(bench: Bench) -> None:
+@pytest.mark.parametrize("objective", ["size", "latency"])
+def test_weights_that_would_grow_stay_float(bench: Bench, objective: str) -> None:
     bench.give(nets.mlp((3, 2, 2)), {"x": nets.normal(60, 3)})
-    made = bench.run(method="auto", search={"objective": "size"})
+    made = bench.run(method="auto", search={"objective": objective})
     assert made.metrics["size"]["times_smaller"] >= 1
     assert made.metrics["nodes"]["quantized"] == 0
+    assert plan()["answer"] == "float"
+    assert not any(trial["chosen"] == "true" for trial in rows(paths.FRONTIER))
+    assert "Float is the answer: " in made.said
 
 
 def test_excluded_nodes_stay_float(bench: Bench) -> None:
