@@ -5,8 +5,9 @@ Run from the root:  python -m benchmarks.auto path/to/models --work /tmp/auto
 The folder holds a folder for each model, with model.onnx and samples.npz (arrays by input name, whose first axis counts
 whole feeds, or samples with --layout samples); a folder of a single model works, too. Each method runs through export,
 quantize and parity. Then all models are timed in turn in one process, so that whatever disturbs the machine meets them
-all, on one feed of the judge samples. The table is Markdown. What is done is kept in --work and not done again, so that
-a run may be interrupted, or be made of several with --only.
+all, on one feed of the judge samples. The table is Markdown. Smaller models come first, and what is done is kept in
+--work and not done again: a run may be interrupted, by --minutes too, or be made of several with --only. With --untimed
+the single methods are made alone, which a busy machine does not spoil.
 """
 
 import argparse
@@ -15,6 +16,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from tabulate import tabulate
 
 from stages.common.data.evaldata import EvalData
 from stages.common.model.sessions import open_session
-from stages.quantize.auto.timing import call, in_turn, ratio
+from stages.quantize.auto.timing import call, raced
 
 ROOT = Path.cwd()
 
@@ -43,11 +46,13 @@ AUTO: dict[str, dict[str, Any]] = {
 
 TOLERANCES = ("abs_tol", "mean_tol", "max_nrmse", "min_sqnr_db", "min_cosine")
 
+HEADERS = ("model", "method", "speed-up over float", "times smaller", "parity", "trials", "seconds")
+
 Row = dict[str, Any]
 
 
 def main() -> None:
-    """Print the table."""
+    """Do what is left, and print the table of what is done."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.auto", description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--work", type=Path, required=True, help="where models and results are kept")
@@ -56,6 +61,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1, help="serving.batch_size")
     parser.add_argument("--parity", nargs="*", default=[], metavar="KEY=VALUE", help="tolerances; the others are off")
     parser.add_argument("--seconds", type=float, default=1.0, help="timed of each model")
+    parser.add_argument("--minutes", type=float, default=1e6, help="after which nothing further is begun")
+    parser.add_argument("--untimed", action="store_true", help="the single methods alone")
     arguments = parser.parse_args()
     given = {key: float(value) for key, _, value in (text.partition("=") for text in arguments.parity)}
     params = {
@@ -63,75 +70,118 @@ def main() -> None:
         "serving": {"batch_size": arguments.batch},
         "parity": {**dict.fromkeys(TOLERANCES), **given} if given else {},
     }
+    ends = time.monotonic() + 60 * arguments.minutes
     rows = []
-    for folder in sorted({path.parent for path in arguments.folder.glob("**/model.onnx")}):
+    files = arguments.folder.glob("**/model.onnx")
+    for folder in (file.parent for file in sorted(files, key=lambda file: (file.stat().st_size, file))):
         if not (folder / "samples.npz").exists() or (arguments.only and folder.name not in arguments.only):
             continue
-        work = arguments.work / folder.name
-        work.mkdir(parents=True, exist_ok=True)
-        if not (work / "rows.json").exists():
-            (work / "rows.json").write_text(json.dumps(_model(folder, work, params, arguments.seconds)))
-        rows += json.loads((work / "rows.json").read_text())
-    headers = ("model", "method", "speed-up over float", "times smaller", "parity", "trials")
-    print(tabulate([[row.get(key, "") for key in headers] for row in rows], headers, tablefmt="pipe"))
+        bench = Bench(folder, arguments.work / folder.name, params, ends)
+        bench.run(SINGLE if arguments.untimed else SINGLE | AUTO, 0.0 if arguments.untimed else arguments.seconds)
+        rows += bench.rows()
+    print(tabulate([[row.get(key, "") for key in HEADERS] for row in rows], HEADERS, tablefmt="pipe"))
 
 
-def _model(folder: Path, work: Path, params: dict[str, Any], seconds: float) -> list[Row]:
-    """Each method on one model; a method that only repeats the float model is left out."""
-    for path in folder.iterdir():
-        shutil.copy(path, work / path.name)
-    (work / "params.yaml").write_text(yaml.safe_dump(params))
-    if error := _run(work, "export"):
-        return [{"model": folder.name, "parity": error}]
-    rows: list[Row] = []
-    models: list[Path] = []
-    for method, knobs in (SINGLE | AUTO).items():
-        (work / "params.yaml").write_text(yaml.safe_dump({**params, "quantize": knobs}))
-        error = _run(work, "quantize") or _run(work, "parity")
-        figures = {} if error else _figures(work)
-        if not figures.pop("quantized", True) and method in SINGLE:
-            continue
-        rows.append({"model": folder.name, "method": method, "parity": error, **figures})
-        if not error:
-            rows[-1]["path"] = len(models)
-            models.append(work / f"{len(models)}.onnx")
-            shutil.copy(work / "artifacts/model.int8.onnx", models[-1])
-    data = EvalData(work / "artifacts/eval")
-    batch = params["serving"]["batch_size"]
-    feed = next(data.batches(data.indices("judge")[:batch], batch)).feed
-    calls = [call(open_session(path), feed) for path in (work / "artifacts/model.onnx", *models)]
-    rounds = in_turn(calls, seconds * len(calls))
-    for row in rows:
-        if "path" in row:
-            timed = ratio(rounds[:, 0], rounds[:, row["path"] + 1])
-            row["speed-up over float"] = f"{timed.ratio:.2f} ({timed.low:.2f} to {timed.high:.2f})"
-    return rows
+@dataclass
+class Bench:
+    """One model, and what is kept of it: done.json, and the models that were made, by number of the method."""
+
+    folder: Path
+    work: Path
+    params: dict[str, Any]
+    ends: float
+
+    def run(self, methods: dict[str, dict[str, Any]], seconds: float) -> None:
+        """Make what is missing, and time all of it once it is complete; no timing where `seconds` is 0."""
+        if not self.work.exists() and time.monotonic() < self.ends:
+            self.work.mkdir(parents=True)
+            for path in self.folder.iterdir():
+                shutil.copy(path, self.work / path.name)
+        self._do("export", lambda: {"parity": self._stage({}, "export")})
+        for method, knobs in methods.items():
+            if self._done() and not self._refused():
+                self._do(method, lambda method=method, knobs=knobs: self._made(method, knobs))
+        if seconds and all(method in self._done() for method in methods):
+            self._do("times", lambda: self._times(seconds))
+
+    def rows(self) -> list[Row]:
+        """Of the table; a method that only repeats the float model is left out."""
+        done = self._done()
+        if error := self._refused():
+            return [{"model": self.folder.name, "parity": error}]
+        times = done.get("times", {})
+        return [
+            {"model": self.folder.name, "method": method, **row, "speed-up over float": times.get(method, "")}
+            for method, row in done.items()
+            if method in SINGLE | AUTO and (row.get("quantized", True) or method in AUTO)
+        ]
+
+    def _done(self) -> dict[str, Row]:
+        path = self.work / "done.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def _refused(self) -> str:
+        """Why the model is none that can be quantized; the first method says so for all of them."""
+        done = self._done()
+        return next(
+            (
+                row["parity"]
+                for row in (done.get("export"), done.get(next(iter(SINGLE))))
+                if row and row["parity"].startswith("Error")
+            ),
+            "",
+        )
+
+    def _do(self, what: str, work: Any) -> None:
+        if what not in self._done() and time.monotonic() < self.ends:
+            row = work()
+            (self.work / "done.json").write_text(json.dumps({**self._done(), what: row}, indent=1))
+
+    def _made(self, method: str, knobs: dict[str, Any]) -> Row:
+        started = time.monotonic()
+        error = self._stage(knobs, "quantize") or self._stage(knobs, "parity")
+        if error:
+            return {"parity": error}
+        shutil.copy(self.work / "artifacts/model.int8.onnx", self._model(method))
+        quantize, parity = (json.loads((self.work / f"metrics/{name}.json").read_text()) for name in STAGES)
+        diff = parity["diff"]
+        return {
+            "quantized": quantize["status"] == "quantized",
+            "times smaller": quantize["size"]["times_smaller"],
+            "parity": f"{'passes' if parity['passed'] else 'fails'}: max {diff['max_abs']}, {diff['sqnr_db']} dB",
+            "trials": quantize["search"]["evals"] or "",
+            "seconds": round(time.monotonic() - started),
+        }
+
+    def _model(self, method: str) -> Path:
+        return self.work / f"{method.replace(', ', '_').replace(' ', '_')}.onnx"
+
+    def _times(self, seconds: float) -> dict[str, str]:
+        data, batch = EvalData(self.work / "artifacts/eval"), self.params["serving"]["batch_size"]
+        feed = next(data.batches(data.indices("judge")[:batch], batch)).feed
+        methods = [method for method in SINGLE | AUTO if self._model(method).exists()]
+        paths = [self.work / "artifacts/model.onnx", *map(self._model, methods)]
+        ratios = raced([lambda path=path: call(open_session(path), feed) for path in paths], seconds * len(paths))  # type: ignore[misc]
+        return {
+            method: f"{each.ratio:.2f} ({each.low:.2f} to {each.high:.2f})"
+            for method, each in zip(methods, ratios, strict=True)
+        }
+
+    def _stage(self, knobs: dict[str, Any], stage: str) -> str:
+        """Run a stage; its message where it fails."""
+        (self.work / "params.yaml").write_text(yaml.safe_dump({**self.params, "quantize": knobs}))
+        done = subprocess.run(
+            [sys.executable, "-m", f"stages.{stage}"],
+            cwd=self.work,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stderr.strip().splitlines()[-1][:160] if done.returncode else ""
 
 
-def _run(folder: Path, stage: str) -> str:
-    """Run a stage; its message where it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stderr.strip().splitlines()[-1][:160] if done.returncode else ""
-
-
-def _figures(folder: Path) -> Row:
-    quantize, parity = (json.loads((folder / f"metrics/{name}.json").read_text()) for name in ("quantize", "parity"))
-    diff = parity["diff"]
-    answers = f"{'passes' if parity['passed'] else 'fails'}: max {diff['max_abs']}, {diff['sqnr_db']} dB"
-    return {
-        "quantized": quantize["status"] == "quantized",
-        "times smaller": quantize["size"]["times_smaller"],
-        "parity": answers,
-        "trials": quantize["search"]["evals"] or "",
-    }
-
+STAGES = ("quantize", "parity")
 
 if __name__ == "__main__":
     main()

@@ -3,8 +3,9 @@
 Run from the root of the repository: python -m benchmarks.portable FOLDER [NAME ...] [--cpu Haswell-v4]
 FOLDER holds a folder per model with `model.onnx` and `samples.npz` (whole feeds along axis 0) or `inputs.npz` (one
 feed). All else has its default. For the methods dynamic and static it prints the share of pairs of weights that can
-saturate, and the SQNR of the outputs on the judge samples: of the output where portable weights cost most. With --cpu,
-which needs qemu-user, also how far the outputs of the first judge samples differ between this CPU and that one.
+saturate, and the SQNR of the outputs on the judge samples: of the output where portable weights cost most. The last
+cost is over all feeds, again of the output where it is highest. With --cpu, which needs qemu-user, also how far the
+outputs of the first judge samples differ between this CPU and that one.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,16 @@ from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
 from stages.quantize import linear, saturation, stage
 
-HEADERS = ("model", "method", "pairs at risk: portable", "full range", "SQNR, dB: portable", "full range", "cost, dB")
+HEADERS = (
+    "model",
+    "method",
+    "pairs at risk: portable",
+    "full range",
+    "SQNR, dB: portable",
+    "full range",
+    "cost",
+    "on all",
+)
 ELSEWHERE = ("between CPUs: portable", "full range")
 EMULATED = 32
 
@@ -77,10 +87,11 @@ def rows(folder: Path, methods: Sequence[str], cpu: str | None) -> Iterator[list
     with tempfile.TemporaryDirectory() as work:
         evaldata.write(Path(work) / "eval", zoo.feeds(folder), None, "feeds", seed=0)
         data = evaldata.EvalData(Path(work) / "eval")
-        feeds = [batch.feed for batch in data.batches(data.indices("judge"), 1)]
+        judged = data.indices("judge")
+        feeds = [batch.feed for batch in data.batches(np.arange(data.samples), 1)]
         expected = answers(source, feeds)
         for method in methods if expected else ():
-            shares, ratios, moved = [], [], []
+            shares, some, whole, moved = [], [], [], []
             for portable in (True, False):
                 params = Params(quantize=Quantize.model_validate({"method": method, "portable": portable}))
                 made = stage.quantize(source, data, params, folder.name)
@@ -88,22 +99,37 @@ def rows(folder: Path, methods: Sequence[str], cpu: str | None) -> Iterator[list
                     break
                 shares.append(sum(made.pairs.values(), saturation.Pairs()).share)
                 here = answers(made.model, feeds)
-                ratios.append({name: linear.sqnr_db(*map(_joined, (expected[name], here[name]))) for name in expected})
+                some.append(ratios(expected, here, judged))
+                whole.append(ratios(expected, here, range(len(feeds))))
                 if cpu:
-                    first = {name: arrays[:EMULATED] for name, arrays in here.items()}
-                    moved.append(difference(first, emulated(made.model, feeds[:EMULATED], list(here), Path(work), cpu)))
+                    first = judged[:EMULATED]
+                    there = emulated(made.model, [feeds[at] for at in first], list(here), Path(work), cpu)
+                    moved.append(difference({name: [here[name][at] for at in first] for name in here}, there))
             else:
-                cost = {
-                    name: full - safe for (name, safe), full in zip(ratios[0].items(), ratios[1].values(), strict=True)
-                }
-                worst = max(cost, key=lambda name: -math.inf if math.isnan(cost[name]) else cost[name])
+                worst, cost = dearest(*some)
                 yield [
                     method,
                     *(f"{share:.2%}" for share in shares),
-                    *(f"{each[worst]:.1f}" for each in ratios),
-                    f"{cost[worst]:.2f}" if math.isfinite(cost[worst]) else "0",
+                    *(f"{each[worst]:.1f}" for each in some),
+                    *(f"{each:.2f}" for each in (cost, dearest(*whole)[1])),
                     *(f"{each:.1g}" for each in moved),
                 ]
+
+
+def ratios(expected: Answers, made: Answers, feeds: Iterable[int]) -> dict[str, float]:
+    """The SQNR of each output over some feeds."""
+    at = list(feeds)
+    return {
+        name: linear.sqnr_db(*(_joined([of[name][feed] for feed in at]) for of in (expected, made)))
+        for name in expected
+    }
+
+
+def dearest(portable: Mapping[str, float], full: Mapping[str, float]) -> tuple[str, float]:
+    """The output where portable weights cost most, and what, in dB; 0 where it was exact in both."""
+    cost = {name: full[name] - portable[name] for name in full}
+    worst = max(cost, key=lambda name: -math.inf if math.isnan(cost[name]) else cost[name])
+    return worst, cost[worst] if math.isfinite(cost[worst]) else 0.0
 
 
 def answers(model: ir.Model, feeds: Sequence[Feed]) -> Answers:

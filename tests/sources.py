@@ -94,6 +94,13 @@ def margins() -> Built:
     return LinearSVC().fit(x[:300], y[:300]), x[300:], y[300:]
 
 
+def margins_in_a_pipeline() -> Built:
+    """The same behind a scaler, on a data frame of integers and floats, an integer first."""
+    x, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    x = x.assign(**{"mean area": x["mean area"].astype(int)})[["mean area", "mean symmetry", "mean concavity"]]
+    return make_pipeline(StandardScaler(), LinearSVC()).fit(x[:300], y[:300]), x[300:], y[300:]
+
+
 def clusters() -> tuple[Any, Any]:
     """A clusterer: the export returns distances, `predict` does not."""
     x, _ = load_diabetes(return_X_y=True)

@@ -1,16 +1,32 @@
 """Is the evaluation data complete, and does it match the exported model?"""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from stages.common.base.errors import StageError
 from stages.common.data import evaldata, feeding
+from stages.export.drift import Drift
+
+WRONG_NRMSE = 0.1
+"""Root mean square of what a conversion moved, over the standard deviation of the source's answers."""
+
+
+def check_rows(inputs: Any) -> None:
+    """Evaluation inputs of any kind must not be empty: no converter takes them.
+
+    Raises:
+        StageError: they hold no rows.
+    """
+    for array in inputs.values() if isinstance(inputs, Mapping) else [inputs]:
+        if getattr(array, "shape", None) and array.shape[0] == 0:
+            raise StageError("The evaluation data holds no rows. Give at least one, better a thousand.")
 
 
 def check_counts(inputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> None:
-    """Every array must have an axis 0, of one length that is not zero.
+    """Every array must have an axis 0, and all the same length.
 
     Raises:
         StageError: naming the array that does not.
@@ -23,8 +39,6 @@ def check_counts(inputs: Mapping[str, np.ndarray], labels: np.ndarray | None) ->
                 "Stack one value per feed along axis 0, and set export.eval_layout to feeds."
             )
     counts = {name: len(array) for name, array in arrays.items()}
-    if empty := [name for name, count in counts.items() if count == 0]:
-        raise StageError(f"The evaluation array '{empty[0]}' holds no samples. Give at least one, better a thousand.")
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"'{name}' {count}" for name, count in counts.items())
         raise StageError(f"The evaluation arrays differ in their number of samples: {listed}. Give one row per sample.")
@@ -59,4 +73,19 @@ def check_outputs(session: ort.InferenceSession, origin: str) -> None:
             raise StageError(
                 f"The output '{output.name}' of {origin} has the type {output.type}, which numpy arrays cannot hold. "
                 "Cast it to float32 in the model."
+            )
+
+
+def check_conversion(drift: Drift, origin: str) -> None:
+    """The export must answer as its source, where a right conversion does: what differs is no rounding.
+
+    Raises:
+        StageError: naming the output that answers something else.
+    """
+    for name, moments in drift.outputs.items():
+        if moments.nrmse is not None and moments.nrmse > WRONG_NRMSE:
+            raise StageError(
+                f"The export of {origin} answers something else than its source: '{name}' moves by {moments.nrmse:.2g} "
+                f"times the spread of its values, so its converter does not know all that this model does. "
+                "Export it yourself, and name the .onnx file as export.source."
             )

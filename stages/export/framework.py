@@ -28,12 +28,15 @@ class Converted:
         inputs: arrays by input name.
         answers: what the source framework answers to the same samples; None where the source was ONNX already.
         notes: sentences on what was cast or left out.
+        exact: whether a right conversion keeps the answers to rounding, as those of trees behind a scaler or of
+            isotonic calibration do not.
     """
 
     model: ir.Model
     inputs: Mapping[str, np.ndarray]
     answers: SourceAnswers | None = None
     notes: tuple[str, ...] = ()
+    exact: bool = False
 
 
 class Framework(Protocol):
@@ -139,15 +142,25 @@ def as_model(model: onnx.ModelProto, opset: int = DEFAULT_OPSET) -> ir.Model:
     return ir_conversion.from_proto(model)
 
 
-def rounding_note(given: np.ndarray, cast: np.ndarray, name: str) -> list[str]:
-    """A sentence on what the cast of floats to float32 changed; none where every value is kept."""
+def rounded_by(given: np.ndarray, cast: np.ndarray) -> float:
+    """The largest relative change by a cast of floats to float32; 0 where every value is kept."""
     if given.dtype.kind != "f" or given.dtype.itemsize <= 4:
-        return []
+        return 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.abs(cast.astype(np.float64) - given) / np.abs(given)
-    largest = float(np.nanmax(np.where(np.isfinite(relative), relative, 0), initial=0))
-    if largest == 0:
+    return float(np.nanmax(np.where(np.isfinite(relative), relative, 0), initial=0))
+
+
+def rounding_note(rounded: Mapping[str, float]) -> list[str]:
+    """A sentence on what casts to float32 changed, by column (without a name: of all data); none where nothing did."""
+    changed = [name for name, by in rounded.items() if by]
+    if not changed:
         return []
+    what = f"The column '{changed[0]}' is" if changed[0] else "The evaluation data is"
+    if len(changed) > 1:
+        what = f"{len(changed)} columns ('{changed[0]}' to '{changed[-1]}') are"
+    was = "were" if len(changed) > 1 else "was"
+    largest = max(rounded.values())
     return [
-        f"{name} is float64 and was rounded to float32, by up to {largest:.1g} of a value: the export takes float32."
+        f"{what} float64 and {was} rounded to float32, by up to {largest:.1g} of a value: the export takes float32."
     ]

@@ -1,20 +1,18 @@
 """What `export.source` and `export.eval_data` name, as an ONNX model with its evaluation data."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from stages.common.base import paths, pipeline
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
-from stages.export import callables, eval_files, sources
-from stages.export.drift import SourceAnswers
-from stages.export.framework import Framework
+from stages.export import callables, checks, eval_files, sources
+from stages.export.framework import Converted, Framework
 
 MODELS = Path("models")
 """The folder for models: dvc.yaml declares it as a dependency of export."""
@@ -25,22 +23,16 @@ class Exported:
     """A model that is not published yet, with its evaluation data.
 
     Attributes:
-        model: the fp32 ONNX model.
-        inputs: evaluation inputs by name; axis 0 counts samples (or feeds).
+        converted: as ONNX; axis 0 of the inputs counts samples (or feeds).
         labels: one per sample, or None where they are unknown.
         origin: what to call the model in an error.
         framework: that the model came from.
-        source_answers: what the source framework answers; None where the source was ONNX already.
-        notes: sentences on what was cast or left out.
     """
 
-    model: ir.Model
-    inputs: Mapping[str, np.ndarray]
+    converted: Converted
     labels: np.ndarray | None
     origin: str
     framework: str
-    source_answers: SourceAnswers | None
-    notes: tuple[str, ...]
 
 
 @contextmanager
@@ -113,10 +105,8 @@ def _framework(model: Any, params: Export) -> Framework:
 
 def _exported(model: Any, inputs: Any, labels: np.ndarray | None, origin: str, params: Export) -> Exported:
     framework = _framework(model, params)
-    converted = framework.convert(model, inputs, params)
-    return Exported(
-        converted.model, converted.inputs, labels, origin, framework.NAME, converted.answers, converted.notes
-    )
+    checks.check_rows(inputs)
+    return Exported(framework.convert(model, inputs, params), labels, origin, framework.NAME)
 
 
 def _model_path(source: str) -> Path:

@@ -48,21 +48,24 @@ def run(params: Export) -> ExportResult:
         StageError: the source cannot be built or read, does not run in fp32, or does not fit its evaluation data.
     """
     with source.opened(params) as exported, files.replacing(paths.EVAL) as folder:
-        checks.check_counts(exported.inputs, exported.labels)
-        evaldata.write(folder, exported.inputs, exported.labels, params.eval_layout, params.seed)
+        float_model = exported.converted.model
+        checks.check_counts(exported.converted.inputs, exported.labels)
+        evaldata.write(folder, exported.converted.inputs, exported.labels, params.eval_layout, params.seed)
         data = evaldata.EvalData(folder)
-        session = sessions.open_session(exported.model, name=exported.origin)
+        session = sessions.open_session(float_model, name=exported.origin)
         feeding.check_fit(session, data.inputs, data.layout)
         checks.check_samples(session, data)
         checks.check_outputs(session, exported.origin)
         expected = reference_answers(session, data, exported.origin)
         del session  # memory holds one session of a large model at a time
-        model, steps = clean_model(exported.model, expected) if params.clean else (exported.model, [])
+        model, steps = clean_model(float_model, expected) if params.clean else (float_model, [])
         with model_file.staged(model, paths.FP32_MODEL) as written:
             session = sessions.open_session(written, name=exported.origin)
             answers = fp32.answers(session, model, data, exported.origin)
             judge = data.indices("judge")
-            drift = measure_drift(answers, exported.source_answers, judge, data.labels)
+            drift = measure_drift(answers, exported.converted.answers, judge, data.labels)
+            if exported.converted.exact:
+                checks.check_conversion(drift, exported.origin)
         search = len(data.indices("search"))
     return ExportResult(
         framework=exported.framework,
@@ -75,5 +78,5 @@ def run(params: Export) -> ExportResult:
         judge=len(judge),
         layout=data.layout,
         has_labels=exported.labels is not None,
-        notes=(*exported.notes, *source.untracked(params)),
+        notes=(*exported.converted.notes, *source.untracked(params)),
     )

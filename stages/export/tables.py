@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from stages.common.base.errors import StageError
-from stages.export.framework import required, rounding_note
+from stages.export.framework import required, rounded_by, rounding_note
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -29,8 +29,6 @@ def read(path: Path) -> Any:
         raise StageError(
             f"export.eval_data {path.as_posix()} is not a readable {path.suffix[1:]} table ({reason}). Save it again."
         ) from error
-    if frame.empty:
-        raise StageError(f"export.eval_data {path.as_posix()} holds no rows. Give at least one, better a thousand.")
     return frame
 
 
@@ -62,20 +60,20 @@ def as_inputs(frame: Any, inputs: Sequence[ir.Value]) -> tuple[dict[str, np.ndar
     """
     names = [value.name or "" for value in inputs]
     arrays: dict[str, np.ndarray] = {}
-    notes: list[str] = []
+    rounded: dict[str, float] = {}
     if len(names) == 1 and names[0] not in frame.columns:
         parts = {names[0]: list(frame.columns)}
     else:
         select(frame, names)
         parts = {name: [name] for name in names}
     for input_name, value in zip(names, inputs, strict=True):
-        columns = [_cast(frame[name], str(name), value, notes) for name in parts[input_name]]
+        columns = [_cast(frame[name], str(name), value, rounded) for name in parts[input_name]]
         flat = len(columns) == 1 and value.shape is not None and value.shape.rank() == 1
         arrays[input_name] = columns[0] if flat else np.stack(columns, axis=1)
-    return arrays, list(dict.fromkeys(notes))
+    return arrays, rounding_note(rounded)
 
 
-def _cast(column: Any, name: str, model_input: ir.Value, notes: list[str]) -> np.ndarray:
+def _cast(column: Any, name: str, model_input: ir.Value, rounded: dict[str, float]) -> np.ndarray:
     if model_input.dtype == ir.DataType.STRING:
         if column.isna().any():
             raise _missing(column, name, "Text has no missing values in ONNX: fill them.")
@@ -91,7 +89,7 @@ def _cast(column: Any, name: str, model_input: ir.Value, notes: list[str]) -> np
         raise _missing(column, name, f"The model input '{model_input.name}' expects {expected}: fill them.")
     cast = values.astype(expected)
     if values.dtype.kind == "f" and expected.kind == "f":
-        notes += rounding_note(values, cast, f"The column '{name}'")
+        rounded[name] = rounded_by(values, cast)
     elif not np.array_equal(cast.astype(values.dtype), values):
         row = int(np.flatnonzero(cast.astype(values.dtype) != values)[0])
         raise StageError(

@@ -7,6 +7,7 @@ Params  none.
 """
 
 import argparse
+import json
 import re
 from importlib import metadata
 from pathlib import Path
@@ -41,8 +42,16 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _origin() -> stage.Origin:
     if TEMPLATE.exists():
-        return stage.Origin(TEMPLATE, f"{DISTRIBUTION}=={metadata.version(DISTRIBUTION)}")
+        return stage.Origin(TEMPLATE, requirement(metadata.distribution(DISTRIBUTION)))
     return stage.Origin(Path(__file__).resolve().parents[2])
+
+
+def requirement(distribution: metadata.Distribution) -> str:
+    """The line that installs this version again: from the commit that it was installed from, if it was (PEP 610)."""
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    if vcs := origin.get("vcs_info"):
+        return f"{DISTRIBUTION} @ {vcs['vcs']}+{origin['url']}@{vcs['commit_id']}"
+    return f"{DISTRIBUTION}=={distribution.version}"
 
 
 def _name(text: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from stages.common.base import files
 from stages.common.base.errors import StageError
@@ -88,10 +89,11 @@ def run(origin: Origin, folder: Path, *, models: Sequence[str] = (), upgrade: bo
     root = _root(folder)
     if folder.is_relative_to(origin.root) or origin.root.is_relative_to(folder):
         raise StageError(f"{folder} is the checkout that init runs from. Name the repository that it should go into.")
+    if _record(folder).get("below"):  # the folder of a pipeline whose dvc.yaml is one above
+        folder = folder.parent
     installed = bool(origin.requirement)
     for below in ("", BELOW):
-        file = folder / below / RECORD
-        record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        record = _record(folder / below)
         if record.get("below") == below:
             layout = Layout(below, tuple(models or record["models"]), installed)
             entries: Mapping[str, Entry] = record["files"]
@@ -108,6 +110,11 @@ def run(origin: Origin, folder: Path, *, models: Sequence[str] = (), upgrade: bo
         return _install(origin, root, folder, Layout(BELOW, tuple(models), installed), taken=taken)
     except merge.CollisionError as error:
         raise StageError(f"{error}, which this pipeline needs. Name a folder: init {folder / BELOW}.") from error
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    file = folder / RECORD
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def _first_taken(folder: Path, names: Sequence[str]) -> str:

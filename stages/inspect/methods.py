@@ -10,6 +10,7 @@ import onnx_ir as ir
 from stages.common.graph.passes import convert_opset
 from stages.common.graph.walk import all_nodes, input_of, number
 from stages.common.graph.weights import DEFAULT_OPERATORS, Weight, WeightedNode, weighted_nodes
+from stages.inspect import qdq
 
 OPSET = 13
 """What quantize converts older models to, where it can."""
@@ -17,17 +18,12 @@ OPSET = 13
 BLOCK_SIZE = 32
 """Weights that share a scale in weight_only, by default."""
 
-NODE_BYTES: Mapping[str, int] = {"dynamic": 300, "static": 250, "weight_only": 160}
-"""What the new nodes take in the file, per quantized node, fitted to real models; their names come on top."""
-
-CONV_BYTES = 600
-"""What a Conv takes beyond that: its bias and its output are quantized, too."""
+NODE_BYTES: Mapping[str, tuple[int, int]] = {"dynamic": (300, 18), "weight_only": (160, 2)}
+"""What the new nodes take in the file, per quantized node, fitted to real models: bytes, and how often its name or one
+made of it is there."""
 
 UNSEEN = ("body", "decoder", "encoder", "init_decoder")
 """Subgraphs that calibration does not see into: of loops and of BeamSearch and its like."""
-
-NAME_COPIES: Mapping[str, int] = {"dynamic": 18, "static": 18, "weight_only": 2}
-"""How often the name of a quantized node, or one derived from it, is in the new nodes."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ def predict(model: ir.Model, file_bytes: int) -> tuple[Prediction, ...]:
     weights = {weight.name: weight.nbytes for node in nodes for weight in node.weights}
     old = too_old(model)
     return tuple(
-        _predict(method, usable if method == "weight_only" or not old else [], weights, file_bytes)
+        _predict(method, model, usable if method == "weight_only" or not old else [], weights, file_bytes)
         for method in DEFAULT_OPERATORS
     )
 
@@ -81,7 +77,9 @@ def too_old(model: ir.Model) -> bool:
     return False
 
 
-def _predict(method: str, nodes: Sequence[WeightedNode], weights: Mapping[str, int], file_bytes: int) -> Prediction:
+def _predict(
+    method: str, model: ir.Model, nodes: Sequence[WeightedNode], weights: Mapping[str, int], file_bytes: int
+) -> Prediction:
     taken: list[WeightedNode] = []
     int8: dict[str, int] = {}
     overhead = 0
@@ -91,7 +89,11 @@ def _predict(method: str, nodes: Sequence[WeightedNode], weights: Mapping[str, i
             continue
         taken.append(node)
         int8 |= sizes
-        overhead += NODE_BYTES[method] + NAME_COPIES[method] * len(node.name)
+        if method in NODE_BYTES:
+            plain, copies = NODE_BYTES[method]
+            overhead += plain + copies * len(node.name)
+    if method == "static":
+        overhead = qdq.added_bytes(model, taken)
     replaced = sum(weights[name] for name in int8)
     size = file_bytes - replaced + sum(int8.values()) + overhead
     if size >= file_bytes:  # quantize keeps fp32 where the file would grow
@@ -140,18 +142,13 @@ def _taken(method: str, node: WeightedNode) -> tuple[Weight, ...]:
 def _int8_bytes(method: str, node: WeightedNode, weight: Weight) -> int:
     elements = math.prod(weight.shape)
     if method == "weight_only":
-        rows, width = (
-            (weight.shape[0], weight.shape[1]) if node.op_type == "Gather" else (weight.shape[1], weight.shape[0])
-        )
-        blocks = rows * math.ceil(width / BLOCK_SIZE)
-        return blocks * (BLOCK_SIZE + 4)
+        if node.op_type == "Gather":
+            return elements + 4 * weight.shape[0] * math.ceil(weight.shape[1] / BLOCK_SIZE)
+        return weight.shape[1] * math.ceil(weight.shape[0] / BLOCK_SIZE) * (BLOCK_SIZE + 4)
     if node.op_type == "Gather":
         return elements + 4 * (weight.shape[0] if len(weight.shape) == 2 else 1)
     if node.op_type == "LSTM":
         return elements + 5 * weight.shape[0] * weight.shape[1]
-    if node.op_type == "Conv":
-        return elements + 9 * weight.shape[0] + CONV_BYTES
-    if node.op_type == "EmbedLayerNormalization":
+    if method == "static" or node.op_type == "EmbedLayerNormalization":
         return elements
-    per_channel = 9 if method == "static" else 4
-    return elements + per_channel * weight.shape[-1]
+    return elements + 4 * weight.shape[-1]

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -126,7 +127,7 @@ def test_a_measuring_process_dies_with_the_stage(tmp_path: Path) -> None:
 def asking_code(folder: Path) -> str:
     return textwrap.dedent(f"""
         from stages.common.timing import process
-        process.ask("stages.common.timing.launch", {launch_job(folder, seconds=600)!r})
+        process.ask("stages.common.timing.launch", {json.loads(json.dumps(launch_job(folder, seconds=600)))!r})
     """)
 
 

@@ -68,6 +68,24 @@ def missing_text() -> Built:
     return make_pipeline(prepare, LogisticRegression()).fit(frame, label), frame, label
 
 
+def flags_beside_text() -> Built:
+    """Booleans behind an imputer of text, where ONNX makes them text."""
+    frame, label = tabular()
+    text = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder())
+    model = make_pipeline(ColumnTransformer([("text", text, ["city", "owner"])]), LogisticRegression())
+    return model.fit(frame, label), frame, label
+
+
+def no_rows() -> Built:
+    model, frame, label = mixed_columns()
+    return model, frame[:0], label[:0]
+
+
+def unfitted() -> Built:
+    frame, label = tabular()
+    return make_pipeline(StandardScaler(), LogisticRegression()), frame[["age"]], label
+
+
 def calibrated() -> Built:
     x, y = load_breast_cancer(return_X_y=True)
     return CalibratedClassifierCV(LogisticRegression(max_iter=5000)).fit(x[:300], y[:300]), x[300:], y[300:]
@@ -78,6 +96,13 @@ def isotonic() -> Built:
     x, y = load_breast_cancer(return_X_y=True)
     model = CalibratedClassifierCV(LogisticRegression(max_iter=5000), method="isotonic")
     return model.fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def forest_behind_a_scaler() -> Built:
+    """Digits are small integers: scaled, many lie on a threshold, and the rounding to float32 decides on which side."""
+    x, y = load_digits(return_X_y=True)
+    model = make_pipeline(StandardScaler(), RandomForestClassifier(20, random_state=0))
+    return model.fit(x[:1000], y[:1000]), x[1000:], y[1000:]
 
 
 def search() -> Built:
@@ -169,6 +194,19 @@ def sequences() -> Built:
     return model, np.random.default_rng(0).normal(size=(40, 5, 4)).astype(np.float32), None
 
 
+def integer_first() -> Built:
+    """A forest on a data frame of an integer and a float, without a step that picks its columns."""
+    frame, label = tabular()
+    columns = frame[["rooms", "score"]]
+    return RandomForestClassifier(5, random_state=0).fit(columns, label), columns, label
+
+
+def integer_first_scaled() -> Built:
+    frame, label = tabular()
+    columns = frame[["rooms", "score"]]
+    return make_pipeline(StandardScaler(), LogisticRegression()).fit(columns, label), columns, label
+
+
 def xgboost_classifier() -> Built:
     from xgboost import XGBClassifier
 
@@ -216,6 +254,14 @@ def lightgbm_classifier() -> Built:
 
     x, y = load_breast_cancer(return_X_y=True)
     model = LGBMClassifier(n_estimators=20, random_state=0, verbose=-1, n_jobs=1)
+    return model.fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def lightgbm_linear_leaves() -> Built:
+    from lightgbm import LGBMRegressor
+
+    x, y = load_diabetes(return_X_y=True)
+    model = LGBMRegressor(n_estimators=20, linear_tree=True, random_state=0, verbose=-1, n_jobs=1)
     return model.fit(x[:300], y[:300]), x[300:], y[300:]
 
 

@@ -1,5 +1,7 @@
 """The examples: the commands of their pages, run as they stand, and what the pages promise."""
 
+import csv
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,19 @@ def test_two_models_have_two_verdicts_and_one_report(tmp_path: Path) -> None:
     shown = Project(tmp_path / "two", project.env).run("dvc", "metrics", "show").stdout
     assert "images/metrics/gate.json" in shown
     assert "trees/metrics/gate.json" in shown
+    # An experiment on one of them: its knob, its stages, its row.
+    two = Project(tmp_path / "two", project.env)
+    two.commit("Two models")
+    knob = "images/params.yaml:quantize.per_channel"
+    done = two.run("dvc", "exp", "run", "--name", "one-scale", "-S", f"{knob}=false", "gate@images").stdout
+    assert "Running stage 'quantize@images'" in done
+    assert "trees'" not in done.replace("Stage 'host@trees'", "")
+    (row,) = [
+        row
+        for row in csv.DictReader(io.StringIO(two.run("dvc", "exp", "show", "--csv").stdout))
+        if row["Experiment"] == "one-scale"
+    ]
+    assert row[knob] == "False"
 
 
 def test_every_example_is_listed() -> None:

@@ -46,6 +46,7 @@ def test_scikit_learn_models_export_with_their_drift(run: Run, source: str, flip
     ("source", "known"),
     [
         ("tests.sources:margins", {"flips"}),
+        ("tests.sources:margins_in_a_pipeline", {"flips"}),
         ("tests.sources:clusters", {"flips"}),
         ("tests.sources:two_numbers", {"max_abs"}),
         ("tests.sources:several_labels", {"flips"}),
@@ -157,7 +158,7 @@ ONES = np.ones((4, 4), np.float32)
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": ONES[:0]}, "'x' holds no samples"),
+        ({"x": ONES[:0]}, "holds no rows"),
         ({"x": ONES[:, :3]}, r"'x' expects the shape \[n, 4\], the evaluation data has \[n, 3\]"),
         ({"x": ONES.astype(np.float64)}, "'x' expects float32, the evaluation data is float64"),
         ({"z": ONES}, "no array for the model input 'x'; it holds 'z'"),

@@ -23,7 +23,8 @@ def test_the_bytes_do_not_depend_on_the_hash_seed() -> None:
         "import hashlib; from stages.common.base.params import Export; from stages.export import source\n"
         "from stages.common.model.ir_conversion import to_proto\n"
         "with source.opened(Export(source='tests.sources:text_labels')) as exported:\n"
-        "    print(hashlib.sha256(to_proto(exported.model).SerializeToString(deterministic=True)).hexdigest())"
+        "    proto = to_proto(exported.converted.model)\n"
+        "    print(hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest())"
     )
     digests = set()
     for seed in (*range(18), 52, 53):

@@ -35,6 +35,9 @@ def free_batch() -> bool:
     [
         ("mixed_columns", "scikit-learn", 1e-6, 0),
         ("missing_text", "scikit-learn", 1e-6, 0),
+        ("flags_beside_text", "scikit-learn", 1e-6, 0),
+        ("integer_first", "scikit-learn", 1e-6, 0),
+        ("integer_first_scaled", "scikit-learn", 1e-6, 0),
         ("calibrated", "scikit-learn", 1e-5, 0),
         ("search", "scikit-learn", 1e-5, 0),
         ("vote", "scikit-learn", 1e-5, 0),
@@ -125,6 +128,13 @@ def test_missing_text_is_said(run: Run) -> None:
         re.search(r"'age' is float64 and was rounded to float32, by up to \de-08 of a value", note) for note in notes
     )
     assert not any("'score'" in note for note in notes)
+
+
+def test_many_rounded_columns_are_one_note(run: Run) -> None:
+    (note,) = run("tests.sources:margins_in_a_pipeline")["details"]["notes"][:1]
+    assert note.startswith(
+        "2 columns ('mean symmetry' to 'mean concavity') are float64 and were rounded to float32, by"
+    )
 
 
 def test_the_labels_of_lightgbm_have_a_free_batch(run: Run) -> None:
@@ -219,13 +229,20 @@ def test_columns_of_a_table_become_inputs_in_the_types_of_the_model(run: Run) ->
         ({"city": ["a", None, "b", "c"]}, "'city' of the evaluation data has a missing value in row 1. Text has no"),
         ({"age": ["young"] * 4}, "'age' of the evaluation data is .*, and the model input 'age' expects float32"),
         ({"age": [2**24 + 1, 2, 3, 4]}, "'age' of the evaluation data holds 16777217 in row 0, which float32"),
-        ({"ids": [], "city": [], "age": []}, "x.csv holds no rows"),
+        ({"ids": [], "city": [], "age": []}, "The evaluation data holds no rows"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(run: Run, columns: dict[str, Any], message: str) -> None:
     onnx.save(by_column(), "mine.onnx")
     with pytest.raises(StageError, match=message):
         run("mine.onnx", eval_data=table(**columns))
+
+
+def test_a_conversion_that_answers_something_else_is_refused(run: Run) -> None:
+    """onnxmltools writes a LightGBM forest of linear leaves as if they were constant."""
+    with pytest.raises(StageError, match=r"answers something else than its source: 'variable' moves by 0\.\d+ times"):
+        run("tests.export.models:lightgbm_linear_leaves")
+    assert not paths.FP32_MODEL.exists()
 
 
 @pytest.mark.parametrize(
@@ -239,6 +256,8 @@ def test_a_table_that_does_not_fit_is_refused(run: Run, columns: dict[str, Any],
             "tests.export.models:three_dimensional",
             r"has the shape \[269, 30, 1\]\. Return a dense two-dimensional array",
         ),
+        ("tests.export.models:no_rows", "The evaluation data holds no rows"),
+        ("tests.export.models:unfitted", r"The Pipeline of tests\.export\.models:unfitted is not fitted"),
         ("tests.export.models:too_few_labels", r"'X' 269, 'labels' 268\. Give one row per sample"),
         (
             "tests.export.models:missing_numbers",

@@ -1,9 +1,11 @@
 """Adopting the pipeline: a repository with stages, params and a lock of its own keeps all of them."""
 
+import json
 import re
 import shutil
 import subprocess
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from stages.common.base import params, yaml12
 from stages.common.base.errors import StageError
 from stages.init import merge, screen, stage
+from stages.init.__main__ import requirement
 from tests.pipeline.conftest import Project, clone, shorten_launches
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,6 +194,18 @@ def test_a_repository_may_depend_on_the_wheel_in_place_of_a_copy(team: Project, 
     assert "Run host first" in missing
 
 
+def test_a_wheel_from_git_is_pinned_to_its_commit(tmp_path: Path) -> None:
+    (tmp_path / "METADATA").write_text("Name: onnx-quantize-pipeline\nVersion: 1.2\n")
+    installed = metadata.PathDistribution(tmp_path)
+    assert requirement(installed) == "onnx-quantize-pipeline==1.2"
+    url = {
+        "url": "https://example.org/x.git",
+        "vcs_info": {"vcs": "git", "commit_id": "abc", "requested_revision": "v1"},
+    }
+    (tmp_path / "direct_url.json").write_text(json.dumps(url))
+    assert requirement(installed) == "onnx-quantize-pipeline @ git+https://example.org/x.git@abc"
+
+
 def test_the_params_of_the_team_are_not_ours_to_check(tmp_path: Path) -> None:
     theirs = PARAMS.replace("export:", "dashboard:")
     text = merge.added(theirs, (ROOT / "params.yaml").read_text(), "params.yaml")
@@ -229,6 +244,7 @@ def test_where_a_name_is_taken_ours_get_a_prefix_and_a_folder(empty: Path, name:
     tree = yaml12.load((empty / "dvc.yaml").read_text())
     assert {entry["wdir"] for room, entry in tree["stages"].items() if room != "export"} == {"int8"}
     assert (empty / name).read_text().startswith(text)
+    assert screen.render(stage.run(CODE, empty / "int8")).startswith("Nothing to do")
     assert sorted(path.name for path in empty.iterdir() if path.name[0] != ".") == sorted(
         {"dvc.yaml", "int8", name.split("/", maxsplit=1)[0]}
     )

@@ -62,6 +62,18 @@ def test_the_float_answers_are_the_same_bits_and_one_mul_serves_both(trans_b: bo
             np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_a_recurrent_layer_gives_the_same_bits(direction: str) -> None:
+    both, given_feeds = 1 + (direction != "forward"), [{"x": each["x"][None]} for each in feeds(OUTLIERS)]
+    layer = node("LSTM", "x W R", "y", hidden_size=5, direction=direction)
+    constants = {"W": normal(both, 20, 24), "R": normal(both, 20, 5, seed=1)}
+    source, made, outcomes = smoothed(net([layer], {"x": [1, 4, 24]}, {"y": [1, both, 4, 5]}, constants), given_feeds)
+    assert not outcomes
+    assert [each.op_type for each in made.graph] == ["Mul", "LSTM"]
+    for feed in given_feeds:
+        np.testing.assert_array_equal(run(source, feed)[0], run(made, feed)[0])
+
+
 def test_what_is_known_is_not_searched_again() -> None:
     source = ir_model(products())
     replayed = Known(lambda: iter([]), "minmax", smoothing={("tensor", "MatMul_y", "Gemm_z"): [0, 3, *[0] * 22]})

@@ -7,6 +7,7 @@ labels: its AUC needs every score.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -154,30 +155,22 @@ def compare(pairs: Iterable[OutputPair], labels: Labels | None = None, decider: 
     Raises:
         MismatchError: names or kinds of the outputs differ.
     """
-    comparison: Comparison | None = None
-    waiting: list[OutputPair] = []
 
     def known(indices: np.ndarray) -> np.ndarray | None:
         return None if labels is None else labels(indices)
 
-    def begin(outputs: Outputs) -> Comparison:
-        samples = np.concatenate([pair.indices for pair in waiting])[: len(next(iter(outputs.values()), ()))]
-        begun = Comparison(decider(outputs, known(samples)))
-        for pair in waiting:
-            begun.update(pair.indices, pair.reference, pair.candidate, known(pair.indices))
-        return begun
-
-    outputs: Outputs = {}
-    for pair in pairs:
-        if comparison is not None:
-            comparison.update(pair.indices, pair.reference, pair.candidate, known(pair.indices))
-            continue
-        waiting.append(pair)
-        outputs, enough = leading([waiting_pair.reference for waiting_pair in waiting])
+    stream, first, outputs = iter(pairs), list[OutputPair](), dict[str, np.ndarray]()
+    for pair in stream:
+        first.append(pair)
+        outputs, enough = leading([seen.reference for seen in first])
         if enough:
-            comparison = begin(outputs)
-    if comparison is None:
-        return begin(outputs) if waiting else Comparison()
+            break
+    if not first:
+        return Comparison()
+    indices = np.concatenate([pair.indices for pair in first])[: len(next(iter(outputs.values()), ()))]
+    comparison = Comparison(decider(outputs, known(indices)))
+    for pair in chain(first, stream):
+        comparison.update(pair.indices, pair.reference, pair.candidate, known(pair.indices))
     return comparison
 
 

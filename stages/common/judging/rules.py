@@ -114,11 +114,10 @@ def _held(name: str, output: str, value: float | None, limit: float, message: st
     """A rule with a limit; the value of one that begins with `min_` must reach it, of another must not exceed it."""
     if value is None:
         return Rule(name, None, limit, None, Outcome.FAILED, output, message or OVERFLOW, **more)
-    margin = rounded(value - limit if name.startswith("min_") else limit - value, 6)
-    outcome = Outcome.PASSED if (value >= limit if name.startswith("min_") else value <= limit) else Outcome.FAILED
-    if not math.isfinite(value):
-        return Rule(name, str(value), limit, None, outcome, output, message, **more)
-    return Rule(name, value, limit, margin, outcome, output, message, **more)
+    inside = value - limit if name.startswith("min_") else limit - value
+    outcome = Outcome.PASSED if inside >= 0 else Outcome.FAILED
+    shown = value if math.isfinite(value) else str(value)
+    return Rule(name, shown, limit, rounded(inside, 6), outcome, output, message, **more)
 
 
 def _unconditional(name: str, output: Tree) -> Iterator[Rule]:

@@ -12,7 +12,7 @@ def convertible(model: Any, missing_text: str) -> Any:
     """A copy of a fitted estimator that skl2onnx takes, with the same predictions.
 
     A search becomes its best estimator; a soft vote loses an option of its `transform`; imputers of text look for
-    `missing_text` instead of None or NaN.
+    `missing_text` instead of None or NaN; categories that are booleans become the integers that booleans are in ONNX.
     """
     model = copy.deepcopy(model)
     while hasattr(model, "best_estimator_"):
@@ -22,7 +22,28 @@ def convertible(model: Any, missing_text: str) -> Any:
             part.flatten_transform = False
         if type(part).__name__ == "SimpleImputer" and _imputes_text(part):
             part.missing_values = missing_text
+            part.statistics_ = np.array([str(_integer(value)) for value in part.statistics_], dtype=object)
+        if hasattr(part, "categories_"):
+            part.categories_ = [
+                np.array([_integer(value) for value in kinds], kinds.dtype if kinds.dtype.kind != "b" else np.int64)
+                for kinds in part.categories_
+            ]
     return model
+
+
+def joining(model: Any, columns: Sequence[str]) -> Any:
+    """An estimator that joins columns of numbers to one array first, unless it picks columns itself.
+
+    Only skl2onnx's ColumnTransformer takes several inputs right: most estimators refuse them, and the others cast all
+    to the type of the first, so that floats behind an integer would lose their decimals.
+    """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import Pipeline
+
+    if any(isinstance(part, ColumnTransformer) for part in parts(model)):
+        return model
+    join = ColumnTransformer([("columns", "passthrough", list(range(len(columns))))]).fit(np.zeros((1, len(columns))))
+    return Pipeline([("join", join), *(model.steps if isinstance(model, Pipeline) else [("model", model)])])
 
 
 def parts(model: Any) -> Iterator[Any]:
@@ -45,6 +66,11 @@ def parts(model: Any) -> Iterator[Any]:
                 yield from walk(item)
 
     yield from walk(model)
+
+
+def _integer(value: Any) -> Any:
+    """A boolean as the integer that it is in ONNX; anything else as it is."""
+    return int(value) if isinstance(value, bool | np.bool_) else value
 
 
 def _imputes_text(imputer: Any) -> bool:

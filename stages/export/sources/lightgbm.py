@@ -49,7 +49,7 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
         if output.shape is not None and output.shape.rank() and output.shape[0] == 1:
             output.shape = ir.Shape([None, *output.shape[1:]])
     answers = trees.Answers(model, features.given, _predict)
-    return Converted(converted, {trees.INPUT: features.array}, answers, features.notes)
+    return Converted(converted, {trees.INPUT: features.array}, answers, features.notes, exact=True)
 
 
 def _predict(booster: Any, rows: Any) -> np.ndarray:

@@ -22,12 +22,18 @@ from stages.export.framework import (
     only_array,
     read_by,
     required,
+    rounded_by,
     rounding_note,
 )
 from stages.export.sources import estimators, targets
 
 NAME = "scikit-learn"
 SUFFIXES: tuple[str, ...] = (".skops",)
+
+TRUSTED = frozenset(
+    f"sklearn.neural_network._stochastic_optimizers.{name}" for name in ("AdamOptimizer", "SGDOptimizer")
+)
+"""Types that every MLP holds, and skops does not list: scikit-learn's own, and nothing but numbers."""
 
 MISSING_TEXT = "nan"
 """What a missing value in a column of text becomes: ONNX has no missing text."""
@@ -45,13 +51,13 @@ def load(path: Path, *, allow_pickle: bool = False) -> Any:
         StageError: skops is missing, or the file holds types that skops does not trust and `allow_pickle` is false.
     """
     skops = required("skops.io", f"Loading {path.as_posix()}", "skops")
-    untrusted = read_by(lambda: skops.get_untrusted_types(file=path), path, "skops")
-    if untrusted and not allow_pickle:
+    unlisted = read_by(lambda: skops.get_untrusted_types(file=path), path, "skops")
+    if (untrusted := sorted(set(unlisted) - TRUSTED)) and not allow_pickle:
         raise StageError(
             f"{path.as_posix()} holds types that skops does not trust: {', '.join(untrusted)}. If you trust them, set "
             "export.allow_pickle to true."
         )
-    return read_by(lambda: skops.load(path, trusted=untrusted), path, "skops")
+    return read_by(lambda: skops.load(path, trusted=unlisted), path, "skops")
 
 
 def input_names(model: Any) -> list[str]:
@@ -65,6 +71,13 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     Raises:
         StageError: skl2onnx cannot convert the estimator, or the inputs are not what an estimator takes.
     """
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(model)
+    except NotFittedError as error:
+        raise StageError(f"The {type(model).__name__} of {params.source} is not fitted. Fit it first.") from error
     inputs = only_array(inputs, NAME)
     if hasattr(inputs, "columns") and (columns := input_names(model)):
         inputs = tables.select(inputs, columns)
@@ -86,9 +99,10 @@ def onnx_inputs(inputs: Any) -> tuple[dict[str, np.ndarray], list[str]]:
         StageError: anything else, which scikit-learn would refuse too.
     """
     notes: list[str] = []
+    rounded: dict[str, float] = {}
     if hasattr(inputs, "columns"):
-        columns = {str(name): _column(inputs[name], str(name), notes) for name in inputs.columns}
-        return columns, notes
+        columns = {str(name): _column(inputs[name], str(name), rounded, notes) for name in inputs.columns}
+        return columns, [*rounding_note(rounded), *notes]
     array = np.asarray(inputs)
     if array.ndim == 1 and array.dtype.kind in "OU":  # what text vectorisers take
         array = array.reshape(-1, 1)
@@ -99,22 +113,21 @@ def onnx_inputs(inputs: Any) -> tuple[dict[str, np.ndarray], list[str]]:
             "Return a dense two-dimensional array [samples, features], a one-dimensional array of texts, "
             "or a data frame."
         )
-    return {"X": _feedable(array, "The evaluation data", notes)}, notes
+    return {"X": _feedable(array, "", rounded)}, rounding_note(rounded)
 
 
-def _column(column: Any, name: str, notes: list[str]) -> np.ndarray:
-    label = f"The column '{name}'"
+def _column(column: Any, name: str, rounded: dict[str, float], notes: list[str]) -> np.ndarray:
     array = column.to_numpy()
     if array.dtype.kind not in "iubf" and column.isna().any() and any(isinstance(value, str) for value in array):
         notes.append(
-            f"{label} has {int(column.isna().sum())} missing values; ONNX has no missing text, so the exported model "
-            f"takes the text '{MISSING_TEXT}' in their place."
+            f"The column '{name}' has {int(column.isna().sum())} missing values; ONNX has no missing text, so the "
+            f"exported model takes the text '{MISSING_TEXT}' in their place."
         )
         array = np.where(column.isna(), MISSING_TEXT, array).astype(np.str_)
-    return _feedable(array.reshape(-1, 1), label, notes)
+    return _feedable(array.reshape(-1, 1), name, rounded)
 
 
-def _feedable(array: np.ndarray, label: str, notes: list[str]) -> np.ndarray:
+def _feedable(array: np.ndarray, name: str, rounded: dict[str, float]) -> np.ndarray:
     if array.dtype.kind == "O":  # a data frame with mixed columns gives numbers as objects
         plain = np.array(array.tolist())
         array = plain if plain.dtype.kind in "iubf" else array
@@ -122,7 +135,7 @@ def _feedable(array: np.ndarray, label: str, notes: list[str]) -> np.ndarray:
         return array.astype(np.int64)
     if array.dtype.kind == "f":
         cast = array.astype(np.float32)
-        notes += rounding_note(array, cast, label)
+        rounded[name] = rounded_by(array, cast)
         return cast
     return array.astype(np.str_)
 
@@ -135,6 +148,8 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
     kinds = {"f": FloatTensorType, "i": Int64TensorType, "U": StringTensorType}
     types = [(name, kinds[array.dtype.kind]([None, array.shape[1]])) for name, array in inputs.items()]
     convertible, back = targets.split(estimators.convertible(model, MISSING_TEXT))
+    if len(inputs) > 1 and all(array.dtype.kind in "fi" for array in inputs.values()):
+        convertible = estimators.joining(convertible, list(inputs))
     estimators.register_boosted_trees(set(sys.modules))
     # Without a name the graph gets a random one, and no two exports have the same bytes.
     export = partial(
@@ -149,10 +164,13 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
         with mock.patch("skl2onnx.common._container.make_node", estimators.make_node):
             if not is_classifier(convertible):
                 return as_model(targets.append(export(), back))
+            last = [convertible]
+            while hasattr(last[-1], "steps"):
+                last.append(last[-1].steps[-1][1])
             try:
-                return as_model(export(options={id(convertible): {"zipmap": False}}))
+                return as_model(export(options={id(part): {"zipmap": False} for part in last}))
             except NameError:  # raised for an option that an estimator does not have: LinearSVC never gets a ZipMap
-                return as_model(export())
+                return as_model(export(options={id(part): {} for part in last}))
     except Exception as error:  # its converters raise anything
         raise StageError(
             f"skl2onnx cannot export {type(model).__name__} ({first_line(error)}). "

@@ -63,7 +63,7 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
         exported = _anonymous(as_model(program.model_proto))
     names = [value.name or "" for value in exported.graph.inputs]
     named = dict(zip(names, arrays.values(), strict=True))
-    return Converted(exported, named, _answers(model, arrays, params), tuple(notes))
+    return Converted(exported, named, _answers(model, arrays, params), tuple(notes), exact=True)
 
 
 def _by_name(model: Any, inputs: Any) -> dict[str, np.ndarray]:

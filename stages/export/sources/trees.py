@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.export import tables
-from stages.export.framework import as_model, first_line, only_array, rounding_note
+from stages.export.framework import as_model, first_line, only_array, rounded_by, rounding_note
 
 INPUT = "X"
 
@@ -61,7 +61,7 @@ def features(inputs: Any, columns: Sequence[str], framework: str) -> Features:
             "Give numbers [samples, features], or a data frame."
         )
     cast = array.astype(np.float32)
-    return Features(cast, given, tuple(rounding_note(array, cast, "The evaluation data")))
+    return Features(cast, given, tuple(rounding_note({"": rounded_by(array, cast)})))
 
 
 def converted(

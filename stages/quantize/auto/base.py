@@ -18,7 +18,7 @@ from stages.common.model import sessions
 from stages.quantize.auto import plan
 from stages.quantize.auto.timing import call, in_turn, ratio
 from stages.quantize.methods.static import fold_scales, pool_last
-from stages.quantize.rewrites import look_up, read_last_state
+from stages.quantize.rewrites import look_up, read_last_state, read_parts, stack, state_shapes, two_classes, unstack
 
 FULL_OPSET = 13
 """The opset in which every choice can be had."""
@@ -42,9 +42,14 @@ def _fold(model: ir.Model) -> PassResult:
 FOLDED = ("scales of convolutions folded", _fold)
 
 REWRITES: Mapping[str, tuple[str, Pass]] = {
+    "shapes": ("shapes that are the same in every run stated", state_shapes.apply),
     "last_state": ("states of one step read from the last state", read_last_state.apply),
     "look_up": ("products of one-hot vectors looked up", look_up.apply),
+    "parts": ("cuts of concatenations read from their parts", read_parts.apply),
+    "two_classes": ("Softmax of two classes as Sigmoid of their difference", two_classes.apply),
     "views": ("chains of views collapsed", collapse_views.apply),
+    "unstack": ("tensors that are cut up whole split at once", unstack.apply),
+    "stack": ("stacks of stacks put together at once", stack.apply),
 }
 """Exact rewrites that ONNX Runtime lacks, in the order in which they are applied, by their names in plan.json."""
 

@@ -28,10 +28,14 @@ def cheapest(problem: Problem, weights: Weights, limit: float) -> Point:
         problem: to be solved.
         weights: of time and size.
         limit: of the noise.
+
+    Returns:
+        It; option 0 everywhere where nothing is within the limit.
     """
     if math.prod(map(len, problem.options)) <= EXHAUSTIVE:
         everything = (point(problem, each) for each in product(*(range(len(o)) for o in problem.options)))
-        return min((each for each in everything if each.noise <= limit), key=weights.value)
+        within = (each for each in everything if each.noise <= limit)
+        return min(within, key=weights.value, default=point(problem, problem.all_float))
     fastest = best(problem, weights)
     if problem.noise(fastest) <= limit:
         return point(problem, fastest)

@@ -63,6 +63,7 @@ CHOICES = {
     choice.name: choice
     for choice in (
         Choice("static", "static", {**_SIGNED, "activation_type": "QUInt8", "per_channel": True}),
+        Choice("static_tensor", "static", {**_SIGNED, "activation_type": "QUInt8", "per_channel": False}),
         Choice("weight_only", "weight_only", _SIGNED),
         Choice("weight_only_4", "weight_only", {"weight_type": "QInt4"}),
         Choice(STORED, "stored", {**_SIGNED, "per_channel": True}),
@@ -87,6 +88,7 @@ _PRODUCT = (
     "smooth",
     "smooth_row",
     "static",
+    "static_tensor",
     "weight_only",
     "weight_only_4",
     "stored",
@@ -99,7 +101,7 @@ _OF = {
     "GRU": ("stored",),
     "Gather": ("dynamic", "dynamic_tensor", "weight_only_4"),
     "Gemm": _PRODUCT,
-    "LSTM": ("dynamic", "dynamic_tensor", "stored"),
+    "LSTM": ("dynamic", "dynamic_tensor", "smooth", "stored"),
     "MatMul": _PRODUCT,
     "RNN": ("stored",),
 }
@@ -130,6 +132,8 @@ def forms(op_type: str, choice: str) -> tuple[str, str]:
         return {STATIC: (STATIC, STATIC), ROW: (FLOAT, FLOAT)}.get(choice, (DYNAMIC, FLOAT))
     if op_type not in ("Attention", "Gemm", "MatMul"):
         return FLOAT, FLOAT
-    if choice in (STATIC, ROW, SMOOTH, SMOOTH_ROW):
+    if choice in (ROW, SMOOTH, SMOOTH_ROW):
         return choice, FLOAT
+    if choice.startswith(STATIC):
+        return STATIC, FLOAT
     return (DYNAMIC, FLOAT) if choice.startswith(DYNAMIC) else (FLOAT, FLOAT)

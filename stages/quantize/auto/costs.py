@@ -19,7 +19,7 @@ from stages.quantize.methods import Assignment
 SECONDS_EACH = 0.05
 """Timed for each kernel, and at most `SECONDS_ALL` for all of them."""
 
-SECONDS_ALL = 8.0
+SECONDS_ALL = 5.0
 
 LARGE_BYTES = 256 << 20
 """Weights above which nodes of equal shapes are timed once; below it all of them are, so that caches are as they are

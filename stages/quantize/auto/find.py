@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import onnx_ir as ir
 from tqdm import tqdm
@@ -12,55 +13,23 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.quantize.auto import options, plan
 from stages.quantize.auto.base import Recipe
-from stages.quantize.auto.choices import KEPT, STORED
+from stages.quantize.auto.choices import KEPT
 from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
 from stages.quantize.auto.problem import Picks, Point, point
-from stages.quantize.auto.search import back_towards, best_that_passes
-from stages.quantize.auto.timing import Ratio, call, in_turn, over_sessions, ratio
+from stages.quantize.auto.race import RACERS, Trial, race, slower, winner
+from stages.quantize.auto.search import back_towards, best_that_passes, store_floats, without_gaps
+from stages.quantize.auto.timing import raced
 from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Range
 from stages.quantize.outcome import NodeOutcome, kept
-
-RACERS = 4
-"""Models that are timed beside the float one at the end."""
-
-RACE_SECONDS = 1.0
-"""Timed of each of them."""
-
-REOPENED = 3
-"""Times that the sessions of a race are opened: two sessions of one file differ by up to 1.5 %, the first is slower."""
 
 TRIAL_SECONDS = 0.4
 """Timed of each model that is made, together with the float one: it corrects the predicted times."""
 
 UNIFORM_TRIALS = 2
 """Trials that are kept for models with one choice everywhere."""
-
-NOISE = 0.03
-"""Speed-ups that differ by less are equal, as those of two sessions of one file are; the smaller model wins then."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A candidate, where it came from, what was predicted of it, and what it was timed to take.
-
-    Attributes:
-        us: by a short look, in microseconds; None for a broken model.
-        speedup: over the float model, of those that raced.
-    """
-
-    origin: str
-    candidate: Candidate
-    predicted: Point
-    us: float | None = None
-    speedup: Ratio | None = None
-
-    @property
-    def strain(self) -> float:
-        """The largest share of a tolerance that a rule uses."""
-        return self.candidate.strain
 
 
 @dataclass(frozen=True)
@@ -153,10 +122,8 @@ class _Search:
         """Time of a call, as far as the float model takes what is predicted of it."""
         if candidate.model is None:
             return None
-        feed = next(self.judge.feeds())
-        calls = [call(session, feed) for session in (self.judge.float_session, self.judge.session(candidate.model))]
-        rounds = in_turn(calls, TRIAL_SECONDS)
-        return self.measured.float_us / ratio(rounds[:, 0], rounds[:, 1]).ratio
+        (speedup,) = raced([self.judge.float_call, partial(self.judge.call, candidate.model)], TRIAL_SECONDS, 1)
+        return self.measured.float_us / speedup.ratio
 
     @property
     def margin(self) -> float:
@@ -203,9 +170,10 @@ def find(
         state.origin = "predicted"
         passes, fails, learnt = best_that_passes(problem, weights, state.attempt, goal, state.known())
         if passes is not None:
-            state.origin = "floats stored"
-            stored = problem.uniform(STORED)
-            state.attempt(tuple(number or stored[node] for node, number in enumerate(passes)))
+            state.origin = "without gaps"
+            state.attempt(without_gaps(learnt, passes, len(measured.names)))
+        state.origin = "floats stored"
+        store_floats(learnt, weights, state.attempt, goal)
         if passes is not None and fails is not None:
             state.origin = "add back"
             back_towards(learnt, passes, fails, state.attempt, goal=goal, value=value)
@@ -214,21 +182,21 @@ def find(
             raise StageError(_nothing_passes(state.trials, search.margin, len(nodes)))
         if not state.trials:
             reason = "no choice of any node is predicted to gain anything over float"
-        smaller = [trial for trial in passing if trial.candidate.size < judge.float_bytes]
-        if passing and not smaller:
-            least = min(trial.candidate.size for trial in passing)
-            reason = f"the smallest model that passes takes {least} bytes, float {judge.float_bytes}"
+    smaller = [trial for trial in passing if trial.candidate.size < judge.float_bytes]
+    if passing and not smaller:
+        least = min(trial.candidate.size for trial in passing)
+        reason = f"the smallest model that passes takes {least} bytes, float {judge.float_bytes}"
     smaller.sort(key=lambda trial: value(point(learnt, trial.candidate.assignment)))
-    raced = _race(smaller[:RACERS], judge)
-    winner = _winner(raced, search.objective) if raced else None
-    if winner is not None:
-        reason = _no_faster(winner) if search.objective == "latency" else ""
+    raced = race(smaller[:RACERS], judge, measured.float_us)
+    best = winner(raced, search.objective) if raced else None
+    if best is not None:
+        reason = slower(best) if search.objective == "latency" else ""
     by_assignment = {trial.candidate.assignment: trial for trial in raced}
     trials = [by_assignment.get(trial.candidate.assignment, trial) for trial in state.trials]
-    chosen = winner.candidate.assignment if winner is not None and not reason else problem.all_float
+    chosen = best.candidate.assignment if best is not None and not reason else problem.all_float
     made = plan.decisions(problem, chosen, measured.refused, measured.unmeasured, value)
     return Found(
-        None if reason else winner,
+        None if reason else best,
         reason,
         {name: decision for name, decision in made.items() if name in measured.names},
         trials,
@@ -245,58 +213,6 @@ def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[tuple[
     names = sorted({option.choice for options_ in problem.options[: len(measured.names)] for option in options_})
     assignments = [(name, problem.uniform(name)) for name in names if name != KEPT]
     return sorted(assignments, key=lambda each: value(point(problem, each[1])))
-
-
-def _race(trials: Sequence[Trial], judge: Judge) -> list[Trial]:
-    """The trials with their speed-ups over the float model, all timed in turn, in several sessions each."""
-    if not trials:
-        return []
-    models = [None, *(trial.candidate.model for trial in trials)]
-    feed = next(judge.feeds())
-    ratios: list[list[Ratio]] = []
-    for opened in range(REOPENED):
-        order = list(range(len(models)))[:: -1 if opened % 2 else 1]
-        sessions = {number: judge.session(models[number]) for number in order}
-        calls = [call(sessions[number], feed) for number in range(len(models))]
-        rounds = in_turn(calls, RACE_SECONDS * len(calls) / REOPENED, seed=opened)
-        ratios.append([ratio(rounds[:, 0], rounds[:, number]) for number in range(1, len(models))])
-    return [
-        replace(trial, speedup=over_sessions(each))
-        for trial, each in zip(trials, zip(*ratios, strict=True), strict=True)
-    ]
-
-
-def _winner(raced: Sequence[Trial], objective: str) -> Trial:
-    """The fastest, or the smallest; of equal ones the best by the other, and of those the most exact.
-
-    Under `latency` one that is slower than the float model wins only where all are, however small it is.
-    """
-    if objective == "latency":
-        raced = [trial for trial in raced if not _no_faster(trial)] or raced
-
-    def speed(trial: Trial) -> float:
-        return trial.speedup.ratio if trial.speedup else 0.0
-
-    def smallest(trials: Sequence[Trial]) -> list[Trial]:
-        least = min(trial.candidate.size for trial in trials)
-        return [trial for trial in trials if trial.candidate.size <= least * (1 + NOISE)]
-
-    def fastest(trials: Sequence[Trial]) -> list[Trial]:
-        most = max(map(speed, trials))
-        return [trial for trial in trials if speed(trial) >= most * (1 - NOISE)]
-
-    equal = fastest(smallest(raced)) if objective == "size" else smallest(fastest(raced))
-    return min(equal, key=lambda trial: trial.strain)
-
-
-def _no_faster(winner: Trial) -> str:
-    """Why the winner is slower than the float model; empty if it is not."""
-    if winner.speedup is None or winner.speedup.high >= 1:
-        return ""
-    return (
-        f"the best model that passes runs at {winner.speedup.ratio:.3f} of the speed of float "
-        f"({winner.speedup.low:.3f} to {winner.speedup.high:.3f})"
-    )
 
 
 def _nothing_passes(trials: Sequence[Trial], margin: float, nodes: int) -> str:

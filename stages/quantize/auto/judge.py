@@ -1,7 +1,7 @@
 """Candidates made as real models and held against parity's rules, on the search split alone."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -15,13 +15,15 @@ from stages.common.compare.comparison import MismatchError, OutputPair, compare
 from stages.common.data.evaldata import EvalData
 from stages.common.data.feeding import feed_batch, fixed_batch
 from stages.common.decisions import Decider, Outputs, choose
+from stages.common.judging import serve
 from stages.common.judging.rules import evaluate_rules, largest_strain
-from stages.common.judging.serve import Model, calls, paired
+from stages.common.judging.serve import Model, Values, calls, paired
 from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
 from stages.common.rule import Rule
 from stages.quantize.auto.problem import Picks
 from stages.quantize.auto.strain import at_sample_count, tail_factor
+from stages.quantize.auto.timing import Call, call
 from stages.quantize.outcome import NodeOutcome
 
 SHUFFLES = 3
@@ -32,6 +34,9 @@ FEW = 2
 
 MOVED = 64
 """Samples that are served alone and together, where parity.max_batch_effect is set."""
+
+REMEMBERED_BYTES = 64 << 20
+"""Answers of the float model that are kept, so that it does not run again for each candidate."""
 
 PROBE_FEEDS = 8
 """Feeds that single nodes are measured on."""
@@ -66,16 +71,35 @@ class Candidate:
         return self.strain <= 1 - margin
 
 
+@dataclass(frozen=True)
+class _Remembering(Model):
+    """A model that runs each call once, as far as its answers can be kept."""
+
+    known: dict[bytes, Values] = field(default_factory=dict)
+    left: list[int] = field(default_factory=lambda: [REMEMBERED_BYTES])
+
+    def values(self, call: serve.Call) -> Values:
+        """See `Model`."""
+        key = call.indices.tobytes()
+        if key in self.known:
+            return self.known[key]
+        values = super().values(call)
+        size = sum(value.nbytes if isinstance(value, np.ndarray) else REMEMBERED_BYTES for value in values)
+        if size <= self.left[0]:
+            self.known[key] = values
+            self.left[0] -= size
+        return values
+
+
 class Judge:
     """Runs candidates beside the float model, in the serving batch."""
 
     def __init__(self, source: ir.Model, data: EvalData, params: Params, name: str) -> None:
         self._params = params
         self._data = data
-        self._float = Model(sessions.open_session(source, params.serving.threads, name=name), name)
-        self._source = source
+        self._float = _Remembering(sessions.open_session(source, params.serving.threads, name=name), name)
         self.float_bytes = model_file.stored_bytes(source)
-        self.float_session = self._float.session
+        self._source = source
         self.batch = feed_batch(self._float.session, data.layout, params.serving.batch_size)
         self.calibration_batch = feed_batch(self._float.session, data.layout, wanted=1)
         search = data.indices("search")
@@ -84,8 +108,8 @@ class Judge:
 
     def feeds(self) -> Iterator[Feed]:
         """Calls of the serving batch over the search split."""
-        for call in calls(self._data, self._indices, self.batch):
-            yield call.feed
+        for served in calls(self._data, self._indices, self.batch):
+            yield served.feed
 
     def probe_feeds(self) -> list[Feed]:
         """The calls that single nodes are measured on."""
@@ -134,10 +158,17 @@ class Judge:
                         largest = max(largest, float(np.abs(one.astype(np.float64) - other).max(initial=0.0)))
         return {**nothing, "max_abs": largest, "reason": ""}
 
-    def session(self, model: ir.Model | None) -> ort.InferenceSession:
-        """A candidate, loaded as production does; None for the float model."""
-        model = self._source if model is None else model
+    def session(self, model: ir.Model) -> ort.InferenceSession:
+        """A candidate, loaded as production does."""
         return sessions.open_session(model, self._params.serving.threads, name="a candidate")
+
+    def call(self, model: ir.Model) -> Call:
+        """A call of the serving batch, in a new session."""
+        return call(self.session(model), next(self.feeds()))
+
+    def float_call(self) -> Call:
+        """The same of the float model."""
+        return self.call(self._source)
 
     def _served(self) -> np.ndarray:
         """The search samples; in batches, several times, each time in another order."""
@@ -156,8 +187,8 @@ def calibration_feeds(data: EvalData, batch: int, samples: int) -> Iterator[Feed
     indices = indices if len(indices) else data.indices("judge")
     if len(indices) >= FEW:
         indices = indices[::2]
-    for call in calls(data, indices[: max(batch, samples)], batch):
-        yield call.feed
+    for served in calls(data, indices[: max(batch, samples)], batch):
+        yield served.feed
 
 
 class Tails:

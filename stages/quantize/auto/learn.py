@@ -16,8 +16,8 @@ SWEEPS = 20
 LARGEST = math.log(1e6)
 """Of the logarithm of a factor."""
 
-LEVEL = 0.05
-"""Times that differ by a smaller share are equal."""
+LEVEL, LEVEL_US = 0.05, 1.0
+"""Times that differ by a smaller share and so many microseconds are equal: another run would order them otherwise."""
 
 REST = "rest"
 BORDERS = "borders"
@@ -49,7 +49,7 @@ def levelled(problem: Problem) -> Problem:
 def _levelled(options: tuple[Option, ...]) -> tuple[Option, ...]:
     levels: list[float] = []
     for us in sorted(option.us for option in options):
-        if not levels or us > levels[-1] * (1 + LEVEL):
+        if not levels or us > levels[-1] * (1 + LEVEL) + LEVEL_US:
             levels.append(us)
     return tuple(replace(each, us=max(level for level in levels if level <= each.us)) for each in options)
 

@@ -20,6 +20,7 @@ from stages.quantize.auto.find import Found, find
 from stages.quantize.auto.judge import Judge, calibration_feeds
 from stages.quantize.auto.probe import Sensitivity, by_power, probe_all, unknowns, unmeasured
 from stages.quantize.correction import Correction
+from stages.quantize.eight_bits import remembered
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Known
 from stages.quantize.outcome import NodeOutcome
@@ -63,7 +64,8 @@ def made(
     if params.quantize.method == "auto":
         known = Known(feeds, calibration.method)
         make = _Make(prepared, selected, known)
-        found = find(prepared, selected, judge, params, make=make, fault=fault, recipe=recipe)
+        with remembered():
+            found = find(prepared, selected, judge, params, make=make, fault=fault, recipe=recipe)
         corrections = make.corrections.get(_key(found.trial.candidate.choices), {}) if found.trial else {}
         chosen = found.trial.candidate.choices if found.trial else {}
         smoothing = {

@@ -6,9 +6,11 @@ moved back, one group at a time, towards a model that failed.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from stages.quantize.auto.budget import cheapest
+from stages.quantize.auto.choices import STATIC, STORED
 from stages.quantize.auto.learn import Seen, corrected
 from stages.quantize.auto.problem import Picks, Point, Problem, Weights, point
 
@@ -27,13 +29,15 @@ class Tried(Protocol):
         ...
 
 
-NEAR = 0.005
-"""What is predicted to gain a smaller share is not worth a trial."""
+NEAR = 0.01
+"""What is predicted to gain a smaller share is not worth a trial: in the race it would be equal."""
 
 TIGHTER = 0.8
 """The share of the allowed noise that is aimed at next, where the best within it has failed before."""
 
 TIGHTENINGS = 24
+
+STORED_TRIALS = 3
 
 Try = Callable[[Picks], Tried | None]
 """Makes and judges an assignment; None where no trial is left."""
@@ -52,7 +56,8 @@ def best_that_passes(
         known: what was made before: it teaches times only, as one choice everywhere says little of a mixture's noise.
 
     Returns:
-        It, the nearest one that is better and fails, None where there is none, and the problem as it was corrected.
+        It, the nearest one that was made, is better and fails, None where there is none, and the problem as it was
+        corrected.
     """
     tried: dict[Picks, Tried] = dict(known)
     tightened = 0
@@ -81,11 +86,54 @@ def best_that_passes(
         tried[candidate.assignment] = found
         model = learnt()
     best = passing(model)
-    failing = [point(model, each) for each, found in tried.items() if found.strain > goal]
+    failing = [point(model, each) for each, found in tried.items() if found.strain > goal and each not in known]
     if best is not None:
         failing = [each for each in failing if weights.value(each) < weights.value(best)]
     nearest = max(failing, key=weights.value, default=None)
     return best.assignment if best else None, nearest.assignment if nearest else None, model
+
+
+def without_gaps(problem: Problem, assignment: Picks, count: int) -> Picks:
+    """The assignment with all nodes static that lie between static ones, where they can be: it has fewer borders.
+
+    What borders of small convolutions cost is predicted coarsely, and a real model says whether they are worth it.
+
+    Args:
+        problem: its first `count` nodes are in the order of the graph.
+        assignment: to start from.
+        count: of the nodes with a weight.
+    """
+    static = problem.uniform(STATIC)
+    places = [node for node in range(count) if static[node] and assignment[node] == static[node]]
+    inside = range(places[0], places[-1]) if places else range(0)
+    return tuple((node in inside and static[node]) or own for node, own in enumerate(assignment))
+
+
+def store_floats(problem: Problem, weights: Weights, attempt: Try, goal: float) -> None:
+    """Make the best model in which no weight is left as floats: as fast within the noise, perhaps, and smaller.
+
+    Where INT8 is not faster, that is the one which computes in floats.
+
+    Args:
+        problem: that predicts.
+        weights: of time and size.
+        attempt: makes and judges one; called `STORED_TRIALS` times at most.
+        goal: the largest strain that passes.
+    """
+    numbers, left = problem.uniform(STORED), STORED_TRIALS
+    options = tuple((node[number], *node[1:]) for node, number in zip(problem.options, numbers, strict=True))
+    stored = replace(problem, options=options)
+
+    def attempt_stored(assignment: Picks) -> Tried | None:
+        nonlocal left
+        left -= 1
+        chosen = tuple(number or kept for number, kept in zip(assignment, numbers, strict=True))
+        return attempt(chosen) if left >= 0 else None
+
+    if any(numbers) and problem.noise(numbers) < goal**2:
+        best, *_ = best_that_passes(stored, weights, attempt_stored, goal, {})
+        if best is None:
+            attempt_stored(problem.all_float)
 
 
 def back_towards(
@@ -111,7 +159,7 @@ def back_towards(
         value: what is minimised: the predicted time, or the size.
 
     Returns:
-        Assignments that pass, each better than the one before.
+        Assignments that pass, each better than the one before; none where all moves together gain next to nothing.
     """
     accepted: list[Picks] = []
     refused: set[int] = set()
@@ -124,7 +172,7 @@ def back_towards(
             for gain, noise in [_effect(problem, reached, node, other, value)]
             if gain > 0
         ]
-        if not moves:
+        if sum(gain for gain, _, _ in moves) <= NEAR * value(point(problem, reached)):
             return accepted
         moves.sort(key=lambda move: (move[1] / move[0], move[2]))
         chosen = [node for _, _, node in moves[: max(1, round(len(moves) * share))]]

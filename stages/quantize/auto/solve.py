@@ -1,5 +1,6 @@
 """The best assignment for given weights. Pure."""
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 
@@ -23,13 +24,7 @@ def best(problem: Problem, weights: Weights, near: Picks | None = None) -> Picks
     """
     assignment = list(problem.all_float)
     for group in _groups(problem):
-        combinations = 1
-        for node in group:
-            combinations *= len(problem.options[node])
-        if combinations <= EXHAUSTIVE:
-            decided = _exhaustive(problem, group, weights)
-        else:
-            decided = _descent(problem, group, weights, near)
+        decided = _exhaustive(problem, group, weights) or _descent(problem, group, weights, near)
         for node, number in zip(group, decided, strict=True):
             assignment[node] = number
     return tuple(assignment)
@@ -98,9 +93,17 @@ class Group:
         return change + sum(self.border(junction, after) for junction in touched) - before
 
 
-def _exhaustive(problem: Problem, nodes: Sequence[int], weights: Weights) -> Sequence[int]:
+def _exhaustive(problem: Problem, nodes: Sequence[int], weights: Weights) -> Sequence[int] | None:
+    """The best of all assignments, None where they are too many; of options with equal borders only the best counts."""
     group = Group(problem, nodes, weights)
-    return min(product(*(range(len(problem.options[node])) for node in nodes)), key=group.value)
+    useful = []
+    for node, costs in zip(nodes, group.costs, strict=True):
+        least: dict[tuple[str, str], int] = {}
+        for number, option in enumerate(problem.options[node]):
+            forms = option.takes, option.gives
+            least[forms] = min(least.get(forms, number), number, key=costs.__getitem__)
+        useful.append(list(least.values()))
+    return min(product(*useful), key=group.value) if math.prod(map(len, useful)) <= EXHAUSTIVE else None
 
 
 def _descent(problem: Problem, nodes: Sequence[int], weights: Weights, near: Picks | None) -> Sequence[int]:

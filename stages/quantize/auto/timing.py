@@ -18,6 +18,9 @@ BURST_NS = 300_000
 
 FEWEST_ROUNDS = 5
 
+SESSIONS = 3
+"""Of one model in a race."""
+
 QUIET = 0.1
 """The quantile of the bursts that stands for a quiet machine: neighbours only add time."""
 
@@ -66,6 +69,33 @@ def in_turn(calls: Sequence[Call], seconds: float, seed: int = 0) -> np.ndarray:
             times[number] = (time.perf_counter_ns() - started) / lengths[number] / 1e3
         rounds.append(times)
     return np.array(rounds)
+
+
+def raced(open_calls: Sequence[Callable[[], Call]], seconds: float, sessions: int = SESSIONS) -> list[Ratio]:
+    """How much faster the others are than the first, each in several sessions, all timed in turn.
+
+    Two sessions of one file differ by a percent or two, as their memory lies elsewhere. So the interval of a ratio is
+    wide enough to hold those of all its pairs of sessions.
+
+    Args:
+        open_calls: each opens a session anew.
+        seconds: for all of them together.
+        sessions: of each.
+    """
+    calls = [open_call() for _ in range(sessions) for open_call in open_calls]
+    rounds = in_turn(calls, seconds).reshape(-1, sessions, len(open_calls))
+    pairs = [
+        [ratio(rounds[:, at, 0], rounds[:, at, number]) for at in range(sessions)]
+        for number in range(1, len(open_calls))
+    ]
+    return [
+        Ratio(
+            float(np.median([each.ratio for each in of_model])),
+            min(each.low for each in of_model),
+            max(each.high for each in of_model),
+        )
+        for of_model in pairs
+    ]
 
 
 def one_by_one(calls: Sequence[Call], seconds: float) -> np.ndarray:
@@ -117,12 +147,3 @@ def ratio(reference: np.ndarray, other: np.ndarray) -> Ratio:
     low = max(0, math.floor(count / 2 - reach))
     high = min(count - 1, math.ceil(count / 2 + reach))
     return Ratio(float(np.median(ratios)), float(ratios[low]), float(ratios[high]))
-
-
-def over_sessions(ratios: Sequence[Ratio]) -> Ratio:
-    """What several sessions of both say together: the median, and an interval that holds the interval of each.
-
-    Where a session lies in memory moves it by more than its own rounds show.
-    """
-    middle = float(np.median([each.ratio for each in ratios]))
-    return Ratio(middle, min(each.low for each in ratios), max(each.high for each in ratios))

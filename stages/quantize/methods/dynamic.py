@@ -95,8 +95,9 @@ def _gemm(site: Site) -> str:
 
 
 def _by_row(site: Site, weight: Constant) -> bool:
-    """Whether the activations of a product get a scale per row; a stack of matrices keeps a tensor scale."""
-    return site.params.activation_scale == "row" and weight.values.ndim == 2
+    """Whether the activations get a scale per row; Attention and a stack of matrices keep a tensor scale."""
+    rows_wanted = site.params.activation_scale == "row"
+    return rows_wanted and site.node.op_type in ROW_TYPES and weight.values.ndim == 2
 
 
 def _vector(bias: Constant | None, beta: float, columns: int) -> np.ndarray | None:
@@ -134,9 +135,7 @@ def _columns(site: Site, weight: Constant) -> tuple[Quantized, str]:
     """Quantize the right side of a product [..., K, N]: a scale for each column of each matrix, or one in all."""
     kind, ndim = site.params.weight_type, weight.values.ndim
     columns = tuple(axis for axis in range(ndim) if axis != ndim - 2) if site.params.per_channel else ()
-    activations = ""
-    if site.params.activation_scale == "row":
-        activations = f", activations per {'row' if site.node.op_type in ROW_TYPES and ndim == 2 else 'tensor'}"
+    activations = ", activations per row" if _by_row(site, weight) else _tensor_scale(site)
     how = f"{kind} per {'channel' if columns else 'tensor'}{activations}"
     return site.quantized(weight, kind, columns, summed=ndim - 2), how
 

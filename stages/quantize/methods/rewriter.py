@@ -25,6 +25,7 @@ from stages.common.graph.walk import (
     replace,
 )
 from stages.quantize import linear, portable
+from stages.quantize.eight_bits import rounded
 from stages.quantize.linear import Quantized
 from stages.quantize.outcome import NodeOutcome, kept
 
@@ -264,23 +265,13 @@ class Site:
         reduce_range: bool | None = None,
         least: np.ndarray | float = 0,
     ) -> Quantized:
-        """`weight` in 8 bits, with what that costs on record.
-
-        Args:
-            weight: float32.
-            weight_type: QInt8 or QUInt8.
-            channel_axes: one scale for each index along these axes.
-            summed: along what the kernel sums it in pairs that can saturate.
-            reduce_range: in place of that of the params.
-            least: the scales are at least this; a number, or of the shape of `Quantized.scale`.
-        """
+        """`weight` in 8 bits, with what that costs on record; see `rounded`; params decide where None is given."""
         reduce = self.params.reduce_range if reduce_range is None else reduce_range
-        quantized = linear.quantize(weight.values, weight_type, channel_axes, reduce, least)
-        if weight_type == "QInt8" and self.params.portable and not reduce and summed is not None:
-            self._full_sqnr.append(linear.sqnr_db(weight.values, quantized.dequantized()))
-            quantized = portable.quantize(weight.values, summed, channel_axes, least)
-        self.record_loss(weight.values, quantized.dequantized())
-        return quantized
+        pairs = summed if self.params.portable else None
+        made = rounded(weight.values, weight_type, channel_axes, reduce_range=reduce, summed=pairs, least=least)
+        self._sqnr.append(made.sqnr_db)
+        self._full_sqnr += [] if made.full_range_sqnr_db is None else [made.full_range_sqnr_db]
+        return made.quantized
 
     def record_loss(self, weight: np.ndarray, approximation: np.ndarray) -> None:
         """Take note that `approximation` stands for `weight` now."""

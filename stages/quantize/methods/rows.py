@@ -66,20 +66,9 @@ def multiply(site: Site, left: ir.Value, weight: Constant, quantized: Quantized,
     inner, width = quantized.values.shape
     matrix = site.rank(left) == 2
     rows = site.share(left, "rows", lambda: quantize(site, left, None if matrix else inner))
-    stem = f"{site.node.outputs[0].name}"
-    stored = site.store(weight, "int8", quantized.values)
-    inputs: list[ir.Value | None] = [rows.values, stored]
-    zeros = quantized.zero_point.reshape(-1)
-    if zeros.any():
-        zero = zeros if zeros.size > 1 else zeros.reshape(())
-        inputs += [None, site.store(weight, "int8_zero", zero)]
-    floats = site.emit("Cast", [site.emit("MatMulInteger", inputs, f"{stem}_integers")], to=ir.DataType.FLOAT)
-    columns = quantized.scale.reshape(-1) if quantized.scale.size > 1 else quantized.scale.reshape(())
-    factor = site.emit("Mul", [one(site, left), site.store(weight, "int8_scale", columns)])
-    product = site.emit("Mul", [site.emit("Mul", [floats, factor]), rows.scale])
+    product = scaled_product(site, left, rows, weight, quantized)
     if rows.low is not None:
-        integers = quantized.values.astype(np.int64) - quantized.zero_point
-        sums = (integers.sum(axis=0) * quantized.scale.reshape(-1).astype(np.float64)).astype(np.float32)
+        sums = column_sums(quantized)
         if bias is None:
             factors, table = rows.low, site.store(weight, "column_sums", sums[None])
         else:
@@ -88,11 +77,35 @@ def multiply(site: Site, left: ir.Value, weight: Constant, quantized: Quantized,
         product = site.emit("Gemm", [factors, table, product])
     elif bias is not None:
         product = site.emit("Add", [product, site.store(weight, "bias", bias)])
-    if matrix:
-        return product
-    shape = site.share(left, "leading", lambda: leading(site, left))
+    return product if matrix else unfolded(site, left, product, width)
+
+
+def scaled_product(site: Site, left: ir.Value, rows: Rows, weight: Constant, quantized: Quantized) -> ir.Value:
+    """Rows made of `left` times a weight [K, N], as floats, without what the zero points of the rows add."""
+    inputs: list[ir.Value | None] = [rows.values, site.store(weight, "int8", quantized.values)]
+    if quantized.zero_point.any():
+        inputs += [None, site.store(weight, "int8_zero", _vector(quantized.zero_point))]
+    floats = site.emit("Cast", [site.emit("MatMulInteger", inputs)], to=ir.DataType.FLOAT)
+    factor = site.emit("Mul", [_one(site, left), site.store(weight, "int8_scale", _vector(quantized.scale))])
+    return site.emit("Mul", [site.emit("Mul", [floats, factor]), rows.scale])
+
+
+def column_sums(quantized: Quantized) -> np.ndarray:
+    """What each column of a weight [K, N] sums to, float32, shape [N]."""
+    integers: np.ndarray = (quantized.values.astype(np.int64) - quantized.zero_point).sum(axis=0)
+    return (integers * quantized.scale.reshape(-1).astype(np.float64)).astype(np.float32)
+
+
+def unfolded(site: Site, like: ir.Value, value: ir.Value, width: int) -> ir.Value:
+    """Rows [rows, width] with the leading dimensions of another value, shape [..., width]."""
+    shape = site.share(like, "leading", lambda: _leading(site, like))
     last = site.number(f"{width}", np.array([width], np.int64))
-    return site.emit("Reshape", [product, site.emit("Concat", [shape, last], axis=0)])
+    return site.emit("Reshape", [value, site.emit("Concat", [shape, last], axis=0)])
+
+
+def _vector(values: np.ndarray) -> np.ndarray:
+    """Scales or zero points as a vector, or as a number where there is one."""
+    return values.reshape(-1) if values.size > 1 else values.reshape(())
 
 
 def never_negative(value: ir.Value | None, depth: int = 6) -> bool:
@@ -170,7 +183,7 @@ def _extreme(site: Site, op_type: str, rows: ir.Value) -> ir.Value:
     return site.emit(op_type, [rows], axes=[1], keepdims=1)
 
 
-def one(site: Site, left: ir.Value) -> ir.Value:
+def _one(site: Site, left: ir.Value) -> ir.Value:
     """The number 1, computed at run time, once in a graph.
 
     ONNX Runtime fuses MatMulInteger, Cast and a multiplication by the scales of both sides into one kernel,
@@ -190,7 +203,7 @@ def _with_ones(site: Site, column: ir.Value) -> ir.Value:
     return site.emit("Pad", [column, pads, site.number("one", np.array(1, np.float32))])
 
 
-def leading(site: Site, left: ir.Value) -> ir.Value:
+def _leading(site: Site, left: ir.Value) -> ir.Value:
     """The shape of a value without its last dimension."""
     first, last = (site.number(name, np.array([at], np.int64)) for name, at in (("first", 0), ("last", -1)))
     return site.emit("Slice", [site.emit("Shape", [left]), first, last], f"{left.name}_leading")

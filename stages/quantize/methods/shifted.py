@@ -38,25 +38,22 @@ def convolve(site: Site) -> str:
     columns = (1,) if site.params.per_channel else ()
     left, negative = _channels_last(site, len(kernel)), not rows.never_negative(site.needed_input(0))
     quantized_rows = rows.quantize(site, left, channels, negative)
-    values = _unfolded(site, left, quantized_rows.values, channels)
-    scale = _unfolded(site, left, quantized_rows.scale, 1)
-    low = _unfolded(site, left, quantized_rows.low, 1) if quantized_rows.low is not None else None
+    values = rows.unfolded(site, left, quantized_rows.values, channels)
+    scale = rows.unfolded(site, left, quantized_rows.scale, 1)
+    low = rows.unfolded(site, left, quantized_rows.low, 1) if quantized_rows.low is not None else None
     parts, lows, sums = [], [], []
     for place in range(places):
         cut = _Cut(site, axis, place, places, len(kernel))
         matrix = Constant(f"{weight.name}_{place}", np.ascontiguousarray(by_place[place]))
         quantized = site.quantized(matrix, site.params.weight_type, columns, summed=0)
-        column_scale = quantized.scale.reshape(-1) if columns else quantized.scale.reshape(())
-        product = site.emit("MatMulInteger", [cut.of(values), site.store(matrix, "int8", quantized.values)])
-        factor = site.emit("Mul", [rows.one(site, left), site.store(matrix, "int8_scale", column_scale)])
-        floats = site.emit("Mul", [site.emit("Cast", [product], to=ir.DataType.FLOAT), factor])
-        parts.append(site.emit("Mul", [floats, cut.of(scale)]))
-        if low is not None:
-            lows.append(cut.of(low))
-            sums.append(quantized.values.astype(np.int64).sum(axis=0) * quantized.scale.reshape(-1).astype(np.float64))
+        read = rows.Rows(cut.of(values), cut.of(scale), cut.of(low) if low is not None else None)
+        parts.append(rows.scaled_product(site, left, read, matrix, quantized))
+        if read.low is not None:
+            lows.append(read.low)
+            sums.append(rows.column_sums(quantized))
     if lows:
         all_lows = site.emit("Concat", lows, axis=-1) if places > 1 else lows[0]
-        parts.append(site.emit("MatMul", [all_lows, site.store(weight, "column_sums", np.array(sums, np.float32))]))
+        parts.append(site.emit("MatMul", [all_lows, site.store(weight, "column_sums", np.array(sums))]))
     total = parts[0]
     for part in parts[1:]:
         total = site.emit("Add", [total, part])
@@ -95,13 +92,6 @@ def _channels_last(site: Site, spatial: int) -> ir.Value:
         amounts = np.array([0, *pads[:spatial], 0, 0, *pads[spatial:], 0], np.int64)
         value = site.emit("Pad", [value, site.number("pads", amounts)])
     return value
-
-
-def _unfolded(site: Site, like: ir.Value, value: ir.Value, width: int) -> ir.Value:
-    """Rows [rows, width] as [batch, places..., width]."""
-    shape = site.share(like, "leading", lambda: rows.leading(site, like))
-    last = site.number(f"{width}", np.array([width], np.int64))
-    return site.emit("Reshape", [value, site.emit("Concat", [shape, last], axis=0)])
 
 
 class _Cut:

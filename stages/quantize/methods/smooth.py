@@ -32,11 +32,11 @@ GAIN = 0.9
 def apply(
     model: ir.Model, assigned: Sequence[Assignment], calibration: CalibrationFeeds
 ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """Smooth what MatMul and Gemm nodes of the main graph read.
+    """Smooth what MatMul, Gemm and LSTM nodes of the main graph read.
 
     Args:
         model: float; not changed.
-        assigned: the nodes, each of a constant weight with two dimensions.
+        assigned: the nodes, each of a constant weight.
         calibration: feeds.
 
     Returns:
@@ -128,15 +128,23 @@ def noise(rows: np.ndarray, weight: np.ndarray, by_row: bool) -> float:
 
 def _fits(node: ir.Node) -> bool:
     weight = constant(node.inputs[1])
-    two = weight is not None and weight.dtype == ir.DataType.FLOAT and weight.shape.rank() == 2 and weight.size > 0
-    return two and node.op_type in ("Gemm", "MatMul") and not number(node, "transA", 0)
+    if weight is None or weight.dtype != ir.DataType.FLOAT or not weight.size:
+        return False
+    product = node.op_type in ("Gemm", "MatMul") and weight.shape.rank() == 2 and not number(node, "transA", 0)
+    return product or node.op_type == "LSTM"
+
+
+def _stored(node: ir.Node) -> tuple[np.ndarray, bool]:
+    """The weight as the node has it, and whether its channels are its last axis: [N, K], of an LSTM [D, N, K]."""
+    tensor = constant(node.inputs[1])
+    assert tensor is not None
+    return np.asarray(tensor.numpy()), node.op_type == "LSTM" or bool(number(node, "transB", 0))
 
 
 def _weight(node: ir.Node) -> np.ndarray:
-    tensor = constant(node.inputs[1])
-    assert tensor is not None
-    values = np.asarray(tensor.numpy())
-    return values.T if number(node, "transB", 0) else values
+    """The weight that multiplies the activation, [K, N]; of an LSTM for both directions."""
+    values, last = _stored(node)
+    return values.reshape(-1, values.shape[-1]).T if last else values
 
 
 def _move(model: ir.Model, value: ir.Value, nodes: Sequence[ir.Node], scale: np.ndarray, names: Names) -> None:
@@ -147,9 +155,8 @@ def _move(model: ir.Model, value: ir.Value, nodes: Sequence[ir.Node], scale: np.
     divided.outputs[0].name, divided.outputs[0].type = names.fresh(f"{name}_smooth"), value.type
     model.graph.insert_before(min(nodes, key=list(model.graph).index), divided)
     for node in nodes:
-        weight = _weight(node) * scale[:, None]
-        if number(node, "transB", 0):
-            weight = np.ascontiguousarray(weight.T)
-        stored = add_initializer(model.graph, names.fresh(f"{name_of(node.inputs[1])}_smooth"), weight)
+        weight, last = _stored(node)
+        scaled = weight * (scale if last else scale[:, None])
+        stored = add_initializer(model.graph, names.fresh(f"{name_of(node.inputs[1])}_smooth"), scaled)
         node.replace_input_with(0, divided.outputs[0])
         node.replace_input_with(1, stored)

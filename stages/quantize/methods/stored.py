@@ -4,6 +4,7 @@ A stored weight is Cast to float and multiplied by its scales. ONNX Runtime fold
 the operator meets a constant float weight, as before.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
@@ -49,9 +50,8 @@ def _stored(site: Site) -> str:
         raise KeepFloatError("its weight is computed while the model runs")
     weights = {index: site.weight(index) for index in places}
     axes = {index: _channels(node, index, weight) for index, weight in weights.items()}
-    if sum(weight.values.size for weight in weights.values()) * 3 < sum(
-        4 * _scales(weight, axes[index]) for index, weight in weights.items()
-    ):
+    scales = [math.prod(weight.values.shape[axis] for axis in axes[index]) for index, weight in weights.items()]
+    if 3 * sum(weight.values.size for weight in weights.values()) < 4 * sum(scales):
         raise KeepFloatError("its scales would take what 8 bits save")
     inputs = list(node.inputs)
     for index, weight in weights.items():
@@ -71,10 +71,3 @@ def _channels(node: ir.Node, index: int, weight: Constant) -> tuple[int, ...]:
     if node.op_type in ("Gemm", "MatMul") and index == 0:
         axes = (-2,)
     return tuple(sorted(axis % ndim for axis in axes)) if ndim > 1 else ()
-
-
-def _scales(weight: Constant, axes: tuple[int, ...]) -> int:
-    count = 1
-    for axis in axes:
-        count *= weight.values.shape[axis]
-    return count

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stages.quantize.auto.learn import Seen, corrected, levelled, scaled
 from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights, point
-from stages.quantize.auto.search import back_towards, best_that_passes
+from stages.quantize.auto.search import back_towards, best_that_passes, store_floats, without_gaps
 from tests.quantize.auto.test_solve import problems
 
 WEIGHTS = Weights(1.0, 1e-4)
@@ -100,10 +100,13 @@ def test_what_a_model_strains_and_takes_more_is_laid_to_the_choice_with_most_of_
 
 def test_times_within_the_noise_are_equal_and_others_are_not() -> None:
     node = tuple(
-        Option(name, us, 0, 1) for name, us in ((FLOAT, 10.0), ("static", 5.1), ("dynamic", 5.0), ("row", 5.4))
+        Option(name, us, 0, 1) for name, us in ((FLOAT, 100.0), ("static", 51.0), ("dynamic", 50.0), ("row", 54.0))
     )
     (options,) = levelled(Problem(("a",), (node,))).options
-    assert [option.us for option in options] == [10.0, 5.0, 5.0, 5.4]
+    assert [option.us for option in options] == [100.0, 50.0, 50.0, 54.0]
+    short = tuple(Option(name, us, 0, 1) for name, us in ((FLOAT, 3.0), ("static", 2.0), ("dynamic", 1.5)))
+    (options,) = levelled(Problem(("a",), (short,))).options
+    assert [option.us for option in options] == [3.0, 1.5, 1.5]
 
 
 @given(st.floats(0.5, 30), st.floats(1, 1.5))
@@ -118,3 +121,44 @@ def test_going_back_only_accepts_what_passes_and_gains(scale: float, factor: flo
     times = [problem.us(start), *map(problem.us, accepted)]
     assert times == sorted(times, reverse=True)
     assert all(models.strain(assignment) <= 0.85 for assignment in accepted)
+
+
+@pytest.mark.parametrize(
+    ("us", "limit", "made"),
+    [
+        (5.0, 1.0, [(1, 1)]),  # both in INT8
+        (15.0, 1.0, [(2, 0)]),  # INT8 is slower: floats, stored where they can be
+        (5.0, 2.5e-6, [(2, 1)]),  # one of the two in INT8 is too noisy
+        (5.0, 1e-6, []),  # so is storing
+    ],
+)
+def test_floats_are_stored_where_the_noise_allows(us: float, limit: float, made: list[Picks]) -> None:
+    kinds = (Option("static", us, 2e-6, 1), Option("stored", 10, 1e-6, 1))
+    quiet = replace(kinds[0], noise=1e-6)
+    problem = Problem(("a", "b"), ((Option(FLOAT, 10, 0, 4), *kinds), (Option(FLOAT, 10, 0, 4), quiet)))
+    models = Models(problem, limit)
+    store_floats(relative(problem, limit), WEIGHTS, models.attempt, 1)
+    assert models.made == made
+
+
+def test_nothing_is_made_for_a_gain_that_a_race_would_not_see() -> None:
+    node = (Option("dynamic", 100, 0.0, 1), Option("static", 99.95, 1e-3, 1))
+    problem = Problem(("a", "b"), (node, node))
+    models = Models(problem, 1.0)
+    assert back_towards(problem, (0, 0), (1, 1), models.attempt, goal=1, value=lambda p: p.us) == []
+    assert models.made == []
+
+
+@given(data=st.data(), count=st.integers(1, 8))
+def test_without_gaps_all_between_two_static_nodes_is_static(data: st.DataObject, count: int) -> None:
+    kinds = ("static", "stored")
+    options = data.draw(st.lists(st.sampled_from([kinds, kinds[::-1], kinds[1:]]), min_size=count, max_size=count))
+    nodes = [tuple(Option(each, 1, 0, 1) for each in (FLOAT, *node)) for node in options]
+    problem = Problem(tuple(map(str, range(count))), tuple(nodes))
+    picks = tuple(data.draw(st.integers(0, len(node) - 1)) for node in nodes)
+    before, after = ([option.choice for option in problem.chosen(each)] for each in
+                     (picks, without_gaps(problem, picks, count)))  # fmt: skip
+    static = [place for place, choice in enumerate(before) if choice == "static"]
+    for place, (own, other) in enumerate(zip(before, after, strict=True)):
+        between = static and static[0] < place < static[-1] and "static" in options[place]
+        assert other == ("static" if between else own)

@@ -1,10 +1,39 @@
-"""What several sessions of two models say of their speed."""
+"""Timing in turn, by a clock of its own."""
 
-from stages.quantize.auto.timing import Ratio, over_sessions
+from collections.abc import Callable
+
+import pytest
+
+from stages.quantize.auto.timing import Call, raced
 
 
-def test_sessions_that_disagree_widen_the_interval() -> None:
-    """Each by itself would be certain, one that the model is slower, one that it is faster."""
-    assert over_sessions([Ratio(0.99, 0.985, 0.995), Ratio(1.01, 1.005, 1.02), Ratio(1.0, 0.998, 1.001)]) == Ratio(
-        1.0, 0.985, 1.02
-    )
+class Clock:
+    """A clock that only calls move on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ns = 0
+        monkeypatch.setattr("time.perf_counter_ns", lambda: self.ns)
+        monkeypatch.setattr("time.monotonic", lambda: self.ns / 1e9)
+
+    def sessions(self, *us: float) -> Callable[[], Call]:
+        """Opens one session after the other, whose calls take so many microseconds."""
+        left = iter(us)
+
+        def opened() -> Call:
+            ns = round(next(left) * 1000)
+
+            def call() -> None:
+                self.ns += ns
+
+            return call
+
+        return opened
+
+
+def test_what_sessions_of_one_file_differ_by_is_in_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    floats, same, twice = clock.sessions(100, 100, 100), clock.sessions(100, 102, 104), clock.sessions(50, 50, 50)
+    first, second = raced([floats, same, twice], 0.1)
+    assert (first.low, first.high) == pytest.approx((100 / 104, 1.0))
+    assert first.ratio == pytest.approx(100 / 102)
+    assert (second.low, second.ratio, second.high) == pytest.approx((2, 2, 2))

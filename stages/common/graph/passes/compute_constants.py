@@ -33,9 +33,10 @@ def apply(model: ir.Model) -> PassResult:
     computed: dict[tuple[tuple[int, ...], str, bytes], tuple[np.ndarray, list[ir.Value]]] = {}
     for value in list(dict.fromkeys(_weights(model.graph))):
         producer = value.producer()
-        if producer is None or value in fixed or not _is_known(value, known):
+        if producer is None or value in fixed or not is_known(value, known):
             continue
-        if values := _compute(model, value, fixed):
+        values = compute(model, value, fixed)
+        if values and values[0].dtype.kind == "f":
             array = np.ascontiguousarray(values[0])
             key = (array.shape, str(array.dtype), hashlib.sha256(array.data).digest())
             computed.setdefault(key, (array, []))[1].append(value)
@@ -57,7 +58,7 @@ def _weights(graph: ir.Graph) -> Iterator[ir.Value]:
             yield from _weights(body)
 
 
-def _is_known(value: ir.Value | None, known: dict[ir.Value, bool]) -> bool:
+def is_known(value: ir.Value | None, known: dict[ir.Value, bool]) -> bool:
     """Whether a value is computed from constants alone, by nodes of any scope that give the same in every run."""
     if value is None or constant(value) is not None:
         return True
@@ -65,14 +66,20 @@ def _is_known(value: ir.Value | None, known: dict[ir.Value, bool]) -> bool:
         node = value.producer()
         known[value] = False  # a graph input, or the output of a loop over itself
         if node is not None and not node.domain and node.op_type not in _RANDOM and not any(subgraphs(node)):
-            known[value] = all(_is_known(source, known) for source in node.inputs) and not any(
+            known[value] = all(is_known(source, known) for source in node.inputs) and not any(
                 output.is_graph_output() for output in node.outputs
             )
     return known[value]
 
 
-def _compute(model: ir.Model, value: ir.Value, fixed: Mapping[ir.Value, np.ndarray]) -> list[np.ndarray]:
-    """The value, in a list; empty where it fails, is not of floats, or much larger than what it is computed from."""
+def compute(model: ir.Model, value: ir.Value, fixed: Mapping[ir.Value, np.ndarray]) -> list[np.ndarray]:
+    """The value, in a list; empty where it fails, or is much larger than what it is computed from.
+
+    Args:
+        model: that it is in.
+        value: computed from constants and from `fixed` alone, see `is_known`.
+        fixed: integers, see `fixed_numbers`.
+    """
     graph = ir.Graph([], [], nodes=[], opset_imports=model.opset_imports, name="constants")
     copies: dict[ir.Value, ir.Value] = {}
     source_bytes = 0
@@ -112,7 +119,7 @@ def _compute(model: ir.Model, value: ir.Value, fixed: Mapping[ir.Value, np.ndarr
     except StageError:
         return []
     small_enough = values[0].nbytes <= GROWTH * source_bytes + _SMALL
-    return values if values[0].dtype.kind == "f" and small_enough else []
+    return values if small_enough else []
 
 
 def _make_initializer(model: ir.Model, array: np.ndarray, alike: list[ir.Value], names: Names) -> None:

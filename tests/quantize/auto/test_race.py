@@ -1,8 +1,8 @@
 """Which of the models that were timed is published."""
 
-from stages.quantize.auto.find import Trial, _winner
 from stages.quantize.auto.judge import Candidate
 from stages.quantize.auto.problem import Point
+from stages.quantize.auto.race import Trial, winner
 from stages.quantize.auto.timing import Ratio
 
 
@@ -14,6 +14,6 @@ def trial(origin: str, size: int, ratio: float) -> Trial:
 def test_a_smaller_model_that_is_slower_than_float_does_not_win_over_one_that_is_not() -> None:
     """Their speeds are equal within the noise, so that the smaller one would win, and float be published instead."""
     slower, faster = trial("slower", 100, 0.99), trial("faster", 200, 1.01)
-    assert _winner([slower, faster], "latency") is faster
-    assert _winner([slower, faster], "size") is slower
-    assert _winner([slower], "latency") is slower
+    assert winner([slower, faster], "latency") is faster
+    assert winner([slower, faster], "size") is slower
+    assert winner([slower], "latency") is slower

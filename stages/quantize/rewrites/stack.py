@@ -1,0 +1,108 @@
+"""A stack of stacks put together at once.
+
+Recurrent models give the states of all their layers as one tensor, [1, layers, units, 2]: states are stacked by layer,
+then by kind, each time by Unsqueeze and Concat. One Concat puts them into one row, and a Transpose turns its axes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import PassResult
+
+from stages.common.graph.names import Names
+from stages.common.graph.shapes import Dims, inferred
+from stages.common.graph.walk import add_initializer, input_of, name_of, number, only_reader, remove_unused
+
+NODES = 3
+"""That take the place of a stack: with as many or fewer it stays."""
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """What a value is put together from.
+
+    Attributes:
+        parts: in the order in which they lie in memory once they are in one row.
+        sizes: of the axes of that row: of the stacks, the outermost first, then those of a part that are above 1.
+        axes: for each axis of the value, which of `sizes` it has; None where it is one wide.
+        nodes: that do it.
+    """
+
+    parts: tuple[ir.Value, ...]
+    sizes: tuple[int, ...]
+    axes: tuple[int | None, ...]
+    nodes: int = 0
+
+
+def apply(model: ir.Model) -> PassResult:
+    """Rewrite the stacks of the main graph, in place."""
+    if not any(node.op_type == "Concat" for node in model.graph):
+        return PassResult(model, False)
+    shapes, names, modified = inferred(model), Names(model), False
+    for root in [node for node in reversed(model.graph) if node.op_type == "Concat" and not node.domain]:
+        stack = _stack(root.outputs[0], shapes, root)
+        alike = stack is not None and len({tuple(shapes.get(part, ())) for part in stack.parts}) == 1
+        if stack is not None and alike and stack.nodes > NODES:
+            _put_together(model, root, stack, names)
+            modified = True
+    if modified:
+        remove_unused(model)
+    return PassResult(model, modified)
+
+
+def _stack(value: ir.Value, shapes: dict[ir.Value, Dims], root: ir.Node) -> _Stack | None:
+    """How a value is put together; None where that is not in stacks of equal parts."""
+    dims = [size or 0 for size in shapes.get(value, [])]
+    if not dims or not all(dims):
+        return None
+    node = value.producer()
+    if node is not None and (node.domain or (node is not root and only_reader(value) is None)):
+        node = None
+    if node is not None and node.op_type == "Unsqueeze" and (read := node.inputs[0]) is not None:
+        inner, given = _stack(read, shapes, root), input_of(node, 1)
+        axes = ir.convenience.get_const_tensor(given) if given is not None else None
+        if inner is None or axes is None:
+            return None
+        added = {int(axis) % len(dims) for axis in axes.numpy().reshape(-1)}
+        rest = iter(inner.axes)
+        placed = tuple(None if axis in added else next(rest) for axis in range(len(dims)))
+        return _Stack(inner.parts, inner.sizes, placed, inner.nodes + 1)
+    if node is not None and node.op_type == "Concat":
+        return _joined(node, [_stack(read, shapes, root) for read in node.inputs if read is not None])
+    wide = [axis for axis, size in enumerate(dims) if size > 1]
+    return _Stack(
+        (value,),
+        tuple(dims[axis] for axis in wide),
+        tuple(wide.index(axis) if axis in wide else None for axis in range(len(dims))),
+    )
+
+
+def _joined(concat: ir.Node, inner: list[_Stack | None]) -> _Stack | None:
+    """The stack that a Concat makes of parts that are alike, along an axis that is one wide in each."""
+    parts = [each for each in inner if each is not None]
+    axis, first = int(number(concat, "axis", 0)), parts[0] if parts else None
+    if first is None or len(parts) < len(inner) or first.axes[axis] is not None:
+        return None
+    if any((each.sizes, each.axes) != (first.sizes, first.axes) for each in parts):
+        return None
+    axes = [None if place is None else place + 1 for place in first.axes]
+    axes[axis] = 0
+    values = tuple(value for each in parts for value in each.parts)
+    nodes = 1 + sum(each.nodes for each in parts)
+    return _Stack(values, (len(parts), *first.sizes), tuple(axes), nodes)
+
+
+def _put_together(model: ir.Model, root: ir.Node, stack: _Stack, names: Names) -> None:
+    output = root.outputs[0]
+    stem = name_of(output)
+    ones = iter(range(len(stack.sizes), len(stack.axes)))
+    order = [next(ones) if axis is None else axis for axis in stack.axes]
+    sizes = [*stack.sizes, *[1] * (len(stack.axes) - len(stack.sizes))]
+    shape = add_initializer(model.graph, names.fresh(f"{stem}_axes"), np.array(sizes, np.int64))
+    row = ir.node("Concat", list(stack.parts), {"axis": 0}, name=names.fresh(f"{root.name}_Concat"))
+    turned = ir.node("Reshape", [row.outputs[0], shape], name=names.fresh(f"{root.name}_Reshape"))
+    last = ir.node("Transpose", [turned.outputs[0]], {"perm": order}, name=root.name)
+    for node in (row, turned):
+        node.outputs[0].name, node.outputs[0].type = names.fresh(f"{node.name}_output"), output.type
+    ir.convenience.replace_nodes_and_values(model.graph, root, [root], [row, turned, last], [output], [last.outputs[0]])

@@ -1,0 +1,43 @@
+"""Weights that are made once while method auto searches."""
+
+import numpy as np
+import pytest
+
+from stages.quantize import eight_bits
+from stages.quantize.eight_bits import Rounded, remembered, rounded
+
+WEIGHT = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
+
+
+def made(weight: np.ndarray = WEIGHT, *, per_channel: bool = True, least: float = 0) -> Rounded:
+    return rounded(weight, "QInt8", (1,) if per_channel else (), reduce_range=False, summed=0, least=least)
+
+
+def test_equal_weights_are_made_once_and_others_anew() -> None:
+    alone = made()
+    with remembered():
+        first, again = made(), made(WEIGHT.copy())
+        others = [made(WEIGHT * 2), made(per_channel=False), made(least=1.0), made(WEIGHT.reshape(8, 16))]
+    assert again is first
+    assert all(other is not first for other in others)
+    assert made() is not first
+    for each in (alone, first):
+        assert each.sqnr_db == alone.sqnr_db
+        assert np.array_equal(each.quantized.values, alone.quantized.values)
+    assert others[1].quantized.scale.size == 1
+    assert others[2].quantized.scale.min() == 1
+
+
+def test_what_is_shared_cannot_be_changed() -> None:
+    with remembered(), pytest.raises(ValueError, match="read-only"):
+        made().quantized.values[0, 0] = 1
+
+
+def test_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eight_bits, "REMEMBERED_BYTES", 2 * WEIGHT.size)
+    with remembered():
+        first, second = made(), made(WEIGHT * 2)
+        made()
+        made(WEIGHT * 3)
+        assert made() is first
+        assert made(WEIGHT * 2) is not second
