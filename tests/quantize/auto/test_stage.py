@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
@@ -203,3 +203,29 @@ def test_a_plan_that_does_not_fit_is_refused(bench: Bench, tmp_path: Path, conte
     path.write_text(content.replace('"opset": 17,', measured))
     with pytest.raises(StageError, match=message):
         bench.run(method="plan", plan=str(path))
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_a_model_whose_main_graph_has_no_weights(bench: Bench, weights: bool) -> None:
+    """None at all, or all in the body of a Loop, where they cannot be observed."""
+    product = nets.node("MatMul", "h W", "r") if weights else nets.node("Tanh", "h", "r")
+    body = helper.make_graph(
+        [product, nets.node("Identity", "on", "still")],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("h", TensorProto.FLOAT, ["N", 64]),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("r", TensorProto.FLOAT, ["N", 64]),
+        ],
+    )
+    loop = helper.make_node("Loop", ["times", "yes", "x"], ["y"], name="loop", body=body)
+    constants = {"times": np.array(2), "yes": np.array(True), "W": nets.normal(64, 64) / 8}
+    model = nets.net([loop], {"x": ["N", 64]}, {"y": ["N", 64]}, constants)
+    bench.give(model, {"x": nets.normal(60, 64)})
+    assert ("MatMul_r" in screen.ranking(stage.sensitivity(Params()))) == weights
+    made = bench.run(method="auto", search={"objective": "size"})
+    assert made.quantized() == ({"MatMul_r"} if weights else set())
