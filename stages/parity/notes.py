@@ -123,10 +123,11 @@ def _mixing(details: Tree, params: Parity) -> Iterator[str]:
     effect = details["batch_effect"]
     for name, moved in effect["outputs"].items():
         limit = _movement_limit(details["outputs"][name], tolerance_of(name, details["outputs"][name]["kind"], params))
-        if limit is not None and (moved["fp32"] or 0.0) > limit:
+        by = moved.get("fp32") or 0.0  # metrics of older versions lack it
+        if limit is not None and by > limit:
             yield (
-                f"In batches of {effect['large_batch']} '{name}' of the same samples moves by up to "
-                f"{moved['fp32']:.2g} in fp32, too: the model mixes the samples of a batch."
+                f"In batches of {effect['large_batch']} '{name}' of the same samples moves by up to {by:.2g} in fp32, "
+                "too: the model mixes the samples of a batch."
             )
 
 

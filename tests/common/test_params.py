@@ -107,6 +107,7 @@ def test_lists_and_mappings_of_names(tmp_path: Path) -> None:
         ("parity: {outputs: 1}", ["parity.outputs is 1", "a mapping of names"]),
         ("parity: {outputs: {y: 1}}", ["parity.outputs.y is 1", "keys are expected"]),
         ("quantize: {weight_only: {block_size: 20}}", ["block_size is 20", "16, 32, 64, 128, 256"]),
+        ("quantize: {method: plan, plan: metrics/details/plan.json}", ["every run of quantize writes anew", "Copy it"]),
         ("quantize: {weight_type: QInt4}", ["quantize.weight_type is QInt4", "weight_only", "dynamic takes"]),
     ],
 )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from stages.common.base import yaml12
 from stages.common.base.errors import ParamsError
-from stages.common.base.paths import PARAMS
+from stages.common.base.paths import PARAMS, PLAN
 
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -129,6 +129,11 @@ class Quantize(Section):
             raise ParamsError(
                 "quantize.method is plan and quantize.plan is empty. Give the path of a plan.json that "
                 "quantize.method auto wrote."
+            )
+        if self.method == "plan" and Path(self.plan or "") == PLAN:
+            raise ParamsError(
+                f"quantize.plan is {self.plan}, which every run of quantize writes anew. Copy it, e.g. to "
+                "models/plan.json, and name the copy."
             )
         return self
 
