@@ -89,7 +89,8 @@ def _quantize(weight: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, np.nda
         for tried, scale in enumerate(scales):
             steps = weight[:, block] / scale[:, None, None]
             steps -= _rounded(steps)
-            errors[tried] += np.einsum("grk,grk->g", steps, steps) * scale * scale
+            with np.errstate(over="ignore"):  # weights of 1e19 and more: the first share will do
+                errors[tried] += np.einsum("grk,grk->g", steps, steps) * scale * scale
     best = np.take_along_axis(scales, errors.argmin(axis=0)[None], axis=0)[0]
     made = np.empty(weight.shape, np.int8)
     for block in blocks:

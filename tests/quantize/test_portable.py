@@ -112,3 +112,10 @@ def test_the_answers_are_those_of_a_cpu_without_vnni(bench: Bench, model: ModelP
         moved[safe] = difference(here, emulated(bench.folder / paths.INT8_MODEL, given, ["y"], "Haswell-v4"))
     assert moved[True] < 1e-5
     assert moved[False] > 1e-3
+
+
+@pytest.mark.filterwarnings("error")
+def test_weights_whose_squares_are_beyond_float32_warn_of_nothing() -> None:
+    weight = normal(64, 8) * np.float32(1e30)
+    made = portable.quantize(weight, 0, (1,))
+    assert np.abs(made.values * made.scale - weight).max() <= np.abs(weight).max() / 64
