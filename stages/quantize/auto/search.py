@@ -104,9 +104,9 @@ def without_gaps(problem: Problem, assignment: Picks, count: int) -> Picks:
         count: of the nodes with a weight.
     """
     static = problem.uniform(STATIC)
-    places = [node for node in range(count) if static[node] and assignment[node] == static[node]]
-    inside = range(places[0], places[-1]) if places else range(0)
-    return tuple((node in inside and static[node]) or own for node, own in enumerate(assignment))
+    places = [node for node in range(count) if problem.options[node][assignment[node]].takes == STATIC]
+    between = set(range(places[0], places[-1]) if places else ()) - set(places)
+    return tuple((node in between and static[node]) or own for node, own in enumerate(assignment))
 
 
 def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try, goal: float) -> None:
