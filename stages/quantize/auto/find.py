@@ -13,7 +13,7 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.quantize.auto import options, plan
 from stages.quantize.auto.base import Recipe
-from stages.quantize.auto.choices import KEPT
+from stages.quantize.auto.choices import KEPT, PADDED
 from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
 from stages.quantize.auto.problem import Picks, Point, point
@@ -208,10 +208,10 @@ def find(
 
 
 def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[tuple[str, Picks]]:
-    """One choice wherever it can be had, the best predicted first."""
+    """One choice wherever it can be had, the best predicted first; filters are padded of few nodes only."""
     problem = measured.problem
     names = sorted({option.choice for options_ in problem.options[: len(measured.names)] for option in options_})
-    assignments = [(name, problem.uniform(name)) for name in names if name != KEPT]
+    assignments = [(name, problem.uniform(name)) for name in names if name not in (KEPT, PADDED)]
     return sorted(assignments, key=lambda each: value(point(problem, each[1])))
 
 
