@@ -178,6 +178,11 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
         ) from error
 
 
+def rows(inputs: Any, indices: np.ndarray) -> Any:
+    """Samples of an array or a data frame, as what it is."""
+    return inputs.iloc[indices] if hasattr(inputs, "iloc") else np.asarray(inputs)[indices]
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A fitted estimator with its evaluation inputs, as the callable returned them."""
@@ -199,13 +204,12 @@ class Fitted:
         Raises:
             StageError: the estimator fails, as on NaN where its training data had none.
         """
-        rows = self.inputs.iloc[indices] if hasattr(self.inputs, "iloc") else np.asarray(self.inputs)[indices]
         if hasattr(self.model, "predict_proba") and len(names) == 2:
             methods = ["predict", "predict_proba"]
         else:
             methods = ["predict" if hasattr(self.model, "predict") else "transform"]
         try:
-            answers = [getattr(self.model, method)(rows) for method in methods]
+            answers = [getattr(self.model, method)(rows(self.inputs, indices)) for method in methods]
         except Exception as error:  # estimators raise anything
             raise StageError(
                 f"{type(self.model).__name__}.{methods[0]} fails on the evaluation data ({first_line(error)}). "
