@@ -71,13 +71,6 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     Raises:
         StageError: skl2onnx cannot convert the estimator, or the inputs are not what an estimator takes.
     """
-    from sklearn.exceptions import NotFittedError
-    from sklearn.utils.validation import check_is_fitted
-
-    try:
-        check_is_fitted(model)
-    except NotFittedError as error:
-        raise StageError(f"The {type(model).__name__} of {params.source} is not fitted. Fit it first.") from error
     inputs = only_array(inputs, NAME)
     if hasattr(inputs, "columns") and (columns := input_names(model)):
         inputs = tables.select(inputs, columns)
@@ -172,10 +165,9 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
             except NameError:  # raised for an option that an estimator does not have: LinearSVC never gets a ZipMap
                 return as_model(export(options={id(part): {} for part in last}))
     except Exception as error:  # its converters raise anything
-        raise StageError(
-            f"skl2onnx cannot export {type(model).__name__} ({first_line(error)}). "
-            "Export it yourself, and return the ONNX model from export.source."
-        ) from error
+        fitted = estimators.is_fitted(model)
+        remedy = "Export it yourself, and return the ONNX model from export.source." if fitted else "Fit it first."
+        raise StageError(f"skl2onnx cannot export {type(model).__name__} ({first_line(error)}). {remedy}") from error
 
 
 def rows(inputs: Any, indices: np.ndarray) -> Any:
