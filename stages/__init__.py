@@ -1,5 +1,7 @@
 """The pipeline: one package a stage, run as `python -m stages.NAME` from the repository root."""
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
@@ -24,3 +26,13 @@ class _LazyFinder(PathFinder):
 
 
 sys.meta_path.insert(0, _LazyFinder)
+
+
+def _interrupted(_number: int, _frame: object) -> None:
+    os.write(2, b"Interrupted: nothing half-written is left behind.\n")
+    os._exit(128 + signal.SIGINT)
+
+
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].count(".") == 1:
+    # A stage is about to load its libraries, which takes half a second; `signals.install` comes after that.
+    signal.signal(signal.SIGINT, _interrupted)

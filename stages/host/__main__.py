@@ -3,7 +3,7 @@
 This stage runs first, so it also checks the whole of params.yaml: a bad value stops the pipeline before it works.
 
 Reads   the system, params.yaml.
-Writes  metrics/details/search_target.json (what a search by quantize.method auto depends on), metrics/host.json.
+Writes  metrics/details/search_target.json (what quantize.method auto and plan depend on), metrics/host.json.
 Params  all are checked; parity, quantize.method and serving for the search target.
 """
 

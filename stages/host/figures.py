@@ -1,5 +1,6 @@
 """`metrics/host.json`, and what a search by `quantize.method: auto` depends on."""
 
+from pathlib import Path
 from typing import Any
 
 from stages.common.base import files, paths
@@ -15,11 +16,15 @@ def write(machine: Machine, params: Params) -> None:
 
 
 def search_target(machine: Machine, params: Params) -> dict[str, Any]:
-    """The tree of `metrics/details/search_target.json`; empty unless `quantize.method` is auto.
+    """The tree of `metrics/details/search_target.json`; empty unless `quantize.method` is auto or plan.
 
     Auto searches within the tolerances of parity, at the serving batch, by the speed of this machine. As params of
-    quantize in `dvc.yaml` these would run it again for every method; quantize depends on this file instead.
+    quantize in `dvc.yaml` these would run it again for every method; quantize depends on this file instead. Nor can
+    `dvc.yaml` name the file of a plan, which params do.
     """
+    plan = Path(params.quantize.plan or "")
+    if params.quantize.method == "plan":
+        return {"plan_sha256": files.sha256(plan) if plan.is_file() else None}
     if params.quantize.method != "auto":
         return {}
     return {

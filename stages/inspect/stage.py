@@ -57,6 +57,8 @@ def run(path: Path) -> Inspection:
     Raises:
         StageError: the file is missing, or is not an ONNX model.
     """
+    if not path.exists():
+        raise StageError(f"{path.as_posix()} does not exist. Give the path of an .onnx file.")
     model = model_file.read(path, "your own export")
     file_bytes = path.stat().st_size + _external_bytes(model, path)
     operators = Counter(node.op_type for node in all_nodes(model))

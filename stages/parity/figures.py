@@ -151,6 +151,7 @@ def _batch_effect(effect: BatchEffect) -> Tree:
                 "serving": effect.serving.get(name),
                 "large": effect.large.get(name),
                 "large_error": effect.large_error.get(name),
+                "fp32": effect.fp32.get(name),
             }
             for name in effect.large
         },

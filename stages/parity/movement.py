@@ -1,7 +1,7 @@
 """How far the answers to the same samples move with what is served beside them: in another batch, or padded longer.
 
 Dynamic quantization takes one scale for a whole tensor, over the batch and over padded positions that an attention mask
-tells the model to ignore. fp32 depends on neither, so its answers to samples served alone are the reference.
+tells the model to ignore. fp32 depends on neither, unless the model itself mixes the samples of a batch.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,6 +39,7 @@ class BatchEffect:
         samples: how many were tried, drawn by a fixed seed.
         serving: movement in batches of `serving.batch_size`; `large` in those of `large_batch`.
         large_error: largest difference of INT8 from fp32 in those batches.
+        fp32: movement of fp32 in those batches; more than rounding where the model mixes the samples of a batch.
         reason: why there are no figures, else empty.
     """
 
@@ -47,6 +48,7 @@ class BatchEffect:
     large: Movement = field(default_factory=dict)
     large_batch: int | None = None
     large_error: Movement = field(default_factory=dict)
+    fp32: Movement = field(default_factory=dict)
     reason: str = ""
 
 
@@ -78,10 +80,17 @@ def measure_batch_effect(setting: Setting) -> BatchEffect:
         size = _large(setting, len(drawn))
         large = _answers(setting, setting.int8, drawn, size)
         serving = alone if setting.batch == 1 else _answers(setting, setting.int8, drawn, setting.batch)
-        error = _movement(_answers(setting, setting.fp32, drawn, 1), large)
+        fp32_alone, fp32_large = (_answers(setting, setting.fp32, drawn, batch) for batch in (1, size))
     except StageError as problem:
         return BatchEffect(reason=f"another batch size does not run: {problem}")
-    return BatchEffect(len(drawn), _movement(alone, serving), _movement(alone, large), size, error)
+    return BatchEffect(
+        len(drawn),
+        _movement(alone, serving),
+        _movement(alone, large),
+        size,
+        _movement(fp32_large, large),
+        _movement(fp32_alone, fp32_large),
+    )
 
 
 def measure_padding(setting: Setting, wanted: str | None) -> PaddingEffect:

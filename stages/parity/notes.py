@@ -34,6 +34,7 @@ def notes(details: Tree, params: Parity, vacuous: Sequence[str]) -> list[str]:
         *_too_few(details, params),
         *_serving(details),
         *_batch(details, params),
+        *_mixing(details, params),
         *_padding(details, params),
         *_decisions(details, params),
         *_changed_values(details),
@@ -104,7 +105,7 @@ def _batch(details: Tree, params: Parity) -> Iterator[str]:
         output = details["outputs"][name]
         limit = _movement_limit(output, tolerance_of(name, output["kind"], params))
         serving, large, error = (moved[key] or 0.0 for key in ("serving", "large", "large_error"))
-        if limit is None or max(large, serving) <= limit:
+        if limit is None or max(large, serving) <= limit or error <= limit:
             continue
         if serving > limit:
             yield (
@@ -115,6 +116,18 @@ def _batch(details: Tree, params: Parity) -> Iterator[str]:
             yield (
                 f"In batches of {effect['large_batch']} '{name}' of the same samples moves by up to {large:.2g} and is "
                 f"{error:.2g} from fp32: this verdict holds for batches of {judged['batch']} only."
+            )
+
+
+def _mixing(details: Tree, params: Parity) -> Iterator[str]:
+    effect = details["batch_effect"]
+    for name, moved in effect["outputs"].items():
+        limit = _movement_limit(details["outputs"][name], tolerance_of(name, details["outputs"][name]["kind"], params))
+        by = moved.get("fp32") or 0.0  # metrics of older versions lack it
+        if limit is not None and by > limit:
+            yield (
+                f"In batches of {effect['large_batch']} '{name}' of the same samples moves by up to {by:.2g} in fp32, "
+                "too: the model mixes the samples of a batch."
             )
 
 

@@ -1,8 +1,8 @@
 """Quantize the fp32 model to INT8, and say what became of every node with a weight.
 
 Reads   artifacts/model.onnx, artifacts/model.onnx.data, artifacts/eval/.
-Writes  artifacts/model.int8.onnx, artifacts/model.int8.onnx.data, metrics/details/nodes.csv,
-        metrics/details/quantize.json, metrics/quantize.json.
+Writes  artifacts/model.int8.onnx, artifacts/model.int8.onnx.data, metrics/quantize.json; in metrics/details/:
+        nodes.csv, quantize.json, and of method auto frontier.csv, plan.json, sensitivity.csv.
 Params  quantize; parity and serving for method auto.
 
 Where nothing can be quantized, the model written is the fp32 one, `status` is nothing_to_quantize, and the exit code 0.

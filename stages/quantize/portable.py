@@ -89,7 +89,8 @@ def _quantize(weight: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, np.nda
         for tried, scale in enumerate(scales):
             steps = weight[:, block] / scale[:, None, None]
             steps -= _rounded(steps)
-            errors[tried] += np.einsum("grk,grk->g", steps, steps) * scale * scale
+            with np.errstate(over="ignore"):  # weights of 1e19 and more: the first share will do
+                errors[tried] += np.einsum("grk,grk->g", steps, steps) * scale * scale
     best = np.take_along_axis(scales, errors.argmin(axis=0)[None], axis=0)[0]
     made = np.empty(weight.shape, np.int8)
     for block in blocks:
@@ -134,8 +135,9 @@ def _balance(errors: np.ndarray, values: np.ndarray) -> None:
     second[first_wins] = np.inf
     first[~first_wins] = np.inf
     # The cheapest, of equal ones the first. By value, as NumPy sorts equal ones differently on different CPUs.
-    ranked = np.sort(cost, axis=-1)
-    limit = np.take_along_axis(ranked, np.clip(wanted - 1, 0, cost.shape[-1] - 1), axis=-1)
+    most = min(int(wanted.max()), cost.shape[-1])
+    ranked = np.sort(np.partition(cost, most - 1, axis=-1)[..., :most], axis=-1)
+    limit = np.take_along_axis(ranked, np.clip(wanted, 1, most) - 1, axis=-1)
     below, level = cost < limit, (cost == limit) & np.isfinite(cost)
     missing = wanted - below.sum(axis=-1, keepdims=True)
     np.add(values, toward, out=values, where=below | (level & (np.cumsum(level, axis=-1) <= missing)))

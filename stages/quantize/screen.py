@@ -104,7 +104,7 @@ def _conclusion(result: QuantizeResult) -> str:
         return f"Nothing to quantize: {_why_nothing(made)} {paths.INT8_MODEL.as_posix()} is the fp32 model."
     quantized = sum(outcome.quantized for outcome in made.outcomes.values())
     counted = f"{quantized} of {len(made.quantizable)} nodes quantized: {fp32_mb:.4g} MB -> {int8_mb:.4g} MB"
-    return f"{counted}, {fp32_mb / int8_mb:.3g} times smaller."
+    return f"{counted}, {fp32_mb / int8_mb:#.3g} times smaller."
 
 
 def _why_nothing(made: Quantization) -> str:

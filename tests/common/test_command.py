@@ -1,6 +1,7 @@
 """How a stage starts and ends, as a process."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -260,3 +261,25 @@ def test_wrong_usage_exits_2(stage: str) -> None:
         [sys.executable, "-m", f"stages.{stage}", "--no-such"], cwd=ROOT, capture_output=True, check=False
     )
     assert run.returncode == 2
+
+
+@pytest.mark.parametrize("command", [["-m", "stages.host"], ["-mstages.gate", "--debug"]])
+def test_an_interrupt_while_a_stage_loads_its_libraries_is_one_line(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Sender:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'pydantic':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Sender())\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "Interrupted: nothing half-written is left behind.\n")

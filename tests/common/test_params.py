@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,11 @@ def test_lists_and_mappings_of_names(tmp_path: Path) -> None:
         ("quantize: {weight_tpye: QInt8}", ["unknown key quantize.weight_tpye", "quantize.weight_type?"]),
         ("quantize: {calibration: {sample: 1}}", ["quantize.calibration.sample", "quantize.calibration.samples?"]),
         ("quantize: {weight_type: QInt7}", ["quantize.weight_type is 'QInt7'", "QInt8, QUInt8", "did you mean"]),
+        (
+            "quantize: {method: dynamci}",
+            ["quantize.method is 'dynamci'", "static, weight_only", "did you mean dynamic"],
+        ),
+        ("quantize: {nodes: {a: {method: flaot}}}", ["nodes.a.method is 'flaot'", "did you mean float"]),
         ("quantize: {per_channel: 1}", ["quantize.per_channel is 1", "true or false"]),
         ("quantize: {exclude_nodes: a}", ["quantize.exclude_nodes is 'a'", "a list"]),
         ("quantize: {exclude_nodes: [1]}", ["quantize.exclude_nodes is 1", "text"]),
@@ -101,6 +107,7 @@ def test_lists_and_mappings_of_names(tmp_path: Path) -> None:
         ("parity: {outputs: 1}", ["parity.outputs is 1", "a mapping of names"]),
         ("parity: {outputs: {y: 1}}", ["parity.outputs.y is 1", "keys are expected"]),
         ("quantize: {weight_only: {block_size: 20}}", ["block_size is 20", "16, 32, 64, 128, 256"]),
+        ("quantize: {method: plan, plan: metrics/details/plan.json}", ["every run of quantize writes anew", "Copy it"]),
         ("quantize: {weight_type: QInt4}", ["quantize.weight_type is QInt4", "weight_only", "dynamic takes"]),
     ],
 )
@@ -110,6 +117,26 @@ def test_what_cannot_be_meant_is_refused_by_name(tmp_path: Path, text: str, word
     for expected in ["params.yaml", *words]:
         assert expected in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("value", [["x"], {"x": "y"}, "x", -7.5, None])
+def test_any_value_of_any_key_is_read_or_refused_in_one_sentence(tmp_path: Path, value: object) -> None:
+    def places(tree: object, *place: str) -> Iterator[tuple[str, ...]]:
+        yield place
+        for name, inner in tree.items() if isinstance(tree, dict) else ():
+            yield from places(inner, *place, name)
+
+    node, output = params.NodeOverrides().model_dump(), params.OutputTolerance().model_dump()
+    everything = params.Params().model_dump() | {"quantize": params.Quantize().model_dump() | {"nodes": {"a": node}}}
+    everything["parity"]["outputs"] = {"y": output}
+    for place in places(everything):
+        tree = value
+        for name in reversed(place):
+            tree = {name: tree}
+        try:
+            load(tmp_path, yaml.safe_dump(tree))
+        except ParamsError as error:
+            assert str(error).startswith("params.yaml: ")
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

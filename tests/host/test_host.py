@@ -44,6 +44,16 @@ def test_a_search_depends_on_its_target_and_no_other_method_does() -> None:
     assert figures.search_target(machine, Params(parity=Parity(abs_tol=0.05))) == {}
 
 
+def test_a_plan_is_replayed_again_when_its_file_changes(tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    params = Params(quantize=Quantize(method="plan", plan=str(file)))
+    missing = figures.search_target(stage.run(), params)
+    file.write_text("{}")
+    first = figures.search_target(stage.run(), params)
+    file.write_text('{"nodes": {}}')
+    assert missing != first != figures.search_target(stage.run(), params)
+
+
 def test_the_identifier_moves_with_what_moves_speed() -> None:
     here = stage.run().hardware
     others = [

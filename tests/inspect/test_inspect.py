@@ -149,3 +149,8 @@ def test_every_model_has_its_page_and_every_broken_file_its_sentence() -> None:
         with pytest.raises(StageError) as raised:
             stage.run(file)
         assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"nope\.onnx does not exist\. Give the path of an \.onnx file\."):
+        stage.run(tmp_path / "nope.onnx")

@@ -45,3 +45,16 @@ def test_a_model_that_does_not_depend_on_the_batch_moves_by_nothing(project: Pro
     effect = project.run()["batch_effect"]
     assert effect["large_max_abs"] < 1e-6
     assert effect["max_abs"] == max(effect["serving_max_abs"], effect["large_max_abs"])
+
+
+def test_a_model_that_mixes_the_samples_of_a_batch_is_not_blamed_on_int8(
+    project: Project, outlying: np.ndarray
+) -> None:
+    mixing = graph(
+        "(float[N,24] x) => (float[N,24] y) { m = ReduceMean<axes=[0]>(x) d = Sub(x, m) y = Softmax<axis=-1>(d) }"
+    )
+    project.write(mixing, mixing, {"x": outlying})
+    result = project.run()
+    assert result["batch_effect"]["large_error_max_abs"] == 0
+    (note,) = (note for note in result["notes"] if "batches of 64" in note)
+    assert "in fp32, too: the model mixes the samples of a batch" in note

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from stages.common.base import yaml12
 from stages.common.base.errors import ParamsError
-from stages.common.base.paths import PARAMS
+from stages.common.base.paths import PARAMS, PLAN
 
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -82,7 +82,7 @@ ActivationScale = Literal["tensor", "row"]
 class NodeOverrides(Section):
     """What is different for some nodes; null leaves a key as it is for all."""
 
-    method: Method | Literal["float"] | None = None
+    method: Literal[Method, "float"] | None = None
     weight_type: WeightType | None = None
     per_channel: bool | None = None
     activation_scale: ActivationScale | None = None
@@ -100,7 +100,7 @@ class Search(Section):
 class Quantize(Section):
     """fp32 ONNX -> INT8 ONNX."""
 
-    method: Method | Literal["auto", "plan"] = "dynamic"
+    method: Literal[Method, "auto", "plan"] = "dynamic"
     plan: str | None = None
     search: Search = Search()
     weight_type: WeightType = "QInt8"
@@ -129,6 +129,11 @@ class Quantize(Section):
             raise ParamsError(
                 "quantize.method is plan and quantize.plan is empty. Give the path of a plan.json that "
                 "quantize.method auto wrote."
+            )
+        if self.method == "plan" and Path(self.plan or "") == PLAN:
+            raise ParamsError(
+                f"quantize.plan is {self.plan}, which every run of quantize writes anew. Copy it, e.g. to "
+                "models/plan.json, and name the copy."
             )
         return self
 

@@ -17,7 +17,7 @@ from stages.quantize.auto.choices import KEPT
 from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
 from stages.quantize.auto.problem import Picks, Point, point
-from stages.quantize.auto.race import RACERS, Trial, no_better, race, winner
+from stages.quantize.auto.race import RACERS, Trial, race, slower, winner
 from stages.quantize.auto.search import back_towards, best_that_passes, store_floats, without_gaps
 from stages.quantize.auto.timing import raced
 from stages.quantize.correction import Correction
@@ -173,7 +173,7 @@ def find(
             state.origin = "without gaps"
             state.attempt(without_gaps(learnt, passes, len(measured.names)))
         state.origin = "floats stored"
-        store_floats(learnt, weights, state.attempt, goal)
+        store_floats(learnt, weights, passes or problem.all_float, state.attempt, goal)
         if passes is not None and fails is not None:
             state.origin = "add back"
             back_towards(learnt, passes, fails, state.attempt, goal=goal, value=value)
@@ -182,15 +182,19 @@ def find(
             raise StageError(_nothing_passes(state.trials, search.margin, len(nodes)))
         if not state.trials:
             reason = "no choice of any node is predicted to gain anything over float"
-    passing.sort(key=lambda trial: value(point(learnt, trial.candidate.assignment)))
-    raced = race(passing[:RACERS], judge, measured.float_us)
+    smaller = [trial for trial in passing if trial.candidate.size < judge.float_bytes]
+    if passing and not smaller:
+        least = min(trial.candidate.size for trial in passing)
+        reason = f"the smallest model that passes takes {least} bytes, float {judge.float_bytes}"
+    smaller.sort(key=lambda trial: value(point(learnt, trial.candidate.assignment)))
+    raced = race(smaller[:RACERS], judge, measured.float_us)
     best = winner(raced, search.objective) if raced else None
     if best is not None:
-        reason = no_better(best, search.objective, judge.float_bytes)
+        reason = slower(best) if search.objective == "latency" else ""
     by_assignment = {trial.candidate.assignment: trial for trial in raced}
     trials = [by_assignment.get(trial.candidate.assignment, trial) for trial in state.trials]
     chosen = best.candidate.assignment if best is not None and not reason else problem.all_float
-    made = plan.decisions(problem, chosen, measured.refused, measured.unmeasured)
+    made = plan.decisions(problem, chosen, measured.refused, measured.unmeasured, value)
     return Found(
         None if reason else best,
         reason,

@@ -18,7 +18,7 @@ from stages.common.decisions import Decider, Outputs, choose
 from stages.common.judging import serve
 from stages.common.judging.rules import evaluate_rules, largest_strain
 from stages.common.judging.serve import Model, Values, calls, paired
-from stages.common.model import sessions
+from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
 from stages.common.rule import Rule
 from stages.quantize.auto.problem import Picks
@@ -98,7 +98,7 @@ class Judge:
         self._params = params
         self._data = data
         self._float = _Remembering(sessions.open_session(source, params.serving.threads, name=name), name)
-        self.float_bytes = model_bytes(source)
+        self.float_bytes = model_file.stored_bytes(source)
         self._source = source
         self.batch = feed_batch(self._float.session, data.layout, params.serving.batch_size)
         self.calibration_batch = feed_batch(self._float.session, data.layout, wanted=1)
@@ -237,7 +237,7 @@ def judged(
             rules = tuple(judge.rules(model))
         except StageError as error:
             problem = str(error)
-    size = model_bytes(model)
+    size = model_file.stored_bytes(model)
     if problem:
         return Candidate(assignment, choices, None, outcomes, (), float("inf"), size, problem)
     return Candidate(assignment, choices, model, outcomes, rules, largest_strain(rules), size)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from stages.common.base.params import Params
 from stages.common.graph.weights import WeightedNode
-from stages.common.model import sessions
+from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
 from stages.quantize.auto import costs, junctions
 from stages.quantize.auto.choices import KEPT, forms, of_node
@@ -83,7 +83,7 @@ def measured(model: ir.Model, assigned: Sequence[Assignment], feeds: Sequence[Fe
     problem = Problem(names, (*options, *(junctions.BETWEEN for _ in between)), joined)
     session = sessions.open_session(model, threads, name="the clean float model")
     whole_us = float(quiet_us(in_turn([call(session, feeds[0])], WHOLE_SECONDS))[0])
-    rest_bytes = max(0, model_bytes(model) - problem.size(problem.all_float))
+    rest_bytes = max(0, model_file.stored_bytes(model) - problem.size(problem.all_float))
     problem = replace(_as_measured(problem, whole_us), rest_bytes=rest_bytes)
     sensitivities = (*(s for node in probed.values() for s in node.sensitivities), *unknowns(nodes, unknown))
     refused = {name: node.refused for name, node in probed.items()}

@@ -1,6 +1,6 @@
 """The plan: which choice each node gets, with the figures that decided; written by auto, replayed by `method: plan`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,12 @@ from stages.common.base.errors import StageError
 from stages.common.base.files import read_json, rounded
 from stages.common.graph.weights import WeightedNode
 from stages.quantize.auto.choices import CHOICES, KEPT
-from stages.quantize.auto.problem import Picks, Problem
+from stages.quantize.auto.problem import Picks, Point, Problem, point
 from stages.quantize.correction import Correction
 from stages.quantize.methods.static.ranges import Range
+
+LEAST_US = 0.01
+"""Microseconds below which nothing is measured to be saved."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ def decisions(
     assignment: Picks,
     refused: Mapping[str, Mapping[str, str]],
     unmeasured: Mapping[str, str],
+    value: Callable[[Point], float],
 ) -> dict[str, Decision]:
     """By name of the node, what an assignment chose and what speaks for it.
 
@@ -48,6 +52,7 @@ def decisions(
         assignment: chosen.
         refused: by node and choice, why the node cannot take it.
         unmeasured: of nodes that could not be observed, why.
+        value: what was minimised.
     """
     made = {}
     for node, name in enumerate(problem.names):
@@ -61,28 +66,33 @@ def decisions(
             if option.us > kept.us:
                 reason += ", which its smaller weights or the borders around it make up for"
         else:
-            reason = _why_float(problem, assignment, node, refused.get(name, {}))
+            reason = _why_float(problem, assignment, node, refused.get(name, {}), value)
         made[name] = Decision(option.choice, reason, option.us, kept.us, option.noise)
     return made
 
 
-def _why_float(problem: Problem, assignment: Picks, node: int, refused: Mapping[str, str]) -> str:
-    kept = problem.options[node][0]
-    others = range(1, len(problem.options[node]))
-    if not others:
+def _why_float(
+    problem: Problem, assignment: Picks, node: int, refused: Mapping[str, str], value: Callable[[Point], float]
+) -> str:
+    """What speaks against the option that would have been the best one."""
+    options = problem.options[node]
+    if len(options) == 1:
         return next(iter(refused.values()), "its operator has no INT8 form")
-    nearest = min(others, key=lambda number: problem.us((*assignment[:node], number, *assignment[node + 1 :])))
-    option = problem.options[node][nearest]
-    moved = (*assignment[:node], nearest, *assignment[node + 1 :])
-    kernel = option.us - kept.us
-    whole = problem.us(moved) - problem.us(assignment)
-    if whole <= 0:
-        return f"{option.choice} would save {-whole:.3g} us and add too much error"
+    moved = [point(problem, (*assignment[:node], number, *assignment[node + 1 :])) for number in range(len(options))]
+    nearest = min(range(1, len(options)), key=lambda number: value(moved[number]))
+    option, before, after = options[nearest], moved[0], moved[nearest]
+    kernel, whole, saved = option.us - options[0].us, after.us - before.us, before.size - after.size
+    if value(after) < value(before):
+        gains = [f"{-whole:.3g} us"] if whole <= -LEAST_US else []
+        gains += [f"{saved} bytes"] if saved > 0 else []
+        return f"{option.choice} would save {' and '.join(gains)}, which is not worth the error that it adds"
+    if whole < LEAST_US:
+        return f"{option.choice} would make it neither faster nor smaller"
     if kernel < 0:
         return (
             f"{option.choice} would save {-kernel:.3g} us in its kernel and cost {whole - kernel:.3g} us at its borders"
         )
-    return f"{option.choice} would take {option.us:.3g} us in its kernel instead of {kept.us:.3g}"
+    return f"{option.choice} would take {option.us:.3g} us in its kernel instead of {options[0].us:.3g}"
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,7 @@ def _observed(model: ir.Model, nodes: Sequence[ir.Node], feeds: Sequence[Feed]) 
     session = sessions.open_session(watched, name="the model with its activations as outputs")
     seen = []
     for feed in feeds:
-        arrays = sessions.run(session, feed, asked, name="the float model")
+        arrays = sessions.run(session, feed, asked, name="the float model") if asked else []  # none asked for means all
         given = {name: array for name, array in zip(asked, arrays, strict=True) if isinstance(array, np.ndarray)}
         seen.append(given | {name: np.asarray(feed[name]) for name in names if name in inputs and name in feed})
     return seen

@@ -59,7 +59,12 @@ def race(trials: Sequence[Trial], judge: Judge, float_us: float) -> list[Trial]:
 
 
 def winner(raced: Sequence[Trial], objective: str) -> Trial:
-    """The fastest, or the smallest; of equal ones the best by the other, and of those the most exact."""
+    """The fastest, or the smallest; of equal ones the best by the other, and of those the most exact.
+
+    Under `latency` one that is slower than the float model wins only where all are, however small it is.
+    """
+    if objective == "latency":
+        raced = [trial for trial in raced if not slower(trial)] or raced
 
     def speed(trial: Trial) -> float:
         return trial.speedup.ratio if trial.speedup else 0.0
@@ -76,13 +81,11 @@ def winner(raced: Sequence[Trial], objective: str) -> Trial:
     return min(equal, key=lambda trial: trial.strain)
 
 
-def no_better(best: Trial, objective: str, float_bytes: int) -> str:
-    """Why the best of them is worse than the float model by the objective; empty if it is not."""
-    if objective == "latency" and best.speedup is not None and best.speedup.high < 1:
-        return (
-            f"the best model that passes runs at {best.speedup.ratio:.2f} of the speed of float "
-            f"({best.speedup.low:.2f} to {best.speedup.high:.2f})"
-        )
-    if best.candidate.size >= float_bytes and objective == "size":
-        return f"the smallest model that passes takes {best.candidate.size} bytes, float {float_bytes}"
-    return ""
+def slower(best: Trial) -> str:
+    """Why the best of them is slower than the float model; empty if it is not."""
+    if best.speedup is None or best.speedup.high >= 1:
+        return ""
+    return (
+        f"the best model that passes runs at {best.speedup.ratio:.3f} of the speed of float "
+        f"({best.speedup.low:.3f} to {best.speedup.high:.3f})"
+    )

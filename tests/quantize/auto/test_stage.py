@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
@@ -69,6 +69,7 @@ def test_what_is_published_passes_and_is_written_down(bench: Bench) -> None:
     (chosen,) = [trial for trial in trials if trial["chosen"] == "true"]
     assert chosen["passes"] == "true"
     assert float(chosen["strain"]) <= 0.85
+    assert float(chosen["mb"]) == pytest.approx(paths.INT8_MODEL.stat().st_size / 1e6, rel=1e-3)
     assert set(tree["nodes"]) == set(made.nodes)
     for name, row in made.nodes.items():
         assert (tree["nodes"][name]["choice"] != "float") == (row["quantized"] == "true")
@@ -84,7 +85,7 @@ def test_every_node_and_choice_is_in_the_ranking_and_rows_help_against_outliers(
     assert {row["node"] for row in ranked} == {"MatMul_p0", "MatMul_p1", "MatMul_p2"}
     chosen = {row["choice"] for row in ranked}
     # Smoothing is no choice where it does not help.
-    assert chosen | {"smooth", "smooth_row"} == set(choices.CHOICES) - {"dynamic_unsigned"}
+    assert chosen | {"smooth", "smooth_row"} == set(choices.CHOICES) - {"dynamic_unsigned", choices.PADDED}
     noise = {(row["node"], row["choice"]): float(row["noise_db"]) for row in ranked}
     assert noise["MatMul_p0", "row"] < noise["MatMul_p0", "dynamic"]
     strain = {(row["node"], row["choice"]): float(row["strain"]) for row in ranked}
@@ -128,6 +129,7 @@ def test_a_plan_gives_the_same_bytes(bench: Bench, found: bytes) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(QEMU is None, reason="qemu-x86_64 (the package qemu-user) is not installed")
+@pytest.mark.parametrize("found", ["conv"], indirect=True)
 def test_a_plan_gives_the_same_bytes_on_a_cpu_without_vnni(bench: Bench, found: bytes) -> None:
     paths.PARAMS.write_text("quantize: {method: plan, plan: kept.json}")
     root = str(Path(__file__).parents[3])
@@ -145,11 +147,15 @@ def test_nothing_passes(bench: Bench) -> None:
     assert not paths.INT8_MODEL.exists()
 
 
-def test_weights_that_would_grow_stay_float_for_the_objective_size(bench: Bench) -> None:
+@pytest.mark.parametrize("objective", ["size", "latency"])
+def test_weights_that_would_grow_stay_float(bench: Bench, objective: str) -> None:
     bench.give(nets.mlp((3, 2, 2)), {"x": nets.normal(60, 3)})
-    made = bench.run(method="auto", search={"objective": "size"})
+    made = bench.run(method="auto", search={"objective": objective})
     assert made.metrics["size"]["times_smaller"] >= 1
     assert made.metrics["nodes"]["quantized"] == 0
+    assert plan()["answer"] == "float"
+    assert not any(trial["chosen"] == "true" for trial in rows(paths.FRONTIER))
+    assert "Float is the answer: " in made.said
 
 
 def test_excluded_nodes_stay_float(bench: Bench) -> None:
@@ -198,3 +204,29 @@ def test_a_plan_that_does_not_fit_is_refused(bench: Bench, tmp_path: Path, conte
     path.write_text(content.replace('"opset": 17,', measured))
     with pytest.raises(StageError, match=message):
         bench.run(method="plan", plan=str(path))
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_a_model_whose_main_graph_has_no_weights(bench: Bench, weights: bool) -> None:
+    """None at all, or all in the body of a Loop, where they cannot be observed."""
+    product = nets.node("MatMul", "h W", "r") if weights else nets.node("Tanh", "h", "r")
+    body = helper.make_graph(
+        [product, nets.node("Identity", "on", "still")],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("h", TensorProto.FLOAT, ["N", 64]),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("r", TensorProto.FLOAT, ["N", 64]),
+        ],
+    )
+    loop = helper.make_node("Loop", ["times", "yes", "x"], ["y"], name="loop", body=body)
+    constants = {"times": np.array(2), "yes": np.array(True), "W": nets.normal(64, 64) / 8}
+    model = nets.net([loop], {"x": ["N", 64]}, {"y": ["N", 64]}, constants)
+    bench.give(model, {"x": nets.normal(60, 64)})
+    assert ("MatMul_r" in screen.ranking(stage.sensitivity(Params()))) == weights
+    made = bench.run(method="auto", search={"objective": "size"})
+    assert made.quantized() == ({"MatMul_r"} if weights else set())

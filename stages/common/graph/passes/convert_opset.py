@@ -5,6 +5,7 @@ import onnx_ir as ir
 from onnx import ModelProto, version_converter
 from onnx_ir.passes import PassResult
 
+from stages.common.graph.passes.drop_listed_initializers import CONSTANT_SINCE
 from stages.common.graph.walk import all_nodes
 from stages.common.model import ir_conversion
 
@@ -23,6 +24,7 @@ def apply(model: ir.Model, version: int) -> PassResult:
 
     def convert(proto: ModelProto) -> ModelProto:
         ends, known = (list(proto.graph.input), list(proto.graph.output)), list(proto.graph.value_info)
+        proto.ir_version = max(proto.ir_version, CONSTANT_SINCE)  # below, all are to be listed as inputs
         converted: ModelProto = version_converter.convert_version(proto, version)
         # The converter forgets the metadata, infers other shapes for the ends, and adds shapes of what is in between.
         converted.ClearField("metadata_props")
