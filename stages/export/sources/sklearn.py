@@ -19,6 +19,7 @@ from stages.export.framework import (
     as_model,
     belongs_to,
     first_line,
+    listed,
     only_array,
     read_by,
     required,
@@ -91,11 +92,17 @@ def onnx_inputs(inputs: Any) -> tuple[dict[str, np.ndarray], list[str]]:
     Raises:
         StageError: anything else, which scikit-learn would refuse too.
     """
-    notes: list[str] = []
     rounded: dict[str, float] = {}
     if hasattr(inputs, "columns"):
-        columns = {str(name): _column(inputs[name], str(name), rounded, notes) for name in inputs.columns}
-        return columns, [*rounding_note(rounded), *notes]
+        missing: list[str] = []
+        columns = {str(name): _column(inputs[name], str(name), rounded, missing) for name in inputs.columns}
+        notes = rounding_note(rounded)
+        if missing:
+            notes.append(
+                f"{listed(missing)} {'has' if len(missing) == 1 else 'have'} missing values; ONNX has no missing text, "
+                f"so the exported model takes the text '{MISSING_TEXT}' in their place."
+            )
+        return columns, notes
     array = np.asarray(inputs)
     if array.ndim == 1 and array.dtype.kind in "OU":  # what text vectorisers take
         array = array.reshape(-1, 1)
@@ -109,13 +116,10 @@ def onnx_inputs(inputs: Any) -> tuple[dict[str, np.ndarray], list[str]]:
     return {"X": _feedable(array, "", rounded)}, rounding_note(rounded)
 
 
-def _column(column: Any, name: str, rounded: dict[str, float], notes: list[str]) -> np.ndarray:
+def _column(column: Any, name: str, rounded: dict[str, float], missing: list[str]) -> np.ndarray:
     array = column.to_numpy()
     if array.dtype.kind not in "iubf" and column.isna().any() and any(isinstance(value, str) for value in array):
-        notes.append(
-            f"The column '{name}' has {int(column.isna().sum())} missing values; ONNX has no missing text, so the "
-            f"exported model takes the text '{MISSING_TEXT}' in their place."
-        )
+        missing.append(name)
         array = np.where(column.isna(), MISSING_TEXT, array).astype(np.str_)
     return _feedable(array.reshape(-1, 1), name, rounded)
 
