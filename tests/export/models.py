@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
@@ -233,9 +233,9 @@ def xgboost_regressor() -> Built:
 def xgboost_booster() -> Built:
     import xgboost
 
-    x, y = load_iris(return_X_y=True)
-    settings = {"objective": "multi:softprob", "num_class": 3, "seed": 0, "nthread": 1}
-    return xgboost.train(settings, xgboost.DMatrix(x[::2], y[::2]), 10), x[1::2], y[1::2]
+    x, y = load_digits(return_X_y=True)
+    settings = {"objective": "multi:softprob", "num_class": 10, "seed": 0, "nthread": 1, "max_depth": 3}
+    return xgboost.train(settings, xgboost.DMatrix(x[:1000], y[:1000]), 10), x[1000:], y[1000:]
 
 
 def xgboost_in_a_pipeline() -> Built:
