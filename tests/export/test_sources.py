@@ -112,6 +112,12 @@ def test_a_batch_fixed_in_the_code_is_refused(run: Run) -> None:
         run("tests.export.models:torch_fixed_batch")
 
 
+def test_an_opset_that_a_converter_finds_too_old_is_the_advice(run: Run) -> None:
+    with pytest.raises(StageError, match=r"Set export\.opset above 17, or export it yourself"):
+        run("tests.export.models:imputed")
+    assert run("tests.export.models:imputed", opset=18)["eval"]["samples"] == 40
+
+
 def test_isotonic_calibration_drifts_and_the_drift_says_so(run: Run) -> None:
     metrics = run("tests.export.models:isotonic")
     drift = metrics["details"]["drift"]["probabilities"]

@@ -172,9 +172,11 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
             except NameError:  # raised for an option that an estimator does not have: LinearSVC never gets a ZipMap
                 return as_model(export(options={id(part): {} for part in last}))
     except Exception as error:  # its converters raise anything
+        cause = first_line(error)
+        newer = f"Set export.opset above {opset}, or export" if "opset" in cause else "Export"
         raise StageError(
-            f"skl2onnx cannot export {type(model).__name__} ({first_line(error)}). "
-            "Export it yourself, and return the ONNX model from export.source."
+            f"skl2onnx cannot export {type(model).__name__} ({cause}). "
+            f"{newer} it yourself, and return the ONNX model from export.source."
         ) from error
 
 
