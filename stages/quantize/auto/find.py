@@ -182,7 +182,7 @@ def find(
         passing = [trial for trial in state.trials if trial.candidate.passes(search.margin)]
         if state.trials and not passing:
             raise StageError(_nothing_passes(state.trials, search.margin, len(nodes)))
-        if not state.trials and nodes:
+        if not state.trials and any(len(choices) > 1 for choices in problem.options):
             reason = "no choice of any node is predicted to gain anything over float"
     smaller = [trial for trial in passing if trial.candidate.size < judge.float_bytes]
     if passing and not smaller:

@@ -146,6 +146,16 @@ def test_nothing_passes(bench: Bench) -> None:
     assert not paths.INT8_MODEL.exists()
 
 
+def test_float64_has_no_choices_and_the_reason_is_given(bench: Bench) -> None:
+    model = nets.net([nets.node("MatMul", "x W", "y")], {"x": ["N", 64]}, {"y": ["N", 64]}, {"W": np.eye(64)})
+    for end in (*model.graph.input, *model.graph.output):
+        end.type.tensor_type.elem_type = TensorProto.DOUBLE
+    bench.give(model, {"x": nets.normal(60, 64).astype(np.float64)})
+    made = bench.run(method="auto")
+    assert "float64" in made.nodes["MatMul_y"]["reason"]
+    assert "for the reasons above" in made.said
+
+
 def test_a_rule_that_no_tolerance_widens_is_named(bench: Bench) -> None:
     """How many values an output has depends on its values."""
     nodes = [nets.node("MatMul", "x W", "h"), nets.node("Reshape", "h flat", "f"), nets.node("Greater", "f zero", "g")]
