@@ -6,8 +6,7 @@ The folder holds a folder for each model, with model.onnx and samples.npz (array
 whole feeds, or samples with --layout samples); a folder of a single model works, too. Each method runs through export,
 quantize and parity. Then all models are timed in turn in one process, so that whatever disturbs the machine meets them
 all, on one feed of the judge samples. The table is Markdown. Smaller models come first, and what is done is kept in
---work and not done again: a run may be interrupted, by --minutes too, or be made of several with --only. With --untimed
-the single methods are made alone, which a busy machine does not spoil.
+--work and not done again: a run may be interrupted, by --minutes too, or be made of several with --only.
 """
 
 import argparse
@@ -17,7 +16,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,16 @@ from stages.quantize.auto.timing import call, raced
 
 ROOT = Path.cwd()
 
-SINGLE: dict[str, dict[str, Any]] = {
+AUTO = "auto"
+
+METHODS: dict[str, dict[str, Any]] = {
     "dynamic": {"method": "dynamic"},
     "dynamic, per tensor": {"method": "dynamic", "per_channel": False},
     "dynamic, per row": {"method": "dynamic", "activation_scale": "row"},
     "static": {"method": "static"},
     "weight_only": {"method": "weight_only"},
     "stored": {"method": "stored"},
-}
-
-AUTO: dict[str, dict[str, Any]] = {
-    "auto": {"method": "auto"},
-    "auto, size": {"method": "auto", "search": {"objective": "size"}},
+    AUTO: {"method": "auto"},
 }
 
 TOLERANCES = ("abs_tol", "mean_tol", "max_nrmse", "min_sqnr_db", "min_cosine")
@@ -62,7 +61,6 @@ def main() -> None:
     parser.add_argument("--parity", nargs="*", default=[], metavar="KEY=VALUE", help="tolerances; the others are off")
     parser.add_argument("--seconds", type=float, default=1.0, help="timed of each model")
     parser.add_argument("--minutes", type=float, default=1e6, help="after which nothing further is begun")
-    parser.add_argument("--untimed", action="store_true", help="the single methods alone")
     arguments = parser.parse_args()
     given = {key: float(value) for key, _, value in (text.partition("=") for text in arguments.parity)}
     params = {
@@ -77,7 +75,7 @@ def main() -> None:
         if not (folder / "samples.npz").exists() or (arguments.only and folder.name not in arguments.only):
             continue
         bench = Bench(folder, arguments.work / folder.name, params, ends)
-        bench.run(SINGLE if arguments.untimed else SINGLE | AUTO, 0.0 if arguments.untimed else arguments.seconds)
+        bench.run(arguments.seconds)
         rows += bench.rows()
     print(tabulate([[row.get(key, "") for key in HEADERS] for row in rows], HEADERS, tablefmt="pipe"))
 
@@ -91,17 +89,17 @@ class Bench:
     params: dict[str, Any]
     ends: float
 
-    def run(self, methods: dict[str, dict[str, Any]], seconds: float) -> None:
-        """Make what is missing, and time all of it once it is complete; no timing where `seconds` is 0."""
+    def run(self, seconds: float) -> None:
+        """Make what is missing, and time all of it once it is complete."""
         if not self.work.exists() and time.monotonic() < self.ends:
             self.work.mkdir(parents=True)
             for path in self.folder.iterdir():
                 shutil.copy(path, self.work / path.name)
         self._do("export", lambda: {"parity": self._stage({}, "export")})
-        for method, knobs in methods.items():
+        for method in METHODS:
             if self._done() and not self._refused():
-                self._do(method, lambda method=method, knobs=knobs: self._made(method, knobs))
-        if seconds and all(method in self._done() for method in methods):
+                self._do(method, partial(self._made, method))
+        if all(method in self._done() for method in METHODS):
             self._do("times", lambda: self._times(seconds))
 
     def rows(self) -> list[Row]:
@@ -113,7 +111,7 @@ class Bench:
         return [
             {"model": self.folder.name, "method": method, **row, "speed-up over float": times.get(method, "")}
             for method, row in done.items()
-            if method in SINGLE | AUTO and (row.get("quantized", True) or method in AUTO)
+            if method in METHODS and (row.get("quantized", True) or method == AUTO)
         ]
 
     def _done(self) -> dict[str, Row]:
@@ -123,22 +121,16 @@ class Bench:
     def _refused(self) -> str:
         """Why the model is none that can be quantized; the first method says so for all of them."""
         done = self._done()
-        return next(
-            (
-                row["parity"]
-                for row in (done.get("export"), done.get(next(iter(SINGLE))))
-                if row and row["parity"].startswith("Error")
-            ),
-            "",
-        )
+        said = [done.get(what, {}).get("parity", "") for what in ("export", next(iter(METHODS)))]
+        return next((each for each in said if each.startswith("Error")), "")
 
-    def _do(self, what: str, work: Any) -> None:
+    def _do(self, what: str, work: Callable[[], Any]) -> None:
         if what not in self._done() and time.monotonic() < self.ends:
             row = work()
             (self.work / "done.json").write_text(json.dumps({**self._done(), what: row}, indent=1))
 
-    def _made(self, method: str, knobs: dict[str, Any]) -> Row:
-        started = time.monotonic()
+    def _made(self, method: str) -> Row:
+        started, knobs = time.monotonic(), METHODS[method]
         error = self._stage(knobs, "quantize") or self._stage(knobs, "parity")
         if error:
             return {"parity": error}
@@ -159,7 +151,7 @@ class Bench:
     def _times(self, seconds: float) -> dict[str, str]:
         data, batch = EvalData(self.work / "artifacts/eval"), self.params["serving"]["batch_size"]
         feed = next(data.batches(data.indices("judge")[:batch], batch)).feed
-        methods = [method for method in SINGLE | AUTO if self._model(method).exists()]
+        methods = [method for method in METHODS if self._model(method).exists()]
         paths = [self.work / "artifacts/model.onnx", *map(self._model, methods)]
         ratios = raced([lambda path=path: call(open_session(path), feed) for path in paths], seconds * len(paths))  # type: ignore[misc]
         return {

@@ -103,7 +103,9 @@ def rows(folder: Path, methods: Sequence[str], cpu: str | None) -> Iterator[list
                 whole.append(ratios(expected, here, range(len(feeds))))
                 if cpu:
                     first = judged[:EMULATED]
-                    there = emulated(made.model, [feeds[at] for at in first], list(here), Path(work), cpu)
+                    with model_file.staged(made.model, path := Path(work) / "int8.onnx"):
+                        pass
+                    there = emulated(path, [feeds[at] for at in first], list(here), cpu)
                     moved.append(difference({name: [here[name][at] for at in first] for name in here}, there))
             else:
                 worst, cost = dearest(*some)
@@ -141,14 +143,11 @@ def answers(model: ir.Model, feeds: Sequence[Feed]) -> Answers:
     return {name: [run[name] for run in runs] for name in floats}
 
 
-def emulated(model: ir.Model, feeds: Sequence[Feed], names: Sequence[str], work: Path, cpu: str) -> Answers:
-    """The same on another CPU."""
-    path = work / "int8.onnx"
-    with model_file.staged(model, path):
-        pass
+def emulated(path: Path, feeds: Sequence[Feed], names: Sequence[str], cpu: str) -> Answers:
+    """What a model file gives in these outputs on a CPU that qemu emulates; the feeds are put beside it."""
     files = []
     for number, feed in enumerate(feeds):
-        files.append(str(work / f"{number}.npz"))
+        files.append(str(path.with_name(f"{number}.npz")))
         np.savez(files[-1], **feed)  # type: ignore[arg-type]
     command = ["qemu-x86_64", "-cpu", cpu, sys.executable, "-c", ON_ANOTHER_CPU, str(path), json.dumps(names), *files]
     child = subprocess.run(command, capture_output=True, text=True, check=True)

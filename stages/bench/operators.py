@@ -12,15 +12,10 @@ from stages.common.timing.launches import LaunchSettings, ModelPair
 # INT8 operator -> the fp32 operators that it replaces, by the names of the quantizers and of ONNX Runtime's fusions.
 _CONV = ("Conv", "FusedConv", "NhwcFusedConv")
 _MATMUL = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm")
+_INTEGER_MATMUL = ("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm")
 _FLOAT_FORM = {
-    "ConvInteger": _CONV,
-    "QLinearConv": _CONV,
-    "MatMulInteger": _MATMUL,
-    "MatMulIntegerToFloat": _MATMUL,
-    "DynamicQuantizeMatMul": _MATMUL,
-    "QLinearMatMul": _MATMUL,
-    "QGemm": _MATMUL,
-    "MatMulNBits": _MATMUL,
+    **dict.fromkeys(("ConvInteger", "QLinearConv"), _CONV),
+    **dict.fromkeys((*_INTEGER_MATMUL, "MatMulNBits"), _MATMUL),
     "DynamicQuantizeLSTM": ("LSTM",),
     "QAttention": ("Attention",),
     "QEmbedLayerNormalization": ("EmbedLayerNormalization",),

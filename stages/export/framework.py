@@ -151,14 +151,14 @@ def rounded_by(given: np.ndarray, cast: np.ndarray) -> float:
     return float(np.nanmax(np.where(np.isfinite(relative), relative, 0), initial=0))
 
 
-def rounding_note(rounded: Mapping[str, float]) -> list[str]:
-    """A sentence on what casts to float32 changed, by column (without a name: of all data); none where nothing did."""
+def rounding_note(rounded: Mapping[str, float], kind: str = "column") -> list[str]:
+    """A sentence on what casts to float32 changed, by column or input (a name that is empty: all data), or none."""
     changed = [name for name, by in rounded.items() if by]
     if not changed:
         return []
-    what = f"The column '{changed[0]}' is" if changed[0] else "The evaluation data is"
+    what = f"The {kind} '{changed[0]}' is" if changed[0] else "The evaluation data is"
     if len(changed) > 1:
-        what = f"{len(changed)} columns ('{changed[0]}' to '{changed[-1]}') are"
+        what = f"{len(changed)} {kind}s ('{changed[0]}' to '{changed[-1]}') are"
     was = "were" if len(changed) > 1 else "was"
     largest = max(rounded.values())
     return [

@@ -40,7 +40,7 @@ def _decide(figures: Figures, failed: Sequence[Rule], bench: str) -> Deployment:
     if failed:
         return Deployment("fp32", " ".join(rule.message for rule in failed), _advice(figures, failed, bench))
     if not figures.quantized:
-        return Deployment("fp32", nothing_quantized(figures))
+        return Deployment("fp32", nothing_quantized(figures), next(iter(figures.parity_advice), None))
     smaller = figures.size_ratio < 1
     speed = f"speed-up {figures.speedup} {figures.host}"
     match figures.speedup.verdict:
@@ -60,9 +60,8 @@ def _decide(figures: Figures, failed: Sequence[Rule], bench: str) -> Deployment:
 
 
 def _advice(figures: Figures, failed: Sequence[Rule], bench: str) -> str | None:
+    """What parity tried, where the model is at fault; bench once more, where its figure is."""
     names = {rule.name for rule in failed}
-    if "parity" in names:
-        return next(iter(figures.parity_advice), None)
-    if "min_speedup" in names and figures.speedup.verdict == "inconclusive":
+    if names == {"min_speedup"} and figures.speedup.verdict == "inconclusive":
         return f"dvc repro --force --single-item {bench}"
-    return None
+    return next(iter(figures.parity_advice), None) if names - {"min_samples"} else None

@@ -152,7 +152,7 @@ class Evidence:
             drift=beyond_tolerance(self.export_details.get("drift"), rules),
             parity_advice=tuple(advice["command"] for advice in self.parity_details.get("advice")),
             speedup=Speedup(*(self.bench.get("speedup", key) for key in ("ratio", "low95", "high95", "verdict"))),
-            findings=tuple(finding for finding in (*findings, details.optional("operators", "remedy")) if finding),
+            findings=tuple(filter(None, findings)),
             noise=details.optional("noise", "finding") or "",
             host=Host(
                 *(

@@ -113,7 +113,5 @@ def nothing_quantized(figures: Figures) -> str:
             f"Nothing was quantized: {', '.join(figures.without_int8)} {verb} no INT8 form; trees and linear models of "
             "ai.onnx.ml gain nothing. Skip quantization and ship fp32."
         )
-    return (
-        "Nothing was quantized, so both files are the same model; metrics/details/nodes.csv says why. "
-        "Ship fp32, or try another quantize.method or more quantize.op_types."
-    )
+    same = "Nothing was quantized, so both files are the same model; metrics/details/nodes.csv says why."
+    return same if figures.parity_advice else f"{same} Ship fp32."

@@ -11,15 +11,21 @@ from stages.common.base import paths
 from stages.common.base.params import Params
 from stages.common.timing.interval import Interval
 from stages.parity.advice import Advice, experiment
-from stages.parity.candidates import formats, row_scale, static
+from stages.parity.candidates import formats, row_scale, static, stayed_float, stored
 from stages.parity.judge import ParityResult
 from stages.parity.measure import Measurement
 from stages.parity.notes import batch_effect_is_noted
 from stages.parity.setting import Setting
-from stages.parity.trials import LARGEST_MODEL, Overrides, Trial, model_size, workshop
+from stages.parity.trials import LARGEST_MODEL, Overrides, Trial, model_size, timed, workshop
 
 ENOUGH = 3
 """Variants that pass, beyond which no more are tried."""
+
+SLOW_SECONDS = 2.0
+"""What it may take to see that the model which passed is slower than fp32."""
+
+HARDLY_SMALLER = 0.9
+"""Above this share of the size of fp32, a model that passes gained too little."""
 
 SLOWER = 0.97
 """An estimated speed-up below this is not advised: as fast within 3 % is what counts as equivalent."""
@@ -31,7 +37,7 @@ class Advised:
 
     Attributes:
         advice: what passed, best first.
-        outcome: a sentence on what was tried; empty where nothing was.
+        outcome: why anything was tried after a pass, and a sentence on what was tried in vain; empty where nothing was.
     """
 
     advice: list[Advice]
@@ -39,7 +45,7 @@ class Advised:
 
 
 def advise(measurement: Measurement, result: ParityResult, params: Params, seconds: float) -> Advised:
-    """Try other params of quantize: after a miss, where the batch moves the answers, or where Conv stayed float.
+    """Try other params of quantize: after a miss, a batch effect or a slow model, or where Conv stayed float.
 
     Args:
         measurement: what was measured.
@@ -48,15 +54,19 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
         seconds: that the measurement took: a trial is not begun where it could not end in time.
     """
     on_batch = depends_on_batch(result, params)
-    if result.passed:
-        variants = iter([*(row_scale(params) if on_batch else []), *static(params)])
-    else:
-        variants = formats(params, depends_on_batch=on_batch)
     budget = params.parity.advice_seconds
     if budget is None or model_size(paths.FP32_MODEL) > LARGEST_MODEL:
         cause = "parity.advice_seconds is null" if budget is None else "the model is too large to quantize again here"
         return Advised([], "" if result.passed else f"Nothing was tried: {cause}.")
-    trials = _tried(measurement.setting, variants, params, time.monotonic() + budget - seconds, movement=on_batch)
+    deadline = time.monotonic() + budget - seconds
+    slow = _slow(measurement.setting, deadline) if result.passed else ""
+    if result.passed:
+        ratio = model_size(paths.INT8_MODEL) / model_size(paths.FP32_MODEL)
+        keeps = slow or (ratio > HARDLY_SMALLER and stayed_float())
+        variants = iter([*(row_scale(params) if on_batch else []), *static(params), *(stored(params) if keeps else [])])
+    else:
+        variants = formats(params, depends_on_batch=on_batch)
+    trials = _tried(measurement.setting, variants, params, deadline, movement=on_batch)
     worth = [trial for trial in trials if trial.speedup is not None and trial.speedup.ratio >= SLOWER]
     if result.passed:  # one scale per row is advised for what it was tried for only
         worth = [trial for trial in worth if not (_per_row(trial) and _moves(trial, params))]
@@ -69,7 +79,8 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
     )
     commands = [(experiment(trial.overrides.items()), trial) for trial in worth]
     advice = [Advice(command, _effect(trial, on_batch)) for command, trial in commands if command is not None]
-    return Advised(advice, "" if advice else _nothing_passed(trials, passed=result.passed))
+    outcome = "" if advice else _nothing_passed(trials, passed=result.passed)
+    return Advised(advice, " ".join(part for part in (slow, outcome) if part))
 
 
 def depends_on_batch(result: ParityResult, params: Params) -> bool:
@@ -78,6 +89,15 @@ def depends_on_batch(result: ParityResult, params: Params) -> bool:
         return True
     failed = [rule.name for rule in result.rules if rule.failed]
     return "max_batch_effect" in failed or bool(failed and result.figures["judged"]["batch"] > 1)
+
+
+def _slow(setting: Setting, deadline: float) -> str:
+    """That INT8 is slower than fp32, in a sentence; empty where it is not, or a few launches do not show it."""
+    left = min(SLOW_SECONDS, deadline - time.monotonic())
+    if left <= 0 or setting.sha256[0] == setting.sha256[1]:
+        return ""
+    speedup = timed(setting, paths.INT8_MODEL, left)
+    return f"INT8 is slower here: {_span(speedup)} times as fast as fp32." if speedup.high < SLOWER else ""
 
 
 def _per_row(trial: Trial) -> bool:

@@ -118,15 +118,14 @@ def _cause(result: ParityResult) -> Iterator[str]:
 
 
 def _advice(result: ParityResult) -> Iterator[str]:
+    if result.tried:
+        yield _wrapped(result.tried)
     if result.advice:
         yield "Try:\n" + "\n".join(
             f"{number}. {advice.command}\n{_wrapped(advice.effect, '   ')}"
             for number, advice in enumerate(result.advice, start=1)
         )
-        return
-    if result.tried:
-        yield _wrapped(result.tried)
-    if result.tolerance is not None:
+    elif result.tolerance is not None:
         yield f"Or, {result.tolerance.effect}:\n   {result.tolerance.command}"
 
 

@@ -135,8 +135,9 @@ def _balance(errors: np.ndarray, values: np.ndarray) -> None:
     second[first_wins] = np.inf
     first[~first_wins] = np.inf
     # The cheapest, of equal ones the first. By value, as NumPy sorts equal ones differently on different CPUs.
-    ranked = np.sort(cost, axis=-1)
-    limit = np.take_along_axis(ranked, np.clip(wanted - 1, 0, cost.shape[-1] - 1), axis=-1)
+    most = min(int(wanted.max()), cost.shape[-1])
+    ranked = np.sort(np.partition(cost, most - 1, axis=-1)[..., :most], axis=-1)
+    limit = np.take_along_axis(ranked, np.clip(wanted, 1, most) - 1, axis=-1)
     below, level = cost < limit, (cost == limit) & np.isfinite(cost)
     missing = wanted - below.sum(axis=-1, keepdims=True)
     np.add(values, toward, out=values, where=below | (level & (np.cumsum(level, axis=-1) <= missing)))

@@ -15,21 +15,11 @@ from stages.common.base.errors import StageError
 Tree = Mapping[str, Any]
 Rows = Sequence[Mapping[str, str]]
 
-HEADLINES = {
-    "host": paths.HOST,
-    "export": paths.EXPORT,
-    "quantize": paths.QUANTIZE,
-    "parity": paths.PARITY,
-    "bench": paths.BENCH,
-    "gate": paths.GATE,
-}
-DETAILS = {
-    "export": paths.EXPORT_DETAILS,
-    "quantize": paths.QUANTIZE_DETAILS,
-    "parity": paths.PARITY_DETAILS,
-    "bench": paths.BENCH_DETAILS,
-    "gate": paths.GATE_DETAILS,
-}
+_MEASURED = (paths.EXPORT, paths.QUANTIZE, paths.PARITY, paths.BENCH, paths.GATE)
+HEADLINES = {path.stem: path for path in (paths.HOST, *_MEASURED)}
+DETAILS = {path.stem: paths.DETAILS / path.name for path in _MEASURED}
+"""By stage."""
+
 REQUIRED = ("host", "quantize", "parity", "bench", "gate")
 """Without the metrics of these stages there is nothing to report."""
 

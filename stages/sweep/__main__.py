@@ -36,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run, print; 1 where an experiment failed."""
-    request = stage.Request(arguments.set_param, arguments.remote, arguments.address, arguments.same_host)
-    result = stage.run(request)
+    result = stage.run(
+        arguments.set_param, remote=arguments.remote, address=arguments.address, same_host=arguments.same_host
+    )
     print(screen.render(result))
     return 1 if result.failed else 0
 

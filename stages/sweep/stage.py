@@ -12,31 +12,9 @@ from stages.sweep.worker import Experiment, TaskResult
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked for.
-
-    Attributes:
-        overrides: as in `dvc exp run -S`.
-        remote: name of the git remote.
-        address: of the Ray cluster; None for that of this machine.
-        same_host: run all experiments on nodes of one kind.
-    """
-
-    overrides: Sequence[str]
-    remote: str
-    address: str | None
-    same_host: bool
-
-
-@dataclass(frozen=True)
 class SweepResult:
-    """What became of the experiments.
-
-    Attributes:
-        settings: overrides by name of the experiment, all of the grid.
-        there: names that the remote had before.
-        outcomes: of those that ran.
-        remote: name of the git remote.
+    """What became of the experiments: overrides by name, all of the grid; names that the git remote had before; and the
+    outcomes of those that ran.
     """
 
     settings: dict[str, Overrides]
@@ -50,30 +28,34 @@ class SweepResult:
         return [outcome for outcome in self.outcomes if outcome.failure]
 
 
-def run(request: Request) -> SweepResult:
+def run(overrides: Sequence[str], *, remote: str, address: str | None, same_host: bool) -> SweepResult:
     """Run what the git remote does not have yet.
+
+    Args:
+        overrides: as in `dvc exp run -S`.
+        remote: name of the git remote.
+        address: of the Ray cluster; None for that of this machine.
+        same_host: run all experiments on nodes of one kind.
 
     Raises:
         StageError: the commit or the data cannot reach the nodes, or no cluster answers.
     """
-    url, commit = _reachable(request.remote)
-    settings = {grid.name(commit, overrides): overrides for overrides in grid.expand(request.overrides)}
+    url, commit = _reachable(remote)
+    settings = {grid.name(commit, chosen): chosen for chosen in grid.expand(overrides)}
     there = [name for name in settings if worker.pushed(url, commit, name)]
-    experiments = [
-        Experiment(name, overrides, url, commit) for name, overrides in settings.items() if name not in there
-    ]
+    experiments = [Experiment(name, chosen, url, commit) for name, chosen in settings.items() if name not in there]
     outcomes: list[TaskResult] = []
     if experiments:
-        with cluster.connected(request.address) as ray:
+        with cluster.connected(address) as ray:
             nodes = None
-            if request.same_host:
+            if same_host:
                 kind, nodes = cluster.alike(ray)
                 _progress(f"{len(nodes)} of the nodes are alike: {kind}")
             for outcome in cluster.run(ray, experiments, nodes):
                 outcomes.append(outcome)
                 what = "failed" if outcome.failure else "pushed"
                 _progress(f"{len(outcomes)} of {len(experiments)}: {outcome.name} {what}, {outcome.node}")
-    return SweepResult(settings, there, outcomes, request.remote)
+    return SweepResult(settings, there, outcomes, remote)
 
 
 def _reachable(remote: str) -> tuple[str, str]:

@@ -119,8 +119,8 @@ class TestFiguresEqualAnIndependentComputation:
         assert self.probabilities["kl_mean"] == pytest.approx(expected.mean(), rel=1e-5)
 
     def test_confidence_error(self) -> None:
-        for side, each in enumerate((self.before, self.after)):
-            confidence, right = each.max(axis=1).astype(np.float64), each.argmax(axis=1) == self.labels
+        for side, array in enumerate((self.before, self.after)):
+            confidence, right = array.max(axis=1).astype(np.float64), array.argmax(axis=1) == self.labels
             expected = 0.0
             for low in np.arange(15) / 15:
                 inside = (confidence >= low) & (confidence < low + 1 / 15)
@@ -129,7 +129,7 @@ class TestFiguresEqualAnIndependentComputation:
             assert self.probabilities[("ece_fp32", "ece_int8")[side]] == pytest.approx(expected, rel=1e-6)
 
     def test_accuracy_and_mcnemar(self) -> None:
-        right = [each.argmax(axis=1) == self.labels for each in (self.before, self.after)]
+        right = [array.argmax(axis=1) == self.labels for array in (self.before, self.after)]
         only = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
         comparison, task = self.comparison.accuracy, self.comparison.figures()["task"]
         assert (task["fp32"], task["int8"]) == pytest.approx((right[0].mean(), right[1].mean()), rel=1e-5)
@@ -148,11 +148,11 @@ def test_regression_figures() -> None:
     after = before + random.normal(0, 2, before.shape).astype(np.float32)
     comparison = compared(before, after, labels)
     assert not comparison.decider.decides
-    for side, each in enumerate((before, after)):
+    for side, array in enumerate((before, after)):
         assert comparison.regression.r2(side) == pytest.approx(
-            r2_score(labels, each[:, 0].astype(np.float64)), rel=1e-9
+            r2_score(labels, array[:, 0].astype(np.float64)), rel=1e-9
         )
-        expected = np.abs(each[:, 0].astype(np.float64) - labels).mean()
+        expected = np.abs(array[:, 0].astype(np.float64) - labels).mean()
         assert comparison.regression.mean_absolute(side) == pytest.approx(expected, rel=1e-9)
     rho = stats.spearmanr(before[:, 0], after[:, 0]).statistic
     assert comparison.outputs["p"].rank_correlation == pytest.approx(rho, rel=1e-9)
@@ -167,8 +167,8 @@ def test_auc_of_binary_scores() -> None:
     before = np.clip(0.5 * labels + random.normal(0.25, 0.2, 500), 0, 1).astype(np.float32)[:, None]
     after = np.clip(before + random.normal(0, 0.1, before.shape), 0, 1).astype(np.float32)
     comparison = compared(before, after, labels)
-    for side, each in enumerate((before, after)):
-        assert comparison.auc.area(side) == pytest.approx(roc_auc_score(labels, each[:, 0]), abs=1e-12)
+    for side, array in enumerate((before, after)):
+        assert comparison.auc.area(side) == pytest.approx(roc_auc_score(labels, array[:, 0]), abs=1e-12)
     change = comparison.auc.change95()
     assert change is not None
     assert change[0] < roc_auc_score(labels, after[:, 0]) - roc_auc_score(labels, before[:, 0]) < change[1]
@@ -365,7 +365,7 @@ class TestOtherKindsOfOutput:
         after = np.repeat(np.arange(50.0), 2)[:, None]
         for rows in np.split(np.random.default_rng(0).permutation(100), 5):
             output.update(rows, before[rows], after[rows])
-        assert [each.sample for each in output.worst.samples] == [
+        assert [worst.sample for worst in output.worst.samples] == [
             sample for value in range(49, 49 - WORST_KEPT // 2, -1) for sample in (2 * value, 2 * value + 1)
         ]
 

@@ -56,7 +56,7 @@ def test_whole_feeds_are_passed_one_at_a_time_unchanged(tmp_path: Path) -> None:
     state = np.random.default_rng(0).normal(size=(5, 2, 1, 3)).astype(np.float32)
     evaldata.write(tmp_path / "eval", {"rate": scalars, "state": state}, None, "feeds", seed=0)
     batches = list(evaldata.EvalData(tmp_path / "eval").batches(np.array([3, 1]), 4))
-    assert [each.indices.tolist() for each in batches] == [[3], [1]]
+    assert [batch.indices.tolist() for batch in batches] == [[3], [1]]
     assert batches[0].feed["rate"].shape == ()
     np.testing.assert_array_equal(batches[1].feed["state"], state[1])
 

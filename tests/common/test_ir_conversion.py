@@ -27,7 +27,9 @@ def test_of_constants_of_one_name_the_last_counts_as_for_onnx_runtime() -> None:
     ]
     model = graph([*nodes, helper.make_node("Add", ["x", "c"], ["y"])], {"x": (2,)}, {"y": (2,)}, {})
     x = {"x": np.zeros(2, np.float32)}
-    expected, made = (run(sessions.open_session(each), x)["y"] for each in (model.SerializeToString(), ir_model(model)))
+    expected, made = (
+        run(sessions.open_session(source), x)["y"] for source in (model.SerializeToString(), ir_model(model))
+    )
     np.testing.assert_array_equal(made, expected)
 
 

@@ -46,7 +46,7 @@ def linear(rows: int = 64, columns: int = 32, seed: int = 0) -> onnx.ModelProto:
 
 
 def answers(session: ort.InferenceSession, model: onnx.ModelProto) -> list[np.ndarray]:
-    rows = next(each for each in model.graph.initializer if each.name == "W").dims[0]
+    rows = next(tensor for tensor in model.graph.initializer if tensor.name == "W").dims[0]
     x = np.linspace(-1, 1, 2 * rows, dtype=np.float32).reshape(2, rows)
     return sessions.run(session, {"x": x, "rows": np.array([3, 0])}, name="the model")
 
@@ -138,7 +138,7 @@ def test_a_small_model_is_one_file_and_a_external_data_file_that_says_so(tmp_pat
     assert paths.external_data(path).read_bytes() == model_file.NO_DATA
     assert model_file.size_mb(path) == path.stat().st_size / 1e6
     assert b"No external data" in paths.external_data(path).read_bytes()
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
 
 
 @pytest.mark.usefixtures("large")
@@ -157,8 +157,8 @@ def assert_same_answers(path: Path, model: onnx.ModelProto) -> None:
     assert stored(path).graph.initializer == model.graph.initializer
     expected = answers(opened(model), model)
     for source in (path, model_file.read(path, "export")):
-        for found, value in zip(answers(sessions.open_session(source), model), expected, strict=True):
-            np.testing.assert_array_equal(found, value)
+        for answer, value in zip(answers(sessions.open_session(source), model), expected, strict=True):
+            np.testing.assert_array_equal(answer, value)
 
 
 def test_the_weights_of_a_large_model_stay_on_disk_and_move_to_another_file(
@@ -187,7 +187,7 @@ def test_weights_begin_at_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     model.graph.initializer.extend([numpy_helper.from_array(np.ones(999, np.float32), f"c{n}") for n in range(3)])
     publish(model, tmp_path / "model.onnx")
     written = onnx.load(tmp_path / "model.onnx", load_external_data=False)
-    offsets = [int(entry.value) for each in written.graph.initializer for entry in each.external_data[1:2]]
+    offsets = [int(entry.value) for tensor in written.graph.initializer for entry in tensor.external_data[1:2]]
     assert len(offsets) == 5
     assert all(offset % 4096 == 0 for offset in offsets)
 
@@ -306,7 +306,7 @@ def test_external_data_outside_of_the_folder_are_refused(location: str, tmp_path
     path = foreign(folder)
     (tmp_path / "W").write_bytes(bytes(10_000))
     model = onnx.load(path, load_external_data=False)
-    next(each for each in model.graph.initializer if each.name == "W").external_data[0].value = location
+    next(tensor for tensor in model.graph.initializer if tensor.name == "W").external_data[0].value = location
     path.write_bytes(model.SerializeToString())
     with pytest.raises(StageError, match="outside of its own folder"):
         model_file.read(path, "export")

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tests import sources
-from tests.export import models
+from tests.export import models, torch_models
 from tests.pipeline.conftest import Project, clone
 
 QUANTIZED, NOTHING = "quantized", "nothing_to_quantize"
@@ -33,9 +33,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def returned(name: str) -> Callable[[Path], Keys]:
-    """A source that is a callable of `tests.export.models`."""
-    return lambda _folder: {"source": f"tests.export.models:{name}"}
+def returned(name: str, module: str = "models") -> Callable[[Path], Keys]:
+    """A source that is a callable of the tests."""
+    return lambda _folder: {"source": f"tests.export.{module}:{name}"}
 
 
 def on_columns() -> tuple[Any, Any]:
@@ -75,7 +75,7 @@ def booster_file(name: str, file: str) -> Callable[[Path], Keys]:
 def exported_program_file(folder: Path) -> Keys:
     import torch
 
-    program, x, y = models.torch_exported_program()
+    program, x, y = torch_models.exported_program()
     torch.export.save(program, folder / "mine.pt2")
     np.savez(folder / "mine.npz", input=x, labels=y)
     return {"source": "models/mine.pt2", "eval_data": "models/mine.npz"}
@@ -122,11 +122,11 @@ def build():
             "txt": ("LightGBM", booster_file("lightgbm_booster", "mine.txt"), NOTHING),
             "external_data": ("ONNX", external_data, QUANTIZED),
             "path": ("ONNX", path_of_a_file, QUANTIZED),
-            "module": ("PyTorch", returned("torch_cnn"), QUANTIZED),
-            "tokens": ("PyTorch", returned("torch_tokens"), QUANTIZED),
-            "exported_program": ("PyTorch", returned("torch_exported_program"), QUANTIZED),
+            "module": ("PyTorch", returned("cnn", "torch_models"), QUANTIZED),
+            "tokens": ("PyTorch", returned("tokens", "torch_models"), QUANTIZED),
+            "exported_program": ("PyTorch", returned("exported_program", "torch_models"), QUANTIZED),
             "pt2": ("PyTorch", exported_program_file, QUANTIZED),
-            "onnx_program": ("PyTorch", returned("torch_onnx_program"), QUANTIZED),
+            "onnx_program": ("PyTorch", returned("onnx_program", "torch_models"), QUANTIZED),
         }.items()
     ],
 )
@@ -143,7 +143,7 @@ def test_a_model_is_exported_quantized_judged_and_benched(
     assert export["drift"]["flips"] == (None if framework == "ONNX" else 0)
     assert quantize["status"] == status
     assert parity["passed"] is True
-    assert parity["task"]["int8"] > 0.8 or "torch_tokens" in keys["source"]
+    assert parity["task"]["int8"] > 0.8 or keys["source"].endswith("tokens")
     assert parity["judged"]["samples"] > 50
     # Two equal files are not timed against each other.
     assert (bench["latency"]["fp32_p50_ms"] is None) == (status == NOTHING)

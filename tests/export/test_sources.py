@@ -52,6 +52,7 @@ def free_batch() -> bool:
         ("xgboost_booster", "XGBoost", 1e-6, 0),
         ("xgboost_in_a_pipeline", "scikit-learn", 1e-5, 0),
         ("lightgbm_classifier", "LightGBM", 0.05, 0),
+        ("lightgbm_flags", "LightGBM", 0.05, 0),
         ("lightgbm_booster", "LightGBM", 0.05, 0),
         ("lightgbm_in_a_pipeline", "scikit-learn", 1e-2, None),
     ],
@@ -67,9 +68,9 @@ def test_the_export_answers_as_its_source(
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("name", ["torch_cnn", "torch_exported_program", "torch_onnx_program", "torch_tokens"])
+@pytest.mark.parametrize("name", ["cnn", "exported_program", "onnx_program", "tokens"])
 def test_the_export_answers_as_its_pytorch_module(run: Run, name: str) -> None:
-    metrics = run(f"tests.export.models:{name}")
+    metrics = run(f"tests.export.torch_models:{name}")
     assert metrics["details"]["source"]["framework"] == "PyTorch"
     assert 0 < metrics["drift"]["max_abs"] < 1e-4
     assert metrics["drift"]["flips"] == 0
@@ -80,36 +81,39 @@ def test_the_export_answers_as_its_pytorch_module(run: Run, name: str) -> None:
 
 @pytest.mark.torch
 def test_two_pytorch_exports_have_the_same_bytes(run: Run) -> None:
-    run("tests.export.models:torch_cnn")
+    run("tests.export.torch_models:cnn")
     first = paths.FP32_MODEL.read_bytes()
-    run("tests.export.models:torch_cnn")
+    run("tests.export.torch_models:cnn")
     assert paths.FP32_MODEL.read_bytes() == first
 
 
 @pytest.mark.torch
 def test_tokens_and_masks_keep_their_types(run: Run) -> None:
-    metrics = run("tests.export.models:torch_tokens")
+    metrics = run("tests.export.torch_models:tokens")
     assert {array.name: array.dtype for array in EvalData().inputs} == {"ids": "int64", "mask": "bool"}
     assert len(metrics["details"]["drift"]) == 2
     assert "opset 18 or later" in metrics["details"]["notes"][0]
 
 
 @pytest.mark.torch
-def test_an_exported_program_in_a_file(run: Run) -> None:
-    import torch
-
-    program, x, y = built("torch_exported_program")
-    torch.export.save(program, "digits.pt2")
-    np.savez("data.npz", input=x, labels=y)
-    metrics = run("digits.pt2", eval_data="data.npz")
-    assert 0 < metrics["drift"]["max_abs"] < 1e-4
-    assert metrics["drift"]["flips"] == 0
+def test_a_batch_fixed_in_the_code_is_refused(run: Run) -> None:
+    with pytest.raises(StageError, match=r"cannot export Fixed with a free batch .* Use x\.shape\[0\]"):
+        run("tests.export.torch_models:fixed_batch")
 
 
 @pytest.mark.torch
-def test_a_batch_fixed_in_the_code_is_refused(run: Run) -> None:
-    with pytest.raises(StageError, match=r"cannot export Fixed with a free batch .* Use x\.shape\[0\]"):
-        run("tests.export.models:torch_fixed_batch")
+def test_data_of_double_precision_is_rounded_and_said(run: Run) -> None:
+    notes = run("tests.export.torch_models:double_data")["details"]["notes"]
+    assert notes[0].startswith("The input 'input' is float64 and was rounded to float32")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("name", "message"), [("bfloat16", r"bfloat16, .* model\.float"), ("script", "is TorchScript")]
+)
+def test_modules_that_the_exporter_cannot_take_are_refused(run: Run, name: str, message: str) -> None:
+    with pytest.raises(StageError, match=message):
+        run(f"tests.export.torch_models:{name}")
 
 
 def test_an_opset_that_a_converter_finds_too_old_is_the_advice(run: Run) -> None:

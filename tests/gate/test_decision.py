@@ -209,6 +209,12 @@ def test_the_advice_is_one_command_that_was_tried_or_measures_again() -> None:
     again = decided(Gate(), **trees.speedup(0.8, 1.3, "inconclusive")).advice
     assert again == "dvc repro --force --single-item bench"
     assert decided(Gate()).advice is None
+    tried = {"parity_details__advice": [{"command": "dvc exp run -S quantize.method=stored", "effect": ""}]}
+    assert decided(Gate(), **tried).advice is None
+    stored = "dvc exp run -S quantize.method=stored"
+    assert decided(Gate(), **tried, **trees.speedup(0.7, 0.8, "slower")).advice == stored
+    assert decided(Gate(max_size_ratio=0.1), **tried).advice == stored
+    assert decided(Gate(), **tried, **trees.NOTHING).advice == stored
 
 
 @pytest.mark.parametrize(

@@ -288,9 +288,11 @@ def test_an_upgrade_keeps_what_the_user_changed(empty: Path, tmp_path: Path) -> 
     before = knobs.read_text()
     adoption = stage.run(CODE, empty)
     assert (adoption.files["older"], adoption.files["kept"]) == (older, ["stages/common/__init__.py"])
+    assert "Next:" not in screen.render(adoption)
     assert knobs.read_text() == before
     adoption = stage.run(CODE, empty, upgrade=True)
     assert (adoption.files["replaced"], adoption.files["removed"]) == (older[:3], older[3:])
+    assert "Set export.source" not in screen.render(adoption)
     assert adoption.files["kept"] == ["stages/common/__init__.py"]
     ours = (ROOT / "params.yaml").read_text()
     ours = ours[ours.index("# How production") :].replace("method: dynamic", "method: static")

@@ -112,7 +112,8 @@ def missed(project: Project) -> Project:
 @pytest.fixture
 def as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Variants count as twice as fast as fp32: how fast they are varies with what else runs."""
-    monkeypatch.setattr(trials, "timed", lambda *_: Interval(2.0, 1.9, 2.1))
+    for module in (trials, advise_module):
+        monkeypatch.setattr(module, "timed", lambda *_: Interval(2.0, 1.9, 2.1))
 
 
 @pytest.mark.slow
@@ -173,6 +174,7 @@ def test_without_a_budget_nothing_is_tried(missed: Project, monkeypatch: pytest.
     assert result["tried"] == "Nothing was tried: parity.advice_seconds is null."
 
 
+@pytest.mark.usefixtures("as_fast")
 def test_static_is_tried_where_convolutions_stayed_float(project: Project) -> None:
     random = np.random.default_rng(0)
     model = cnn(random)
@@ -187,7 +189,23 @@ def test_static_is_tried_where_convolutions_stayed_float(project: Project) -> No
     assert result["passed"] is True
     tree = json.loads(paths.QUANTIZE.read_text(encoding="utf-8"))
     assert tree["status"] == "nothing_to_quantize"
-    assert [advice["command"] for advice in result["advice"]] == ["dvc exp run -S +quantize.method=static"]
+    assert {advice["command"] for advice in result["advice"]} == {
+        "dvc exp run -S +quantize.method=static",
+        "dvc exp run -S +quantize.method=stored",
+    }
+
+
+@pytest.mark.usefixtures("as_fast")
+def test_where_int8_is_slow_stored_weights_are_tried(missed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advise_module, "timed", lambda *_: Interval(0.7, 0.69, 0.71))
+    tree = {**MISSING, "parity": {**MISSING["parity"], "abs_tol": None, "mean_tol": None}}
+    missed.params(tree)
+    result = missed.run()
+    assert (result["passed"], result["tried"]) == (True, "INT8 is slower here: 0.69 to 0.71 times as fast as fp32.")
+    assert result["advice"][-1]["command"] == "dvc exp run -S quantize.method=stored"
+    assert result["tried"] in missed.printed()
+    monkeypatch.setattr(advise_module, "timed", lambda *_: Interval(0.97, 0.95, 0.99))
+    assert missed.run()["tried"] == ""
 
 
 def test_a_value_that_params_refuse_is_a_problem_of_the_trial() -> None:
@@ -195,15 +213,16 @@ def test_a_value_that_params_refuse_is_a_problem_of_the_trial() -> None:
         overridden(params.Params(), {"quantize.weight_type": "QInt3"})
 
 
-@pytest.mark.parametrize("method", ["dynamic", "static", "weight_only", "auto"])
+@pytest.mark.parametrize("method", ["dynamic", "static", "weight_only", "stored", "auto"])
 def test_no_two_methods_point_at_each_other(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A miss points at what passes; what is tried after a pass never leads back."""
-    monkeypatch.setattr(candidates, "convolution_stayed_float", lambda: True)
+    monkeypatch.setattr(candidates, "stayed_float", lambda: {"Conv"})
 
     def follow(current: params.Params, seen: list[params.Params]) -> None:
         assert current not in seen
-        for overrides in [*candidates.row_scale(current), *candidates.static(current)]:
-            follow(overridden(current, overrides), [*seen, current])
+        for offered in (candidates.row_scale, candidates.static, candidates.stored):
+            for overrides in offered(current):
+                follow(overridden(current, overrides), [*seen, current])
 
     start = params.Params()
     for overrides in [{"quantize.method": method}, *candidates.formats(start, depends_on_batch=True)]:

@@ -31,7 +31,7 @@ def stage_on(project: Project, name: str, **params: Any) -> dict[str, Any]:
     except ValueError:  # Failed to find proper ai.onnx domain: there is nothing to quantize
         int8 = fp32
     with np.load(ZOO / name / "samples.npz", allow_pickle=True) as stored:
-        inputs = {key: np.stack([np.asarray(each) for each in stored[key]]) for key in stored.files}
+        inputs = {key: np.stack([np.asarray(value) for value in stored[key]]) for key in stored.files}
     project.write(fp32, int8, inputs, layout="feeds", tree={"parity": params})
     return project.run()
 

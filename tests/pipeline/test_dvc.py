@@ -227,14 +227,14 @@ def test_the_gate_refuses_metrics_in_a_clone_without_the_models(ran: Project, tm
 
 @pytest.mark.slow
 def test_a_miss_fails_repro_with_all_metrics_in_place_and_stays_a_row_in_an_experiment(ran: Project) -> None:
-    strict = ["-S", "parity.abs_tol=1e-9", "-S", "parity.mean_tol=1e-12"]
+    strict = ["-S", "parity.abs_tol=1e-9", "-S", "parity.mean_tol=1e-12", "-S", "parity.advice_seconds=null"]
     ran.run("dvc", "exp", "run", "--name", "strict", *strict)
     shown = ran.run("dvc", "exp", "show", "--csv").stdout
     (row,) = [row for row in csv.DictReader(io.StringIO(shown)) if row["Experiment"] == "strict"]
     assert row["passed"] == "False"
 
     ran.restore()
-    ran.set(parity={"abs_tol": 1e-9, "mean_tol": 1e-12})
+    ran.set(parity={"abs_tol": 1e-9, "mean_tol": 1e-12, "advice_seconds": None})
     repro = ran.run("dvc", "repro", check=False)
     assert repro.returncode != 0
     assert "Running stage 'quantize'" not in repro.stdout

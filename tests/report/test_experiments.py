@@ -87,7 +87,7 @@ def test_the_front_is_marked(repository: Repository) -> None:
     fast = experiment(repository, "fast", (3.0, 2.9, 3.1), parity__diff__max_abs=0.03)
     exact = experiment(repository, "exact", (2.0, 1.9, 2.1), parity__diff__max_abs=0.01)
     beaten = experiment(repository, "beaten", (2.0, 1.9, 2.1), parity__diff__max_abs=0.035)
-    marks = {each.name: each.front for each in ranking.rank(Sweep("x", [fast, exact, beaten], [], 0))["a" * 12]}
+    marks = {row.name: row.front for row in ranking.rank(Sweep("x", [fast, exact, beaten], [], 0))["a" * 12]}
     assert marks == {"fast": True, "exact": True, "beaten": False}
 
 
@@ -185,7 +185,7 @@ def test_pictures_name_every_experiment_on_hover(repository: Repository) -> None
     ]
     sweep = Sweep("x", rows, [], 0)
     machines = ranking.rank(sweep)
-    keys = ranking.differing_params([each.revision.params for each in machines["a" * 12]])
+    keys = ranking.differing_params([row.revision.params for row in machines["a" * 12]])
     assert keys == ["quantize.per_channel", "quantize.weight_type"]
     drawn = {picture.name: picture.svg() for picture in pictures.pictures(machines["a" * 12], keys)}
     assert list(drawn) == ["pareto", "parallel"]

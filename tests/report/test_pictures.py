@@ -35,20 +35,20 @@ def rows(picture: Picture) -> list[dict[str, Any]]:
 
 def test_four_pictures_of_both_revisions(repository: Repository) -> None:
     repository.write(changed(METRICS, parity__diff__max_abs=0.03))
-    found = drawn()
-    assert list(found) == ["speedup", "tradeoff", "differences", "latency"]
-    assert [(row["side"], row["speedup"], row["low95"]) for row in rows(found["speedup"])] == [
+    pictures_drawn = drawn()
+    assert list(pictures_drawn) == ["speedup", "tradeoff", "differences", "latency"]
+    assert [(row["side"], row["speedup"], row["low95"]) for row in rows(pictures_drawn["speedup"])] == [
         ("base", 2.0, 1.9),
         ("this", 2.0, 1.9),
     ]
-    assert [(row["kind"], row["x"], row["y"]) for row in rows(found["tradeoff"])] == [
+    assert [(row["kind"], row["x"], row["y"]) for row in rows(pictures_drawn["tradeoff"])] == [
         ("base", 0.02, 2.0),
         ("this", 0.03, 2.0),
         ("fp32", 0.0, 1.0),
     ]
-    survival = {row["x"]: row["y"] for row in rows(found["differences"]) if row["side"] == "this"}
+    survival = {row["x"]: row["y"] for row in rows(pictures_drawn["differences"]) if row["side"] == "this"}
     assert survival == pytest.approx({1e-2: 0.1, 1e-3: 0.4})
-    assert len(rows(found["latency"])) == 8
+    assert len(rows(pictures_drawn["latency"])) == 8
 
 
 def test_the_models_that_auto_timed_are_drawn_by_the_tolerance_that_they_use(repository: Repository) -> None:
@@ -70,10 +70,10 @@ def test_another_machine_is_not_drawn(repository: Repository) -> None:
     repository.write(
         changed(METRICS, host__machine_id="b" * 12), changed(DETAILS, bench__measured__machine_id="b" * 12)
     )
-    found = drawn()
-    assert {row["side"] for row in rows(found["speedup"])} == {"this"}
-    assert {row["side"] for row in rows(found["latency"])} == {"this"}
-    assert {row["side"] for row in rows(found["differences"])} == {"base", "this"}
+    pictures_drawn = drawn()
+    assert {row["side"] for row in rows(pictures_drawn["speedup"])} == {"this"}
+    assert {row["side"] for row in rows(pictures_drawn["latency"])} == {"this"}
+    assert {row["side"] for row in rows(pictures_drawn["differences"])} == {"base", "this"}
 
 
 def test_what_was_not_measured_is_left_out(repository: Repository) -> None:

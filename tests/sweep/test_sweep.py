@@ -292,7 +292,7 @@ def test_what_stops_a_sweep_before_it_starts(
 ) -> None:
     change(project)
     with contextlib.chdir(project), pytest.raises(StageError, match=message):
-        stage.run(stage.Request(["size=1,2"], remote, address, same_host=False))
+        stage.run(["size=1,2"], remote=remote, address=address, same_host=False)
 
 
 def test_without_ray_it_says_how(project: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """LightGBM estimators, boosters and model files: conversion by onnxmltools, and what the model itself answers."""
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -42,8 +43,12 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     """
     onnxmltools = required("onnxmltools", "Exporting a LightGBM model", "lightgbm onnxmltools")
     features = trees.features(inputs, input_names(model), NAME)
+    plain = model
+    if getattr(model, "classes_", np.empty(0)).dtype.kind == "b":  # the converter takes numbers and text
+        plain = copy.copy(model)
+        plain._classes = model.classes_.astype(np.int64)
     converted = trees.converted(
-        partial(onnxmltools.convert_lightgbm, zipmap=False), model, features.array, NAME, params.opset
+        partial(onnxmltools.convert_lightgbm, zipmap=False), plain, features.array, NAME, params.opset
     )
     for output in converted.graph.outputs:  # the converter declares one label, whatever the batch
         if output.shape is not None and output.shape.rank() and output.shape[0] == 1:

@@ -14,7 +14,16 @@ import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
-from stages.export.framework import Converted, as_model, belongs_to, first_line, read_by, required
+from stages.export.framework import (
+    Converted,
+    as_model,
+    belongs_to,
+    first_line,
+    read_by,
+    required,
+    rounded_by,
+    rounding_note,
+)
 
 NAME = "PyTorch"
 SUFFIXES: tuple[str, ...] = (".pt2",)
@@ -56,14 +65,39 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
         StageError: onnxscript is missing, the inputs are not the model's, or the exporter fails.
     """
     required("onnxscript", "Exporting a PyTorch model", PACKAGES)
-    arrays = _by_name(model, inputs)
-    notes: list[str] = []
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    single = _takes_float32(model)
+    arrays, rounded = _by_name(model, inputs), {}
+    for name, array in arrays.items():
+        if single and array.dtype == np.float64:
+            arrays[name] = array.astype(np.float32)
+            rounded[name] = rounded_by(array, arrays[name])
+    notes = rounding_note(rounded, "input")
     with _quiet():
         program = model if hasattr(model, "model_proto") else _export(model, arrays, params, notes)
         exported = _anonymous(as_model(program.model_proto))
     names = [value.name or "" for value in exported.graph.inputs]
     named = dict(zip(names, arrays.values(), strict=True))
     return Converted(exported, named, _answers(model, arrays, params), tuple(notes), exact=True)
+
+
+def _takes_float32(model: Any) -> bool:
+    """Whether the weights of a module are float32.
+
+    Raises:
+        StageError: the module is TorchScript, which the exporter does not take, or its weights are bfloat16.
+    """
+    import torch
+
+    if isinstance(model, torch.jit.ScriptModule):
+        raise StageError(f"{type(model).__name__} is TorchScript. Return the nn.Module that it was made from.")
+    weight = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
+    if weight is not None and weight.dtype == torch.bfloat16:
+        raise StageError(
+            f"The weights of {type(model).__name__} are bfloat16, for which ONNX Runtime has no kernels on CPUs. "
+            "Return the module in float32: model.float()."
+        )
+    return weight is not None and weight.dtype == torch.float32
 
 
 def _by_name(model: Any, inputs: Any) -> dict[str, np.ndarray]:

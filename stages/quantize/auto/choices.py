@@ -8,12 +8,16 @@ from stages.common.base.params import Quantize
 from stages.common.graph.weights import WeightedNode
 from stages.quantize.auto.problem import FLOAT
 from stages.quantize.methods import shifted
+from stages.quantize.methods.static import pad_filters
 
 BLOCKED = "blocked"
 """The layout that ONNX Runtime keeps float convolutions in (NCHWc)."""
 
 STATIC = "static"
 """8 bits with a fixed scale."""
+
+PADDED = "static_padded"
+"""The same, with filters of zeros for the sake of a faster kernel."""
 
 DYNAMIC = "dynamic"
 """8 bits with a scale computed at run time, for the whole tensor."""
@@ -37,12 +41,14 @@ class Choice:
         method: the value of `quantize.method` that does it.
         changes: other keys of the section `quantize` that it sets.
         smoothed: whether outliers of the activation are moved into the weight first.
+        padded: whether it has filters of zeros, see `pad_filters`.
     """
 
     name: str
     method: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     smoothed: bool = False
+    padded: bool = False
 
     @property
     def in_subgraphs(self) -> bool:
@@ -63,6 +69,7 @@ CHOICES = {
     choice.name: choice
     for choice in (
         Choice("static", "static", {**_SIGNED, "activation_type": "QUInt8", "per_channel": True}),
+        Choice(PADDED, "static", {**_SIGNED, "activation_type": "QUInt8", "per_channel": True}, padded=True),
         Choice("static_tensor", "static", {**_SIGNED, "activation_type": "QUInt8", "per_channel": False}),
         Choice("weight_only", "weight_only", _SIGNED),
         Choice("weight_only_4", "weight_only", {"weight_type": "QInt4"}),
@@ -95,7 +102,7 @@ _PRODUCT = (
 )
 _OF = {
     "Attention": ("dynamic", "dynamic_tensor", "stored"),
-    "Conv": ("static", "dynamic_unsigned", "row", "stored"),
+    "Conv": ("static", PADDED, "dynamic_unsigned", "row", "stored"),
     "ConvTranspose": ("stored",),
     "EmbedLayerNormalization": ("dynamic",),
     "GRU": ("stored",),
@@ -119,8 +126,9 @@ def opset(params: Quantize) -> int:
 def of_node(node: WeightedNode) -> list[Choice]:
     """The choices that a node's operator has, besides float; whether its weight allows them, the method says."""
     names = _OF.get(node.op_type, ())
-    if node.op_type == "Conv" and not shifted.suited(node.weights[0].shape):
-        names = tuple(name for name in names if name != ROW)
+    if node.op_type == "Conv":
+        suited = {ROW: shifted.suited, PADDED: pad_filters.suited}
+        names = tuple(name for name in names if name not in suited or suited[name](node.weights[0].shape))
     return [CHOICES[name] for name in names if not node.graph or CHOICES[name].in_subgraphs]
 
 
@@ -129,7 +137,7 @@ def forms(op_type: str, choice: str) -> tuple[str, str]:
     if op_type == "Conv":
         if choice in (KEPT, STORED):
             return BLOCKED, BLOCKED
-        return {STATIC: (STATIC, STATIC), ROW: (FLOAT, FLOAT)}.get(choice, (DYNAMIC, FLOAT))
+        return {STATIC: (STATIC, STATIC), PADDED: (STATIC, STATIC), ROW: (FLOAT, FLOAT)}.get(choice, (DYNAMIC, FLOAT))
     if op_type not in ("Attention", "Gemm", "MatMul"):
         return FLOAT, FLOAT
     if choice in (ROW, SMOOTH, SMOOTH_ROW):

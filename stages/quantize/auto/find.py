@@ -175,7 +175,7 @@ def find(
             state.origin = "without gaps"
             state.attempt(without_gaps(learnt, passes, len(measured.names)))
         state.origin = "floats stored"
-        store_floats(learnt, weights, state.attempt, goal)
+        store_floats(learnt, weights, passes or problem.all_float, state.attempt, goal)
         if passes is not None and fails is not None:
             state.origin = "add back"
             back_towards(learnt, passes, fails, state.attempt, goal=goal, value=value)

@@ -25,9 +25,9 @@ def mixed(
         The model, and what became of each of `nodes`.
     """
     chosen = [
-        Assignment(assigned.node, CHOICES[choice].params(assigned.params), CHOICES[choice].smoothed)
+        Assignment(assigned.node, kind.params(assigned.params), kind.smoothed, kind.padded)
         for assigned in nodes
-        if (choice := choices.get(assigned.name, KEPT)) != KEPT
+        if (choice := choices.get(assigned.name, KEPT)) != KEPT and (kind := CHOICES[choice])
     ]
     outcomes = {assigned.name: kept("chosen by quantize.method auto") for assigned in nodes}
     quantized, made = methods.quantize(model, chosen, calibration)

@@ -104,19 +104,21 @@ def without_gaps(problem: Problem, assignment: Picks, count: int) -> Picks:
         count: of the nodes with a weight.
     """
     static = problem.uniform(STATIC)
-    places = [node for node in range(count) if static[node] and assignment[node] == static[node]]
-    inside = range(places[0], places[-1]) if places else range(0)
-    return tuple((node in inside and static[node]) or own for node, own in enumerate(assignment))
+    places = [node for node in range(count) if problem.options[node][assignment[node]].takes == STATIC]
+    between = set(range(places[0], places[-1]) if places else ()) - set(places)
+    return tuple((node in between and static[node]) or own for node, own in enumerate(assignment))
 
 
-def store_floats(problem: Problem, weights: Weights, attempt: Try, goal: float) -> None:
+def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try, goal: float) -> None:
     """Make the best model in which no weight is left as floats: as fast within the noise, perhaps, and smaller.
 
-    Where INT8 is not faster, that is the one which computes in floats.
+    That is the best one that passes, its floats stored; if that fails, what is predicted to be the best. Where INT8 is
+    not faster, it is the one which computes in floats.
 
     Args:
         problem: that predicts.
         weights: of time and size.
+        passes: the best assignment that passes.
         attempt: makes and judges one; called `STORED_TRIALS` times at most.
         goal: the largest strain that passes.
     """
@@ -130,6 +132,10 @@ def store_floats(problem: Problem, weights: Weights, attempt: Try, goal: float) 
         chosen = tuple(number or kept for number, kept in zip(assignment, numbers, strict=True))
         return attempt(chosen) if left >= 0 else None
 
+    if any(numbers):
+        found = attempt_stored(passes)
+        if found is not None and found.strain <= goal:
+            return
     if any(numbers) and problem.noise(numbers) < goal**2:
         best, *_ = best_that_passes(stored, weights, attempt_stored, goal, {})
         if best is None:

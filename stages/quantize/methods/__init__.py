@@ -17,11 +17,19 @@ CalibrationFeeds = Callable[[], Iterator[Feed]]
 
 @dataclass(frozen=True)
 class Assignment:
-    """A node that is to be quantized, the params that hold for it, and whether what it reads is smoothed first."""
+    """A node that is to be quantized, and how.
+
+    Attributes:
+        node: as it is in the model.
+        params: that hold for it.
+        smoothed: whether what it reads is smoothed first.
+        padded: whether it gets filters of zeros where a faster kernel asks for them.
+    """
 
     node: WeightedNode
     params: Quantize
     smoothed: bool = False
+    padded: bool = False
 
     @property
     def name(self) -> str:

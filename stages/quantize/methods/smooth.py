@@ -61,7 +61,7 @@ def apply(
         if keys[group] not in known.smoothing and rows is not None:
             known.smoothing[keys[group]] = best(rows, [_weight(node) for node in nodes], group[1] == "row").tolist()
         if any(powers := known.smoothing.get(keys[group], ())):
-            _move(model, group[0], nodes, np.exp2(np.array(powers, np.float32)), names)
+            _move(model, group[0], nodes, np.ldexp(np.float32(1), powers), names)
             smoothed |= {node.name for node in nodes}
     nothing = kept("its activation has no outliers that smoothing helps against")
     return model, {each.name: nothing for each in assigned if each.name not in smoothed}
@@ -86,7 +86,7 @@ def best(rows: np.ndarray, weights: Sequence[np.ndarray], by_row: bool) -> np.nd
     chosen = np.zeros(rows.shape[1], np.int64)
     for exponent in EXPONENTS:
         powers = powers_of_two(largest, of_weights, exponent)
-        scale = np.exp2(powers.astype(np.float32))
+        scale = np.ldexp(np.float32(1), powers)
         with_it = sum(noise(held / scale, weight * scale[:, None], by_row) for weight in sampled)
         if with_it < least:
             least, chosen = with_it, powers

@@ -96,13 +96,21 @@ def _joined(concat: ir.Node, inner: list[_Stack | None]) -> _Stack | None:
 def _put_together(model: ir.Model, root: ir.Node, stack: _Stack, names: Names) -> None:
     output = root.outputs[0]
     stem = name_of(output)
-    ones = iter(range(len(stack.sizes), len(stack.axes)))
-    order = [next(ones) if axis is None else axis for axis in stack.axes]
-    sizes = [*stack.sizes, *[1] * (len(stack.axes) - len(stack.sizes))]
+    memory: list[int] = []  # axes of the output; those that are one wide stay with what follows them
+    for place in range(len(stack.sizes)):
+        last = first = stack.axes.index(place)
+        while first and stack.axes[first - 1] is None:
+            first -= 1
+        memory += range(first, last + 1)
+    memory += sorted(set(range(len(stack.axes))) - set(memory))
+    sizes = [1 if (size := stack.axes[axis]) is None else stack.sizes[size] for axis in memory]
+    order = [memory.index(axis) for axis in range(len(memory))]
     shape = add_initializer(model.graph, names.fresh(f"{stem}_axes"), np.array(sizes, np.int64))
     row = ir.node("Concat", list(stack.parts), {"axis": 0}, name=names.fresh(f"{root.name}_Concat"))
     turned = ir.node("Reshape", [row.outputs[0], shape], name=names.fresh(f"{root.name}_Reshape"))
-    last = ir.node("Transpose", [turned.outputs[0]], {"perm": order}, name=root.name)
+    whole = ir.node("Transpose", [turned.outputs[0]], {"perm": order}, name=root.name)
     for node in (row, turned):
         node.outputs[0].name, node.outputs[0].type = names.fresh(f"{node.name}_output"), output.type
-    ir.convenience.replace_nodes_and_values(model.graph, root, [root], [row, turned, last], [output], [last.outputs[0]])
+    ir.convenience.replace_nodes_and_values(
+        model.graph, root, [root], [row, turned, whole], [output], [whole.outputs[0]]
+    )

@@ -20,7 +20,7 @@ def collapsed(model: ModelProto) -> tuple[Counter[str], list[np.ndarray], list[n
     result = collapse_views.apply(source.clone())
     feed = nets.feeds(model, count=1)[0]
     before, after = (
-        sessions.run(sessions.open_session(each, name="net"), feed, name="net") for each in (source, result.model)
+        sessions.run(sessions.open_session(net, name="net"), feed, name="net") for net in (source, result.model)
     )
     return Counter(node.op_type for node in result.model.graph), before, after, result.modified
 

@@ -35,8 +35,8 @@ def test_a_constant_that_two_branches_compute_is_stored_once_for_both() -> None:
     assert "Transpose" not in {node.op_type for node in folded.graph.node}
     assert [tensor.name for tensor in folded.graph.initializer] == ["zero", "else_W_1"]  # once, for both
     assert not any(g.node[0].op_type == "Transpose" for a in folded.graph.node[-1].attribute for g in [a.g])
-    expected, found = (run(opened(each), X)["y"] for each in (model, folded))
-    np.testing.assert_array_equal(expected, found)
+    expected, made = (run(opened(candidate), X)["y"] for candidate in (model, folded))
+    np.testing.assert_array_equal(expected, made)
 
 
 def test_a_weight_computed_from_another_is_computed_too() -> None:
@@ -129,5 +129,5 @@ def test_a_weight_that_is_cut_by_a_fixed_size_is_a_constant(width: str, index: i
     assert ("W" in {tensor.name for tensor in result.graph.initializer}) == folded
     for tokens in (4, 6):
         x = {"x": normal(2, tokens, 32)}
-        expected, found = (run(opened(each), x)["y"] for each in (model, result))
-        np.testing.assert_array_equal(expected, found)
+        expected, made = (run(opened(candidate), x)["y"] for candidate in (model, result))
+        np.testing.assert_array_equal(expected, made)

@@ -16,4 +16,4 @@ def test_inputs_listed_on_purpose_stay() -> None:
     model.ir_version = 3
     dropped, modified = applied(drop_listed_initializers.apply, model)
     assert modified
-    assert [each.name for each in dropped.graph.input] == ["x"]
+    assert [value.name for value in dropped.graph.input] == ["x"]

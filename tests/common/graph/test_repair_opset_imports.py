@@ -9,4 +9,4 @@ def test_the_domain_of_microsoft_is_imported_where_it_is_used() -> None:
     model = dense()
     model.graph.node[2].domain = "com.microsoft"
     repaired, _ = applied(repair_opset_imports.apply, model)
-    assert [(each.domain, each.version) for each in repaired.opset_import] == [("", 17), ("com.microsoft", 1)]
+    assert [(opset.domain, opset.version) for opset in repaired.opset_import] == [("", 17), ("com.microsoft", 1)]

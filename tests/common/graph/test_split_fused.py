@@ -53,8 +53,8 @@ def test_what_the_optimiser_fused_is_split(node: NodeProto, op_types: list[str] 
     if op_types is None:
         return
     split, _ = applied(compute_constants.apply, split)
-    assert [each.op_type for each in split.graph.node] == op_types
+    assert [node.op_type for node in split.graph.node] == op_types
     assert split.graph.node[0].name == "work"
     feed = {name: normal(*dims) for name, dims in shape.items()}
-    expected, found = (run(opened(each), feed)["y"] for each in (model, split))
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    expected, made = (run(opened(candidate), feed)["y"] for candidate in (model, split))
+    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)

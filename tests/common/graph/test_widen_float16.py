@@ -20,11 +20,11 @@ def halved(model: ModelProto, ends: bool = True) -> ModelProto:
         if tensor.data_type == TensorProto.FLOAT:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
     if ends:
-        for each in (*model.graph.input, *model.graph.output):
-            each.type.tensor_type.elem_type = HALF
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.elem_type = HALF
         return model
-    for each in model.graph.node:
-        for field in (each.input, each.output):
+    for user in model.graph.node:
+        for field in (user.input, user.output):
             for index, name in enumerate(field):
                 field[index] = f"{name}_half" if name in ("x", "y") else name
     model.graph.node.insert(0, node("Cast", "x", "x_half", to=HALF))
@@ -33,14 +33,14 @@ def halved(model: ModelProto, ends: bool = True) -> ModelProto:
 
 
 def half_feeds(model: ModelProto) -> list[sessions.Feed]:
-    types = {each.name: each.type.tensor_type.elem_type for each in model.graph.input}
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
     dtypes = {name: helper.tensor_dtype_to_np_dtype(kind) for name, kind in types.items()}
     return [{name: x.astype(dtypes[name]) for name, x in feed.items()} for feed in nets.feeds(model)]
 
 
 def interface(model: ModelProto) -> list[tuple[str, str, str]]:
     session = opened(model)
-    return [(each.name, each.type, str(each.shape)) for each in (*session.get_inputs(), *session.get_outputs())]
+    return [(end.name, end.type, str(end.shape)) for end in (*session.get_inputs(), *session.get_outputs())]
 
 
 @pytest.mark.parametrize("method", ["dynamic", "static", "weight_only"])

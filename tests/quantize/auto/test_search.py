@@ -124,20 +124,20 @@ def test_going_back_only_accepts_what_passes_and_gains(scale: float, factor: flo
 
 
 @pytest.mark.parametrize(
-    ("us", "limit", "made"),
+    ("us", "limit", "passes", "made"),
     [
-        (5.0, 1.0, [(1, 1)]),  # both in INT8
-        (15.0, 1.0, [(2, 0)]),  # INT8 is slower: floats, stored where they can be
-        (5.0, 2.5e-6, [(2, 1)]),  # one of the two in INT8 is too noisy
-        (5.0, 1e-6, []),  # so is storing
+        (15.0, 1.0, (0, 0), [(2, 0)]),  # INT8 is slower: floats, stored where they can be
+        (5.0, 2.5e-6, (0, 1), [(2, 1)]),  # only one of the two is quiet enough in INT8
+        (5.0, 1.5e-6, (0, 1), [(2, 1), (2, 0)]),  # that one and storing the other are too noisy together
+        (5.0, 0.5e-6, (0, 0), [(2, 0)]),  # so is storing
     ],
 )
-def test_floats_are_stored_where_the_noise_allows(us: float, limit: float, made: list[Picks]) -> None:
+def test_floats_are_stored_where_the_noise_allows(us: float, limit: float, passes: Picks, made: list[Picks]) -> None:
     kinds = (Option("static", us, 2e-6, 1), Option("stored", 10, 1e-6, 1))
     quiet = replace(kinds[0], noise=1e-6)
     problem = Problem(("a", "b"), ((Option(FLOAT, 10, 0, 4), *kinds), (Option(FLOAT, 10, 0, 4), quiet)))
     models = Models(problem, limit)
-    store_floats(relative(problem, limit), WEIGHTS, models.attempt, 1)
+    store_floats(relative(problem, limit), WEIGHTS, passes, models.attempt, 1)
     assert models.made == made
 
 
@@ -153,7 +153,8 @@ def test_nothing_is_made_for_a_gain_that_a_race_would_not_see() -> None:
 def test_without_gaps_all_between_two_static_nodes_is_static(data: st.DataObject, count: int) -> None:
     kinds = ("static", "stored")
     options = data.draw(st.lists(st.sampled_from([kinds, kinds[::-1], kinds[1:]]), min_size=count, max_size=count))
-    nodes = [tuple(Option(each, 1, 0, 1) for each in (FLOAT, *node)) for node in options]
+    forms = {"static": "static"}
+    nodes = [tuple(Option(each, 1, 0, 1, forms.get(each, FLOAT)) for each in (FLOAT, *node)) for node in options]
     problem = Problem(tuple(map(str, range(count))), tuple(nodes))
     picks = tuple(data.draw(st.integers(0, len(node) - 1)) for node in nodes)
     before, after = ([option.choice for option in problem.chosen(each)] for each in

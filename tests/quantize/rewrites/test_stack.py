@@ -49,6 +49,12 @@ def test_the_same_bits(part: list[int], inner: int, outer: int, data: st.DataObj
         np.testing.assert_array_equal(*(opened(each).run(None, feed)[0] for each in (model, made)))
 
 
+def test_one_axis_alone_is_turned_where_others_are_one_wide() -> None:
+    made, _ = applied(stack.apply, stacked([1, 4], 2, 2, (1, 3)))
+    (turned,) = (each for each in made.graph.node if each.op_type == "Transpose")
+    assert list(turned.attribute[0].ints) == [1, 2, 3, 0]  # ONNX Runtime is fast at this
+
+
 def test_a_stack_that_is_read_elsewhere_stays() -> None:
     assert not applied(stack.apply, stacked([1, 4], 2, 2, (1, 3), read=True))[1]
 

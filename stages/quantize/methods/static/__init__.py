@@ -18,7 +18,7 @@ from stages.quantize import portable, saturation
 from stages.quantize.linear import Quantized
 from stages.quantize.methods import Assignment, CalibrationFeeds
 from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
-from stages.quantize.methods.static import fold_scales, join_bias, pool_last, qdq, ranges
+from stages.quantize.methods.static import fold_scales, join_bias, pad_filters, pool_last, qdq, ranges
 from stages.quantize.outcome import NodeOutcome, kept
 
 OP_TYPES = BY_DEFAULT = DEFAULT_OPERATORS["static"]
@@ -63,6 +63,7 @@ def quantize(
     fold_scales.apply(quantized, named)
     join_bias.apply(quantized, named)
     pool_last.apply(quantized)
+    pad_filters.apply(quantized, {assigned.name for assigned in assignments if assigned.padded})
     rewriter = Rewriter(quantized)
     outcomes = _unfit(rewriter, assignments)
     graph = quantized.graph

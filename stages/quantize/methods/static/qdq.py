@@ -15,7 +15,7 @@ import onnx_ir as ir
 from stages.common.graph.names import Names
 from stages.common.graph.walk import constant, only_reader
 
-MOVERS = frozenset({"Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+MOVERS = frozenset({"Flatten", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 """Between INT8 nodes, these hand on 8-bit values as they are; only their first input holds values."""
 
 COMPUTERS = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid"})
