@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
+from stages.common.judging.rules import strain
+from stages.common.rule import Rule
 from stages.quantize.auto import options, plan
 from stages.quantize.auto.base import Recipe
 from stages.quantize.auto.choices import KEPT, PADDED
@@ -180,7 +182,7 @@ def find(
         passing = [trial for trial in state.trials if trial.candidate.passes(search.margin)]
         if state.trials and not passing:
             raise StageError(_nothing_passes(state.trials, search.margin, len(nodes)))
-        if not state.trials:
+        if not state.trials and any(len(choices) > 1 for choices in problem.options):
             reason = "no choice of any node is predicted to gain anything over float"
     smaller = [trial for trial in passing if trial.candidate.size < judge.float_bytes]
     if passing and not smaller:
@@ -220,7 +222,8 @@ def _nothing_passes(trials: Sequence[Trial], margin: float, nodes: int) -> str:
     candidate = nearest.candidate
     if math.isinf(candidate.strain):
         return (
-            f"None of the {len(trials)} models that were made can be published: {candidate.fault or 'a rule fails'}. "
+            f"None of the {len(trials)} models that were made can be published: "
+            f"{candidate.fault or _failed(candidate.rules)}. "
             "Exclude nodes with quantize.exclude_nodes, or deploy the float model."
         )
     count = sum(choice != KEPT for choice in candidate.choices.values())
@@ -230,3 +233,9 @@ def _nothing_passes(trials: Sequence[Trial], margin: float, nodes: int) -> str:
         "(quantize.search.margin is left for the samples that judge). Raise quantize.search.max_evals, widen the "
         "tolerance, or deploy the float model."
     )
+
+
+def _failed(rules: Sequence[Rule]) -> str:
+    """The rule that no tolerance can be widened for."""
+    rule = max(rules, key=strain)
+    return f"the rule {rule.name} fails{f' for {rule.output}' if rule.output else ''}: {rule.message.rstrip('.')}"
