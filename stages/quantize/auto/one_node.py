@@ -1,4 +1,4 @@
-"""Models of a single node, cut out of a model: what a choice costs and spoils there is measured on them."""
+"""Models of a single node, cut out of a model: the time and the error of a choice are measured on them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
