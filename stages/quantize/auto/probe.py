@@ -1,4 +1,4 @@
-"""The error that each choice adds at each node: the node by itself, on what it reads in the float model, in constant memory.
+"""The error that each choice adds at each node: the node by itself, on its inputs in the float model.
 
 Noise at a node is reduced to two numbers, the sum of squared differences and the sum of squares of what the float node
 gives; what arrives of it at the outputs of the model, to the share of a tolerance that it uses. These shares rank the

@@ -21,7 +21,7 @@ class Option:
     Attributes:
         choice: its name.
         us: time of the kernel in one call, in microseconds; conversions excluded.
-        noise: the error that it adds, which sums over nodes: the square of the share of a tolerance that it uses by itself.
+        noise: the error that it adds, which sums over nodes: the squared share of a tolerance that it uses by itself.
         size: bytes of its weights.
         takes: the form in which it reads its activation.
         gives: the form of its output.

@@ -127,7 +127,6 @@ def ranked(
 def _needed(data: EvalData | None) -> EvalData:
     if data is None:
         raise StageError(
-            f"The error of a choice is measured on samples, and {paths.EVAL.as_posix()} is missing. "
-            "Run export first."
+            f"The error of a choice is measured on samples, and {paths.EVAL.as_posix()} is missing. Run export first."
         )
     return data
