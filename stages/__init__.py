@@ -3,35 +3,28 @@
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import LazyLoader
+from importlib import import_module
 from types import ModuleType
-
-_LAZY = frozenset({"onnx_ir._symbolic_shapes", "sympy"})
-"""What onnx-ir imports to compute with symbolic dimensions, which no stage does: half a second and 34 MB a process."""
+from typing import Any
 
 
-class _LazyFinder(PathFinder):
-    """Finds these modules so that they are loaded once somebody uses them, if anybody does."""
+class _WhenUsed(ModuleType):
+    """Stands for a module until somebody reads an attribute of it."""
 
-    @classmethod
-    def find_spec(
-        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        spec = super().find_spec(fullname, path, target) if fullname in _LAZY else None
-        if spec is not None and spec.loader is not None:
-            spec.loader = LazyLoader(spec.loader)
-        return spec
-
-
-sys.meta_path.insert(0, _LazyFinder)
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), name)
 
 
 def _interrupted(_number: int, _frame: object) -> None:
     os.write(2, b"Interrupted: nothing half-written is left behind.\n")
     os._exit(128 + signal.SIGINT)
 
+
+# onnx-ir imports them to compute with symbolic dimensions, which no stage does: half a second and 34 MB a process.
+for _name in ("onnx_ir._symbolic_shapes", "sympy"):
+    sys.modules.setdefault(_name, _WhenUsed(_name))
 
 if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].count(".") == 1:
     # A stage is about to load its libraries, which takes half a second; `signals.install` comes after that.
