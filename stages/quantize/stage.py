@@ -157,7 +157,7 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
 
 
 def sensitivity(params: Params) -> Sequence[Sensitivity]:
-    """What each choice of method auto at each node spoils by itself; nothing is written.
+    """The error that each choice of method auto adds at each node by itself; nothing is written.
 
     Raises:
         StageError: the model cannot be quantized, or there are no evaluation data.
