@@ -37,7 +37,9 @@ TIGHTER = 0.8
 
 TIGHTENINGS = 24
 
-STORED_TRIALS = 3
+STORED_TRIALS = 5
+
+BACK_TRIALS = 4
 
 Try = Callable[[Picks], Tried | None]
 """Makes and judges an assignment; None where no trial is left."""
@@ -104,7 +106,8 @@ def without_gaps(problem: Problem, assignment: Picks, count: int) -> Picks:
         count: of the nodes with a weight.
     """
     static = problem.uniform(STATIC)
-    places = [node for node in range(count) if problem.options[node][assignment[node]].takes == STATIC]
+    # Products give floats, and have borders of their own wherever they are.
+    places = [node for node in range(count) if problem.options[node][assignment[node]].gives == STATIC]
     between = set(range(places[0], places[-1]) if places else ()) - set(places)
     return tuple((node in between and static[node]) or own for node, own in enumerate(assignment))
 
@@ -171,7 +174,7 @@ def back_towards(
     accepted: list[Picks] = []
     refused: set[int] = set()
     share = 0.5
-    while True:
+    for _ in range(BACK_TRIALS):
         moves = [
             (gain, noise, node)
             for node, (own, other) in enumerate(zip(reached, fast, strict=True))
@@ -194,6 +197,7 @@ def back_towards(
             refused.add(chosen[0])
         else:
             share /= 2
+    return accepted
 
 
 def _effect(

@@ -154,8 +154,8 @@ def test_nothing_is_made_for_a_gain_that_a_race_would_not_see() -> None:
 def test_without_gaps_all_between_two_static_nodes_is_static(data: st.DataObject, count: int) -> None:
     kinds = ("static", "stored")
     options = data.draw(st.lists(st.sampled_from([kinds, kinds[::-1], kinds[1:]]), min_size=count, max_size=count))
-    forms = {"static": "static"}
-    nodes = [tuple(Option(each, 1, 0, 1, forms.get(each, FLOAT)) for each in (FLOAT, *node)) for node in options]
+    forms = {"static": ("static", "static")}
+    nodes = [tuple(Option(each, 1, 0, 1, *forms.get(each, ())) for each in (FLOAT, *node)) for node in options]
     problem = Problem(tuple(map(str, range(count))), tuple(nodes))
     picks = tuple(data.draw(st.integers(0, len(node) - 1)) for node in nodes)
     before, after = ([option.choice for option in problem.chosen(each)] for each in

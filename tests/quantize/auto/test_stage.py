@@ -183,6 +183,15 @@ def test_weights_that_would_grow_stay_float(bench: Bench, objective: str) -> Non
     assert paths.INT8_MODEL.read_bytes() == paths.FP32_MODEL.read_bytes()
 
 
+def test_products_in_double_precision_stay_as_they_are(bench: Bench) -> None:
+    nodes = [nets.node("Cast", "x", "d", to=TensorProto.DOUBLE), nets.node("MatMul", "d W", "p")]
+    nodes.append(nets.node("Cast", "p", "y", to=TensorProto.FLOAT))
+    model = nets.net(nodes, {"x": ["N", 8]}, {"y": ["N", 8]}, {"W": np.eye(8)})
+    bench.give(model, {"x": nets.normal(60, 8)})
+    made = bench.run(method="auto", search={"objective": "size"})
+    assert "float64" in made.nodes["MatMul_p"]["reason"]
+
+
 def test_excluded_nodes_stay_float(bench: Bench) -> None:
     bench.give(*outlying_mlp())
     made = bench.run(method="auto", exclude_nodes=["MatMul_p1"], search={"objective": "size"})
