@@ -156,11 +156,15 @@ def rounding_note(rounded: Mapping[str, float], kind: str = "column") -> list[st
     changed = [name for name, by in rounded.items() if by]
     if not changed:
         return []
-    what = f"The {kind} '{changed[0]}' is" if changed[0] else "The evaluation data is"
-    if len(changed) > 1:
-        what = f"{len(changed)} {kind}s ('{changed[0]}' to '{changed[-1]}') are"
-    was = "were" if len(changed) > 1 else "was"
-    largest = max(rounded.values())
+    verbs = ("are", "were") if len(changed) > 1 else ("is", "was")
     return [
-        f"{what} float64 and {was} rounded to float32, by up to {largest:.1g} of a value: the export takes float32."
+        f"{listed(changed, kind)} {verbs[0]} float64 and {verbs[1]} rounded to float32, by up to "
+        f"{max(rounded.values()):.1g} of a value: the export takes float32."
     ]
+
+
+def listed(names: Sequence[str], kind: str = "column") -> str:
+    """Columns or inputs as the subject of a sentence; a name that is empty means all data."""
+    if len(names) > 1:
+        return f"{len(names)} {kind}s ('{names[0]}' to '{names[-1]}')"
+    return f"The {kind} '{names[0]}'" if names[0] else "The evaluation data"

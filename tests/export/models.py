@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
     RandomForestClassifier,
     VotingClassifier,
 )
-from sklearn.impute import SimpleImputer
+from sklearn.impute import KNNImputer, SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import RandomizedSearchCV
 from sklearn.neural_network import MLPClassifier
@@ -89,6 +89,12 @@ def unfitted() -> Built:
 def calibrated() -> Built:
     x, y = load_breast_cancer(return_X_y=True)
     return CalibratedClassifierCV(LogisticRegression(max_iter=5000)).fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def imputed() -> Built:
+    """Filled in by neighbours, whose converter needs opset 18."""
+    x = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    return KNNImputer().fit(x), x, None
 
 
 def isotonic() -> Built:
@@ -233,9 +239,9 @@ def xgboost_regressor() -> Built:
 def xgboost_booster() -> Built:
     import xgboost
 
-    x, y = load_iris(return_X_y=True)
-    settings = {"objective": "multi:softprob", "num_class": 3, "seed": 0, "nthread": 1}
-    return xgboost.train(settings, xgboost.DMatrix(x[::2], y[::2]), 10), x[1::2], y[1::2]
+    x, y = load_digits(return_X_y=True)
+    settings = {"objective": "multi:softprob", "num_class": 10, "seed": 0, "nthread": 1, "max_depth": 3}
+    return xgboost.train(settings, xgboost.DMatrix(x[:1000], y[:1000]), 10), x[1000:], y[1000:]
 
 
 def xgboost_in_a_pipeline() -> Built:

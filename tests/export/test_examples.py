@@ -79,7 +79,7 @@ def test_two_models_have_two_verdicts_and_one_report(tmp_path: Path) -> None:
     knob = "images/params.yaml:quantize.per_channel"
     done = two.run("dvc", "exp", "run", "--name", "one-scale", "-S", f"{knob}=false", "gate@images").stdout
     assert "Running stage 'quantize@images'" in done
-    assert "trees'" not in done.replace("Stage 'host@trees'", "")
+    assert "@trees" not in done
     (row,) = [
         row
         for row in csv.DictReader(io.StringIO(two.run("dvc", "exp", "show", "--csv").stdout))

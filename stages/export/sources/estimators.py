@@ -31,6 +31,18 @@ def convertible(model: Any, missing_text: str) -> Any:
     return model
 
 
+def is_fitted(model: Any) -> bool:
+    """Whether scikit-learn finds that an estimator was trained."""
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        return False
+    return True
+
+
 def joining(model: Any, columns: Sequence[str]) -> Any:
     """An estimator that joins columns of numbers to one array first, unless it picks columns itself.
 

@@ -53,7 +53,7 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     for output in converted.graph.outputs:  # the converter declares one label, whatever the batch
         if output.shape is not None and output.shape.rank() and output.shape[0] == 1:
             output.shape = ir.Shape([None, *output.shape[1:]])
-    answers = trees.Answers(model, features.given, _predict)
+    answers = trees.answers(model, features.given, _predict)
     return Converted(converted, {trees.INPUT: features.array}, answers, features.notes, exact=True)
 
 

@@ -19,6 +19,7 @@ from stages.export.framework import (
     as_model,
     belongs_to,
     first_line,
+    listed,
     only_array,
     read_by,
     required,
@@ -71,13 +72,6 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     Raises:
         StageError: skl2onnx cannot convert the estimator, or the inputs are not what an estimator takes.
     """
-    from sklearn.exceptions import NotFittedError
-    from sklearn.utils.validation import check_is_fitted
-
-    try:
-        check_is_fitted(model)
-    except NotFittedError as error:
-        raise StageError(f"The {type(model).__name__} of {params.source} is not fitted. Fit it first.") from error
     inputs = only_array(inputs, NAME)
     if hasattr(inputs, "columns") and (columns := input_names(model)):
         inputs = tables.select(inputs, columns)
@@ -98,11 +92,17 @@ def onnx_inputs(inputs: Any) -> tuple[dict[str, np.ndarray], list[str]]:
     Raises:
         StageError: anything else, which scikit-learn would refuse too.
     """
-    notes: list[str] = []
     rounded: dict[str, float] = {}
     if hasattr(inputs, "columns"):
-        columns = {str(name): _column(inputs[name], str(name), rounded, notes) for name in inputs.columns}
-        return columns, [*rounding_note(rounded), *notes]
+        missing: list[str] = []
+        columns = {str(name): _column(inputs[name], str(name), rounded, missing) for name in inputs.columns}
+        notes = rounding_note(rounded)
+        if missing:
+            notes.append(
+                f"{listed(missing)} {'has' if len(missing) == 1 else 'have'} missing values; ONNX has no missing text, "
+                f"so the exported model takes the text '{MISSING_TEXT}' in their place."
+            )
+        return columns, notes
     array = np.asarray(inputs)
     if array.ndim == 1 and array.dtype.kind in "OU":  # what text vectorisers take
         array = array.reshape(-1, 1)
@@ -116,13 +116,10 @@ def onnx_inputs(inputs: Any) -> tuple[dict[str, np.ndarray], list[str]]:
     return {"X": _feedable(array, "", rounded)}, rounding_note(rounded)
 
 
-def _column(column: Any, name: str, rounded: dict[str, float], notes: list[str]) -> np.ndarray:
+def _column(column: Any, name: str, rounded: dict[str, float], missing: list[str]) -> np.ndarray:
     array = column.to_numpy()
     if array.dtype.kind not in "iubf" and column.isna().any() and any(isinstance(value, str) for value in array):
-        notes.append(
-            f"The column '{name}' has {int(column.isna().sum())} missing values; ONNX has no missing text, so the "
-            f"exported model takes the text '{MISSING_TEXT}' in their place."
-        )
+        missing.append(name)
         array = np.where(column.isna(), MISSING_TEXT, array).astype(np.str_)
     return _feedable(array.reshape(-1, 1), name, rounded)
 
@@ -172,10 +169,17 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
             except NameError:  # raised for an option that an estimator does not have: LinearSVC never gets a ZipMap
                 return as_model(export(options={id(part): {} for part in last}))
     except Exception as error:  # its converters raise anything
-        raise StageError(
-            f"skl2onnx cannot export {type(model).__name__} ({first_line(error)}). "
-            "Export it yourself, and return the ONNX model from export.source."
-        ) from error
+        cause = first_line(error)
+        newer = f"Set export.opset above {opset}, or export" if "opset" in cause else "Export"
+        remedy = f"{newer} it yourself, and return the ONNX model from export.source."
+        if not estimators.is_fitted(model):
+            remedy = "Fit it first."
+        raise StageError(f"skl2onnx cannot export {type(model).__name__} ({cause}). {remedy}") from error
+
+
+def rows(inputs: Any, indices: np.ndarray) -> Any:
+    """Samples of an array or a data frame, as what it is."""
+    return inputs.iloc[indices] if hasattr(inputs, "iloc") else np.asarray(inputs)[indices]
 
 
 @dataclass(frozen=True)
@@ -199,13 +203,12 @@ class Fitted:
         Raises:
             StageError: the estimator fails, as on NaN where its training data had none.
         """
-        rows = self.inputs.iloc[indices] if hasattr(self.inputs, "iloc") else np.asarray(self.inputs)[indices]
         if hasattr(self.model, "predict_proba") and len(names) == 2:
             methods = ["predict", "predict_proba"]
         else:
             methods = ["predict" if hasattr(self.model, "predict") else "transform"]
         try:
-            answers = [getattr(self.model, method)(rows) for method in methods]
+            answers = [getattr(self.model, method)(rows(self.inputs, indices)) for method in methods]
         except Exception as error:  # estimators raise anything
             raise StageError(
                 f"{type(self.model).__name__}.{methods[0]} fails on the evaluation data ({first_line(error)}). "

@@ -10,7 +10,9 @@ import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.export import tables
+from stages.export.drift import SourceAnswers
 from stages.export.framework import as_model, first_line, only_array, rounded_by, rounding_note
+from stages.export.sources import sklearn
 
 INPUT = "X"
 
@@ -85,28 +87,17 @@ def converted(
         ) from error
 
 
-@dataclass(frozen=True)
-class Answers:
+def answers(model: Any, given: Any, predict: Callable[[Any, Any], np.ndarray]) -> SourceAnswers:
     """What a model of trees answers itself.
 
-    Attributes:
+    Args:
         model: an estimator with scikit-learn's interface, or a booster.
         given: evaluation inputs as the model takes them: an array, or a data frame.
         predict: of a booster: takes it and rows of `given`.
     """
-
-    model: Any
-    given: Any
-    predict: Callable[[Any, Any], np.ndarray]
-
-    def __call__(self, indices: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """The predictions for these samples, by the name of the exported model's output that means the same."""
-        rows = self.given.iloc[indices] if hasattr(self.given, "iloc") else self.given[indices]
-        if not hasattr(self.model, "get_params"):
-            return booster_answers(self.predict(self.model, rows), names)
-        if hasattr(self.model, "predict_proba") and len(names) == 2:
-            return dict(zip(names, (self.model.predict(rows), self.model.predict_proba(rows)), strict=True))
-        return {names[0]: np.asarray(self.model.predict(rows))}
+    if hasattr(model, "get_params"):
+        return sklearn.Fitted(model, given)
+    return lambda indices, names: booster_answers(predict(model, sklearn.rows(given, indices)), names)
 
 
 def booster_answers(predicted: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -43,7 +43,7 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     booster = _booster(nameless)
     booster.feature_names = booster.feature_types = None
     converted = trees.converted(onnxmltools.convert_xgboost, nameless, features.array, NAME, params.opset)
-    answers = trees.Answers(model, features.given, _predict)
+    answers = trees.answers(model, features.given, _predict)
     return Converted(converted, {trees.INPUT: features.array}, answers, features.notes, exact=True)
 
 
