@@ -32,7 +32,7 @@ HEADER = ("model", "method", "advice", "said", "largest difference", "times smal
 SAID = {
     "largest difference": r"largest difference ([\d.e+-]+)",
     "times smaller": r"([\d.e+-]+) times smaller",
-    "speed-up": r"([\d.e+-]+)(?: to ([\d.e+-]+))? times as fast",
+    "speed-up": r"(?:([\d.e+-]+)(?: to ([\d.e+-]+))? times )?as fast as fp32",
 }
 
 Row = dict[str, str]
@@ -125,7 +125,7 @@ def _within(said: re.Match[str] | None, value: float | None) -> bool:
     """Whether a figure is what was said, or between its ends, to 10 %; what has no value must not be said."""
     if said is None or value is None:
         return said is None and value is None
-    ends = [float(end) for end in said.groups() if end]
+    ends = [float(end) for end in said.groups() if end] or [1.0]
     return min(ends) - 0.1 * abs(value) <= value <= max(ends) + 0.1 * abs(value)
 
 

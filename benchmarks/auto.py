@@ -5,8 +5,9 @@ Run from the root:  python -m benchmarks.auto path/to/models --work /tmp/auto
 The folder holds a folder for each model, with model.onnx and samples.npz (arrays by input name, whose first axis counts
 whole feeds, or samples with --layout samples); a folder of a single model works, too. Each method runs through export,
 quantize and parity. Then all models are timed in turn in one process, so that whatever disturbs the machine meets them
-all, on one feed of the judge samples. The table is Markdown. Smaller models come first, and what is done is kept in
---work and not done again: a run may be interrupted, by --minutes too, or be made of several with --only.
+all, on one feed of the judge samples. The table is Markdown: speed-up over the clean float model / times smaller.
+Smaller models come first, and what is done is kept in --work and not done again: a run may be interrupted, by --minutes
+too, or be made of several with --only.
 """
 
 import argparse
@@ -45,7 +46,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 TOLERANCES = ("abs_tol", "mean_tol", "max_nrmse", "min_sqnr_db", "min_cosine")
 
-HEADERS = ("model", "method", "speed-up over float", "times smaller", "parity", "trials", "seconds")
+HEADERS = ("model", AUTO, "auto, parity", "trials", "s", *(method for method in METHODS if method != AUTO))
 
 Row = dict[str, Any]
 
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--layout", choices=("samples", "feeds"), default="feeds")
     parser.add_argument("--batch", type=int, default=1, help="serving.batch_size")
     parser.add_argument("--parity", nargs="*", default=[], metavar="KEY=VALUE", help="tolerances; the others are off")
+    parser.add_argument("--margin", type=float, default=0.15, help="quantize.search.margin")
     parser.add_argument("--seconds", type=float, default=1.0, help="timed of each model")
     parser.add_argument("--minutes", type=float, default=1e6, help="after which nothing further is begun")
     arguments = parser.parse_args()
@@ -68,6 +70,7 @@ def main() -> None:
         "serving": {"batch_size": arguments.batch},
         "parity": {**dict.fromkeys(TOLERANCES), **given} if given else {},
     }
+    METHODS[AUTO]["search"] = {"margin": arguments.margin}
     ends = time.monotonic() + 60 * arguments.minutes
     rows = []
     files = arguments.folder.glob("**/model.onnx")
@@ -76,7 +79,7 @@ def main() -> None:
             continue
         bench = Bench(folder, arguments.work / folder.name, params, ends)
         bench.run(arguments.seconds)
-        rows += bench.rows()
+        rows.append(bench.row())
     print(tabulate([[row.get(key, "") for key in HEADERS] for row in rows], HEADERS, tablefmt="pipe"))
 
 
@@ -102,17 +105,21 @@ class Bench:
         if all(method in self._done() for method in METHODS):
             self._do("times", lambda: self._times(seconds))
 
-    def rows(self) -> list[Row]:
-        """Of the table; a method that only repeats the float model is left out."""
+    def row(self) -> Row:
+        """Of the table: speed-up and size of each method that quantizes something, and whether it fails."""
         done = self._done()
         if error := self._refused():
-            return [{"model": self.folder.name, "parity": error}]
-        times = done.get("times", {})
-        return [
-            {"model": self.folder.name, "method": method, **row, "speed-up over float": times.get(method, "")}
-            for method, row in done.items()
-            if method in METHODS and (row.get("quantized", True) or method == AUTO)
-        ]
+            return {"model": self.folder.name, "auto, parity": error}
+        auto, row = done.get(AUTO, {}), {"model": self.folder.name}
+        for method in METHODS:
+            made = done.get(method, {})
+            if made.get("quantized") or (made and method == AUTO):
+                speed = done.get("times", {}).get(method, "")
+                fails = "" if made.get("parity", "").startswith("passes") or method == AUTO else " fails"
+                row[method] = (
+                    f"{speed if method == AUTO else speed.partition(' ')[0]} /{made.get('times smaller')}{fails}"
+                )
+        return {**row, "auto, parity": auto.get("parity", ""), "trials": auto.get("trials"), "s": auto.get("seconds")}
 
     def _done(self) -> dict[str, Row]:
         path = self.work / "done.json"

@@ -103,7 +103,7 @@ def _run(model: ir.Model, path: Path) -> tuple[str, list[str]]:
         feed = generated_feed(session, SAMPLES, seed=0)
         return "", trouble.batch_dependence(session, feed)
     except StageError:
-        return "", ["It does not run on inputs generated from its declared shapes: only real ones will tell."]
+        return "", ["It does not run on inputs generated from its declared shapes: only real inputs will tell."]
 
 
 def _clean_bytes(clean: ir.Model, file_bytes: int) -> int:

@@ -59,7 +59,7 @@ def sentences(model: ir.Model, nodes: Sequence[WeightedNode]) -> list[str]:
     if too_old(model):
         troubles.append(
             f"Its opset {model.opset_imports.get('')} cannot be converted to {OPSET}, which dynamic and static need: "
-            "export it anew."
+            "export it again."
         )
     return troubles
 

@@ -97,7 +97,7 @@ def _slow(setting: Setting, deadline: float) -> str:
     if left <= 0 or setting.sha256[0] == setting.sha256[1]:
         return ""
     speedup = timed(setting, paths.INT8_MODEL, left)
-    return f"INT8 is slower here: {_span(speedup)} times as fast as fp32." if speedup.high < SLOWER else ""
+    return f"INT8 is slower here: {_speed(speedup)}." if speedup.high < SLOWER else ""
 
 
 def _per_row(trial: Trial) -> bool:
@@ -149,7 +149,7 @@ def _effect(trial: Trial, on_batch: bool) -> str:
     steady = f"; the batch moves answers by {moved:.2g}" if on_batch and moved is not None else ""
     return (
         f"passes on all {figures['judged']['samples']} judged samples{largest}{steady}; "
-        f"{1 / trial.size_ratio:.2g} times smaller, {_span(trial.speedup)} times as fast as fp32"
+        f"{1 / trial.size_ratio:.2g} times smaller, {_speed(trial.speedup)}"
     )
 
 
@@ -165,10 +165,12 @@ def _nothing_passed(trials: list[Trial], *, passed: bool) -> str:
     return f"Nothing that was tried passes and pays: {', '.join(listed)}{more}.{end}"
 
 
-def _span(speedup: Interval) -> str:
+def _speed(speedup: Interval) -> str:
     """The ends of the interval: with few launches its middle says less."""
     low, high = f"{speedup.low:.2g}", f"{speedup.high:.2g}"
-    return low if low == high else f"{low} to {high}"
+    if speedup.verdict == "equivalent":
+        return "as fast as fp32"
+    return f"{low if low == high else f'{low} to {high}'} times as fast as fp32"
 
 
 def _why_not(trial: Trial) -> str:
@@ -178,11 +180,8 @@ def _why_not(trial: Trial) -> str:
     if failed is None:
         if trial.speedup is None:
             return "passes, but is not smaller"
-        slower = trial.speedup.ratio < SLOWER
-        return (
-            f"passes, but is {_span(trial.speedup)} times as fast"
-            if slower
-            else "passes, but still depends on the batch"
-        )
+        if trial.speedup.ratio < SLOWER:
+            return f"passes, but is {_speed(trial.speedup)}"
+        return "passes, but still depends on the batch"
     value = failed.value if isinstance(failed.value, str) or failed.value is None else f"{failed.value:.3g}"
     return f"{failed.name} {value}"

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sensitivity",
         action="store_true",
-        help="print what each choice at each node spoils by itself, for choosing with quantize.nodes; write nothing",
+        help="print the error that each choice adds at each node, to choose by hand with quantize.nodes; write nothing",
     )
 
 

@@ -1,5 +1,6 @@
 """The stage: read the fp32 model, refuse, clean, quantize and check it, and put the result in place."""
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,8 @@ def run(params: Params) -> QuantizeResult:
     data = EvalData() if paths.EVAL.exists() else None
     made = quantize(fp32, data, params, paths.FP32_MODEL.as_posix())
     with model_file.staged(made.model or fp32, paths.INT8_MODEL) as written:
+        if made.model is None:  # to the byte: written anew it may be larger; a large model is written anew after this
+            shutil.copyfile(paths.FP32_MODEL, written)
         sessions.open_session(written)
     sizes = [model_file.size_mb(path) for path in (paths.FP32_MODEL, paths.INT8_MODEL)]
     return QuantizeResult(made, params.quantize.method, *sizes)
@@ -154,7 +157,7 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
 
 
 def sensitivity(params: Params) -> Sequence[Sensitivity]:
-    """What each choice of method auto at each node spoils by itself; nothing is written.
+    """The error that each choice of method auto adds at each node by itself; nothing is written.
 
     Raises:
         StageError: the model cannot be quantized, or there are no evaluation data.
@@ -191,7 +194,9 @@ def _ready(model: ir.Model, data: EvalData | None, whole: Params, name: str) -> 
     del session
     cleaned, steps = clean(model, expected)
     selected, _ = select(weighted_nodes(cleaned), params)
-    recipe = base.recipe(cleaned, expected, whole) if params.method in ("auto", "plan") else None
+    recipe = None
+    if params.method == "plan" or (params.method == "auto" and selected):
+        recipe = base.recipe(cleaned, expected, whole)
     needed = max((needed_opset(each) for each in selected), default=1) if recipe is None else recipe.opset
     prepared, more = prepare(cleaned, expected, needed)
     refusal.refuse_non_finite_weights(prepared, name)

@@ -1,6 +1,7 @@
 """Protobuf to onnx-ir and back: what onnx-ir cannot hold comes through all the same."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,3 +51,12 @@ def test_a_graph_that_gives_one_value_twice_is_refused() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Abs", ["x"], ["y"])]
     with pytest.raises(StageError, match=r"not valid ONNX: .*'y'.*Export it again"):
         ir_model(graph(nodes, {"x": (2,)}, {"y": (2,)}, {}))
+
+
+def test_looking_at_a_constant_changes_no_bytes() -> None:
+    """So that a search, which looks at many, gives the bytes that the replay of its plan gives."""
+    constant = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.float32(2)))
+    model = ir_model(graph([constant, helper.make_node("Mul", ["x", "c"], ["y"])], {"x": (2,)}, {"y": (2,)}, {}))
+    before = ir_conversion.to_proto(model).SerializeToString()
+    assert ir.convenience.get_const_tensor(model.graph[0].outputs[0]) is not None
+    assert ir_conversion.to_proto(model).SerializeToString() == before

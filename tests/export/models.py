@@ -13,7 +13,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     VotingClassifier,
 )
-from sklearn.impute import SimpleImputer
+from sklearn.impute import KNNImputer, SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import RandomizedSearchCV
 from sklearn.neural_network import MLPClassifier
@@ -89,6 +89,12 @@ def unfitted() -> Built:
 def calibrated() -> Built:
     x, y = load_breast_cancer(return_X_y=True)
     return CalibratedClassifierCV(LogisticRegression(max_iter=5000)).fit(x[:300], y[:300]), x[300:], y[300:]
+
+
+def imputed() -> Built:
+    """Filled in by neighbours, whose converter needs opset 18."""
+    x = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    return KNNImputer().fit(x), x, None
 
 
 def isotonic() -> Built:

@@ -116,6 +116,12 @@ def test_modules_that_the_exporter_cannot_take_are_refused(run: Run, name: str, 
         run(f"tests.export.torch_models:{name}")
 
 
+def test_an_opset_that_a_converter_finds_too_old_is_the_advice(run: Run) -> None:
+    with pytest.raises(StageError, match=r"Set export\.opset above 17, or export it yourself"):
+        run("tests.export.models:imputed")
+    assert run("tests.export.models:imputed", opset=18)["eval"]["samples"] == 40
+
+
 def test_isotonic_calibration_drifts_and_the_drift_says_so(run: Run) -> None:
     metrics = run("tests.export.models:isotonic")
     drift = metrics["details"]["drift"]["probabilities"]

@@ -10,7 +10,7 @@ from tests.zoo import ZOO, needs_zoo
 
 @needs_zoo
 @pytest.mark.extended
-@pytest.mark.parametrize("name", ["cntk_mnist", "skl_mlp_digits_zipmap", "pytorch_mnist_cnn"])
+@pytest.mark.parametrize("name", ["skl_mlp_digits_zipmap", "skl_mlp_reg_diabetes"])
 def test_every_advice_does_what_it_says_and_no_two_methods_point_at_each_other(name: str, tmp_path: Path) -> None:
     assert ZOO is not None
     rows = [

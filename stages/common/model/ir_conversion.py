@@ -94,6 +94,9 @@ def to_proto(model: ir.Model, place: Place | None = None) -> ModelProto:
     for graph in _graphs(proto.graph):
         weights = {tensor.name for tensor in graph.initializer}  # they bear their type and shape themselves
         _keep(graph, [info for info in graph.value_info if info.name not in weights])
+        for node in graph.node:  # onnx-ir names the tensor of a Constant once somebody looks at it
+            for attribute in node.attribute if node.op_type == "Constant" else ():
+                attribute.t.ClearField("name")
     for output in proto.graph.output:
         for entry in list(output.metadata_props):
             if entry.key == _MAP_TYPE:

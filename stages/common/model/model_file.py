@@ -141,7 +141,7 @@ def _parse(path: Path, made_by: str) -> onnx.ModelProto:
         raise StageError(f"{called} {instead}")
     if size > onnx.checker.MAXIMUM_PROTOBUF:
         raise StageError(
-            f"{called} is {size / 1e9:.1f} GB in one file, and protobuf ends at 2 GB. "
+            f"{called} is {size / 1e9:.1f} GB in one file, above the 2 GB limit of protobuf. "
             "Export the model with its weights as external data."
         )
     try:

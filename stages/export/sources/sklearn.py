@@ -169,9 +169,12 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
             except NameError:  # raised for an option that an estimator does not have: LinearSVC never gets a ZipMap
                 return as_model(export(options={id(part): {} for part in last}))
     except Exception as error:  # its converters raise anything
-        fitted = estimators.is_fitted(model)
-        remedy = "Export it yourself, and return the ONNX model from export.source." if fitted else "Fit it first."
-        raise StageError(f"skl2onnx cannot export {type(model).__name__} ({first_line(error)}). {remedy}") from error
+        cause = first_line(error)
+        newer = f"Set export.opset above {opset}, or export" if "opset" in cause else "Export"
+        remedy = f"{newer} it yourself, and return the ONNX model from export.source."
+        if not estimators.is_fitted(model):
+            remedy = "Fit it first."
+        raise StageError(f"skl2onnx cannot export {type(model).__name__} ({cause}). {remedy}") from error
 
 
 def rows(inputs: Any, indices: np.ndarray) -> Any:

@@ -11,9 +11,11 @@ from tqdm import tqdm
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
+from stages.common.judging.rules import strain
+from stages.common.rule import Rule
 from stages.quantize.auto import options, plan
 from stages.quantize.auto.base import Recipe
-from stages.quantize.auto.choices import KEPT
+from stages.quantize.auto.choices import KEPT, PADDED
 from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
 from stages.quantize.auto.problem import Picks, Point, point
@@ -180,7 +182,7 @@ def find(
         passing = [trial for trial in state.trials if trial.candidate.passes(search.margin)]
         if state.trials and not passing:
             raise StageError(_nothing_passes(state.trials, search.margin, len(nodes)))
-        if not state.trials:
+        if not state.trials and any(len(choices) > 1 for choices in problem.options):
             reason = "no choice of any node is predicted to gain anything over float"
     smaller = [trial for trial in passing if trial.candidate.size < judge.float_bytes]
     if passing and not smaller:
@@ -208,10 +210,10 @@ def find(
 
 
 def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[tuple[str, Picks]]:
-    """One choice wherever it can be had, the best predicted first."""
+    """One choice wherever it can be had, the best predicted first; filters are padded of few nodes only."""
     problem = measured.problem
     names = sorted({option.choice for options_ in problem.options[: len(measured.names)] for option in options_})
-    assignments = [(name, problem.uniform(name)) for name in names if name != KEPT]
+    assignments = [(name, problem.uniform(name)) for name in names if name not in (KEPT, PADDED)]
     return sorted(assignments, key=lambda each: value(point(problem, each[1])))
 
 
@@ -220,7 +222,8 @@ def _nothing_passes(trials: Sequence[Trial], margin: float, nodes: int) -> str:
     candidate = nearest.candidate
     if math.isinf(candidate.strain):
         return (
-            f"None of the {len(trials)} models that were made can be published: {candidate.fault or 'a rule fails'}. "
+            f"None of the {len(trials)} models that were made can be published: "
+            f"{candidate.fault or _failed(candidate.rules)}. "
             "Exclude nodes with quantize.exclude_nodes, or deploy the float model."
         )
     count = sum(choice != KEPT for choice in candidate.choices.values())
@@ -230,3 +233,9 @@ def _nothing_passes(trials: Sequence[Trial], margin: float, nodes: int) -> str:
         "(quantize.search.margin is left for the samples that judge). Raise quantize.search.max_evals, widen the "
         "tolerance, or deploy the float model."
     )
+
+
+def _failed(rules: Sequence[Rule]) -> str:
+    """The rule that no tolerance can be widened for."""
+    rule = max(rules, key=strain)
+    return f"the rule {rule.name} fails{f' for {rule.output}' if rule.output else ''}: {rule.message.rstrip('.')}"

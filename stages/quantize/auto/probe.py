@@ -1,4 +1,4 @@
-"""What each choice of each node spoils: the node by itself, on what it reads in the float model, in constant memory.
+"""The error that each choice adds at each node: the node by itself, on its inputs in the float model.
 
 Noise at a node is reduced to two numbers, the sum of squared differences and the sum of squares of what the float node
 gives; what arrives of it at the outputs of the model, to the share of a tolerance that it uses. These shares rank the
@@ -69,7 +69,7 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Probed:
-    """A node that was cut out, the models of its choices by name, and what each spoils."""
+    """A node that was cut out, the models of its choices by name, and the error of each."""
 
     single: OneNode
     models: Mapping[str, ir.Model]

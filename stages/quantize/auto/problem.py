@@ -1,4 +1,4 @@
-"""What a choice at every node costs and spoils in all: pure sums over nodes and over the tensors between them.
+"""Time, size and error of a choice at every node: pure sums over nodes and over the tensors between them.
 
 A node by itself costs the time of its kernel. What its kernel reads and gives has a form (float, the blocked layout of
 float convolutions, 8 bits), and where two forms meet, the tensor between them is converted: that is paid by the tensor,
@@ -21,7 +21,7 @@ class Option:
     Attributes:
         choice: its name.
         us: time of the kernel in one call, in microseconds; conversions excluded.
-        noise: what it spoils, which adds up over nodes: the square of the share of a tolerance that it uses by itself.
+        noise: the error that it adds, which sums over nodes: the squared share of a tolerance that it uses by itself.
         size: bytes of its weights.
         takes: the form in which it reads its activation.
         gives: the form of its output.

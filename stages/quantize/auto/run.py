@@ -112,7 +112,7 @@ def ranked(
     params: Params,
     name: str,
 ) -> list[Sensitivity]:
-    """What each choice at each node spoils, the most sensitive first, what is unknown before all.
+    """The error that each choice adds at each node, the most sensitive first, what is unknown before all.
 
     Raises:
         StageError: there are no evaluation data, or the model does not run.
@@ -127,7 +127,6 @@ def ranked(
 def _needed(data: EvalData | None) -> EvalData:
     if data is None:
         raise StageError(
-            f"What a choice at a node spoils is measured on samples, and {paths.EVAL.as_posix()} is missing. "
-            "Run export first."
+            f"The error of a choice is measured on samples, and {paths.EVAL.as_posix()} is missing. Run export first."
         )
     return data

@@ -132,14 +132,15 @@ def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try
         chosen = tuple(number or kept for number, kept in zip(assignment, numbers, strict=True))
         return attempt(chosen) if left >= 0 else None
 
-    if any(numbers):
-        found = attempt_stored(passes)
-        if found is not None and found.strain <= goal:
-            return
-    if any(numbers) and problem.noise(numbers) < goal**2:
+    if not any(numbers):
+        return
+    found, best = attempt_stored(passes), None
+    if found is not None and found.strain <= goal and (found.us or 0) < problem.us(problem.all_float):
+        return
+    if problem.noise(numbers) < goal**2:
         best, *_ = best_that_passes(stored, weights, attempt_stored, goal, {})
-        if best is None:
-            attempt_stored(problem.all_float)
+    if best is None:
+        attempt_stored(problem.all_float)
 
 
 def back_towards(

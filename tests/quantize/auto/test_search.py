@@ -127,6 +127,7 @@ def test_going_back_only_accepts_what_passes_and_gains(scale: float, factor: flo
     ("us", "limit", "passes", "made"),
     [
         (15.0, 1.0, (0, 0), [(2, 0)]),  # INT8 is slower: floats, stored where they can be
+        (15.0, 1.0, (1, 1), [(1, 1), (2, 0)]),  # also where it seemed to be faster
         (5.0, 2.5e-6, (0, 1), [(2, 1)]),  # only one of the two is quiet enough in INT8
         (5.0, 1.5e-6, (0, 1), [(2, 1), (2, 0)]),  # that one and storing the other are too noisy together
         (5.0, 0.5e-6, (0, 0), [(2, 0)]),  # so is storing
@@ -138,7 +139,7 @@ def test_floats_are_stored_where_the_noise_allows(us: float, limit: float, passe
     problem = Problem(("a", "b"), ((Option(FLOAT, 10, 0, 4), *kinds), (Option(FLOAT, 10, 0, 4), quiet)))
     models = Models(problem, limit)
     store_floats(relative(problem, limit), WEIGHTS, passes, models.attempt, 1)
-    assert models.made == made
+    assert list(dict.fromkeys(models.made)) == made
 
 
 def test_nothing_is_made_for_a_gain_that_a_race_would_not_see() -> None:

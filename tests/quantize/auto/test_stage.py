@@ -147,15 +147,40 @@ def test_nothing_passes(bench: Bench) -> None:
     assert not paths.INT8_MODEL.exists()
 
 
+def test_float64_has_no_choices_and_the_reason_is_given(bench: Bench) -> None:
+    model = nets.net([nets.node("MatMul", "x W", "y")], {"x": ["N", 64]}, {"y": ["N", 64]}, {"W": np.eye(64)})
+    for end in (*model.graph.input, *model.graph.output):
+        end.type.tensor_type.elem_type = TensorProto.DOUBLE
+    bench.give(model, {"x": nets.normal(60, 64).astype(np.float64)})
+    made = bench.run(method="auto")
+    assert "float64" in made.nodes["MatMul_y"]["reason"]
+    assert "for the reasons above" in made.said
+
+
+def test_a_rule_that_no_tolerance_widens_is_named(bench: Bench) -> None:
+    """How many values an output has depends on its values."""
+    nodes = [nets.node("MatMul", "x W", "h"), nets.node("Reshape", "h flat", "f"), nets.node("Greater", "f zero", "g")]
+    model = nets.net(
+        [*nodes, nets.node("Compress", "f g", "y", axis=0)],
+        {"x": ["N", 64]},
+        {"y": ["M"]},
+        {"W": nets.normal(64, 256), "flat": np.array([-1]), "zero": np.zeros((), np.float32)},
+    )
+    bench.give(model, {"x": nets.normal(60, 64)})
+    with pytest.raises(StageError, match="can be published: the rule shape fails for y: shapes differ for"):
+        bench.run(method="auto")
+
+
 @pytest.mark.parametrize("objective", ["size", "latency"])
 def test_weights_that_would_grow_stay_float(bench: Bench, objective: str) -> None:
     bench.give(nets.mlp((3, 2, 2)), {"x": nets.normal(60, 3)})
     made = bench.run(method="auto", search={"objective": objective})
-    assert made.metrics["size"]["times_smaller"] >= 1
+    assert made.metrics["size"]["times_smaller"] == 1
     assert made.metrics["nodes"]["quantized"] == 0
     assert plan()["answer"] == "float"
     assert not any(trial["chosen"] == "true" for trial in rows(paths.FRONTIER))
     assert "Float is the answer: " in made.said
+    assert paths.INT8_MODEL.read_bytes() == paths.FP32_MODEL.read_bytes()
 
 
 def test_excluded_nodes_stay_float(bench: Bench) -> None:
@@ -230,3 +255,4 @@ def test_a_model_whose_main_graph_has_no_weights(bench: Bench, weights: bool) ->
     assert ("MatMul_r" in screen.ranking(stage.sensitivity(Params()))) == weights
     made = bench.run(method="auto", search={"objective": "size"})
     assert made.quantized() == ({"MatMul_r"} if weights else set())
+    assert ("Nothing to quantize: no operator has a constant float weight." in made.said) != weights
