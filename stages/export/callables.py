@@ -35,6 +35,11 @@ def is_callable(source: str) -> bool:
     return _CALLABLE.fullmatch(source) is not None
 
 
+def file_of(source: str) -> str:
+    """The file of the module of a callable; empty where it has none."""
+    return getattr(importlib.import_module(source.split(":", maxsplit=1)[0]), "__file__", None) or ""
+
+
 def build(source: str, seed: int) -> Built:
     """Import and call package.module:callable, with `seed` where it takes one.
 

@@ -72,12 +72,12 @@ def untracked(params: Export) -> list[str]:
     dependencies = [Path(dependency).resolve() for dependency in _dependencies()]
     watched = {params.source: params.source, params.eval_data: params.eval_data}
     if callables.is_callable(params.source):
-        watched[params.source] = params.source.split(":")[0].replace(".", "/")
+        watched[params.source] = callables.file_of(params.source)
     return [
         f"{name} is not among the deps of export in dvc.yaml, so DVC does not see when it changes. "
         f"Add it there, or move it into {MODELS}/."
         for name, path in watched.items()
-        if path and not any(_source_path(path).is_relative_to(dependency) for dependency in dependencies)
+        if path and not any(Path(path).resolve().is_relative_to(dependency) for dependency in dependencies)
     ]
 
 
@@ -85,12 +85,6 @@ def _dependencies() -> Iterable[str]:
     """The deps of export in dvc.yaml; the models folder if dvc.yaml does not exist."""
     stage = pipeline.here().get("export")
     return stage.deps if stage else (MODELS.as_posix(),)
-
-
-def _source_path(name: str) -> Path:
-    """The file that a path or a module's path without its suffix means."""
-    path = Path(name)
-    return (path if path.exists() else path.with_name(f"{path.name}.py")).resolve()
 
 
 def _framework(model: Any, params: Export) -> Framework:

@@ -84,8 +84,10 @@ def _predict(
     int8: dict[str, int] = {}
     overhead = 0
     for node in nodes:
-        sizes = {weight.name: _int8_bytes(method, node, weight) for weight in _taken(method, node)}
-        if not sizes or (method == "weight_only" and sum(sizes.values()) >= sum(weights[name] for name in sizes)):
+        replaceable = _taken(method, node)
+        sizes = {weight.name: _int8_bytes(method, node, weight) for weight in replaceable}
+        padded = (BLOCK_SIZE + 4) * sum(_block_count(node, weight) for weight in replaceable if method == "weight_only")
+        if not sizes or padded >= sum(weights[name] for name in sizes):
             continue
         taken.append(node)
         int8 |= sizes
@@ -139,12 +141,16 @@ def _taken(method: str, node: WeightedNode) -> tuple[Weight, ...]:
     return node.weights
 
 
+def _block_count(node: WeightedNode, weight: Weight) -> int:
+    rows, width = weight.shape if node.op_type == "Gather" else weight.shape[::-1]
+    return rows * math.ceil(width / BLOCK_SIZE)
+
+
 def _int8_bytes(method: str, node: WeightedNode, weight: Weight) -> int:
     elements = math.prod(weight.shape)
     if method == "weight_only":
-        if node.op_type == "Gather":
-            return elements + 4 * weight.shape[0] * math.ceil(weight.shape[1] / BLOCK_SIZE)
-        return weight.shape[1] * math.ceil(weight.shape[0] / BLOCK_SIZE) * (BLOCK_SIZE + 4)
+        blocks = _block_count(node, weight)
+        return 4 * blocks + (elements if node.op_type == "Gather" else BLOCK_SIZE * blocks)  # lookups have no padding
     if node.op_type == "Gather":
         return elements + 4 * (weight.shape[0] if len(weight.shape) == 2 else 1)
     if node.op_type == "LSTM":

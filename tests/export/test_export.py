@@ -287,3 +287,18 @@ def test_a_source_that_dvc_does_not_watch_is_noted_until_it_is_a_dependency(run:
         "stages: {export: {cmd: python -m stages.export, deps: [mine.onnx, data.npz]}}\n"
     )
     assert run("mine.onnx", eval_data="data.npz")["details"]["notes"] == []
+
+
+def test_a_callable_is_watched_where_its_module_is(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for several models, each with a folder of its own below the code that they share."""
+    (tmp_path / "dvc.yaml").write_text(
+        "stages: {export: {wdir: one, cmd: PYTHONPATH=.. python -m stages.export, deps: [../shared]}}\n"
+    )
+    for folder in ("one", "shared"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "shared" / "lines.py").write_text("from tests.sources import bare_array as build\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path / "one")
+    assert run("shared.lines:build")["details"]["notes"] == []
+    (tmp_path / "dvc.yaml").write_text("stages: {export: {wdir: one, cmd: PYTHONPATH=.. python -m stages.export}}\n")
+    assert len(run("shared.lines:build")["details"]["notes"]) == 1

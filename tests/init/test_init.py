@@ -156,6 +156,7 @@ def test_at_the_root_three_models_by_matrix_have_three_verdicts_and_one_report(t
     assert done.stdout.count("didn't change, skipping") == 2
     assert done.stdout.count("The gate is open: deploy fp32") == 1
     assert done.stdout.count("The gate is open: deploy int8") == 1
+    assert "is not among the deps" not in done.stdout
     assert "The gate is closed (parity" in done.stderr
     report = team.run("python", "-m", "stages.report", PYTHONPATH="int8").stdout
     table = [line for line in report.splitlines() if line.startswith("| `int8/")]
