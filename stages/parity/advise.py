@@ -16,7 +16,7 @@ from stages.parity.judge import ParityResult
 from stages.parity.measure import Measurement
 from stages.parity.notes import batch_effect_is_noted
 from stages.parity.setting import Setting
-from stages.parity.trials import LARGEST_MODEL, Overrides, Trial, model_size, timed, workshop
+from stages.parity.trials import LARGEST_MODEL, OUT_OF_TIME, Overrides, Trial, Workshop, model_size, timed, workshop
 
 ENOUGH = 3
 """Variants that pass, beyond which no more are tried."""
@@ -123,13 +123,17 @@ def _tried(
     setting: Setting, variants: Iterator[Overrides], params: Params, deadline: float, *, movement: bool
 ) -> list[Trial]:
     trials: list[Trial] = []
+    place: Workshop | None = None
     with ExitStack() as stack:
         for overrides in variants:
             left = deadline - time.monotonic()
             enough = sum(trial.passed for trial in trials) >= ENOUGH and not _is_auto(overrides)
-            if left <= 0 or enough:
+            if enough:
                 continue
-            if not trials:
+            if left <= 0:
+                trials.append(Trial(overrides, problem=OUT_OF_TIME))
+                continue
+            if place is None:
                 place = stack.enter_context(workshop(setting, params, movement=movement))
                 progress = stack.enter_context(
                     tqdm(desc="parity: trying variants", unit="variant", disable=None, leave=False)
@@ -154,14 +158,16 @@ def _effect(trial: Trial, on_batch: bool) -> str:
 
 
 def _nothing_passed(trials: list[Trial], *, passed: bool) -> str:
-    if not trials:
-        return "" if passed else "Nothing could be tried within parity.advice_seconds. Raise it, or ship fp32."
+    late = sum(trial.problem == OUT_OF_TIME for trial in trials)
+    if late == len(trials):
+        return "" if passed else "No variant was ready within parity.advice_seconds. Raise it, or ship fp32."
     listed = []
     for trial in trials[:4]:
         settings = (f"{key.removeprefix('quantize.')}={value}" for key, value in trial.overrides.items())
         listed.append(f"{' '.join(settings)} ({_why_not(trial)})")
     more = f", and {len(trials) - 4} more" if len(trials) > 4 else ""
-    end = "" if passed else " Ship fp32."
+    remedy = " Raise parity.advice_seconds to try the rest, or ship fp32." if late else " Ship fp32."
+    end = "" if passed else remedy
     return f"Nothing that was tried passes and pays: {', '.join(listed)}{more}.{end}"
 
 

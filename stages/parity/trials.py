@@ -34,6 +34,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 LARGEST_MODEL = 600 << 20
 """Size of fp32 in bytes beyond which nothing is tried: each trial quantizes the model anew."""
 
+OUT_OF_TIME = "no result within parity.advice_seconds"
+"""The problem of a variant that was not judged."""
+
 TIMING_SECONDS = 4.0
 LAUNCH_SECONDS = 0.1
 FEWEST_LAUNCHES = 2
@@ -110,7 +113,7 @@ class Workshop:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Trial(overrides, problem="longer than parity.advice_seconds")
+            return Trial(overrides, problem=OUT_OF_TIME)
         if made.returncode:
             return Trial(overrides, problem=made.stderr.strip().rpartition("\n")[2])
         int8 = self._folder / paths.INT8_MODEL

@@ -158,12 +158,21 @@ def test_where_nothing_passes_it_says_what_was_tried_and_to_ship_fp32(missed: Pr
     assert result["tried"] in " ".join(missed.printed().split())
 
 
-def test_a_trial_that_ran_out_of_time_is_not_called_refused(missed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(*arguments: Any, timeout: float, **_: Any) -> None:
-        raise subprocess.TimeoutExpired(arguments, timeout)
+@pytest.mark.parametrize("slow", ["auto", ""])
+def test_what_ran_out_of_time_is_not_called_refused_and_fp32_is_not_the_only_way_out(
+    missed: Project, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    def run(command: list[str], *, cwd: Path, timeout: float, **_: Any) -> subprocess.CompletedProcess[str]:
+        if f'"method": "{slow}' in (cwd / "params.yaml").read_text():
+            raise subprocess.TimeoutExpired(command, timeout)
+        return subprocess.CompletedProcess(command, 1, "", "Error: refused.")
 
-    monkeypatch.setattr(subprocess, "run", slow)
-    assert "(longer than parity.advice_seconds)" in missed.run()["tried"]
+    monkeypatch.setattr(subprocess, "run", run)
+    tried = missed.run()["tried"]
+    if slow:
+        assert tried.endswith(" Raise parity.advice_seconds to try the rest, or ship fp32.")
+    else:
+        assert tried == "No variant was ready within parity.advice_seconds. Raise it, or ship fp32."
 
 
 def test_without_a_budget_nothing_is_tried(missed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
