@@ -165,12 +165,13 @@ def find(
     value, goal = weights.value, 1 - search.margin
     reason = ""
     with tqdm(desc="search", total=search.max_evals, unit=" trials", leave=False, disable=None) as progress:
-        state = _Search(measured, make, fault, judge, params, progress, ends, search.max_evals)
+        state = _Search(measured, make, fault, judge, params, progress, ends, search.max_evals - 1)
         for name, assignment in _uniform(measured, value)[:UNIFORM_TRIALS]:
             state.origin = f"all {name}"
             state.attempt(assignment)
         state.origin = "predicted"
         passes, fails, learnt = best_that_passes(problem, weights, state.attempt, goal, state.known())
+        state.limit = search.max_evals  # the last trial was kept for the model that adds the least error, all stored
         if passes is not None:
             state.origin = "without gaps"
             state.attempt(without_gaps(learnt, passes, len(measured.names)))

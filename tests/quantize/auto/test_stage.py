@@ -1,6 +1,7 @@
 """Method auto through the stage: what it publishes, what it writes beside it, and the plan that repeats it."""
 
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -17,7 +18,8 @@ from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.quantize import screen, stage
-from stages.quantize.auto import base, choices, costs, find, options, race
+from stages.quantize.auto import base, choices, costs, find, options, race, search
+from stages.quantize.auto.problem import Problem
 from tests.quantize import nets
 from tests.quantize.running import Bench
 
@@ -190,6 +192,23 @@ def test_products_in_double_precision_stay_as_they_are(bench: Bench) -> None:
     bench.give(model, {"x": nets.normal(60, 8)})
     made = bench.run(method="auto", search={"objective": "size"})
     assert "float64" in made.nodes["MatMul_p"]["reason"]
+
+
+def test_the_last_trial_is_kept_for_the_least_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find, "best_that_passes", _never_passes)
+    bench.give(*outlying_mlp())
+    made = bench.run(method="auto", search={"objective": "size", "max_evals": 4})
+    assert [row["origin"] for row in rows(paths.FRONTIER)][-1] == "floats stored"
+    assert made.metrics["search"]["evals"] == 4
+
+
+def _never_passes(problem: Problem, _weights: Any, attempt: search.Try, *_: Any) -> tuple[None, None, Problem]:
+    """What it does where no model is made that passes: all trials are spent."""
+    options_of = [range(len(node)) for node in problem.options]
+    for assignment in itertools.product(*options_of):
+        if attempt(assignment) is None:
+            break
+    return None, None, problem
 
 
 def test_excluded_nodes_stay_float(bench: Bench) -> None:
