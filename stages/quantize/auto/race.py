@@ -23,6 +23,9 @@ ROUNDS = 20
 NOISE = 0.02
 """Speed-ups that differ by less are equal, as those of two sessions of one file are; the smaller model wins then."""
 
+ALIKE = 0.005
+"""Sizes that differ by less are equal; the more exact model wins then."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -71,7 +74,7 @@ def winner(raced: Sequence[Trial], objective: str) -> Trial:
 
     def smallest(trials: Sequence[Trial]) -> list[Trial]:
         least = min(trial.candidate.size for trial in trials)
-        return [trial for trial in trials if trial.candidate.size <= least * (1 + NOISE)]
+        return [trial for trial in trials if trial.candidate.size <= least * (1 + ALIKE)]
 
     def fastest(trials: Sequence[Trial]) -> list[Trial]:
         most = max(map(speed, trials))
