@@ -16,10 +16,10 @@ repro: $(VENV)/.run ## run the pipeline: export, quantize, parity, bench, and th
 	dvc repro
 
 test: lint ## lint, type-check and test
-	python -m pytest -n 2 -m "not torch and not extended" $(PYTEST_ARGS)
+	python -m pytest -n 3 -m "not torch and not extended" $(PYTEST_ARGS)
 
 test-extended: $(VENV)/.dev ## test the examples from end to end, and the export under twenty hash seeds
-	python -m pytest -n 2 -m extended $(PYTEST_ARGS)
+	python -m pytest -n 3 -m extended $(PYTEST_ARGS)
 
 test-torch: $(VENV)/.torch ## test what needs PyTorch, which this installs: 1 GB or more
 	python -m pytest -m torch $(PYTEST_ARGS)
