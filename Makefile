@@ -22,7 +22,7 @@ test-extended: $(VENV)/.dev ## test the examples from end to end, and the export
 	python -m pytest -n 3 -m extended $(PYTEST_ARGS)
 
 test-torch: $(VENV)/.torch ## test what needs PyTorch, which this installs: 1 GB or more
-	python -m pytest -m torch $(PYTEST_ARGS)
+	python -m pytest -n 2 -m torch $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	ruff check .
