@@ -219,7 +219,7 @@ def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[tuple[
 
 
 def _nothing_passes(trials: Sequence[Trial], margin: float, nodes: int) -> str:
-    nearest = min(trials, key=lambda trial: trial.candidate.strain)
+    nearest = min(trials, key=lambda trial: (trial.candidate.strain, bool(trial.candidate.fault)))
     candidate = nearest.candidate
     if math.isinf(candidate.strain):
         return (
