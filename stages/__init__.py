@@ -7,6 +7,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+INTERRUPTED = "Interrupted: nothing half-written is left behind."
+
 
 class _WhenUsed(ModuleType):
     """Stands for a module until somebody reads an attribute of it."""
@@ -18,7 +20,7 @@ class _WhenUsed(ModuleType):
 
 
 def _interrupted(_number: int, _frame: object) -> None:
-    os.write(2, b"Interrupted: nothing half-written is left behind.\n")
+    os.write(2, f"{INTERRUPTED}\n".encode())
     os._exit(128 + signal.SIGINT)
 
 

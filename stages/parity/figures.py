@@ -62,7 +62,7 @@ def headlines(result: ParityResult) -> Tree:
 def details(result: ParityResult, diff: Mapping[str, float | None]) -> Tree:
     """The tree of `metrics/details/parity.json`: the figures, and the verdict over them; `diff` is of the headlines."""
     reasons = {
-        "sqnr_db": "equal outputs, or only zeros in fp32: there is no noise or no signal",
+        "sqnr_db": "the outputs are equal, or fp32 is all zeros: the ratio needs noise and a signal",
         "min_cosine": "one value per sample has no direction",
         "nrmse": "every output that moves is constant in fp32",
     }

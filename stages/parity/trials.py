@@ -52,10 +52,10 @@ class Trial:
 
     Attributes:
         overrides: of params.yaml, by dotted key.
-        result: the verdict on all judged samples; None where there is no such variant.
+        result: the verdict on all judged samples; None where quantize made no variant.
         size_ratio: its size over that of fp32.
         speedup: over fp32, of one call at the serving batch; None where it does not pass or is not smaller.
-        problem: why there is no variant, else empty.
+        problem: why quantize made none; empty where it did.
     """
 
     overrides: Overrides

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -63,7 +62,16 @@ def rounded(
         summed: along what pairs must not saturate; None where they may.
         least: the scales are at least this; a number, or of the shape of `Quantized.scale`.
     """
-    make = partial(_made, weight, weight_type, channel_axes, reduce_range=reduce_range, summed=summed, least=least)
+
+    def make() -> Rounded:
+        quantized, full = linear.quantize(weight, weight_type, channel_axes, reduce_range, least), None
+        if weight_type == "QInt8" and not reduce_range and summed is not None:
+            full = linear.sqnr_db(weight, quantized.dequantized())
+            quantized = portable.quantize(weight, summed, channel_axes, least)
+        for array in (quantized.values, quantized.scale, quantized.zero_point):
+            array.flags.writeable = False
+        return Rounded(quantized, linear.sqnr_db(weight, quantized.dequantized()), full)
+
     known = _known.get()
     if known is None:
         return make()
@@ -76,21 +84,3 @@ def rounded(
             known.popitem(last=False)
     known.move_to_end(key)
     return known[key]
-
-
-def _made(
-    weight: np.ndarray,
-    weight_type: str,
-    channel_axes: tuple[int, ...],
-    *,
-    reduce_range: bool,
-    summed: portable.Summed,
-    least: np.ndarray | float,
-) -> Rounded:
-    quantized, full = linear.quantize(weight, weight_type, channel_axes, reduce_range, least), None
-    if weight_type == "QInt8" and not reduce_range and summed is not None:
-        full = linear.sqnr_db(weight, quantized.dequantized())
-        quantized = portable.quantize(weight, summed, channel_axes, least)
-    for array in (quantized.values, quantized.scale, quantized.zero_point):
-        array.flags.writeable = False
-    return Rounded(quantized, linear.sqnr_db(weight, quantized.dequantized()), full)

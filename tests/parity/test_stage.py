@@ -99,7 +99,7 @@ class TestFigures:
             for key, value in output.items():
                 assert value is not None or result["null_reasons"][f"outputs.{name}.{key}"]
         assert headlines["passed"] is True
-        assert result["null_reasons"]["outputs.y.sqnr_db"] == "equal outputs: there is no noise"
+        assert result["null_reasons"]["outputs.y.sqnr_db"] == "the outputs are equal, without noise"
 
     def test_no_key_is_called_error(self, project: Project) -> None:
         project.write(CLASSIFIER, SHARPER, {"x": normal(50, 3)})
@@ -243,7 +243,10 @@ class TestRules:
 
     @pytest.mark.parametrize(
         ("rule", "words"),
-        [({"max_flip_rate": 0.01}, "no output holds a decision"), ({"max_task_drop": 0.01}, "there are no labels")],
+        [
+            ({"max_flip_rate": 0.01}, "no output holds a decision"),
+            ({"max_task_drop": 0.01}, "no labels, or none that fit"),
+        ],
     )
     def test_a_rule_that_nothing_can_prove_does_not_pass(
         self, project: Project, rule: dict[str, float], words: str

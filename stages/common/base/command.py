@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+from stages import INTERRUPTED
 from stages.common.base import signals
 from stages.common.base.errors import StageError
 
@@ -96,7 +97,7 @@ def _explained(error: BaseException) -> tuple[str, int]:
     if signals.received() == signal.SIGTERM or isinstance(error, signals.TerminatedError):
         return "Terminated: nothing half-written is left behind.", 128 + signal.SIGTERM
     if signals.received() == signal.SIGINT or isinstance(error, KeyboardInterrupt):
-        return "Interrupted: nothing half-written is left behind.", 128 + signal.SIGINT
+        return INTERRUPTED, 128 + signal.SIGINT
     match error:
         case StageError():
             return f"Error: {error}", error.exit_code

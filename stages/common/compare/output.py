@@ -15,7 +15,7 @@ NONFINITE_KEPT = 20
 OVERFLOW = "beyond what float64 holds"
 """Why a figure is null that nothing else explains."""
 
-_NO_NOISE = "equal outputs: there is no noise"
+_NO_NOISE = "the outputs are equal, without noise"
 _NO_SIGNAL = "fp32 is zero everywhere"
 
 QUANTILES = {"p50_abs": 0.5, "p90_abs": 0.9, "p99_abs": 0.99, "p999_abs": 0.999}

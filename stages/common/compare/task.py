@@ -179,7 +179,7 @@ def task_figures(accuracy: Accuracy, auc: Auc, regression: Regression) -> dict[s
         metric, after, interval = "r2", regression.r2(1), regression.change95()
         more = {"mae_fp32": regression.mean_absolute(0), "mae_int8": regression.mean_absolute(1)}
     else:
-        reason = "there are no labels, or none that fit an output"
+        reason = "the evaluation data has no labels, or none that fit an output"
     tree: dict[str, Any] = {"metric": metric, "fp32": before, "int8": after}
     if before is not None and after is not None:
         tree["change"] = after - before

@@ -1,5 +1,6 @@
 """Candidates made as real models and held against parity's rules, on the search split alone."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -76,7 +77,6 @@ class _Remembering(Model):
     """A model that runs each call once, as far as its answers can be kept."""
 
     known: dict[bytes, Values] = field(default_factory=dict)
-    left: list[int] = field(default_factory=lambda: [REMEMBERED_BYTES])
 
     def values(self, call: serve.Call) -> Values:
         """See `Model`."""
@@ -84,11 +84,14 @@ class _Remembering(Model):
         if key in self.known:
             return self.known[key]
         values = super().values(call)
-        size = sum(value.nbytes if isinstance(value, np.ndarray) else REMEMBERED_BYTES for value in values)
-        if size <= self.left[0]:
+        if sum(map(_size, [values, *self.known.values()])) <= REMEMBERED_BYTES:
             self.known[key] = values
-            self.left[0] -= size
         return values
+
+
+def _size(values: Values) -> float:
+    """Bytes of what a call answers; lists of maps and the like are not kept."""
+    return sum(value.nbytes if isinstance(value, np.ndarray) else math.inf for value in values)
 
 
 class Judge:
