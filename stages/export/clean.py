@@ -9,7 +9,7 @@ from stages.common.data.evaldata import EvalData
 from stages.common.graph import cleaning, equivalence
 from stages.common.graph.cleaning import Step
 from stages.common.graph.equivalence import Reference
-from stages.common.graph.passes import compute_constants, drop_listed_initializers, inline_functions
+from stages.common.graph.passes import compute_constants, drop_listed_initializers, inline_functions, share_constants
 from stages.common.model import model_file
 
 CHECK_FEEDS = 16
@@ -53,7 +53,7 @@ def clean_model(model: ir.Model, expected: Reference) -> tuple[ir.Model, list[St
     Returns:
         The cleaned model, and what was done to it or undone.
     """
-    leave = [drop_listed_initializers.apply] if _tiny_weights(model) else []
+    leave = [share_constants.apply, *([drop_listed_initializers.apply] if _tiny_weights(model) else [])]
     cleaned, steps = cleaning.clean(model, expected, leave)
     undone: list[Step] = []
     for name, apply in cleaning.PASSES:

@@ -27,6 +27,9 @@ SLOW_SECONDS = 2.0
 HARDLY_SMALLER = 0.9
 """Above this share of the size of fp32, a model that passes gained too little."""
 
+CLOSE = "near the speed of fp32, where another search may choose fp32"
+"""Said of what auto found where it might be slower: what is measurably slower is not published, and timings vary."""
+
 SLOWER = 0.97
 """An estimated speed-up below this is not advised: as fast within 3 % is what counts as equivalent."""
 
@@ -151,9 +154,10 @@ def _effect(trial: Trial, on_batch: bool) -> str:
     largest = "" if trial.largest is None else f" (largest difference {trial.largest:.2g})"
     moved = figures["batch_effect"]["max_abs"]
     steady = f"; the batch moves answers by {moved:.2g}" if on_batch and moved is not None else ""
+    close = f"; {CLOSE}" if _is_auto(trial.overrides) and trial.speedup.low < 1 else ""
     return (
         f"passes on all {figures['judged']['samples']} judged samples{largest}{steady}; "
-        f"{1 / trial.size_ratio:.2g} times smaller, {_speed(trial.speedup)}"
+        f"{1 / trial.size_ratio:.2g} times smaller, {_speed(trial.speedup)}{close}"
     )
 
 

@@ -15,6 +15,7 @@ from stages.common.graph.passes import (
     name_nodes,
     remove_dropout,
     repair_opset_imports,
+    share_constants,
     split_fused,
 )
 
@@ -28,6 +29,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("dropout removed", remove_dropout.apply),
     ("fused operators split", split_fused.apply),
     ("constant weights computed", compute_constants.apply),
+    ("constant weights of branches shared", share_constants.apply),
     ("nodes named", name_nodes.apply),
 )
 """In this order: each may rely on those before it."""

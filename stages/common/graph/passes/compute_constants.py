@@ -1,7 +1,7 @@
 """Weights that nodes compute from constants: behind Constant, Transpose, Identity, Cast, Reshape and the like."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -24,10 +24,24 @@ _RANDOM = frozenset(
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Turn weights that are computed from constants alone into initializers, in every graph.
+    """Turn weights that are computed from constants alone into initializers of their graph, under their names.
 
-    They keep their names, but for what two graphs compute alike (both branches of an If): the main graph stores that.
+    What several graphs compute alike (both branches of an If) stays as it is: see `share_constants`.
     """
+    names = Names(model)
+    modified = False
+    for array, alike in computed_weights(model):
+        graphs = graphs_of(alike)
+        if len(graphs) == 1:
+            store(graphs.pop(), array, alike, names)
+            modified = True
+    if modified:
+        remove_unused(model)
+    return PassResult(model, modified)
+
+
+def computed_weights(model: ir.Model) -> list[tuple[np.ndarray, list[ir.Value]]]:
+    """Each float weight that nodes compute from constants alone, with the values of any graph that are equal to it."""
     fixed = fixed_numbers(model)
     known: dict[ir.Value, bool] = dict.fromkeys(fixed, True)
     computed: dict[tuple[tuple[int, ...], str, bytes], tuple[np.ndarray, list[ir.Value]]] = {}
@@ -40,12 +54,24 @@ def apply(model: ir.Model) -> PassResult:
             array = np.ascontiguousarray(values[0])
             key = (array.shape, str(array.dtype), hashlib.sha256(array.data).digest())
             computed.setdefault(key, (array, []))[1].append(value)
-    names = Names(model)
-    for array, alike in computed.values():
-        _make_initializer(model, array, alike, names)
-    if computed:
-        remove_unused(model)
-    return PassResult(model, bool(computed))
+    return list(computed.values())
+
+
+def graphs_of(values: Iterable[ir.Value]) -> set[ir.Graph]:
+    """The graphs whose nodes compute the values."""
+    return {
+        node.graph for value in values if (node := value.producer()) is not None and isinstance(node.graph, ir.Graph)
+    }
+
+
+def store(graph: ir.Graph, array: np.ndarray, alike: list[ir.Value], names: Names) -> None:
+    """Store an array in a graph, in place of the values that are equal to it, under the name of the first."""
+    name = alike[0].name or ""
+    for value in alike:
+        value.name = names.fresh(f"{value.name}_computed")  # its node is removed once nothing reads it
+    made = add_initializer(graph, names.fresh(name), array)
+    for value in alike:
+        ir.convenience.replace_all_uses_with(value, made)
 
 
 def _weights(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -120,15 +146,3 @@ def compute(model: ir.Model, value: ir.Value, fixed: Mapping[ir.Value, np.ndarra
         return []
     small_enough = values[0].nbytes <= GROWTH * source_bytes + _SMALL
     return values if small_enough else []
-
-
-def _make_initializer(model: ir.Model, array: np.ndarray, alike: list[ir.Value], names: Names) -> None:
-    """Store an array in place of the values that are equal to it: in their graph, or in the one that all see."""
-    graphs = {node.graph for value in alike if (node := value.producer()) is not None}
-    name = alike[0].name or ""
-    for value in alike:
-        value.name = names.fresh(f"{value.name}_computed")  # its node is removed once nothing reads it
-    own = graphs.pop()
-    made = add_initializer(model.graph, names.fresh(name), array) if graphs else add_initializer(own, name, array)
-    for value in alike:
-        ir.convenience.replace_all_uses_with(value, made)
