@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.common.base.errors import StageError
-from stages.common.data import feeding
-from stages.common.data.evaldata import EvalData
+from stages.common.data.evaldata import EvalData, fill
 from stages.common.timing import process
 from stages.common.timing.feed import StoredFeed, store
 from stages.common.timing.summary import MIN_LAUNCHES, Launch, PairedTiming, summarize
@@ -44,7 +43,7 @@ def draw_feed(data: EvalData, samples: int, seed: int, folder: Path) -> StoredFe
     judge = data.indices("judge")
     if not len(judge):
         raise StageError("artifacts/eval has no samples to judge on. Give export more evaluation data.")
-    drawn = feeding.fill(np.random.default_rng(seed).permutation(judge)[:samples], samples)
+    drawn = fill(np.random.default_rng(seed).permutation(judge)[:samples], samples)
     batch = next(data.batches(drawn, samples))
     return store(folder / f"batch_{samples}.npz", batch.feed, samples)
 
