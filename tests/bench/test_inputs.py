@@ -52,5 +52,5 @@ def test_a_whole_feed_is_given_as_it_is(tmp_path: Path) -> None:
 def test_an_empty_judge_split_is_an_error(tmp_path: Path) -> None:
     subject = inputs(tmp_path, {"x": np.zeros((4, 1), np.float32)})
     np.save(tmp_path / "eval" / "judge.npy", np.empty(0, np.int64))
-    with pytest.raises(StageError, match="no samples to judge on"):
+    with pytest.raises(StageError, match="no samples to judge"):
         subject.feed(1, 0, tmp_path)

@@ -162,7 +162,7 @@ def test_a_cluster_that_is_not_there_is_named_at_once(setting: Setting, monkeypa
     [
         ("nowhere", None, None, "has no folder .*nowhere. Share it with every node"),
         (".", ("0", "0"), None, "has other models in .*. Share it with every node"),
-        (".", None, "neon", "this machine on neon, and INT8 answers may differ"),
+        (".", None, "neon", "this machine on neon, so INT8 answers may differ"),
     ],
 )
 def test_a_node_that_would_judge_something_else_refuses(
