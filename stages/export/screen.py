@@ -1,4 +1,4 @@
-"""What export prints: what it made, its notes, and the drift in a sentence."""
+"""What export prints: the model and its data, notes, and a sentence on the drift."""
 
 import textwrap
 from collections.abc import Sequence
@@ -14,7 +14,6 @@ WIDTH = 120
 
 
 def render(result: ExportResult) -> str:
-    """A short table, the notes, and one sentence of conclusion."""
     opsets = ", ".join(f"{domain} {version}" for domain, version in result.opsets.items())
     labels = "with labels" if result.has_labels else "without labels"
     rows = [
@@ -28,14 +27,12 @@ def render(result: ExportResult) -> str:
 
 
 def _cleaning(steps: Sequence[Step]) -> str:
-    """What was cleaned and what was undone, in a sentence."""
     done = ", ".join(step.name for step in steps if not step.undone) or "nothing"
     undone = "".join(f"; undone: {step.name} ({step.undone.rstrip('.')})" for step in steps if step.undone)
     return f"Cleaned, with the same answers: {done}{undone}."
 
 
 def conclusion(drift: Drift) -> str:
-    """How far the export moves the answers of its source."""
     flips = "" if drift.flips is None else f"{drift.flips or 'no'} decision{'s' * (drift.flips != 1)}"
     if drift.max_abs is not None:
         moves = f"The export moves the answers of its source by at most {drift.max_abs:.2g}"
