@@ -1,16 +1,14 @@
 """What export prints: the model and its data, notes, and a sentence on the drift."""
 
-import textwrap
 from collections.abc import Sequence
 
 from tabulate import tabulate
 
 from stages.common.base import paths
+from stages.common.base.command import fold
 from stages.common.graph.cleaning import Step
 from stages.export.drift import Drift
 from stages.export.stage import ExportResult
-
-WIDTH = 120
 
 
 def render(result: ExportResult) -> str:
@@ -20,10 +18,8 @@ def render(result: ExportResult) -> str:
         ("model", f"{paths.FP32_MODEL.as_posix()}, {result.size_mb:.2f} MB, from {result.framework}, opset {opsets}"),
         ("evaluation", f"{result.samples} samples {labels}: {result.search} to search, {result.judge} to judge"),
     ]
-    notes = [textwrap.fill(f"Note: {note}", WIDTH) for note in result.notes]
-    if result.steps:
-        notes.append(textwrap.fill(_cleaning(result.steps), WIDTH))
-    return "\n".join([tabulate(rows, tablefmt="plain"), *notes, textwrap.fill(conclusion(result.drift), WIDTH)])
+    lines = [*(f"Note: {note}" for note in result.notes), *([_cleaning(result.steps)] if result.steps else [])]
+    return "\n".join([tabulate(rows, tablefmt="plain"), *map(fold, [*lines, conclusion(result.drift)])])
 
 
 def _cleaning(steps: Sequence[Step]) -> str:
