@@ -260,7 +260,7 @@ def test_a_conversion_that_answers_something_else_is_refused(run: Run) -> None:
     [
         (
             "tests.export.models:odd_target",
-            r"transformed back by back, .* can write np\.exp, .* Export the reg",
+            r"inverted by back, .* can write np\.exp, .* Export the reg",
         ),
         (
             "tests.export.models:three_dimensional",
