@@ -14,10 +14,12 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 from stages.common.base import params, paths
+from stages.common.rule import Outcome, Rule
 from stages.common.timing.interval import Interval
 from stages.parity import advise as advise_module
 from stages.parity import candidates, trials
-from stages.parity.trials import overridden
+from stages.parity.judge import ParityResult
+from stages.parity.trials import Trial, overridden
 from tests.parity.conftest import Project
 from tests.parity.test_advice import carried_out
 
@@ -202,6 +204,19 @@ def test_static_is_tried_where_convolutions_stayed_float(project: Project) -> No
         "dvc exp run -S +quantize.method=static",
         "dvc exp run -S +quantize.method=stored",
     }
+
+
+@pytest.mark.parametrize(("passes", "last"), [(False, "auto"), (True, "stored")])
+def test_after_a_pass_the_search_is_tried_where_what_is_simpler_missed(
+    monkeypatch: pytest.MonkeyPatch, *, passes: bool, last: str
+) -> None:
+    monkeypatch.setattr(candidates, "stayed_float", lambda: {"Conv"})
+    verdict = ParityResult({}, [], [] if passes else [Rule("abs_tol", 1.0, 0.04, -0.96, Outcome.FAILED)], [], {}, [])
+    tried: list[Trial] = []
+    for overrides in advise_module._after_a_pass(params.Params(), tried, on_batch=False, keeps=True):
+        tried.append(Trial(overrides, verdict))
+    assert tried[0].overrides["quantize.method"] == "static"
+    assert tried[-1].overrides["quantize.method"] == last
 
 
 @pytest.mark.usefixtures("as_fast")
