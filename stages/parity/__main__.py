@@ -2,7 +2,8 @@
 
 Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/,
         metrics/details/nodes.csv
-Writes  metrics/parity.json; in metrics/details/: parity.json, parity_errors.csv, parity_scatter.csv, parity_worst.csv
+Writes  metrics/parity.json; in metrics/details/: advised_plan.json, parity.json, parity_errors.csv,
+        parity_scatter.csv, parity_worst.csv
 Params  parity, serving; quantize, which the advice starts from
 
 A miss is `passed: false` with exit code 0: the gate decides. With --abs-tol, --mean-tol or --max-nrmse the figures of

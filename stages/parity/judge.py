@@ -24,6 +24,7 @@ class ParityResult:
         notes: sentences about what the verdict means.
         advice: commands that were tried and make it pass, with what each was seen to do, best first.
         tried: a sentence on the trials where none of them is worth advising.
+        plan: of the search that is advised, as a tree; None without such advice.
         tolerance: the command that would accept the model as it is, where that can be right.
         outliers: input features far outside the rest; after a miss only.
         comparison: what the evidence is written from; None in a trial over files.
@@ -37,6 +38,7 @@ class ParityResult:
     notes: list[str]
     advice: list[Advice] = field(default_factory=list)
     tried: str = ""
+    plan: Mapping[str, Any] | None = None
     tolerance: Advice | None = None
     outliers: list[dict[str, Any]] = field(default_factory=list)
     comparison: Comparison | None = None

@@ -36,7 +36,7 @@ def run(params: Params) -> ParityResult:
     seconds = time.monotonic() - begin
     result = judge(figures.measured(measurement, params.parity.threshold), params.parity, measurement.comparison)
     advised = advise(measurement, result, params, seconds)
-    result = dataclasses.replace(result, advice=advised.advice, tried=advised.outcome)
+    result = dataclasses.replace(result, advice=advised.advice, tried=advised.outcome, plan=advised.plan)
     if result.passed:
         return result
     return dataclasses.replace(
