@@ -5,7 +5,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from stages.common.data import feeding
-from stages.common.data.evaldata import EvalData
+from stages.common.data.evaldata import EvalData, fill
 from stages.common.graph import cleaning, equivalence
 from stages.common.graph.cleaning import Step
 from stages.common.graph.equivalence import Reference
@@ -38,7 +38,7 @@ def reference_answers(session: ort.InferenceSession, data: EvalData, origin: str
         StageError: the model does not run on the evaluation data.
     """
     batch = feeding.feed_batch(session, data.layout, wanted=1)
-    samples = feeding.fill(np.arange(min(data.samples, CHECK_FEEDS * batch)), batch)
+    samples = fill(np.arange(min(data.samples, CHECK_FEEDS * batch)), batch)
     whole = samples[: len(samples) // batch * batch]
     return equivalence.reference(session, [chunk.feed for chunk in data.batches(whole, batch)], origin)
 

@@ -42,7 +42,7 @@ def answers(
     everything = np.arange(data.samples)
     steps = math.ceil(data.samples / batch)
     for call in tqdm(data.batches(everything, batch), "fp32", steps, leave=False, disable=None):
-        feed = data.read(feeding.fill(call.indices, batch)) if fixed and len(call.indices) < batch else call.feed
+        feed = data.read(evaldata.fill(call.indices, batch)) if fixed and len(call.indices) < batch else call.feed
         values = sessions.answers(session, feed, name=origin)
         if problem := _not_finite(values, call.indices):
             raise StageError(f"{origin}: {problem} in fp32. {_cause(model, feed)}")

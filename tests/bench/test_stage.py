@@ -15,7 +15,7 @@ import pytest
 from skl2onnx import to_onnx
 
 from stages.bench import figures, screen, stage
-from stages.bench.inputs import Machine
+from stages.bench.inputs import HostSummary
 from stages.bench.selfcheck import CHECKS
 from stages.bench.stage import BenchResult
 from stages.common.base import paths
@@ -195,7 +195,7 @@ def test_host_metrics_of_another_version_are_refused(project: Path) -> None:
 
 @pytest.mark.parametrize(("threads", "cores", "warned"), [(2, 2, False), (3, 2, True), (1, 0.5, True)])
 def test_more_threads_than_cores_is_a_warning(threads: int, cores: float, warned: bool) -> None:
-    subject: Any = type("Subject", (), {"machine": Machine("test", "Model T", cores)})
+    subject: Any = type("Subject", (), {"machine": HostSummary("test", "Model T", cores)})
     warnings = BenchResult(subject, threads, None).warnings()
     assert len(warnings) == warned
     assert all(f"serving.threads is {threads} and this machine has {cores:g} core" in text for text in warnings)

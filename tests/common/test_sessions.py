@@ -12,7 +12,7 @@ def test_a_custom_operator_is_named_with_the_remedy() -> None:
     graph = helper.make_graph([helper.make_node("Mine", [], ["y"], domain="my.ops")], "g", [], [out])
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("my.ops", 1)]
     model = helper.make_model(graph, opset_imports=imports, ir_version=10)
-    with pytest.raises(StageError, match=r"cannot load mine\.onnx: .*my\.ops:Mine.* no custom ones are loaded"):
+    with pytest.raises(StageError, match=r"cannot load mine\.onnx: .*my\.ops:Mine.* custom ones are not loaded"):
         sessions.open_session(model.SerializeToString(), name="mine.onnx")
 
 

@@ -258,7 +258,7 @@ class TestRules:
     def test_too_few_samples_cannot_bound_a_flip_rate(self, project: Project) -> None:
         project.write(CLASSIFIER, CLASSIFIER, {"x": normal(298, 3)}, tree={"parity": {"max_flip_rate": 0.01}})
         assert outcomes(project.run())["max_flip_rate"] == "failed"
-        assert "insufficient samples: 298; it takes 299 without a flip" in project.printed()
+        assert "too few samples: 298; it takes 299 without a flip" in project.printed()
         project.write(CLASSIFIER, CLASSIFIER, {"x": normal(299, 3)}, tree={"parity": {"max_flip_rate": 0.01}})
         assert outcomes(project.run())["max_flip_rate"] == "passed"
 
