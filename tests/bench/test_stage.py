@@ -198,7 +198,7 @@ def test_more_threads_than_cores_is_a_warning(threads: int, cores: float, warned
     subject: Any = type("Subject", (), {"machine": HostSummary("test", "Model T", cores)})
     warnings = BenchResult(subject, threads, None).warnings()
     assert len(warnings) == warned
-    assert all(f"serving.threads is {threads} and this machine has {cores:g} core" in text for text in warnings)
+    assert all(f"serving.threads is {threads} but this machine has {cores:g} core" in text for text in warnings)
 
 
 def test_sigterm_ends_it_without_a_file_at_its_final_name(project: Path) -> None:
