@@ -199,8 +199,8 @@ def _nothing_passed(trials: list[Trial], *, passed: bool) -> str:
         settings = (f"{key.removeprefix('quantize.')}={value}" for key, value in trial.overrides.items())
         listed.append(f"{' '.join(settings)} ({_why_not(trial)})")
     more = f", and {len(trials) - 4} more" if len(trials) > 4 else ""
-    remedy = " Raise parity.advice_seconds to try the rest, or ship fp32." if late else " Ship fp32."
-    end = "" if passed else remedy
+    remedies = (["raise parity.advice_seconds to try the rest"] if late else []) + ([] if passed else ["ship fp32"])
+    end = f" {', or '.join(remedies).capitalize()}." if remedies else ""
     return f"Nothing that was tried passes and pays: {', '.join(listed)}{more}.{end}"
 
 
