@@ -2,8 +2,7 @@
 
 Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/,
         metrics/details/nodes.csv
-Writes  metrics/parity.json; in metrics/details/: advised_plan.json, parity.json, parity_errors.csv,
-        parity_scatter.csv, parity_worst.csv
+Writes  metrics/parity.json; in metrics/details/: parity.json, parity_errors.csv, parity_scatter.csv, parity_worst.csv
 Params  parity, serving; quantize, which the advice starts from
 
 A miss is `passed: false` with exit code 0: the gate decides. --abs-tol, --mean-tol and --max-nrmse judge the figures of

@@ -1,10 +1,9 @@
 """What to advise: variants are made and judged until the budget is spent, and those that pass are printed."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 from tqdm import tqdm
 
@@ -28,6 +27,9 @@ SLOW_SECONDS = 2.0
 HARDLY_SMALLER = 0.9
 """Above this share of the size of fp32, a model that passes gained too little."""
 
+CLOSE = "near the speed of fp32, where another search may choose fp32"
+"""Said of what auto found where it might be slower: what is measurably slower is not published, and timings vary."""
+
 UNKNOWN = "at a speed that a few launches do not tell"
 """Said where the ends of the interval of the speed are more than this many times apart:"""
 
@@ -43,13 +45,11 @@ class Advised:
 
     Attributes:
         advice: what passed, best first.
-        plan: the plan that the advised search came to, as a tree; None without such advice.
         outcome: why anything was tried after a pass, and a sentence on what was tried in vain; empty where nothing was.
     """
 
     advice: list[Advice]
     outcome: str
-    plan: Mapping[str, Any] | None = None
 
 
 def advise(measurement: Measurement, result: ParityResult, params: Params, seconds: float) -> Advised:
@@ -86,17 +86,10 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
             trial.size_ratio,
         )
     )
-    commands = [(_command(trial.overrides), trial) for trial in worth]
-    plan = next((trial.plan for trial in worth if trial.plan is not None), None)
+    commands = [(experiment(trial.overrides.items()), trial) for trial in worth]
     advice = [Advice(command, _effect(trial, on_batch)) for command, trial in commands if command is not None]
     outcome = "" if advice else _nothing_passed(trials, passed=result.passed)
-    return Advised(advice, " ".join(part for part in (slow, outcome) if part), plan)
-
-
-def _command(overrides: Overrides) -> str | None:
-    """What sets these params; for a search what replays it, as its timings would lead another search elsewhere."""
-    replayed = {"quantize.method": "plan", "quantize.plan": paths.ADVISED_PLAN.as_posix()}
-    return experiment({**overrides, **(replayed if _is_auto(overrides) else {})}.items())
+    return Advised(advice, " ".join(part for part in (slow, outcome) if part))
 
 
 def depends_on_batch(result: ParityResult, params: Params) -> bool:
@@ -183,10 +176,10 @@ def _effect(trial: Trial, on_batch: bool) -> str:
     largest = "" if trial.largest is None else f" (largest difference {trial.largest:.2g})"
     moved = figures["batch_effect"]["max_abs"]
     steady = f"; the batch moves answers by {moved:.2g}" if on_batch and moved is not None else ""
-    found = "; found by quantize.method=auto" if _is_auto(trial.overrides) else ""
+    close = f"; {CLOSE}" if _is_auto(trial.overrides) and trial.speedup.low < 1 else ""
     return (
         f"passes on all {figures['judged']['samples']} judged samples{largest}{steady}; "
-        f"{1 / trial.size_ratio:.2g} times smaller, {_speed(trial.speedup)}{found}"
+        f"{1 / trial.size_ratio:.2g} times smaller, {_speed(trial.speedup)}{close}"
     )
 
 

@@ -31,8 +31,6 @@ def write(result: ParityResult) -> None:
     with together() as outputs:
         abs_tols = {rule.output: rule.limit for rule in result.rules if rule.name == "abs_tol"}
         _write_evidence(result.comparison, abs_tols, outputs)
-        if result.plan is not None or not paths.ADVISED_PLAN.exists():  # one that may be in use stays
-            outputs.json(paths.ADVISED_PLAN, result.plan or {"nodes": {}})
         outputs.json(paths.PARITY_DETAILS, details(result, diff["diff"]))
         outputs.json(paths.PARITY, diff)
 

@@ -24,7 +24,6 @@ class ParityResult:
         notes: sentences on what the verdict means.
         advice: commands that were tried and pass, with their measured effect, best first.
         tried: a sentence on the trials if none is worth advising.
-        plan: of the search that is advised, as a tree; None without such advice.
         tolerance: the command that would accept the model as it is, if that can be right.
         outliers: input features far from the rest; only after a miss.
     """
@@ -37,7 +36,6 @@ class ParityResult:
     notes: list[str] = field(default_factory=list)
     advice: list[Advice] = field(default_factory=list)
     tried: str = ""
-    plan: Mapping[str, Any] | None = None
     tolerance: Advice | None = None
     outliers: list[dict[str, Any]] = field(default_factory=list)
 

@@ -31,8 +31,7 @@ def run(params: Params) -> ParityResult:
     seconds = time.monotonic() - begin
     verdict = judge(figures.measured(measurement, params.parity.threshold), params.parity, measurement.comparison)
     advised = advise(measurement, verdict, params, seconds)
-    explained = _explained(verdict, params.parity)
-    result = replace(explained, advice=advised.advice, tried=advised.outcome, plan=advised.plan)
+    result = replace(_explained(verdict, params.parity), advice=advised.advice, tried=advised.outcome)
     if result.passed:
         return result
     moved = [sample.sample for _, _, sample in figures.worst_samples(measurement.comparison)]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
-from stages.common.base.files import read_json, sha256
+from stages.common.base.files import sha256
 from stages.common.base.params import Params
 from stages.common.judging.serve import Model
 from stages.common.model.sessions import open_session
@@ -56,7 +56,6 @@ class Trial:
         size_ratio: its size over that of fp32.
         speedup: over fp32, of one call at the serving batch; None where it does not pass or is not smaller.
         problem: why quantize made none; empty where it did.
-        plan: of method auto, the tree of its plan.json, which makes the same model again; a search may not.
     """
 
     overrides: Overrides
@@ -64,7 +63,6 @@ class Trial:
     size_ratio: float = 1.0
     speedup: Interval | None = None
     problem: str = ""
-    plan: Mapping[str, Any] | None = None
 
     @property
     def passed(self) -> bool:
@@ -138,10 +136,9 @@ class Workshop:
             )
             ratio = model_size(int8) / model_size(paths.FP32_MODEL)
             speedup = timed(variant, int8, deadline - time.monotonic()) if verdict.passed and ratio < 1 else None
-            plan = read_json(self._folder / paths.PLAN, "quantize") if params.quantize.method == "auto" else None
         except StageError as error:
             return Trial(overrides, problem=str(error))
-        return Trial(overrides, verdict, ratio, speedup, plan=plan)
+        return Trial(overrides, verdict, ratio, speedup)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from stages.common.rule import Outcome, Rule
 from stages.common.timing.interval import Interval
 from stages.parity import advise as advise_module
 from stages.parity import candidates, trials
-from stages.parity.judge import ParityResult, judge
+from stages.parity.judge import ParityResult
 from stages.parity.trials import Trial, overridden
 from tests.parity.conftest import Project
 from tests.parity.test_advice import carried_out
@@ -235,23 +235,6 @@ def test_where_int8_is_slow_stored_weights_are_tried(missed: Project, monkeypatc
     assert result["tried"] in missed.printed()
     monkeypatch.setattr(advise_module, "timed", lambda *_: Interval(0.97, 0.95, 0.99))
     assert missed.run()["tried"] == ""
-
-
-def test_a_search_is_advised_as_the_plan_that_it_came_to(missed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    missed.params({**MISSING, "parity": {}})
-    figures = missed.run()
-    plan = {"nodes": {"one": {"choice": "row"}}, "opset": 17, "range": 0.1234567890123}
-    passing = judge(figures, params.Parity(abs_tol=None, mean_tol=None))
-    trial = Trial({"quantize.method": "auto"}, passing, 0.3, Interval(2.0, 1.9, 2.1), plan=plan)
-    monkeypatch.setattr(advise_module, "_try", lambda trials, *_, **__: trials.append(trial))
-    missed.params(MISSING)
-    (advice,) = missed.run()["advice"]
-    assert advice["command"] == f"dvc exp run -S quantize.method=plan -S +quantize.plan={paths.ADVISED_PLAN}"
-    assert "found by quantize.method=auto" in advice["effect"]
-    assert json.loads(paths.ADVISED_PLAN.read_text(encoding="utf-8")) == plan
-    missed.params({**MISSING, "parity": {}})
-    missed.run()  # without advice, as when the plan is in use
-    assert json.loads(paths.ADVISED_PLAN.read_text(encoding="utf-8")) == plan
 
 
 def test_a_speed_that_few_launches_do_not_tell_is_not_given_as_figures() -> None:
