@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import onnx_ir as ir
 from tqdm import tqdm
@@ -19,9 +18,8 @@ from stages.quantize.auto.choices import KEPT, PADDED
 from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
 from stages.quantize.auto.problem import Picks, Point, point
-from stages.quantize.auto.race import RACERS, Trial, race, slower, winner
+from stages.quantize.auto.race import RACERS, Trial, race, side_by_side, slower, winner
 from stages.quantize.auto.search import back_towards, best_that_passes, store_floats, without_gaps
-from stages.quantize.auto.timing import raced
 from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Range
@@ -124,7 +122,7 @@ class _Search:
         """Time of a call, as far as the float model takes what is predicted of it."""
         if candidate.model is None:
             return None
-        (speedup,) = raced([self.judge.float_call, partial(self.judge.call, candidate.model)], TRIAL_SECONDS, 1)
+        (speedup,) = side_by_side([candidate.model], self.judge, TRIAL_SECONDS, 2 * self.measured.float_us)
         return self.measured.float_us / speedup.ratio
 
     @property
