@@ -28,8 +28,11 @@ from stages.quantize.outcome import NodeOutcome, kept
 TRIAL_SECONDS = 0.4
 """Timed of each model that is made, together with the float one: it corrects the predicted times."""
 
-UNIFORM_TRIALS = 2
-"""Trials that are kept for models with one choice everywhere."""
+UNIFORM = 5
+"""One trial of so many may be a model with one choice everywhere: it teaches what kernels really take."""
+
+WORTH = 1.25
+"""Such a model is made where it is predicted to be at most so many times as slow, or large, as the best of them."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ def find(
     reason = ""
     with tqdm(desc="search", total=search.max_evals, unit=" trials", leave=False, disable=None) as progress:
         state = _Search(measured, make, fault, judge, params, progress, ends, search.max_evals - 1)
-        for name, assignment in _uniform(measured, value)[:UNIFORM_TRIALS]:
+        for name, assignment in _uniform(measured, value)[: max(1, search.max_evals // UNIFORM)]:
             state.origin = f"all {name}"
             state.attempt(assignment)
         state.origin = "predicted"
@@ -209,11 +212,13 @@ def find(
 
 
 def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[tuple[str, Picks]]:
-    """One choice wherever it can be had, the best predicted first; filters are padded of few nodes only."""
+    """One choice wherever it can be had, the best predicted first; filters of zeros are for single nodes."""
     problem = measured.problem
     names = sorted({option.choice for options_ in problem.options[: len(measured.names)] for option in options_})
-    assignments = [(name, problem.uniform(name)) for name in names if name not in (KEPT, PADDED)]
-    return sorted(assignments, key=lambda each: value(point(problem, each[1])))
+    uniform = [(name, problem.uniform(name)) for name in names if name not in (KEPT, PADDED)]
+    values = {name: value(point(problem, assignment)) for name, assignment in uniform}
+    near = [each for each in uniform if values[each[0]] <= WORTH * min(values.values())]
+    return sorted(near, key=lambda each: values[each[0]])
 
 
 def _nothing_passes(trials: Sequence[Trial], margin: float, nodes: int) -> str:

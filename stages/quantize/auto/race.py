@@ -34,7 +34,7 @@ class Trial:
     """A candidate, where it came from, what was predicted of it, and what it was timed to take.
 
     Attributes:
-        us: by a short look, in microseconds; None for a broken model.
+        us: by a short look, in microseconds; None for a model that does not run.
         speedup: over the float model, of those that raced.
     """
 
