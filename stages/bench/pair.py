@@ -3,15 +3,14 @@
 import platform
 import re
 import tempfile
-import textwrap
 from pathlib import Path
 
 import onnxruntime as ort
 from tabulate import tabulate
 
-from stages.bench.screen import WIDTH
 from stages.common import isa
 from stages.common.base import paths
+from stages.common.base.command import fold
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.common.data import feeding
@@ -96,7 +95,7 @@ def _render(models: ModelPair, timing: PairedTiming, threads: int, source: str) 
         f"(95 % interval {interval.low:.3f} to {interval.high:.3f}), {verdict}.{unclear}",
     ]
     table = tabulate(rows, ("model", "median call, ms"), tablefmt="simple", floatfmt=".3g")
-    return "\n".join([table, "", *(textwrap.fill(line, WIDTH, break_on_hyphens=False) for line in lines)])
+    return "\n".join([table, "", *map(fold, lines)])
 
 
 def _cpu() -> str:

@@ -1,6 +1,5 @@
 """What bench prints: three tables and a conclusion."""
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +7,7 @@ from tabulate import tabulate
 
 from stages.bench.figures import throughput
 from stages.bench.stage import BenchResult, Measurements
-
-WIDTH = 120
+from stages.common.base.command import fold
 
 _OPERATORS_SHOWN = 3
 _ENDED = {
@@ -82,7 +80,7 @@ def _conclusion(result: BenchResult, measured: Measurements) -> str:
                 "or raise bench.max_seconds.",
                 measured.overhead(),
             ]
-    return "\n".join(textwrap.fill(line, WIDTH) for line in lines if line)
+    return "\n".join(fold(line) for line in lines if line)
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

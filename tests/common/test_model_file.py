@@ -281,14 +281,14 @@ def test_external_files_of_any_name_are_read_through_links(tmp_path: Path) -> No
 def test_missing_external_data_are_named(tmp_path: Path) -> None:
     path = foreign(tmp_path)
     (tmp_path / "W").unlink()
-    with pytest.raises(StageError, match=r"theirs\.onnx keeps the weight W in 'W', and .*/W is missing"):
+    with pytest.raises(StageError, match=r"theirs\.onnx keeps the weight W in 'W', but .*/W is missing"):
         model_file.read(path, "export")
 
 
 def test_external_data_cut_short_are_named(tmp_path: Path) -> None:
     path = foreign(tmp_path)
     (tmp_path / "W").write_bytes((tmp_path / "W").read_bytes()[:-1])
-    with pytest.raises(StageError, match="cut short, or belongs to another model"):
+    with pytest.raises(StageError, match="it is truncated, or belongs to another model"):
         model_file.read(path, "export")
 
 
@@ -367,7 +367,7 @@ def test_weights_of_subgraphs_move_with_the_model(tmp_path: Path) -> None:
         ("html_error_page.onnx", "web page"),
         ("lfs_pointer.onnx", "git lfs pull"),
         ("missing_external_data/model.onnx", r"conv_qdq_external_ini\.bin is missing"),
-        ("truncated.onnx", "was cut short: it has 44209 bytes"),
+        ("truncated.onnx", "is truncated: it has 44209 bytes"),
     ],
 )
 def test_the_broken_files_of_the_zoo_are_named_for_what_they_are(name: str, words: str) -> None:

@@ -158,7 +158,7 @@ ONES = np.ones((4, 4), np.float32)
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": ONES[:0]}, "holds no rows"),
+        ({"x": ONES[:0]}, "has no rows"),
         ({"x": ONES[:, :3]}, r"'x' expects the shape \[n, 4\], the evaluation data has \[n, 3\]"),
         ({"x": ONES.astype(np.float64)}, "'x' expects float32, the evaluation data is float64"),
         ({"z": ONES}, "no array for the model input 'x'; it holds 'z'"),
@@ -189,7 +189,7 @@ def test_evaluation_data_that_does_not_fit(
         (
             "tests.sources:other_framework",
             {},
-            "is a function, which no converter knows. Use a model of scikit-learn, XGBoost",
+            "is a function, which no converter supports. Use a model of scikit-learn, XGBoost",
         ),
         ("tests.sources:infinite", {}, "output 'y' is NaN or infinite for evaluation sample 5 in fp32"),
         ("tests.sources:onnx_model", {"eval_data": "x.npz"}, "returns the evaluation data itself"),
