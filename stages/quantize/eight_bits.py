@@ -80,7 +80,7 @@ def rounded(
     key = (content, weight.shape, weight_type, channel_axes, reduce_range, summed, bound)
     if key not in known:
         known[key] = make()
-        while len(known) > 1 and sum(each.quantized.values.nbytes for each in known.values()) > REMEMBERED_BYTES:
+        while len(known) > 1 and sum(entry.quantized.values.nbytes for entry in known.values()) > REMEMBERED_BYTES:
             known.popitem(last=False)
     known.move_to_end(key)
     return known[key]

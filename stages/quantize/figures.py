@@ -45,7 +45,7 @@ def headlines(result: QuantizeResult) -> dict[str, Any]:
             "kept_float": len(made.quantizable) - quantized,
         },
         "saturation": {"share": rounded(sum(made.pairs.values(), Pairs()).share)},
-        "search": {"evals": None if made.found is None else len(made.found.trials)},
+        "search": {"evals": None if made.search is None else len(made.search.trials)},
     }
 
 
@@ -60,7 +60,7 @@ def details(result: QuantizeResult) -> dict[str, Any]:
         "warnings": [warning] if warning else [],
         "notes": list(made.notes),
         "null_reasons": {}
-        if made.found is not None
+        if made.search is not None
         else {"search.evals": f"quantize.method {result.method} does not search"},
     }
 
@@ -94,11 +94,11 @@ def _decibels(ratio: float | None) -> float | str | None:
 
 def write(result: QuantizeResult) -> None:
     """Put the evidence, the details and the headlines in place, together."""
-    found = result.made.found
+    search = result.made.search
     with files.together() as outputs:
         outputs.csv(paths.NODES, NODES_HEADER, node_rows(result))
-        outputs.csv(paths.SENSITIVITY, evidence.SENSITIVITY_HEADER, evidence.sensitivity_rows(found) if found else ())
-        outputs.csv(paths.FRONTIER, evidence.FRONTIER_HEADER, evidence.frontier_rows(found) if found else ())
-        outputs.json(paths.PLAN, evidence.plan_tree(found) if found else {"nodes": {}})
+        outputs.csv(paths.SENSITIVITY, evidence.SENSITIVITY_HEADER, evidence.sensitivity_rows(search) if search else ())
+        outputs.csv(paths.FRONTIER, evidence.FRONTIER_HEADER, evidence.frontier_rows(search) if search else ())
+        outputs.json(paths.PLAN, evidence.plan_tree(search) if search else {"nodes": {}})
         outputs.json(paths.QUANTIZE_DETAILS, details(result))
         outputs.json(paths.QUANTIZE, headlines(result))

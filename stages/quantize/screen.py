@@ -11,7 +11,7 @@ from stages.common.judging.rules import strain
 from stages.common.rule import Rule
 from stages.quantize import saturation
 from stages.quantize.auto.choices import CHOICES, KEPT
-from stages.quantize.auto.find import Found
+from stages.quantize.auto.find import SearchResult
 from stages.quantize.auto.probe import Sensitivity
 from stages.quantize.stage import Quantization, QuantizeResult
 
@@ -23,8 +23,8 @@ def render(result: QuantizeResult) -> str:
     made = result.made
     rows = list(_operator_rows(made))
     parts = [tabulate(rows, headers=("operator", "quantized", "kept float"), tablefmt="simple")] if rows else []
-    if made.found is not None and made.found.trials:
-        parts.append(_candidates(made.found))
+    if made.search is not None and made.search.trials:
+        parts.append(_candidates(made.search))
     if done := [step.name for step in made.steps if not step.undone]:
         parts.append(f"Cleaned: {', '.join(done)}.")
     parts += [f"Undone: {step.name}, because {step.undone}." for step in made.steps if step.undone]
@@ -37,30 +37,30 @@ def render(result: QuantizeResult) -> str:
 
 def ranking(sensitivities: Sequence[Sensitivity]) -> str:
     """The share of a tolerance that each choice at each node uses up by itself, the most sensitive nodes first."""
-    choices = [choice for choice in CHOICES if any(each.choice == choice for each in sensitivities)]
+    choices = [choice for choice in CHOICES if any(entry.choice == choice for entry in sensitivities)]
     rows: dict[str, dict[str, str]] = {}
-    for each in sensitivities:
-        known = "unknown" if each.power is None else f"{math.sqrt(each.power):.2g}"
-        rows.setdefault(each.node, {})[each.choice] = known
+    for entry in sensitivities:
+        known = "unknown" if entry.power is None else f"{math.sqrt(entry.power):.2g}"
+        rows.setdefault(entry.node, {})[entry.choice] = known
     if not rows:
         return "No node has a choice besides float."
     table = [[node, *(shares.get(choice, "") for choice in choices)] for node, shares in rows.items()]
-    unknown = sorted({f"{each.node}: {each.unknown}" for each in sensitivities if each.unknown})
+    unknown = sorted({f"{entry.node}: {entry.unknown}" for entry in sensitivities if entry.unknown})
     return "\n".join(
         [
             tabulate(table, headers=("node", *choices), tablefmt="simple", disable_numparse=True),
             "The share of a tolerance of parity that each choice uses up by itself, on the search samples; shares of "
             "several nodes add up as squares. Choose with quantize.nodes.",
-            *(f"Unknown: {each}." for each in unknown),
+            *(f"Unknown: {entry}." for entry in unknown),
         ]
     )
 
 
-def _candidates(found: Found) -> str:
+def _candidates(search: SearchResult) -> str:
     """The models that were made and timed, and those that were made around them."""
     rows = []
-    chosen = found.trial.candidate if found.trial is not None else None
-    for number, trial in enumerate(found.trials, start=1):
+    chosen = search.trial.candidate if search.trial is not None else None
+    for number, trial in enumerate(search.trials, start=1):
         candidate, speedup = trial.candidate, trial.speedup
         rows.append(
             (
@@ -98,7 +98,7 @@ def _operator_rows(made: Quantization) -> Iterator[tuple[str, str, str]]:
 
 def _conclusion(result: QuantizeResult) -> str:
     made, fp32_mb, int8_mb = result.made, result.fp32_mb, result.int8_mb
-    if made.found is not None and made.found.reason:
+    if made.search is not None and made.search.reason:
         return f"{paths.INT8_MODEL.as_posix()} is the fp32 model."
     if made.model is None:
         return f"Nothing to quantize: {_why_nothing(made)} {paths.INT8_MODEL.as_posix()} is the fp32 model."

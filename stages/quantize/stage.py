@@ -23,7 +23,7 @@ from stages.common.model.sessions import Feed
 from stages.quantize import check, methods, refusal, saturation, trial
 from stages.quantize.auto import base
 from stages.quantize.auto.base import Recipe
-from stages.quantize.auto.find import Found
+from stages.quantize.auto.find import SearchResult
 from stages.quantize.auto.probe import Sensitivity
 from stages.quantize.auto.run import made as run_auto
 from stages.quantize.auto.run import ranked
@@ -62,7 +62,7 @@ class Quantization:
         pairs: of the quantized nodes, the pairs of weights that can saturate without VNNI.
         in_attributes: the operators that keep their parameters in attributes, out of the reach of INT8.
         notes: sentences on what else a reader must know.
-        found: what method auto found.
+        search: the result of method auto's search.
     """
 
     model: ir.Model | None
@@ -73,7 +73,7 @@ class Quantization:
     pairs: Mapping[str, Pairs]
     in_attributes: Sequence[str]
     notes: Sequence[str]
-    found: Found | None = None
+    search: SearchResult | None = None
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
     fault = partial(
         check.fault, expected=ready.expected, least_cosine=check.SANE_IN_4_BITS if in_4_bits else check.SANE
     )
-    found = None
+    search = None
     if ready.recipe is not None:
-        quantized, made, found = run_auto(
+        quantized, made, search = run_auto(
             model, prepared, nodes, selected, data=data, params=whole, fault=fault, name=name, recipe=ready.recipe
         )
     else:
@@ -137,9 +137,9 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
         quantized = None
         outcomes = {name: kept(grown) if outcome.quantized else outcome for name, outcome in outcomes.items()}
     notes = [] if data is not None else [MADE_UP]
-    if found is not None and found.reason:
-        notes.append(f"Float is the answer: {found.reason}.")
-    if quantized is not None and any(each.params.method == "static" for each in selected):
+    if search is not None and search.reason:
+        notes.append(f"Float is the answer: {search.reason}.")
+    if quantized is not None and any(assigned.params.method == "static" for assigned in selected):
         notes += check.collapsed(quantized, prepared, _unseen(feeds, params.calibration.samples))
     known = methods.scope(params.method).OP_TYPES
     return Quantization(
@@ -152,7 +152,7 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
         pairs=saturation.of_model(quantized) if quantized is not None else {},
         in_attributes=parameters_in_attributes(prepared),
         notes=notes,
-        found=found,
+        search=search,
     )
 
 
@@ -197,7 +197,7 @@ def _ready(model: ir.Model, data: EvalData | None, whole: Params, name: str) -> 
     recipe = None
     if params.method == "plan" or (params.method == "auto" and selected):
         recipe = base.recipe(cleaned, expected, whole)
-    needed = max((needed_opset(each) for each in selected), default=1) if recipe is None else recipe.opset
+    needed = max((needed_opset(assigned) for assigned in selected), default=1) if recipe is None else recipe.opset
     prepared, more = prepare(cleaned, expected, needed)
     refusal.refuse_non_finite_weights(prepared, name)
     if recipe is not None:

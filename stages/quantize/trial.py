@@ -10,7 +10,7 @@ from stages.quantize.outcome import NodeOutcome, kept
 TRIALS = 48
 """Models that are made and run at most: one bad node among a thousand takes twenty."""
 
-Trial = Callable[[Sequence[Assignment]], tuple[ir.Model, dict[str, NodeOutcome]]]
+Make = Callable[[Sequence[Assignment]], tuple[ir.Model, dict[str, NodeOutcome]]]
 """Quantizes these nodes of the model."""
 
 Fault = Callable[[ir.Model], str]
@@ -18,7 +18,7 @@ Fault = Callable[[ir.Model], str]
 
 
 def most_that_passes(
-    trial: Trial, nodes: Sequence[Assignment], fault: Fault
+    make: Make, nodes: Sequence[Assignment], fault: Fault
 ) -> tuple[ir.Model | None, dict[str, NodeOutcome]]:
     """Quantize `nodes`, except those that break the model.
 
@@ -36,7 +36,7 @@ def most_that_passes(
         if not groups:
             break
         group = groups.pop(0)
-        candidate, made = trial([*good, *group])
+        candidate, made = make([*good, *group])
         changed = any(made[node.name].quantized for node in group)
         problem = fault(candidate) if changed else ""
         if not problem:
