@@ -1,4 +1,4 @@
-"""The figures of the stage: metrics/quantize.json, metrics/details/quantize.json and metrics/details/nodes.csv."""
+"""What quantize writes: metrics/quantize.json, and in metrics/details quantize.json, nodes.csv and auto's evidence."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +29,6 @@ NODES_HEADER = (
 
 
 def headlines(result: QuantizeResult) -> dict[str, Any]:
-    """The tree of quantize.json."""
     made = result.made
     quantized = sum(made.outcomes[name].quantized for name in made.quantizable)
     return {
@@ -50,7 +49,6 @@ def headlines(result: QuantizeResult) -> dict[str, Any]:
 
 
 def details(result: QuantizeResult) -> dict[str, Any]:
-    """The tree of details/quantize.json."""
     made = result.made
     warning = saturation.warning(made.pairs)
     return {
@@ -93,7 +91,6 @@ def _decibels(ratio: float | None) -> float | str | None:
 
 
 def write(result: QuantizeResult) -> None:
-    """Put the evidence, the details and the headlines in place, together."""
     search = result.made.search
     with files.together() as outputs:
         outputs.csv(paths.NODES, NODES_HEADER, node_rows(result))

@@ -1,4 +1,4 @@
-"""What the stage prints: the table of operators, what was cleaned, the warnings, and the sentence of conclusion."""
+"""What quantize prints: a table of operators, what was cleaned, warnings, and a conclusion."""
 
 import math
 from collections import Counter
@@ -19,7 +19,6 @@ _REASONS = 3
 
 
 def render(result: QuantizeResult) -> str:
-    """All of it."""
     made = result.made
     rows = list(_operator_rows(made))
     parts = [tabulate(rows, headers=("operator", "quantized", "kept float"), tablefmt="simple")] if rows else []
@@ -57,7 +56,7 @@ def ranking(sensitivities: Sequence[Sensitivity]) -> str:
 
 
 def _candidates(search: SearchResult) -> str:
-    """The models that were made and timed, and those that were made around them."""
+    """The models that the search made, with the speed-up of those that were timed."""
     rows = []
     chosen = search.trial.candidate if search.trial is not None else None
     for number, trial in enumerate(search.trials, start=1):
@@ -78,7 +77,7 @@ def _candidates(search: SearchResult) -> str:
 
 
 def _nearest(rules: Sequence[Rule]) -> str:
-    """The rule that is nearest to failing."""
+    """The rule nearest to failing."""
     rule = max(rules, key=strain, default=None)
     if rule is None:
         return ""
@@ -113,5 +112,5 @@ def _why_nothing(made: Quantization) -> str:
     if made.nodes:
         return "this quantize.method quantizes none of its operators with a weight."
     if made.in_attributes:
-        return f"its parameters are attributes of {', '.join(made.in_attributes)}, which INT8 does not reach."
+        return f"its parameters are attributes of {', '.join(made.in_attributes)}, which have no INT8 form."
     return "no operator has a constant float weight."
