@@ -7,7 +7,7 @@ from typing import Any
 from stages.common.base.params import Parity
 from stages.common.compare.comparison import Comparison
 from stages.common.judging.rules import evaluate_rules
-from stages.common.rule import Rule, failures
+from stages.common.rule import Rule
 from stages.parity.advice import Advice
 
 
@@ -40,14 +40,9 @@ class ParityResult:
     outliers: list[dict[str, Any]] = field(default_factory=list)
 
     @property
-    def failed(self) -> list[Rule]:
-        """The rules that do not hold."""
-        return failures(self.rules)
-
-    @property
     def passed(self) -> bool:
         """Whether every rule holds."""
-        return not self.failed
+        return not any(rule.failed for rule in self.rules)
 
 
 def judge(figures: Mapping[str, Any], params: Parity, comparison: Comparison | None = None) -> ParityResult:
