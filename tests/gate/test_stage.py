@@ -80,7 +80,7 @@ def test_the_screen_shows_no_rule_that_is_off(tmp_path: Path) -> None:
     trees.write(tmp_path)
     shown = gate(tmp_path).stdout
     assert "off" not in shown.split()
-    assert max(map(len, shown.splitlines())) <= 120
+    assert max(map(len, shown.splitlines())) <= 160
 
 
 @pytest.mark.parametrize(
