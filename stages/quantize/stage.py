@@ -133,7 +133,7 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
     else:
         quantized, made = trial.most_that_passes(make, selected, fault)
     outcomes = {**outcomes, **made}
-    if quantized is not None and (grown := _growth(model, quantized, steps)):
+    if quantized is not None and (grown := _growth(model, quantized, steps, _twice(model, ready, quantized, outcomes))):
         quantized = None
         outcomes = {name: kept(grown) if outcome.quantized else outcome for name, outcome in outcomes.items()}
     notes = [] if data is not None else [MADE_UP]
@@ -217,14 +217,31 @@ def _require_data(data: EvalData | None, selected: Sequence[methods.Assignment])
         )
 
 
-def _growth(model: ir.Model, quantized: ir.Model, steps: Sequence[Step]) -> str:
-    """Why the float model is kept where the quantized one would take more room; empty where it does not."""
-    before, after = model_file.stored_bytes(model) / 1e6, model_file.stored_bytes(quantized) / 1e6
+def _growth(model: ir.Model, quantized: ir.Model, steps: Sequence[Step], twice: int) -> str:
+    """Why the float model is kept where the quantized one would take more room; empty where it does not.
+
+    `twice` are the bytes of the float values, of weights in INT8, that stay in the file.
+    """
+    before, after = model_file.stored_bytes(model), model_file.stored_bytes(quantized)
     if after < LARGEST_SHARE * before:
         return ""
-    widened = any(step.name == WIDENED and not step.undone for step in steps)
-    cause = "what stays float was float16" if widened else "scales and added nodes outweigh what its weights save"
-    return f"quantized, the file would grow from {before:.4g} to {after:.4g} MB: {cause}"
+    if any(step.name == WIDENED and not step.undone for step in steps):
+        cause = "what stays float was float16"
+    elif after - twice < before:
+        cause = "weights that nodes which stay float read as well would be stored twice"
+    else:
+        cause = "scales and added nodes outweigh what its weights save"
+    return f"quantized, the file would grow from {before / 1e6:.4g} to {after / 1e6:.4g} MB: {cause}"
+
+
+def _twice(model: ir.Model, ready: "_Ready", quantized: ir.Model, outcomes: Mapping[str, NodeOutcome]) -> int:
+    """Bytes of the float values, of weights in INT8, that stay in the file, by name or as what computed them."""
+    taken = {
+        weight.name: weight.nbytes for node in ready.nodes if outcomes[node.name].quantized for weight in node.weights
+    }
+    named = sum(size for name, size in taken.items() if name in quantized.graph.initializers)
+    computed = model_file.weight_bytes(ready.model) - model_file.weight_bytes(model)
+    return named + max(0, computed)
 
 
 def _unseen(feeds: SearchFeeds, calibrated: int) -> list[Feed]:

@@ -27,6 +27,25 @@ def test_where_the_file_would_grow_fp32_is_kept_and_said(bench: Bench, monkeypat
     assert bench.run().metrics["status"] == "quantized"
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_tied_embedding_that_would_be_stored_twice_is_named(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, transposed: bool
+) -> None:
+    """By name, and as what computes the weight."""
+    monkeypatch.setattr(stage, "LARGEST_SHARE", 1.0)
+    head = (
+        [node("Transpose", "E", "V"), node("MatMul", "h V", "y")]
+        if transposed
+        else [node("Gemm", "h E", "y", transB=1)]
+    )
+    model = net([node("Gather", "E ids", "h"), *head], {}, {"y": ["N", 300]}, {"E": normal(300, 64)})
+    model.graph.input.append(helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"]))
+    bench.give(model, {"ids": np.arange(40)})
+    outcome = bench.run(method="stored")
+    assert outcome.metrics["status"] == "nothing_to_quantize"
+    assert "weights that nodes which stay float read as well would be stored twice" in outcome.said
+
+
 def test_a_narrow_table_shares_one_scale(bench: Bench) -> None:
     nodes = [node("Gather", "narrow ids", "y"), node("Gather", "wide ids", "z")]
     model = net(nodes, {}, {"y": ["N", 1], "z": ["N", 16]}, {"narrow": normal(500, 1), "wide": normal(500, 16)})

@@ -50,7 +50,7 @@ class Candidate:
     Attributes:
         assignment: what it was made from.
         choices: the same, by name of the node.
-        model: None where it broke the model.
+        model: None where it does not run.
         outcomes: what became of each node.
         rules: of parity, evaluated on the search split.
         strain: the largest share of a tolerance that a rule uses; infinite for a broken model.
@@ -234,16 +234,14 @@ def judged(
 ) -> Candidate:
     """Make a candidate and judge it."""
     model, outcomes = make(choices)
-    problem = fault(model)
+    size, problem, runs = model_file.stored_bytes(model), fault(model), True
     rules: tuple[Rule, ...] = ()
-    if not problem:
-        try:
-            rules = tuple(judge.rules(model))
-        except StageError as error:
-            problem = str(error)
-    size = model_file.stored_bytes(model)
+    try:
+        rules = tuple(judge.rules(model))
+    except StageError as error:
+        problem, runs = problem or str(error), False
     if problem:
-        return Candidate(assignment, choices, None, outcomes, (), float("inf"), size, problem)
+        return Candidate(assignment, choices, model if runs else None, outcomes, (), math.inf, size, problem)
     return Candidate(assignment, choices, model, outcomes, rules, largest_strain(rules), size)
 
 
