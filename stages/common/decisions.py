@@ -14,7 +14,7 @@ DECIDING_BYTES = 64 << 20
 TIE = 1e-6
 """Below this margin the reference itself cannot tell, so a changed decision is a tie, not a flip."""
 
-ScoreKind = Literal["probabilities", "log-probabilities", "scores"]
+ScoreKind = Literal["probabilities", "scores"]
 Outputs = Mapping[str, np.ndarray]
 
 
@@ -85,8 +85,6 @@ class Decided:
         if self.scores is None or self.decider.kind == "scores":
             return None
         scores = self.scores.astype(np.float64)
-        if self.decider.kind == "log-probabilities":
-            return np.exp(scores)
         return np.concatenate((1 - scores, scores), axis=1) if scores.shape[1] == 1 else scores
 
     @cached_property
@@ -173,11 +171,6 @@ def are_log_probabilities(scores: np.ndarray) -> bool:
     return scores.shape[1] > 1 and are_probabilities(np.exp(np.minimum(scores, 1.0)))
 
 
-def recognise(scores: np.ndarray) -> tuple[bool, bool]:
-    """Whether rows [rows, classes] are probabilities, and whether they are logarithms of probabilities."""
-    return are_probabilities(scores), are_log_probabilities(scores)
-
-
 def _decider(outputs: Outputs, labels: np.ndarray | None, threshold: float | None, *, classifier: bool) -> Decider:
     scored = {name: as_scores(array) for name, array in outputs.items() if array.dtype.kind == "f" and array.size}
     label = _label(outputs, labels)
@@ -196,7 +189,7 @@ def _decider(outputs: Outputs, labels: np.ndarray | None, threshold: float | Non
             return Decider(label, name, "probabilities")
     for name, scores in wide.items():
         if are_log_probabilities(scores):
-            return Decider(label, name, "log-probabilities")
+            return Decider(label, name)
     for name, scores in wide.items():
         if classifier or label is not None or "logit" in name.lower() or _indexes(labels, scores.shape[1]):
             return Decider(label, name)

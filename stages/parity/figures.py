@@ -110,6 +110,7 @@ def measured(measurement: Measurement, threshold: float | None) -> Tree:
         "batch": setting.batch,
         "batch_size": setting.serving.batch_size,
         "threads": setting.serving.threads,
+        "logarithms": sorted(setting.fp32.logarithms),
         "isa": isa.here(),
         "onnxruntime": onnxruntime.__version__,
         "sha256": dict(zip(("fp32", "int8"), setting.sha256, strict=True)),

@@ -1,6 +1,6 @@
 """What is judged, and how it is served: both models, the samples and the batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Serving
 from stages.common.data.evaldata import EvalData
 from stages.common.data.feeding import check_fit, feed_batch, fixed_batch
-from stages.common.judging.serve import Model
+from stages.common.judging.serve import Model, calls, logarithms
 from stages.common.model.sessions import open_session
 
 
@@ -48,12 +48,14 @@ def open_setting(serving: Serving) -> Setting:
     indices = data.indices("judge")
     if not len(indices):
         raise StageError("artifacts/eval has no samples to judge. Give export more evaluation data.")
+    batch = feed_batch(fp32.session, data.layout, serving.batch_size)
+    found = logarithms(fp32, calls(data, indices, batch))
     return Setting(
-        fp32,
-        int8,
+        replace(fp32, logarithms=found),
+        replace(int8, logarithms=found),
         data,
         indices,
-        batch=feed_batch(fp32.session, data.layout, serving.batch_size),
+        batch,
         free=data.layout == "samples" and fixed_batch(fp32.session, data.layout) is None,
         serving=serving,
         sha256=(files.sha256(paths.FP32_MODEL), files.sha256(paths.INT8_MODEL)),

@@ -127,7 +127,7 @@ class Workshop:
     def _judged(self, overrides: Overrides, int8: Path, params: Params, deadline: float) -> Trial:
         setting = self._setting
         try:
-            model = Model(open_session(int8, setting.serving.threads), "the variant")
+            model = Model(open_session(int8, setting.serving.threads), "the variant", setting.fp32.logarithms)
             check_pair(setting.fp32, model)
             variant = dataclasses.replace(setting, int8=model)
             measurement = measure(variant, params.parity, movement=self._movement)

@@ -137,7 +137,7 @@ class TestFiguresEqualAnIndependentComputation:
         assert comparison.p_value == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue, rel=1e-9)
 
     def test_probabilities_are_recognised(self) -> None:
-        assert self.output.kinds == (True, False)
+        assert self.output.kind == "probabilities"
         assert self.comparison.decider == Decider(scores="p", kind="probabilities")
 
 

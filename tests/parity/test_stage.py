@@ -120,6 +120,27 @@ class TestFigures:
         assert result["task"]["mcnemar_p"] < 0.05
         assert "beyond chance" in project.printed()
 
+    @pytest.mark.parametrize("batch", [1, 8])
+    def test_softmax_and_log_softmax_get_the_same_verdict(self, project: Project, batch: int) -> None:
+        results = []
+        for name in ("Softmax", "LogSoftmax"):
+            fp32, int8 = (
+                graph(f"(float[N,3] x) => (float[N,3] p) <float[3] c = {{{c}, 20, 20}}> "
+                      f"{{ s = Mul(x, c) p = {name}<axis=-1>(s) }}")
+                for c in (20.0, 20.3)
+            )  # fmt: skip
+            tree = {"serving": {"batch_size": batch}}
+            project.write(fp32, int8, {"x": normal(200, 3)}, normal(200, 3).argmax(1), tree=tree)
+            results.append(project.run())
+        plain, log = results
+        assert plain["passed"] is log["passed"] is False  # by NRMSE the logarithms would pass
+        for key in ("nrmse", "max_abs", "mean_abs"):
+            assert log["diff"][key] == pytest.approx(plain["diff"][key], rel=1e-3)
+        assert outcomes(log) == outcomes(plain)
+        assert (log["decisions"]["flips"], log["task"]["int8"]) == (plain["decisions"]["flips"], plain["task"]["int8"])
+        assert (plain["judged"]["logarithms"], log["judged"]["logarithms"]) == ([], ["p"])
+        assert "logarithms of probabilities" in log["notes"][-1]
+
     def test_the_same_inputs_give_the_same_bytes(self, project: Project) -> None:
         project.write(CLASSIFIER, SHARPER, {"x": normal(300, 3)})
         outputs = (paths.PARITY, paths.PARITY_DETAILS, paths.PARITY_ERRORS, paths.PARITY_SCATTER, paths.PARITY_WORST)

@@ -14,10 +14,12 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 from stages.common.base import params, paths
+from stages.common.rule import Outcome, Rule
 from stages.common.timing.interval import Interval
 from stages.parity import advise as advise_module
 from stages.parity import candidates, trials
-from stages.parity.trials import overridden
+from stages.parity.judge import ParityResult
+from stages.parity.trials import Trial, overridden
 from tests.parity.conftest import Project
 from tests.parity.test_advice import carried_out
 
@@ -209,6 +211,19 @@ def test_static_is_tried_where_convolutions_stayed_float(project: Project) -> No
     }
 
 
+@pytest.mark.parametrize(("passes", "last"), [(False, "auto"), (True, "stored")])
+def test_after_a_pass_the_search_is_tried_where_what_is_simpler_missed(
+    monkeypatch: pytest.MonkeyPatch, *, passes: bool, last: str
+) -> None:
+    monkeypatch.setattr(candidates, "stayed_float", lambda: {"Conv"})
+    verdict = ParityResult({}, [] if passes else [Rule("abs_tol", 1.0, 0.04, -0.96, Outcome.FAILED)])
+    tried: list[Trial] = []
+    for overrides in advise_module._after_a_pass(params.Params(), tried, on_batch=False, keeps=True):
+        tried.append(Trial(overrides, verdict))
+    assert tried[0].overrides["quantize.method"] == "static"
+    assert tried[-1].overrides["quantize.method"] == last
+
+
 @pytest.mark.usefixtures("as_fast")
 def test_where_int8_is_slow_stored_weights_are_tried(missed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(advise_module, "timed", lambda *_: Interval(0.7, 0.69, 0.71))
@@ -220,6 +235,11 @@ def test_where_int8_is_slow_stored_weights_are_tried(missed: Project, monkeypatc
     assert result["tried"] in missed.printed()
     monkeypatch.setattr(advise_module, "timed", lambda *_: Interval(0.97, 0.95, 0.99))
     assert missed.run()["tried"] == ""
+
+
+def test_a_speed_that_few_launches_do_not_tell_is_not_given_as_figures() -> None:
+    assert advise_module._speed(Interval(1.0, 0.5, 2.1)) == advise_module.UNKNOWN
+    assert advise_module._speed(Interval(1.5, 1.2, 2.0)) == "1.2 to 2 times as fast as fp32"
 
 
 def test_a_value_that_params_refuse_is_a_problem_of_the_trial() -> None:

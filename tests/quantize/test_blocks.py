@@ -38,14 +38,6 @@ def test_zeros_stay_zero_and_the_extreme_is_met(bits: int, symmetric: bool) -> N
     np.testing.assert_allclose(blockwise.dequantize(blockwise.quantize(matrix, bits, 16, symmetric)), matrix, rtol=1e-6)
 
 
-@given(shapes, bits, sizes, st.booleans())
-def test_the_size_is_known_beforehand(shape: tuple[int, int], bits: int, size: int, symmetric: bool) -> None:
-    blocks = blockwise.quantize(weights(shape, 0), bits, size, symmetric)
-    stored = blockwise.packed(blocks.stored, bits).nbytes + blocks.scales.nbytes
-    zeros = 0 if blocks.zero_points is None else blockwise.packed(blocks.zero_points, bits).nbytes
-    assert blockwise.packed_bytes(*shape, bits, size, symmetric) == stored + zeros
-
-
 @given(shapes, bits, sizes, st.booleans(), st.integers(0, 99))
 def test_matmulnbits_reads_the_same_weights(
     shape: tuple[int, int], bits: int, size: int, symmetric: bool, seed: int

@@ -78,7 +78,7 @@ def lookup(rows: int = 50, columns: int = 40, axis: int = 0) -> ModelProto:
 
 @pytest.mark.parametrize("weight_type", FLOOR_DB)
 @pytest.mark.parametrize("symmetric", [True, False])
-@pytest.mark.parametrize("columns", [40, 64, 34])
+@pytest.mark.parametrize("columns", [40, 64, 34, 8])
 def test_a_lookup_is_stored_in_blocks(weight_type: str, symmetric: bool, columns: int) -> None:
     model = lookup(columns=columns)
     options = WeightOnly(symmetric=symmetric)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from stages.common.compare.summaries import BottomK, QuantileSketch, Worst, ranks
-from stages.common.decisions import as_scores, recognise
+from stages.common.decisions import are_probabilities, as_scores
 from stages.common.moments import Moments
 
 NONFINITE_KEPT = 20
@@ -37,7 +37,7 @@ class OutputComparison(Moments):
         width: values per sample, None if it varies.
         mismatched: samples whose shapes differ between the models; they count nowhere else. `mismatch` is an example.
         classes: values along the last axis, see `decisions.as_scores`.
-        kinds: whether all finite rows of the reference are probabilities, and whether they are log-probabilities.
+        probabilities: whether all finite rows of the reference are probabilities.
         nonfinite_fp32: values of the reference that are NaN or infinite.
         nonfinite_samples: samples where only one model gives NaN or infinity; `nonfinite_first` lists the first.
         distances: quantiles of |candidate - reference| over the values that `Moments` counts.
@@ -55,7 +55,7 @@ class OutputComparison(Moments):
     mismatched: int = 0
     mismatch: str = ""
     classes: int = 1
-    kinds: tuple[bool, bool] = (True, True)
+    probabilities: bool = True
     nonfinite_fp32: int = 0
     nonfinite_samples: int = 0
     nonfinite_first: list[int] = field(default_factory=list)
@@ -73,12 +73,12 @@ class OutputComparison(Moments):
 
     @property
     def kind(self) -> str:
-        """Probabilities, log-probabilities, float, integer, bool, text, or empty."""
+        """Probabilities, float, integer, bool, text, or empty."""
         if not self.values:
             return "empty"
         if not self.is_float:
             return _EXACT_KINDS.get(np.dtype(self.dtype).kind, "text")
-        return "probabilities" if self.kinds[0] else "log-probabilities" if self.kinds[1] else "float"
+        return "probabilities" if self.probabilities else "float"
 
     @property
     def rank_correlation(self) -> float | None:
@@ -121,7 +121,7 @@ class OutputComparison(Moments):
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.mismatch = self.mismatch or other.mismatch
-        self.kinds = (self.kinds[0] and other.kinds[0], self.kinds[1] and other.kinds[1])
+        self.probabilities = self.probabilities and other.probabilities
         self.nonfinite_first = sorted([*self.nonfinite_first, *other.nonfinite_first])[:NONFINITE_KEPT]
         self.add(other)
         self._lower_cosine(other.cosine)
@@ -207,8 +207,7 @@ class OutputComparison(Moments):
             indices, reference, candidate = indices[rows], reference[rows], candidate[rows]
         if len(reference):
             self._update_cosine(indices, reference, candidate)
-            kinds = recognise(reference.reshape(-1, self.classes))
-            self.kinds = (self.kinds[0] and kinds[0], self.kinds[1] and kinds[1])
+            self.probabilities = self.probabilities and are_probabilities(reference.reshape(-1, self.classes))
 
     def _update_cosine(self, indices: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
         """Two zero rows agree (1); a zero row and another do not (0). A single value has no direction."""

@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from stages.common.compare.comparison import OutputPair
 from stages.common.data.evaldata import EvalData, fill
+from stages.common.decisions import are_log_probabilities, as_scores
 from stages.common.model.sessions import as_arrays, per_sample, run
 
 TURN = 1024
@@ -18,6 +19,9 @@ TURN = 1024
 
 TURN_BYTES = 8 << 20
 """Feeds and outputs that a turn may hold, estimated from its first batch."""
+
+PROBED = 16
+"""Calls whose outputs must be logarithms of probabilities for an output to count as such."""
 
 Values = list[Any]
 
@@ -39,10 +43,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model, and its name in messages."""
+    """A loaded model, and its name in messages; its `logarithms` are answered as the probabilities they stand for."""
 
     session: ort.InferenceSession
     name: str
+    logarithms: frozenset[str] = frozenset()
 
     @cached_property
     def outputs(self) -> list[str]:
@@ -55,7 +60,11 @@ class Model:
     def arrays(self, call: Call, values: Values) -> dict[str, np.ndarray]:
         """The values of one call by output name, cut to the samples that count, along axis 0."""
         arrays = per_sample(as_arrays(self.outputs, values), call.size)
-        return {name: array[: len(call.indices)] for name, array in arrays.items()}
+        return {name: self.meant(name, array[: len(call.indices)]) for name, array in arrays.items()}
+
+    def meant(self, name: str, array: np.ndarray) -> np.ndarray:
+        """An output by what it stands for: probabilities in place of their logarithms."""
+        return np.exp(array) if name in self.logarithms else array
 
     def answer(self, call: Call) -> dict[str, np.ndarray]:
         """Run the model; see `arrays`."""
@@ -73,6 +82,18 @@ def calls(data: EvalData, indices: np.ndarray, batch: int) -> Iterator[Call]:
     for chunk in data.batches(served, batch):
         yield Call(chunk.indices[: min(batch, left)], chunk.feed, batch)
         left -= batch
+
+
+def logarithms(model: Model, stream: Iterable[Call]) -> frozenset[str]:
+    """The outputs that are logarithms of probabilities along the last axis, in the first `PROBED` calls."""
+    found: set[str] | None = None
+    for call in islice(stream, PROBED):
+        floats = {name: array for name, array in model.answer(call).items() if array.dtype.kind == "f" and array.size}
+        here = {name for name, array in floats.items() if are_log_probabilities(as_scores(array))}
+        found = here if found is None else found & here
+        if not found:
+            break
+    return frozenset(found or ())
 
 
 def paired(reference: Model, candidate: Model, stream: Iterable[Call]) -> Iterator[OutputPair]:
@@ -108,5 +129,6 @@ def _joined(model: Model, turn: Sequence[Call], values: Sequence[Values]) -> dic
             return None
         if any(array.ndim == 0 or len(array) != call.size for array, call in zip(arrays, turn, strict=True)):
             return None
-        outputs[name] = np.concatenate([array[: len(call.indices)] for array, call in zip(arrays, turn, strict=True)])
+        joined = np.concatenate([array[: len(call.indices)] for array, call in zip(arrays, turn, strict=True)])
+        outputs[name] = model.meant(name, joined)
     return outputs

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import onnx_ir as ir
 from tqdm import tqdm
@@ -19,9 +18,8 @@ from stages.quantize.auto.choices import KEPT, PADDED
 from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
 from stages.quantize.auto.problem import Picks, Point, point
-from stages.quantize.auto.race import RACERS, Trial, race, slower, winner
+from stages.quantize.auto.race import RACERS, Trial, race, side_by_side, slower, winner
 from stages.quantize.auto.search import back_towards, best_that_passes, store_floats, without_gaps
-from stages.quantize.auto.timing import raced
 from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Range
@@ -30,8 +28,11 @@ from stages.quantize.outcome import NodeOutcome, kept
 TRIAL_SECONDS = 0.4
 """Timed of each model that is made, together with the float one: it corrects the predicted times."""
 
-UNIFORM_TRIALS = 2
-"""Trials that are kept for models with one choice everywhere."""
+UNIFORM = 5
+"""One trial of so many may be a model with one choice everywhere: it teaches what kernels really take."""
+
+WORTH = 1.25
+"""Such a model is made where it is predicted to be at most so many times as slow, or large, as the best of them."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class _Search:
         """Time of a call, as far as the float model takes what is predicted of it."""
         if candidate.model is None:
             return None
-        (speedup,) = raced([self.judge.float_call, partial(self.judge.call, candidate.model)], TRIAL_SECONDS, 1)
+        (speedup,) = side_by_side([candidate.model], self.judge, TRIAL_SECONDS, 2 * self.measured.float_us)
         return self.measured.float_us / speedup.ratio
 
     @property
@@ -166,7 +167,7 @@ def find(
     reason = ""
     with tqdm(desc="search", total=search.max_evals, unit=" trials", leave=False, disable=None) as progress:
         state = _Search(measured, make, fault, judge, params, progress, ends, search.max_evals - 1)
-        for name, assignment in _uniform(measured, value)[:UNIFORM_TRIALS]:
+        for name, assignment in _uniform(measured, value)[: max(1, search.max_evals // UNIFORM)]:
             state.origin = f"all {name}"
             state.attempt(assignment)
         state.origin = "predicted"
@@ -211,11 +212,13 @@ def find(
 
 
 def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[tuple[str, Picks]]:
-    """One choice wherever it can be had, the best predicted first; filters are padded of few nodes only."""
+    """One choice wherever it can be had, the best predicted first; filters of zeros are for single nodes."""
     problem = measured.problem
     names = sorted({option.choice for options_ in problem.options[: len(measured.names)] for option in options_})
-    assignments = [(name, problem.uniform(name)) for name in names if name not in (KEPT, PADDED)]
-    return sorted(assignments, key=lambda each: value(point(problem, each[1])))
+    uniform = [(name, problem.uniform(name)) for name in names if name not in (KEPT, PADDED)]
+    values = {name: value(point(problem, assignment)) for name, assignment in uniform}
+    near = [each for each in uniform if values[each[0]] <= WORTH * min(values.values())]
+    return sorted(near, key=lambda each: values[each[0]])
 
 
 def _nothing_passes(trials: Sequence[Trial], search: Search, nodes: int) -> str:

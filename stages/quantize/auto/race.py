@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import onnx_ir as ir
+
 from stages.quantize.auto.judge import Candidate, Judge
 from stages.quantize.auto.problem import Point
 from stages.quantize.auto.timing import SESSIONS, Call, Ratio, raced
@@ -32,7 +34,7 @@ class Trial:
     """A candidate, where it came from, what was predicted of it, and what it was timed to take.
 
     Attributes:
-        us: by a short look, in microseconds; None for a broken model.
+        us: by a short look, in microseconds; None for a model that does not run.
         speedup: over the float model, of those that raced.
     """
 
@@ -53,12 +55,24 @@ def race(trials: Sequence[Trial], judge: Judge, float_us: float) -> list[Trial]:
     if not trials:
         return []
     models = [trial.candidate.model for trial in trials if trial.candidate.model is not None]
-    calls: list[Callable[[], Call]] = [judge.float_call, *(partial(judge.call, model) for model in models)]
-    seconds = RACE_SECONDS * len(calls)
-    round_seconds = 2e-6 * (float_us + sum(trial.us or 0.0 for trial in trials))  # the first call of each is not timed
-    sessions = 1 if judge.float_bytes > LARGE_BYTES else int(seconds / (ROUNDS * round_seconds))
-    ratios = raced(calls, seconds, min(max(1, sessions), SESSIONS))
+    seconds = RACE_SECONDS * (1 + len(models))
+    ratios = side_by_side(models, judge, seconds, float_us + sum(trial.us or 0.0 for trial in trials))
     return [replace(trial, speedup=speedup) for trial, speedup in zip(trials, ratios, strict=True)]
+
+
+def side_by_side(models: Sequence[ir.Model], judge: Judge, seconds: float, us: float) -> list[Ratio]:
+    """Speed-ups over the float model, all timed in turn, in as many sessions as these seconds allow.
+
+    Args:
+        models: to time.
+        judge: opens them.
+        seconds: for all together.
+        us: of a call of each, the float model's too, all together.
+    """
+    calls: list[Callable[[], Call]] = [judge.float_call, *(partial(judge.call, model) for model in models)]
+    rounds = seconds / (2e-6 * us)  # the first call of each is not timed
+    sessions = 1 if judge.float_bytes > LARGE_BYTES else int(rounds / ROUNDS)
+    return raced(calls, seconds, min(max(1, sessions), SESSIONS))
 
 
 def winner(raced: Sequence[Trial], objective: str) -> Trial:

@@ -5,14 +5,14 @@ assignment within that is made, what it really strains corrects the prediction (
 moved back, one group at a time, towards a model that failed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from stages.quantize.auto.budget import cheapest
-from stages.quantize.auto.choices import STATIC, STORED
+from stages.quantize.auto.choices import DYNAMIC, STATIC, STORED
 from stages.quantize.auto.learn import Seen, corrected
-from stages.quantize.auto.problem import Picks, Point, Problem, Weights, point
+from stages.quantize.auto.problem import FLOAT, Option, Picks, Point, Problem, Weights, point
 
 
 class Tried(Protocol):
@@ -38,6 +38,9 @@ TIGHTER = 0.8
 TIGHTENINGS = 24
 
 STORED_TRIALS = 5
+
+HARMLESS = 0.02
+"""The share of the allowed noise below which a table is rounded for its size alone."""
 
 BACK_TRIALS = 4
 
@@ -125,7 +128,7 @@ def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try
         attempt: makes and judges one; called `STORED_TRIALS` times at most.
         goal: the largest strain that passes.
     """
-    numbers, left = problem.uniform(STORED), STORED_TRIALS
+    numbers, left = _in_8_bits(problem, HARMLESS * goal**2), STORED_TRIALS
     options = tuple((node[number], *node[1:]) for node, number in zip(problem.options, numbers, strict=True))
     stored = replace(problem, options=options)
 
@@ -144,6 +147,18 @@ def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try
         best, *_ = best_that_passes(stored, weights, attempt_stored, goal, {})
     if best is None:
         attempt_stored(problem.all_float)
+
+
+def _in_8_bits(problem: Problem, harmless: float) -> Picks:
+    """`stored` everywhere; tables, which have no such choice, with a scale per row where that adds next to no noise."""
+
+    def table(options: Sequence[Option]) -> int:
+        fits = (each.choice == DYNAMIC and each.takes == FLOAT and each.noise <= harmless for each in options)
+        return next((number for number, fit in enumerate(fits) if fit), 0)
+
+    return tuple(
+        number or table(options) for number, options in zip(problem.uniform(STORED), problem.options, strict=True)
+    )
 
 
 def back_towards(

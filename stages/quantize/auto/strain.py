@@ -10,29 +10,39 @@ from stages.common.compare.decided import upper_bound
 
 Tree = Mapping[str, Any]
 
+LARGEST = 3
+"""Samples whose mean is the scale of the tail: the largest one says more of its own luck than of the next."""
+
+GROWTH = 14.0
+"""From n samples to three times as many, that mean grows to 1 + GROWTH / sqrt(n) times: fitted over many models, whose
+figures are in docs/auto.md."""
+
 FEWEST = 9
-"""Samples below which they are not dealt into parts."""
+"""Below so many samples, growth is that of so many."""
 
 
 def tail_factor(largest: np.ndarray) -> float:
     """By how much the largest difference grows, it is expected, from these samples to three times as many.
 
-    The samples are dealt into three parts: from a part to the whole their number grows threefold, too. Where a few
-    samples make all of the difference, as outliers do, this is far above 1. With few samples the tail is not known
-    well, and 1 / sqrt(samples) is added for that.
+    The tail is a power law that is fitted to the largest sqrt(samples) (Hill 1975), and extrapolated (Weissman 1978).
+    Where a few outliers make it up, its index is not known from one model, and the growth over many models limits it,
+    as hydrologists pool the growth of floods over rivers (Dalrymple 1960; Hosking and Wallis 1997).
 
     Args:
         largest: the largest difference of each sample, float64 [samples].
 
     Returns:
-        Above 1.
+        1 at least.
     """
-    finite = largest[np.isfinite(largest)]
-    unknown = 1 + 1 / math.sqrt(max(1, len(finite)))
-    if len(finite) < FEWEST or not finite.max(initial=0.0):
-        return unknown
-    parts = [finite[start::3].max() for start in range(3)]
-    return float(unknown * finite.max() / np.mean(parts))
+    tail = np.sort(largest[np.isfinite(largest)])[::-1]
+    if not tail[:1].any():
+        return 1.0
+    limit = (1 + GROWTH / math.sqrt(max(FEWEST, len(tail)))) * tail[:LARGEST].mean()
+    count = min(max(LARGEST, math.isqrt(len(tail))), len(tail) - 1)
+    if count and tail[count] > 0:
+        index = np.log(tail[:count] / tail[count]).mean()
+        limit = min(limit, tail[count] * (3 * count) ** index)
+    return max(1.0, float(limit / tail[0]))
 
 
 def at_sample_count(figures: Tree, samples: int) -> dict[str, Any]:

@@ -142,6 +142,16 @@ def test_floats_are_stored_where_the_noise_allows(us: float, limit: float, passe
     assert list(dict.fromkeys(models.made)) == made
 
 
+@pytest.mark.parametrize(("noise", "table"), [(1e-3, 2), (0.1, 0)])
+def test_a_table_is_rounded_with_the_floats_where_that_is_harmless(noise: float, table: int) -> None:
+    product = (Option(FLOAT, 10, 0, 4), Option("dynamic", 5, 0.1, 1, "dynamic"), Option("stored", 10, 1e-3, 1))
+    lookup = (Option(FLOAT, 1, 0, 4), Option("dynamic_tensor", 1, 0.5, 1), Option("dynamic", 1, noise, 1))
+    problem = Problem(("product", "lookup"), (product, lookup))
+    models = Models(problem, 1.0)
+    store_floats(problem, WEIGHTS, (1, 0), models.attempt, 1)
+    assert models.made == [(1, table)]
+
+
 def test_nothing_is_made_for_a_gain_that_a_race_would_not_see() -> None:
     node = (Option("dynamic", 100, 0.0, 1), Option("static", 99.95, 1e-3, 1))
     problem = Problem(("a", "b"), (node, node))

@@ -116,19 +116,16 @@ def _stored(site: Site, weight: Constant, rows: np.ndarray, whole_rows: bool = F
     """
     options, bits = site.params.weight_only, BITS[site.params.weight_type]
     height, width = rows.shape
-    size = blocks.packed_bytes(height, width, bits, options.block_size, options.symmetric)
+    made = blocks.quantize(rows, bits, options.block_size, options.symmetric)
+    stored = made.stored.reshape(height, -1)[:, :width] if whole_rows else made.stored
+    arrays = {"": blocks.packed(stored, bits), "_scale": made.scales}
+    if made.zero_points is not None:
+        arrays["_zero"] = blocks.packed(made.zero_points, bits)
+    size = sum(array.nbytes for array in arrays.values())
     if size >= rows.nbytes:
         raise KeepFloatError(f"its weight of {rows.nbytes} bytes would take {size} in blocks of {options.block_size}")
-    made = blocks.quantize(rows, bits, options.block_size, options.symmetric)
     site.record_loss(rows, blocks.dequantize(made))
-    stored = made.stored.reshape(height, -1)[:, :width] if whole_rows else made.stored
-    constants = {"": stored, "_scale": made.scales, "_zero": made.zero_points}
-    label = f"int{bits}"
-    values = [
-        site.store(weight, label + suffix, blocks.packed(array, bits) if array.dtype == np.uint8 else array)
-        for suffix, array in constants.items()
-        if array is not None
-    ]
+    values = [site.store(weight, f"int{bits}{suffix}", array) for suffix, array in arrays.items()]
     kind = "symmetric" if options.symmetric else "asymmetric"
     return values, f"{bits} bits in {kind} blocks of {options.block_size}"
 

@@ -71,10 +71,3 @@ def packed(values: np.ndarray, bits: int) -> np.ndarray:
     even = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, values.shape[-1] % 2)])
     halves: np.ndarray = even[..., 0::2] | (even[..., 1::2] << 4)
     return halves
-
-
-def packed_bytes(rows: int, columns: int, bits: int, block_size: int, symmetric: bool) -> int:
-    """Bytes that a matrix of this shape takes once quantized: weights, scales and zero points."""
-    blocks = -(-columns // block_size)
-    zero_points = 0 if symmetric else -(-blocks * bits // 8)
-    return rows * (blocks * block_size * bits // 8 + 4 * blocks + zero_points)
