@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from stages.common.base.errors import StageError
+from stages.common.base.files import named
 from stages.export import tables
 
 DEFAULT_LABELS = "labels"
@@ -78,7 +79,7 @@ def _npy_files(path: Path, unpacked: Path) -> dict[str, Path]:
             files = {member.removesuffix(".npy"): unpacked / f"{i}.npy" for i, member in enumerate(members)}
             for member, file in zip(members, files.values(), strict=True):
                 # Streamed to disk, as the archive may be larger than memory.
-                with archive.open(member) as source, file.open("wb") as target:
+                with named(file), archive.open(member) as source, file.open("wb") as target:
                     shutil.copyfileobj(source, target, 1 << 20)
     except (zipfile.BadZipFile, EOFError) as error:
         raise StageError(

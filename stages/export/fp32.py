@@ -82,8 +82,9 @@ def _not_finite(values: Mapping[str, np.ndarray], indices: np.ndarray) -> str:
 def _cause(model: ir.Model, feed: Mapping[str, np.ndarray]) -> str:
     """The likely cause of a NaN, and what to do."""
     for name, array in feed.items():
-        if array.dtype.kind == "f" and np.isnan(array).any():
-            return f"The evaluation data has NaN in '{name}': impute it as in training, or remove that sample."
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            kind = "NaN" if np.isnan(array).any() else "infinity"
+            return f"The evaluation data has {kind} in '{name}': impute it as in training, or remove that sample."
     for tensor in model_file.tensors(model):
         if tensor.dtype not in FLOATS:
             continue

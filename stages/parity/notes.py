@@ -84,7 +84,8 @@ def _too_few(details: Tree, params: Parity) -> Iterator[str]:
         if samples < needed and rule == "abs_tol":
             share = upper_bound(0, samples)
             yield (
-                f"{samples} samples bound the share of samples outside abs_tol by {share:.1%} at best, "
+                f"{samples} sample{'s bound' if samples != 1 else ' bounds'} the share of samples outside abs_tol by "
+                f"{share:.1%} at best, "
                 f"at 95 % confidence; {needed} would bound it by 1 %."
             )
         elif samples < needed:

@@ -376,6 +376,10 @@ class TestSamplesNeeded:
         result = project.run()
         assert result["judged"]["needed"] == {"abs_tol": 299}
         assert "2 samples bound the share of samples outside abs_tol by 77.6% at best" in " ".join(result["notes"])
+        project.write(CLASSIFIER, CLASSIFIER, {"x": normal(1, 3)})
+        assert "1 sample bounds the share of samples outside abs_tol by 95.0% at best" in " ".join(
+            project.run()["notes"]
+        )
 
     def test_enough_is_not_mentioned(self, project: Project) -> None:
         project.write(CLASSIFIER, CLASSIFIER, {"x": 4 * normal(299, 3)})

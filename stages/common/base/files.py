@@ -4,6 +4,7 @@ After SIGINT or SIGTERM nothing is put in place, even if the code in between swa
 """
 
 import csv
+import errno
 import hashlib
 import json
 import math
@@ -29,7 +30,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = _temporary(path)
     try:
-        yield temporary
+        with named(path):
+            yield temporary
         signals.raise_if_stopped()
         with signals.deferred():
             _put_in_place(temporary, path)
@@ -64,7 +66,8 @@ class Outputs:
         """Write `tree` as indented JSON. NaN and infinities raise ValueError: write null, and the reason elsewhere."""
         text = json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)
         self.temporaries[path] = _temporary(path)
-        self.temporaries[path].write_text(text + "\n", encoding="utf-8")
+        with named(path):
+            self.temporaries[path].write_text(text + "\n", encoding="utf-8")
 
     def csv(
         self, path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], digits: Mapping[str, int] | None = None
@@ -77,7 +80,7 @@ class Outputs:
                 for row in rows
             )
         self.temporaries[path] = _temporary(path)
-        with self.temporaries[path].open("w", newline="", encoding="utf-8") as file:
+        with named(path), self.temporaries[path].open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(header)
             writer.writerows(rows)
@@ -149,6 +152,17 @@ def rounded_tree(tree: Any, digits: int = 4) -> Any:
     if isinstance(tree, list):
         return [rounded_tree(value, digits) for value in tree]
     return rounded(tree, digits) if isinstance(tree, float) else tree
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name the file that is being written in an error of a full disk: the system names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and error.filename is None:
+            error.filename = path.as_posix()
+        raise
 
 
 def _temporary(path: Path) -> Path:
