@@ -18,7 +18,7 @@ from stages.bench import figures, screen, stage
 from stages.bench.inputs import HostSummary
 from stages.bench.selfcheck import CHECKS
 from stages.bench.stage import BenchResult
-from stages.common.base import paths
+from stages.common.base import command, paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params, load
 from stages.common.data import evaldata
@@ -42,7 +42,7 @@ def bench(project: Path, text: str) -> tuple[Any, Any]:
     (project / "params.yaml").write_text(text, encoding="utf-8")
     result = stage.run(load(project / "params.yaml"))
     figures.write(result)
-    print(screen.render(result))
+    command.show(screen.render(result))
     headlines, details = (read(project / path) for path in (paths.BENCH, paths.BENCH_DETAILS))
     assert {group: tuple(keys) for group, keys in headlines.items()} == HEADLINES
     reasons = details.pop("null_reasons")
