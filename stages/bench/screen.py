@@ -7,7 +7,6 @@ from tabulate import tabulate
 
 from stages.bench.figures import throughput
 from stages.bench.stage import BenchResult, Measurements
-from stages.common.base.command import fold
 
 _OPERATORS_SHOWN = 3
 _ENDED = {
@@ -80,7 +79,7 @@ def _conclusion(result: BenchResult, measured: Measurements) -> str:
                 "or raise bench.max_seconds.",
                 measured.overhead(),
             ]
-    return "\n".join(fold(line) for line in lines if line)
+    return "\n".join(filter(None, lines))
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

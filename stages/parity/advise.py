@@ -16,7 +16,16 @@ from stages.parity.judge import ParityResult
 from stages.parity.measure import Measurement
 from stages.parity.notes import batch_effect_is_noted
 from stages.parity.setting import Setting
-from stages.parity.trials import LARGEST_MODEL, OUT_OF_TIME, Overrides, Trial, Workshop, model_size, timed, workshop
+from stages.parity.trials import (
+    LARGEST_MODEL,
+    OUT_OF_TIME,
+    Overrides,
+    TriedVariant,
+    Workshop,
+    model_size,
+    timed,
+    workshop,
+)
 
 ENOUGH = 3
 """Variants that pass, beyond which no more are tried."""
@@ -68,7 +77,7 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
         return Advised([], "" if result.passed else f"Nothing was tried: {cause}.")
     deadline = time.monotonic() + budget - seconds
     slow = _slow(measurement.setting, deadline) if result.passed else ""
-    trials: list[Trial] = []
+    trials: list[TriedVariant] = []
     if result.passed:
         ratio = model_size(paths.INT8_MODEL) / model_size(paths.FP32_MODEL)
         keeps = bool(slow) or (ratio > HARDLY_SMALLER and bool(stayed_float()))
@@ -109,7 +118,7 @@ def _slow(setting: Setting, deadline: float) -> str:
     return f"INT8 is slower here: {_speed(speedup)}." if speedup.high < SLOWER else ""
 
 
-def _per_row(trial: Trial) -> bool:
+def _per_row(trial: TriedVariant) -> bool:
     return "quantize.activation_scale" in trial.overrides
 
 
@@ -117,18 +126,18 @@ def _is_auto(overrides: Overrides) -> bool:
     return overrides.get("quantize.method") == "auto"
 
 
-def _rank(trial: Trial, on_batch: bool) -> int:
+def _rank(trial: TriedVariant, on_batch: bool) -> int:
     """What comes first: one scale per row where the answers depend on the batch, then auto, then the fastest."""
     if on_batch and _per_row(trial):
         return 0
     return 1 if _is_auto(trial.overrides) else 2
 
 
-def _moves(trial: Trial, params: Params) -> bool:
+def _moves(trial: TriedVariant, params: Params) -> bool:
     return trial.result is not None and batch_effect_is_noted(trial.result.figures, params.parity)
 
 
-def _after_a_pass(params: Params, trials: list[Trial], *, on_batch: bool, keeps: bool) -> Iterator[Overrides]:
+def _after_a_pass(params: Params, trials: list[TriedVariant], *, on_batch: bool, keeps: bool) -> Iterator[Overrides]:
     """What may still be better; the search only where INT8 gains nothing and what is simpler was judged and missed."""
     if on_batch:
         yield from row_scale(params)
@@ -140,7 +149,7 @@ def _after_a_pass(params: Params, trials: list[Trial], *, on_batch: bool, keeps:
 
 
 def _try(
-    trials: list[Trial],
+    trials: list[TriedVariant],
     setting: Setting,
     variants: Iterator[Overrides],
     params: Params,
@@ -157,7 +166,7 @@ def _try(
             if enough:
                 continue
             if left <= 0:
-                trials.append(Trial(overrides, problem=OUT_OF_TIME))
+                trials.append(TriedVariant(overrides, problem=OUT_OF_TIME))
                 continue
             if place is None:
                 place = stack.enter_context(workshop(setting, params, movement=movement))
@@ -169,7 +178,7 @@ def _try(
             progress.update()
 
 
-def _effect(trial: Trial, on_batch: bool) -> str:
+def _effect(trial: TriedVariant, on_batch: bool) -> str:
     assert trial.result is not None
     assert trial.speedup is not None
     figures = trial.result.figures
@@ -183,7 +192,7 @@ def _effect(trial: Trial, on_batch: bool) -> str:
     )
 
 
-def _nothing_passed(trials: list[Trial], *, passed: bool) -> str:
+def _nothing_passed(trials: list[TriedVariant], *, passed: bool) -> str:
     late = sum(trial.problem == OUT_OF_TIME for trial in trials)
     if late == len(trials):
         return "" if passed else "No variant was ready within parity.advice_seconds. Raise it, or ship fp32."
@@ -207,7 +216,7 @@ def _speed(speedup: Interval) -> str:
     return f"{low if low == high else f'{low} to {high}'} times as fast as fp32"
 
 
-def _why_not(trial: Trial) -> str:
+def _why_not(trial: TriedVariant) -> str:
     if trial.result is None:
         return trial.problem if len(trial.problem) < 40 else "quantize refuses it"
     failed = next((rule for rule in trial.result.rules if rule.failed), None)

@@ -19,7 +19,7 @@ from stages.common.timing.interval import Interval
 from stages.parity import advise as advise_module
 from stages.parity import candidates, trials
 from stages.parity.judge import ParityResult
-from stages.parity.trials import Trial, overridden
+from stages.parity.trials import TriedVariant, overridden
 from tests.parity.conftest import Project
 from tests.parity.test_advice import carried_out
 
@@ -217,9 +217,9 @@ def test_after_a_pass_the_search_is_tried_where_what_is_simpler_missed(
 ) -> None:
     monkeypatch.setattr(candidates, "stayed_float", lambda: {"Conv"})
     verdict = ParityResult({}, [] if passes else [Rule("abs_tol", 1.0, 0.04, -0.96, Outcome.FAILED)])
-    tried: list[Trial] = []
+    tried: list[TriedVariant] = []
     for overrides in advise_module._after_a_pass(params.Params(), tried, on_batch=False, keeps=True):
-        tried.append(Trial(overrides, verdict))
+        tried.append(TriedVariant(overrides, verdict))
     assert tried[0].overrides["quantize.method"] == "static"
     assert tried[-1].overrides["quantize.method"] == last
 

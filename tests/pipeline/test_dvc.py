@@ -215,6 +215,10 @@ def test_the_gate_refuses_what_was_not_run(ran: Project) -> None:
         "artifacts/model.int8.onnx is missing. quantize must run: `dvc repro`, or `dvc pull` if a remote holds it."
         in refusal()
     )
+    ran.run("dvc", "freeze", "export")
+    frozen = ran.run("python", "-m", "stages.gate", "--strict").stdout
+    assert "dvc.yaml freezes export: whether these params, data and code were run was not checked" in frozen
+    ran.restore()
     (ran.root / "dvc.yaml").write_text("stages: [")
     assert "`dvc status` fails" in refusal()
     (ran.root / paths.PARITY).write_text((ran.root / paths.PARITY).read_text().replace("true", "false"))

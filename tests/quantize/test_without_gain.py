@@ -85,7 +85,9 @@ def test_a_lone_model_is_quantized_without_data(bench: Bench, method: str) -> No
 def test_static_asks_for_data(bench: Bench) -> None:
     bench.give(nets.mlp((64, 96, 64)), {"x": normal(40, 64)})
     shutil.rmtree(paths.EVAL)
-    with pytest.raises(StageError, match=r"method static finds .* on samples, and artifacts/eval is missing\. Run exp"):
+    with pytest.raises(
+        StageError, match=r"method static calibrates .* on samples, but artifacts/eval is missing\. Run exp"
+    ):
         bench.run(method="static")
 
 
@@ -97,7 +99,7 @@ def test_an_output_that_stands_still_is_named(bench: Bench) -> None:
     x[::2] *= np.float32(1e-6)
     bench.give(model, {"x": x})
     outcome = bench.run(method="static")
-    assert "feeds all values of the output 'y' are the same in INT8, and not in fp32" in outcome.said
+    assert "feeds all values of the output 'y' are the same in INT8, but not in fp32" in outcome.said
     assert "are the same in INT8" not in bench.run(method="dynamic").said
 
 
@@ -106,7 +108,7 @@ def test_an_output_that_loses_its_range_is_named(bench: Bench) -> None:
     x[60:] *= 20  # the search split is sorted, so that calibration sees the first samples only
     bench.give(nets.mlp((32, 64, 8)), {"x": x})
     outcome = bench.run(method="static", calibration={"samples": 10})
-    assert "of its range in INT8: values beyond the calibrated ranges are cut off" in outcome.said
+    assert "of its range in INT8: values outside the calibrated ranges are clipped" in outcome.said
     assert "cut off" not in bench.run(method="static").said
 
 

@@ -29,6 +29,7 @@ class Stage:
         name: as in dvc.lock, the matrix entry included.
         file: the dvc.yaml that declares it, relative to the working directory.
         folder: its `wdir`, absolute; its dependencies are relative to it.
+        frozen: DVC neither runs it nor compares its dependencies with dvc.lock.
     """
 
     room: str
@@ -36,6 +37,7 @@ class Stage:
     file: Path
     folder: Path
     deps: tuple[str, ...]
+    frozen: bool
 
     @property
     def address(self) -> str:
@@ -104,7 +106,8 @@ def _stages(file: Path, name: str, entry: Any) -> Iterator[Stage]:
         item = dict(zip(matrix, values, strict=True))
         folder = (file.parent / _filled(str(entry.get("wdir", ".")), item)).resolve()
         deps = tuple(_filled(str(dependency), item) for dependency in entry.get("deps") or ())
-        yield Stage(match[1], f"{name}@{'-'.join(values)}" if values else name, file, folder, deps)
+        named = f"{name}@{'-'.join(values)}" if values else name
+        yield Stage(match[1], named, file, folder, deps, bool(entry.get("frozen")))
 
 
 def _filled(text: str, item: Mapping[str, str]) -> str:

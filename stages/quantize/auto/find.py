@@ -36,7 +36,7 @@ WORTH = 1.25
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What the search came to.
 
     Attributes:
@@ -143,7 +143,7 @@ def find(
     make: Make,
     fault: Callable[[ir.Model], str],
     recipe: Recipe,
-) -> Found:
+) -> SearchResult:
     """Search for the best model that passes.
 
     Args:
@@ -199,7 +199,7 @@ def find(
     trials = [by_assignment.get(trial.candidate.assignment, trial) for trial in state.trials]
     chosen = best.candidate.assignment if best is not None and not reason else problem.all_float
     made = plan.decisions(problem, chosen, measured.refused, measured.unmeasured, value)
-    return Found(
+    return SearchResult(
         None if reason else best,
         reason,
         {name: decision for name, decision in made.items() if name in measured.names},
