@@ -10,7 +10,7 @@ unexport PYTHONPATH
 .PHONY: help repro test test-extended test-torch lint lock clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 repro: $(VENV)/.run ## run the pipeline: export, quantize, parity, bench, and the gate that decides
 	dvc repro

@@ -5,6 +5,7 @@ Beside each speed-up stands the usual method: the mean of 100 calls of fp32 afte
 INT8, in one process.
 """
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from stages.bench import inputs
 from stages.bench.footprint import measure_footprints
 from stages.bench.inputs import write_identity
 from stages.common.base import params
+from stages.common.base.errors import StageError
 from stages.common.timing.feed import StoredFeed
 from stages.common.timing.launches import LaunchSettings, ModelPair, time_pair
 from stages.common.timing.lock import alone
@@ -59,6 +61,7 @@ def spread(values: Sequence[float]) -> str:
 
 def main() -> None:
     """Measure and print."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     knobs = params.load()
     subject = inputs.read(knobs)
     rows: list[tuple[object, ...]] = []
@@ -99,4 +102,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StageError as error:
+        raise SystemExit(f"Error: {error}") from None

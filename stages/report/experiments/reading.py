@@ -94,8 +94,8 @@ def _baseline() -> Any:
             # While experiments run, DVC may look for the folder of one that has just ended.
             if attempt == ATTEMPTS - 1:
                 raise StageError(
-                    f"DVC cannot read the experiments: {error}. Run this in a DVC project with a commit; "
-                    "if experiments are running, try again."
+                    f"DVC cannot read the experiments: {str(error).rstrip('.')}. Run this in a DVC project with "
+                    "a commit; if experiments are running, try again."
                 ) from error
             time.sleep(1)
     raise AssertionError  # the loop returns or raises
