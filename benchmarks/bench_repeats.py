@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from stages.bench import inputs
 from stages.bench.footprint import measure_footprints
-from stages.bench.inputs import write_one_node
+from stages.bench.inputs import write_identity
 from stages.common.base import params
 from stages.common.timing.feed import StoredFeed
 from stages.common.timing.launches import LaunchSettings, ModelPair, time_pair
@@ -68,7 +68,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, alone() as lock:
         folder = Path(name)
         feed = subject.feed(subject.batch, knobs.bench.seed, folder)
-        one_node = write_one_node(folder)
+        identity = write_identity(folder)
         for number in range(REPEATS):
             settings = LaunchSettings(knobs.serving.threads, knobs.bench.seed + number, lock)
             start = time.monotonic()
@@ -85,7 +85,7 @@ def main() -> None:
             rows.append(
                 (number + 1, str(timing.interval), f"{seconds:.1f}", f"{timing.quiet_share:.0%}", f"{naives[-1]:.3f}")
             )
-            fp32, int8 = measure_footprints(subject.models, feed, one_node, settings)
+            fp32, int8 = measure_footprints(subject.models, feed, identity, settings)
             footprints.append([fp32.resident_mb, int8.resident_mb, fp32.load_ms, int8.load_ms])
     rows.append(("furthest from the median", spread(speedups), "", "", spread(naives)))
     headers = ("run", "bench: speed-up (95 % interval)", "seconds", "quiet rounds", "sequential means: speed-up")

@@ -1,4 +1,4 @@
-"""The pipeline: one package a stage, run as `python -m stages.NAME` from the repository root."""
+"""The pipeline: one package per stage, run as `python -m stages.NAME` from the repository root."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ INTERRUPTED = "Interrupted: nothing half-written is left behind."
 
 
 class _WhenUsed(ModuleType):
-    """Stands for a module until somebody reads an attribute of it."""
+    """A module that is imported when an attribute of it is read."""
 
     def __getattr__(self, name: str) -> Any:
         if sys.modules.get(self.__name__) is self:
@@ -24,10 +24,10 @@ def _interrupted(_number: int, _frame: object) -> None:
     os._exit(128 + signal.SIGINT)
 
 
-# onnx-ir imports them to compute with symbolic dimensions, which no stage does: half a second and 34 MB a process.
+# onnx-ir imports them for symbolic dimensions, which no stage uses: half a second and 34 MB per process.
 for _name in ("onnx_ir._symbolic_shapes", "sympy"):
     sys.modules.setdefault(_name, _WhenUsed(_name))
 
 if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].count(".") == 1:
-    # A stage is about to load its libraries, which takes half a second; `signals.install` comes after that.
+    # Loading the libraries of a stage takes half a second; `signals.install` comes after that.
     signal.signal(signal.SIGINT, _interrupted)

@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parent
 
 
 def main() -> None:
-    """Run the room that the first argument names, with the rest."""
+    """Run the package named by the first argument, with the other arguments."""
     rooms = sorted(path.parent.name for path in PACKAGE.glob("*/__main__.py"))
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in rooms:
@@ -19,7 +19,7 @@ def main() -> None:
         )
         sys.exit(0 if asked else 2)
     sys.argv = [f"onnx-int8 {name}", *sys.argv[2:]]
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: export.source names a module of the repository
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: export.source may name a module of the repository
     runpy.run_module(f"{PACKAGE.name}.{name}.__main__", run_name="__main__", alter_sys=True)
 
 

@@ -1,4 +1,4 @@
-"""How fast is INT8 on this machine, and what does it take? Time both models, and measure memory and load time.
+"""Measure how fast INT8 is on this machine: time both models, and measure their memory and load time.
 
 Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/, metrics/host.json.
 Writes  metrics/details/bench_launches.csv, metrics/details/bench_latency.csv, metrics/details/bench_speedup.csv,
@@ -17,12 +17,11 @@ from stages.common.timing.launches import ModelPair
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this stage."""
     parser.add_argument(
         "--self-check",
         action="store_true",
-        help="compare the fp32 model with itself 20 times, write nothing, and exit 1 if the 95 %% interval of the "
-        "speed-up covers 1 in fewer than 18 of them",
+        help="compare the fp32 model with itself 20 times, write nothing, and exit with 1 if fewer than 18 of the "
+        "95 %% intervals of the speed-up cover 1",
     )
     parser.add_argument(
         "--pair",
@@ -34,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the stage, or one of its other commands."""
     if arguments.self_check:
         return self_check(params.load())
     if arguments.pair:

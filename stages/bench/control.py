@@ -1,4 +1,4 @@
-"""The control: a model against itself, whose speed-up is 1. It shows what figures of this machine are worth."""
+"""The control: a model against itself, whose speed-up is 1, shows how far to trust figures of this machine."""
 
 import hashlib
 import json
@@ -23,8 +23,8 @@ def measured_once(
 ) -> Interval:
     """The speed-up of `model` over itself: measured once per machine, model, feed and number of threads, then cached.
 
-    An interval that misses 1, or is too wide to tell, is not cached: the next run tries again. `launched` is called
-    after each launch.
+    An interval that misses 1 or is too wide is not cached, so the next run tries again. `launched` is called after each
+    launch.
 
     Raises:
         StageError: the model does not load or run.
@@ -40,7 +40,7 @@ def measured_once(
 
 
 def _cache_file(*key: str) -> Path:
-    """Outside the project: DVC removes a stage's outs before it runs, and experiments run in copies of the project."""
+    """Outside the project: DVC removes a stage's outs before it runs, and runs experiments in copies of the project."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "onnx-quantize-pipeline" / f"control_{hashlib.sha256(' '.join(key).encode()).hexdigest()[:16]}.json"
 
@@ -56,5 +56,5 @@ def _read(path: Path) -> Interval | None:
 def _write(path: Path, interval: Interval) -> None:
     try:
         files.write_json(path, {"ratio": interval.ratio, "low95": interval.low, "high95": interval.high})
-    except OSError:  # the folder cannot be written to: it is measured again next time
+    except OSError:  # the cache is not writable: the next run measures again
         return

@@ -1,4 +1,4 @@
-"""What bench measured, as headlines, details and evidence."""
+"""What bench writes: headlines, details and evidence."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -14,11 +14,10 @@ from stages.common.timing.summary import PairedTiming, calls_for, quantile_ms
 
 _TAIL = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
 _CURVE = np.linspace(0.01, 0.99, 99).round(2)
-_SAME = "both files hold the same bytes, so there is nothing to compare"
+_SAME = "both files are equal, so there is nothing to compare"
 
 
 def write(result: BenchResult) -> None:
-    """Write the evidence, the details and, last, the headlines."""
     measured = result.measurements
     timings = measured.by_batch() if measured else []
     launches = (row for timing in timings for row in launch_rows(timing))
@@ -40,7 +39,7 @@ def write(result: BenchResult) -> None:
 
 
 def headlines(result: BenchResult) -> dict[str, Any]:
-    """The tree of metrics/bench.json. Two equal files have the speed-up 1, and no other figures."""
+    """The tree of metrics/bench.json. Two equal files have a speed-up of 1 and no other figures."""
     measured = result.measurements
     latency = (measured.serving.fp32.p50_ms, measured.serving.int8.p50_ms) if measured else (None, None)
     interval = measured.serving.interval if measured else Interval(1.0, 1.0, 1.0)
@@ -53,7 +52,7 @@ def headlines(result: BenchResult) -> dict[str, Any]:
 
 
 def details(result: BenchResult) -> dict[str, Any]:
-    """The tree of metrics/details/bench.json; `null_reasons` says why a figure here or in the headlines is null."""
+    """The tree of metrics/details/bench.json; `null_reasons` covers the headlines too."""
     measured, subject = result.measurements, result.inputs
     serving = measured.serving if measured else None
     tree = {
@@ -76,9 +75,9 @@ def details(result: BenchResult) -> dict[str, Any]:
 
 
 def launch_rows(timing: PairedTiming) -> Iterator[tuple[Any, ...]]:
-    """For each launch and round: the median call of both models in milliseconds, and whether the round counts.
+    """Per launch and round: the median call of both models in milliseconds, and whether the round counts.
 
-    Start and end are those of the launch's rounds together, in seconds since 1970 (UTC).
+    Start and end are those of all rounds of the launch, in seconds since 1970 (UTC).
     """
     launches = zip(timing.spans, timing.medians, timing.counted, strict=True)
     for launch, (span, medians, counted) in enumerate(launches):
@@ -122,7 +121,7 @@ def _measured(measured: Measurements) -> dict[str, Any]:
 
 
 def _spread(measured: Measurements) -> dict[str, dict[str, list[float | None]]]:
-    """How far the launches of this run lie apart, least and largest, under the keys of the headlines."""
+    """Minimum and maximum over the launches of this run, under the keys of the headlines."""
     models, serving = ("fp32", "int8"), measured.serving
     pairs = list(zip(models, measured.footprints or (), strict=bool(measured.footprints)))
     groups: dict[str, Mapping[str, Sequence[float]]] = {
@@ -156,7 +155,7 @@ def _ends(interval: Interval) -> dict[str, float | None]:
 
 
 def _footprints(measured: Measurements | None, attributes: Mapping[str, str]) -> dict[str, float | None]:
-    """Attributes of both models' footprints by the ends of their keys."""
+    """Attributes of both models' footprints, by key without the model."""
     footprints = (measured and measured.footprints) or (None, None)
     return {
         f"{model}_{key}": rounded(getattr(footprint, attribute, None))
@@ -181,11 +180,11 @@ def _null_reason(key: str, measured: Measurements | None) -> str:
     if group == "latency":
         model, label, _ = name.split("_")
         timed = len(getattr(measured.serving, model).all_ns)
-        return f"{label} takes {calls_for(_TAIL[label])} calls, and {timed} were timed"
+        return f"{label} takes {calls_for(_TAIL[label])} calls, but only {timed} were timed"
     if name == "cpu_share":
-        return "known with one thread only: several wait for each other"
+        return "only known for a single thread: several wait for each other"
     if group == "noise":
-        return "this system does not count it"
+        return "this system does not report it"
     return "bench.memory is false" if measured.footprints is None else "this system does not report it"
 
 

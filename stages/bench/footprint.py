@@ -1,4 +1,4 @@
-"""Memory and load time of each model, alone in fresh processes."""
+"""Memory and load time of each model, alone in a fresh process."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from stages.bench.inputs import OneNode
+from stages.bench.inputs import IdentityModel
 from stages.common.base import files
 from stages.common.timing import process
 from stages.common.timing.feed import StoredFeed
@@ -16,7 +16,7 @@ from stages.common.timing.launches import LaunchSettings
 REPEATS = 7
 FEWEST = 3
 SECONDS = 5.0
-"""A model that loads slowly is repeated less often, because chance matters less to it."""
+"""Models that load slowly are repeated less often, because chance matters less to them."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,14 @@ class Footprint:
     """Memory and load time of one model, over several fresh processes.
 
     Attributes:
-        load_ms: session creation; the shortest of all, because every disturbance makes it longer.
-        first_ms: the first run, the shortest.
-        resident_mb: memory after ten runs in MB (1e6 bytes), above a process that has run a one-node model; the median.
-        peak_load_mb: the peak while loading, the median; None where the system does not report it.
+        load_ms: session creation; the minimum, because every disturbance makes it longer.
+        first_ms: the first run; the minimum.
+        resident_mb: memory after ten runs in MB (1e6 bytes), above that of a process with the identity model; the
+            median.
+        peak_load_mb: the peak while loading; the median; None if the system does not report it.
         peak_run_mb: the peak while running, likewise.
-        method: where the memory figures come from.
-        load_spread: the least and the largest of the processes; so does `resident_spread`.
+        method: the source of the memory figures.
+        load_spread: minimum and maximum over the processes, as in `resident_spread`.
     """
 
     load_ms: float
@@ -46,23 +47,23 @@ class Footprint:
 def measure_footprints(
     models: Sequence[Path],
     feed: StoredFeed,
-    one_node: OneNode,
+    identity: IdentityModel,
     settings: LaunchSettings,
     *,
     launched: Callable[[], object] = lambda: None,
 ) -> list[Footprint]:
-    """Load and run each model alone in a few fresh processes, in turns: a lasting disturbance then meets all models.
+    """Load and run each model alone in a few fresh processes, in turns, so that a lasting disturbance affects all.
 
     Raises:
         StageError: a model does not load or run.
     """
     for model in models:
-        files.sha256(model)  # reads it into the system's cache: loading is compared, not the disk
+        files.sha256(model)  # reads it into the page cache, so that loading is compared and not the disk
     end = time.monotonic() + SECONDS * len(models)
     answers: list[list[dict[str, Any]]] = [[] for _ in models]
     while len(answers[0]) < FEWEST or (len(answers[0]) < REPEATS and time.monotonic() < end):
         for model, of_model in zip(models, answers, strict=True):
-            job = {"model": str(model), "threads": settings.threads, "feed": feed, "one_node": one_node}
+            job = {"model": str(model), "threads": settings.threads, "feed": feed, "identity": identity}
             of_model.append(process.ask("stages.bench.workers.probe", job, (settings.lock,)))
             launched()
     return [_summarize(of_model) for of_model in answers]

@@ -1,4 +1,4 @@
-"""What the stage reads and what it times: both models, samples of the evaluation data, and the one-node model."""
+"""What bench reads and times: both models, samples of the evaluation data, and an identity model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,8 @@ _NO_INT8 = ("TreeEnsemble", "LinearClassifier", "LinearRegressor", "SVM")
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What host found: the identifier of this machine, its CPU and instruction set in words, and its cores."""
+class HostSummary:
+    """What host wrote: the machine's identifier, CPU and instruction set in words, and cores."""
 
     machine_id: str
     name: str
@@ -34,10 +34,10 @@ class Inputs:
     """The models to time, and how they are fed.
 
     Attributes:
-        sha256: of each model, its external data file included.
+        sha256: of each model, external data included.
         batch: samples in one call: serving.batch_size, or what the model prescribes.
-        one_batch: why no other batch size can be measured; empty if others can.
-        without_int8: operator types of the fp32 model that have no INT8 form: trees and linear models of ai.onnx.ml.
+        one_batch: why other batch sizes cannot be measured; empty if they can.
+        without_int8: operator types of the fp32 model without an INT8 form: trees and linear models of ai.onnx.ml.
     """
 
     models: ModelPair
@@ -45,21 +45,21 @@ class Inputs:
     data: EvalData
     batch: int
     one_batch: str
-    machine: Machine
+    machine: HostSummary
     without_int8: list[str]
 
     @property
     def same_model(self) -> bool:
-        """Whether both files hold the same bytes, as quantize leaves them where nothing could be quantized."""
+        """Whether both files are equal, as quantize leaves them if nothing could be quantized."""
         return self.sha256[0] == self.sha256[1]
 
     def feed(self, samples: int, seed: int, folder: Path) -> StoredFeed:
-        """One feed of the evaluation data, see `draw_feed`."""
+        """A feed of the evaluation data, see `draw_feed`."""
         return draw_feed(self.data, samples, seed, folder)
 
 
 def read(params: Params) -> Inputs:
-    """Read what the stage needs.
+    """Read both models, the evaluation data and the host's file.
 
     Raises:
         StageError: a file is missing or does not load, or the data do not fit the model.
@@ -68,7 +68,7 @@ def read(params: Params) -> Inputs:
     for path, made_by in zip(models, ("export", "quantize"), strict=True):
         if not path.exists():
             raise MissingInputError(path, made_by)
-    machine = _machine()
+    machine = _host()
     data = EvalData()
     session = open_session(models.fp32)
     feeding.check_fit(session, data.inputs, data.layout)
@@ -90,34 +90,34 @@ def read(params: Params) -> Inputs:
     )
 
 
-def _machine() -> Machine:
+def _host() -> HostSummary:
     host = files.read_json(paths.HOST, "host")
     try:
         cpu = host["cpu"]
-        return Machine(host["machine_id"], f"{cpu['model']}, {cpu['isa']}", float(cpu["cores"]))
+        return HostSummary(host["machine_id"], f"{cpu['model']}, {cpu['isa']}", float(cpu["cores"]))
     except (KeyError, TypeError) as error:
         raise StageError(f"{paths.HOST.as_posix()} lacks the key {error}. Run host again.") from error
 
 
-class OneNode(NamedTuple):
-    """A model of one Identity node on one float, and its feed.
+class IdentityModel(NamedTuple):
+    """A model of a single Identity node on one float, and its feed.
 
-    It shows what a call costs that computes nothing, and what memory ONNX Runtime needs for itself.
+    It shows what a call that computes nothing costs, and how much memory ONNX Runtime needs for itself.
     """
 
     model: str
     feed: StoredFeed
 
 
-def write_one_node(folder: Path) -> OneNode:
-    """Write the one-node model and its feed."""
+def write_identity(folder: Path) -> IdentityModel:
+    """Write the identity model and its feed."""
     value: dict[str, Any] = {"elem_type": TensorProto.FLOAT, "shape": [1]}
     graph = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])],
-        "one_node",
+        "identity",
         [helper.make_tensor_value_info("x", **value)],
         [helper.make_tensor_value_info("y", **value)],
     )
-    path = str(folder / "one_node.onnx")
+    path = str(folder / "identity.onnx")
     onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)]), path)
-    return OneNode(path, store(folder / "one_node.npz", {"x": np.zeros(1, np.float32)}, samples=1))
+    return IdentityModel(path, store(folder / "identity.npz", {"x": np.zeros(1, np.float32)}, samples=1))

@@ -1,4 +1,4 @@
-"""What else the machine did while the models were timed. It explains a wide interval; nothing is corrected for it."""
+"""What else the machine did while the models were timed: it explains a wide interval, and corrects nothing."""
 
 import os
 import re
@@ -17,15 +17,15 @@ _STOLEN = 0.01
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Counters of the system at one moment; None for those that it does not keep.
+    """Counters of the system, in seconds; None for those that it does not keep.
 
     Attributes:
-        clock: seconds.
-        own: seconds of CPU time of this process and of the children that it has waited for.
-        busy: seconds of CPU time of all processes.
-        stolen: seconds of CPU time that the hypervisor gave to others.
-        waited: seconds during which some task waited for a CPU (pressure stall information).
-        throttled: seconds for which the CPU quota of the container stopped it.
+        clock: of the wall.
+        own: CPU time of this process and of the children that it has waited for.
+        busy: CPU time of all processes.
+        stolen: CPU time that the hypervisor gave to others.
+        waited: time during which some task waited for a CPU (pressure stall information).
+        throttled: time during which the CPU quota stopped the container.
         load: runnable tasks, averaged over a minute.
     """
 
@@ -43,12 +43,12 @@ class Noise:
     """What disturbed the timed rounds; None for what the system does not report.
 
     Attributes:
-        quiet_share: share of the timed rounds that were quiet.
+        quiet_share: share of quiet rounds.
         cpu_share: CPU time over wall time of the timed rounds.
         others_share: share of the machine's CPU time that other processes took.
         stolen_share: share of the machine's CPU time that the hypervisor gave to other machines.
         waiting_share: share of the time during which some task waited for a CPU.
-        throttled_s: seconds for which the CPU quota stopped the container.
+        throttled_s: seconds during which the CPU quota stopped the container.
         load: runnable tasks at the start, averaged over a minute.
     """
 
@@ -61,7 +61,7 @@ class Noise:
     load: float
 
     def finding(self) -> str:
-        """What disturbed them, as a clause without a full stop; empty if nothing did."""
+        """What disturbed the rounds, as a clause without a full stop; empty if nothing did."""
         findings = []
         if self.quiet_share < _QUIET:
             findings.append(f"{1 - self.quiet_share:.0%} of the rounds were disturbed")
@@ -79,7 +79,6 @@ class Noise:
 
 
 def snapshot() -> Snapshot:
-    """Read the counters now."""
     cpu = psutil.cpu_times()
     pressure = _number(r"some .*total=(\d+)", Path("/proc/pressure/cpu"))
     return Snapshot(
@@ -94,7 +93,7 @@ def snapshot() -> Snapshot:
 
 
 def between(before: Snapshot, after: Snapshot, quiet_share: float, cpu_share: float | None) -> Noise:
-    """What happened from one snapshot to the other."""
+    """What happened between two snapshots."""
     seconds = max(after.clock - before.clock, 1e-9)
     capacity = seconds * (os.cpu_count() or 1)
 
@@ -116,7 +115,7 @@ def between(before: Snapshot, after: Snapshot, quiet_share: float, cpu_share: fl
 
 
 def _throttled() -> float | None:
-    """Seconds for which the container was stopped, from version 2 or version 1 of control groups."""
+    """Seconds during which the quota stopped the container, from version 2 or 1 of control groups."""
     root = Path("/sys/fs/cgroup")
     own = re.search(r"^0::/(.*)$", _text(Path("/proc/self/cgroup")), re.MULTILINE)
     for folder in (root / own[1], root) if own else (root,):

@@ -1,10 +1,10 @@
-"""Where the time goes, by operator type, and what that says about a slower INT8 model."""
+"""Time by operator type, and why an INT8 model may be slower."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.bench.inputs import OneNode
+from stages.bench.inputs import IdentityModel
 from stages.common.timing import process
 from stages.common.timing.feed import StoredFeed
 from stages.common.timing.launches import LaunchSettings, ModelPair
@@ -32,7 +32,7 @@ class Profile:
     int8: Mapping[str, float]
 
     def rows(self) -> list[tuple[str, float, float, float, float]]:
-        """Operator, fp32 ms, INT8 ms, share of fp32, share of INT8; the longest time first."""
+        """Operator, fp32 ms, INT8 ms, share of fp32, share of INT8; longest first."""
         rows = [
             (name, self.fp32.get(name, 0.0), self.int8.get(name, 0.0), _share(self.fp32, name), _share(self.int8, name))
             for name in {*self.fp32, *self.int8}
@@ -40,7 +40,7 @@ class Profile:
         return sorted(rows, key=lambda row: (-max(row[1], row[2]), row[0]))
 
     def finding(self) -> str:
-        """Where the INT8 model spends its time, and how much of fp32's time the same work took; empty if unknown."""
+        """Where the INT8 model spends its time, and the share of the same work in fp32; empty if unknown."""
         if not any(self.int8.values()):
             return ""
         top = max(self.int8, key=lambda name: self.int8[name])
@@ -53,8 +53,10 @@ class Profile:
         return f"{finding}."
 
 
-def profile(models: ModelPair, feed: StoredFeed, one_node: OneNode, settings: LaunchSettings, folder: Path) -> Profile:
-    """Profile both models in a fresh process; `folder` takes the profiler's files.
+def profile(
+    models: ModelPair, feed: StoredFeed, identity: IdentityModel, settings: LaunchSettings, folder: Path
+) -> Profile:
+    """Profile both models in a fresh process; the profiler writes its files into `folder`.
 
     Raises:
         StageError: a model does not load or run.
@@ -63,7 +65,7 @@ def profile(models: ModelPair, feed: StoredFeed, one_node: OneNode, settings: La
         "models": [str(path) for path in models],
         "threads": settings.threads,
         "feed": feed,
-        "one_node": one_node,
+        "identity": identity,
         "folder": str(folder),
     }
     return Profile(**process.ask("stages.bench.workers.profiler", job, (settings.lock,)))

@@ -1,17 +1,16 @@
-"""Any two files with the same inputs, timed as bench times fp32 and INT8. Nothing is written."""
+"""Any two models with the same inputs, timed as bench times fp32 and INT8. Nothing is written."""
 
 import platform
 import re
 import tempfile
-import textwrap
 from pathlib import Path
 
 import onnxruntime as ort
 from tabulate import tabulate
 
-from stages.bench.screen import WIDTH
 from stages.common import isa
 from stages.common.base import paths
+from stages.common.base.command import fold
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.common.data import feeding
@@ -25,14 +24,10 @@ from stages.common.timing.summary import PairedTiming
 
 
 def compare_pair(models: ModelPair, params: Params) -> str:
-    """Time two models, and say in a table and a sentence how they compare.
-
-    Args:
-        models: any two files, the first in place of fp32: the speed-up is its time over that of the second.
-        params: the sections serving and bench.
+    """Time two models, the first in place of fp32, and compare them in a table and a sentence.
 
     Raises:
-        StageError: a file is missing or does not load, the inputs differ, or no feed for them can be had.
+        StageError: a file is missing or does not load, the inputs differ, or there are no inputs to run them on.
     """
     sessions = [_open(path) for path in models]
     _check_same_inputs(models, *sessions)
@@ -66,7 +61,7 @@ def _check_same_inputs(models: ModelPair, *sessions: ort.InferenceSession) -> No
 
 
 def _feed(model: Path, session: ort.InferenceSession, params: Params, folder: Path) -> tuple[StoredFeed, str]:
-    """Samples of the evaluation data if they fit the model, else generated inputs; and a sentence that says which."""
+    """Samples of the evaluation data if they fit the model, else generated inputs; and a sentence saying which."""
     seed = params.bench.seed
     try:
         data = EvalData()
@@ -80,7 +75,7 @@ def _feed(model: Path, session: ort.InferenceSession, params: Params, folder: Pa
         except Exception as failure:  # see sessions.run
             raise StageError(
                 f"{model} does not run on inputs generated from its declared shapes: {ort_message(failure)}. "
-                "Give evaluation data that fits it: export it first."
+                "Export it first, with evaluation data that fits it."
             ) from failure
         samples = max((len(array) for array in generated.values() if array.ndim), default=1)
         source = f"Timed on inputs generated from the declared shapes, because no evaluation data fits: {error}"
@@ -100,11 +95,11 @@ def _render(models: ModelPair, timing: PairedTiming, threads: int, source: str) 
         f"(95 % interval {interval.low:.3f} to {interval.high:.3f}), {verdict}.{unclear}",
     ]
     table = tabulate(rows, ("model", "median call, ms"), tablefmt="simple", floatfmt=".3g")
-    return "\n".join([table, "", *(textwrap.fill(line, WIDTH, break_on_hyphens=False) for line in lines)])
+    return "\n".join([table, "", *map(fold, lines)])
 
 
 def _cpu() -> str:
-    """The model name of this CPU, as /proc/cpuinfo spells it; elsewhere its architecture."""
+    """The model name of this CPU in /proc/cpuinfo; elsewhere its architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
     name = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)

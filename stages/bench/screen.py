@@ -1,6 +1,5 @@
-"""What bench measured, for a person: three tables and a conclusion."""
+"""What bench prints: three tables and a conclusion."""
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,20 +8,17 @@ from tabulate import tabulate
 from stages.bench.figures import throughput
 from stages.bench.stage import BenchResult, Measurements
 
-WIDTH = 120
-
 _OPERATORS_SHOWN = 3
 _ENDED = {
     "target": "until the interval was as narrow as bench.target_halfwidth",
-    "budget": "until bench.max_seconds were spent",
+    "budget": "until bench.max_seconds was spent",
 }
 
 
 def render(result: BenchResult) -> str:
-    """The text to print."""
     measured = result.measurements
     if measured is None:
-        return "Both files hold the same bytes: there is nothing to compare, so nothing was timed."
+        return "Both files are equal: there is nothing to compare, so nothing was timed."
     blocks = [_speeds(measured), _footprints(measured), _operators(measured), _conclusion(result, measured)]
     return "\n\n".join(block for block in blocks if block)
 
@@ -79,11 +75,11 @@ def _conclusion(result: BenchResult, measured: Measurements) -> str:
             lines += [f"INT8 is slower: {ratio} {place}.", measured.profile.finding(), measured.overhead()]
         case "inconclusive":
             lines += [
-                f"The speed-up {place} is too uncertain to tell from 1: bench again on a quieter machine, "
+                f"The speed-up {place} is too uncertain to distinguish from 1: run bench again on a quieter machine, "
                 "or raise bench.max_seconds.",
                 measured.overhead(),
             ]
-    return "\n".join(textwrap.fill(line, WIDTH) for line in lines if line)
+    return "\n".join(filter(None, lines))
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -1,4 +1,4 @@
-"""Does the method hold on this machine? A model against itself, again and again: 95 % of the intervals cover 1."""
+"""Check the method on this machine: of a model against itself, 95 % of the intervals must cover 1."""
 
 import tempfile
 import time
@@ -16,15 +16,11 @@ from stages.common.timing.summary import PairedTiming
 
 CHECKS = 20
 MUST_COVER = 18
-"""Of 20 intervals that each cover the truth with a probability of 95 %, at least 18 do so in 92 of 100 self-checks."""
+"""If each of 20 intervals covers the truth with a probability of 95 %, at least 18 do so in 92 of 100 self-checks."""
 
 
 def self_check(params: Params) -> int:
-    """Compare the fp32 model with itself 20 times, as bench compares two models, and print the intervals.
-
-    Returns:
-        The exit code: 0 if at least 18 of them cover 1, else 1.
-    """
+    """Compare the fp32 model with itself 20 times, print the intervals, and return 0 if at least 18 cover 1, else 1."""
     subject = inputs.read(params)
     itself = ModelPair(subject.models.fp32, subject.models.fp32)
     timings: list[PairedTiming] = []
@@ -57,6 +53,6 @@ def _print_checks(timings: list[PairedTiming], seconds: list[float]) -> int:
         f"median time {median(seconds):.1f} s."
     )
     print(
-        "The intervals hold here." if holds else "Do not trust intervals measured on this machine in its present state."
+        "The intervals hold here." if holds else "Do not trust intervals measured on this machine in its current state."
     )
     return 0 if holds else 1

@@ -1,4 +1,4 @@
-"""Measure both models, alone on the machine, the speed-up at the serving batch first."""
+"""Measure both models, while no other bench runs on this machine; the speed-up at the serving batch comes first."""
 
 import tempfile
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from stages.bench import control, inputs, noise, operators
 from stages.bench.footprint import Footprint, measure_footprints
-from stages.bench.inputs import Inputs, write_one_node
+from stages.bench.inputs import Inputs, write_identity
 from stages.bench.noise import Noise
 from stages.bench.operators import Profile
 from stages.common.base.params import Params
@@ -19,19 +19,21 @@ from stages.common.timing.lock import alone
 from stages.common.timing.summary import MIN_LAUNCHES, PairedTiming
 
 SECONDS_BESIDE = 0.2
-"""Timed in one launch at each batch size other than that of serving, and on the one-node model."""
+"""Timed per launch at the batch sizes other than that of serving, and on the identity model."""
 
 OVERHEAD_BOUND = 5
-"""A model whose call takes less than this many times an empty call is bound by the overhead of calls."""
+"""A model is bound by call overhead if a call takes less than this many times an empty one."""
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """What was measured: at the serving batch and at those beside it, which were left out and why, and so on.
+    """Everything measured.
 
     Attributes:
-        footprints: of fp32 and INT8; None if params do not ask for them.
-        floor_ms: what a call costs that computes nothing.
+        serving: timing at the serving batch; `beside` at other batch sizes.
+        left_out: batch sizes that were not measured, with the reason.
+        footprints: of fp32 and INT8; None if `bench.memory` is false.
+        floor_ms: the time of a call that computes nothing.
         control: the fp32 model against itself.
         noise: during the launches at the serving batch.
     """
@@ -46,45 +48,45 @@ class Measurements:
     profile: Profile
 
     def by_batch(self) -> list[PairedTiming]:
-        """All timings, by rising batch size."""
+        """All timings, by batch size."""
         return sorted((self.serving, *self.beside), key=lambda timing: timing.samples)
 
     @property
     def overhead_bound(self) -> bool:
-        """Whether the call itself takes more than a fifth of the INT8 model's time."""
+        """Whether call overhead is more than a fifth of the INT8 model's time."""
         return self.serving.int8.p50_ms < OVERHEAD_BOUND * self.floor_ms
 
     def overhead(self) -> str:
-        """A sentence where that is so, else empty."""
+        """A sentence if the model is bound by call overhead, else empty."""
         if not self.overhead_bound:
             return ""
         return (
-            f"A call that computes nothing takes {self.floor_ms * 1e3:.2g} us here, one of the INT8 model "
-            f"{self.serving.int8.p50_ms * 1e3:.2g} us: INT8 can save little beside the call itself."
+            f"A call that computes nothing takes {self.floor_ms * 1e3:.2g} us here, a call of the INT8 model "
+            f"{self.serving.int8.p50_ms * 1e3:.2g} us: INT8 can save little, as the call itself takes most of it."
         )
 
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What was read, with which threads it was measured, and the measurements; None for two equal files."""
+    """The inputs, the number of threads, and the measurements; None for two equal files."""
 
     inputs: Inputs
     threads: int
     measurements: Measurements | None
 
     def warnings(self) -> list[str]:
-        """What makes the figures less than they seem: sentences."""
+        """Reasons to distrust the figures, in sentences."""
         machine = self.inputs.machine
         if self.threads <= machine.cores:
             return []
         return [
-            f"serving.threads is {self.threads} and this machine has {machine.cores:g} "
-            f"core{'s' * (machine.cores != 1)}: the threads wait for each other, and so do the models."
+            f"serving.threads is {self.threads}, but this machine has {machine.cores:g} "
+            f"core{'s' * (machine.cores != 1)}, so the threads wait for each other."
         ]
 
 
 def run(params: Params) -> BenchResult:
-    """Measure both models; two equal files are not measured, as there is nothing to compare.
+    """Measure both models, unless the files are equal.
 
     Raises:
         StageError: an input is missing, or a model cannot be measured.
@@ -104,7 +106,7 @@ def run(params: Params) -> BenchResult:
 def _measure(subject: Inputs, params: Params, lock: int, folder: Path, progress: tqdm) -> Measurements:
     models, seed = subject.models, params.bench.seed
     settings = LaunchSettings(params.serving.threads, seed, lock)
-    one_node = write_one_node(folder)
+    identity = write_identity(folder)
     budget, target = params.bench.max_seconds, params.bench.target_halfwidth
 
     progress.set_description("latency")
@@ -127,23 +129,23 @@ def _measure(subject: Inputs, params: Params, lock: int, folder: Path, progress:
     footprints = None
     if params.bench.memory:
         progress.set_description("memory and load")
-        fp32, int8 = measure_footprints(models, feed, one_node, settings, launched=progress.update)
+        fp32, int8 = measure_footprints(models, feed, identity, settings, launched=progress.update)
         footprints = (fp32, int8)
 
     progress.set_description("control")
     itself = control.measured_once(
         models.fp32, subject.sha256[0], feed, settings, machine_id=subject.machine.machine_id, launched=progress.update
     )
-    empty = Path(one_node.model)
-    floor_ms = median_ms(ModelPair(empty, empty), one_node.feed, settings, SECONDS_BESIDE)
+    empty = Path(identity.model)
+    floor_ms = median_ms(ModelPair(empty, empty), identity.feed, settings, SECONDS_BESIDE)
 
     progress.set_description("profile")
-    profile = operators.profile(models, feed, one_node, settings, folder)
+    profile = operators.profile(models, feed, identity, settings, folder)
     return Measurements(serving, tuple(beside), left_out, footprints, floor_ms, itself, disturbance, profile)
 
 
 def _sizes(subject: Inputs, serving: PairedTiming, params: Params) -> tuple[list[int], dict[int, str]]:
-    """The batch sizes to measure besides that of serving, and those to leave out, with the reason."""
+    """The batch sizes to measure besides the serving one, and those to leave out, with the reason."""
     wanted = sorted(set(params.bench.batch_sizes) - {subject.batch})
     if subject.one_batch:
         return [], dict.fromkeys(wanted, subject.one_batch)
@@ -151,7 +153,7 @@ def _sizes(subject: Inputs, serving: PairedTiming, params: Params) -> tuple[list
     left_out: dict[int, str] = {}
     spent = 0.0
     for size in wanted:
-        # At worst: time grows with the batch, and launches do no more than they must.
+        # At worst, time is proportional to the batch; each launch makes the fewest calls it may.
         call_ns = (serving.fp32.p50_ms + serving.int8.p50_ms) / 2 * 1e6 * size / subject.batch
         seconds = MIN_LAUNCHES * fewest_calls(call_ns) * call_ns / 1e9
         if spent + seconds > 2 * params.bench.max_seconds:

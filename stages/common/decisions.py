@@ -1,4 +1,4 @@
-"""What a model decides for each sample: which output holds the decision, and how clear it was."""
+"""What a model decides for each sample: which output holds the decision, and how clear it is."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -9,12 +9,12 @@ import numpy as np
 
 DECIDING_SAMPLES = 256
 DECIDING_BYTES = 64 << 20
-"""How much of a stream is looked at to find the decision: so many samples, fewer where their outputs are large."""
+"""How much of a stream is read to find the decision: at most so many samples and bytes of outputs."""
 
 TIE = 1e-6
-"""Below this margin the reference itself cannot tell: a changed decision is a tie, not a flip."""
+"""Below this margin the reference itself cannot tell, so a changed decision is a tie, not a flip."""
 
-ScoreKind = Literal["probabilities", "log-probabilities", "scores"]
+ScoreKind = Literal["probabilities", "scores"]
 Outputs = Mapping[str, np.ndarray]
 
 
@@ -23,10 +23,10 @@ class Decider:
     """Which outputs hold the decision.
 
     Attributes:
-        label: the output that holds the decision itself, or None: the decision is then the argmax of `scores`.
-        scores: the output of class scores of this `kind`, or None: the margins are then unknown.
+        label: the output that holds the decision; if None, the decision is the argmax of `scores`.
+        scores: the output of class scores, of this `kind`; if None, margins are unknown.
         threshold: on the probability of class 1; takes precedence over label and argmax.
-        binary: the output whose last column scores class 1 of two, or None; it gives the AUC.
+        binary: the output whose last column scores class 1 of two, for the AUC; or None.
     """
 
     label: str | None = None
@@ -37,7 +37,6 @@ class Decider:
 
     @property
     def decides(self) -> bool:
-        """Whether the model decides anything."""
         return self.label is not None or self.scores is not None
 
     @property
@@ -50,7 +49,7 @@ class Decider:
         return f"argmax of {self.scores}" if self.scores is not None else "no decision"
 
     def read(self, outputs: Outputs) -> "Decided":
-        """What a model decides in these outputs, and the scores behind it."""
+        """The decisions in these outputs, and the scores behind them."""
         scores = None if self.scores is None else as_scores(outputs[self.scores])
         if self.threshold is not None and scores is not None:
             return Decided(self, np.asarray(scores[:, -1] >= self.threshold), scores)
@@ -60,7 +59,7 @@ class Decider:
         return Decided(self, np.asarray(scores.argmax(axis=1)), scores)
 
     def flips(self, reference: Outputs, candidate: Outputs) -> int:
-        """How many decisions differ, ties excluded: where the reference's margin is below `TIE` it cannot tell."""
+        """How many decisions differ, without ties, see `TIE`."""
         decided = self.read(reference)
         changed = decided.decisions != self.read(candidate).decisions
         margins = decided.margins
@@ -72,8 +71,8 @@ class Decided:
     """Decisions of one model.
 
     Attributes:
-        decisions: one per row of scores: shape [rows], of the label output's dtype, or bool, or int64.
-        scores: [rows, classes], of the output's dtype; None where they are unknown.
+        decisions: one per row of scores: [rows], of the label output's dtype, bool or int64.
+        scores: [rows, classes], of the output's dtype; None if unknown.
     """
 
     decider: Decider
@@ -82,12 +81,10 @@ class Decided:
 
     @cached_property
     def probabilities(self) -> np.ndarray | None:
-        """Class probabilities, float64 [rows, classes]; None where the scores are not probabilities."""
+        """Class probabilities, float64 [rows, classes]; None if the scores are not probabilities."""
         if self.scores is None or self.decider.kind == "scores":
             return None
         scores = self.scores.astype(np.float64)
-        if self.decider.kind == "log-probabilities":
-            return np.exp(scores)
         return np.concatenate((1 - scores, scores), axis=1) if scores.shape[1] == 1 else scores
 
     @cached_property
@@ -110,29 +107,24 @@ class Decided:
 def choose(
     outputs: Outputs, labels: np.ndarray | None = None, *, threshold: float | None = None, classifier: bool = False
 ) -> Decider:
-    """Find the decision, and the scores behind it, among the outputs of some samples of the reference model.
+    """Find the decision, and the scores behind it, among outputs of the reference model, samples along axis 0.
 
     Class scores are rows of two or more floats, along the last axis, that are probabilities or their logarithms;
     failing that, floats that the labels index, that are called logits, or that come with a label output. A label
-    output holds text, integers or booleans, one per sample or one per row of scores.
-
-    Args:
-        outputs: arrays by name, samples along axis 0; `leading` takes them from a stream.
-        labels: of these samples, or None.
-        threshold: on the probability of class 1.
-        classifier: params say that the model decides, so any floats may be scores.
+    output holds text, integers or booleans, one per sample or one per row of scores. With `classifier`, params say
+    that the model decides, so any floats may be scores.
     """
     decider = _decider(outputs, labels, threshold, classifier=classifier)
     return replace(decider, binary=_binary(outputs, labels, decider.scores))
 
 
 def leading(chunks: Iterable[Outputs]) -> tuple[dict[str, np.ndarray], bool]:
-    """The first samples of a stream of outputs, as `choose` takes them: the same however the stream is cut.
+    """The first samples of a stream of outputs, for `choose`: the same however the stream is cut.
 
-    At most `DECIDING_SAMPLES` are taken, up to the first sample whose outputs have other shapes.
+    At most `DECIDING_SAMPLES`, and none after the first sample whose outputs have other shapes.
 
     Returns:
-        Arrays by name, and whether the chunks held all the samples wanted: more of the stream changes nothing then.
+        Arrays by name, and whether the chunks held enough: then more of the stream would change nothing.
     """
     taken: list[Outputs] = []
     samples, wanted, shapes = 0, DECIDING_SAMPLES, None
@@ -158,8 +150,7 @@ def leading(chunks: Iterable[Outputs]) -> tuple[dict[str, np.ndarray], bool]:
 def as_scores(array: np.ndarray) -> np.ndarray:
     """Scores as rows [rows, classes]: along the last axis, ignoring trailing axes of size 1.
 
-    [n, k] and [n, k, 1, 1] are n rows; [n, positions, k] is n * positions rows; [n] and [n, 1] are n rows of a single
-    score.
+    [n, k] and [n, k, 1, 1] are n rows; [n, positions, k] is n * positions rows; [n] and [n, 1] are n rows of one score.
     """
     shape = array.shape
     while len(shape) > 1 and shape[-1] == 1:
@@ -168,7 +159,7 @@ def as_scores(array: np.ndarray) -> np.ndarray:
 
 
 def are_probabilities(scores: np.ndarray) -> bool:
-    """Whether rows [rows, classes] lie in [0, 1] and, with several classes, sum to 1; rows with NaN are ignored."""
+    """Whether rows [rows, classes] lie in [0, 1] and, if there are several classes, sum to 1; ignores rows with NaN."""
     finite = scores[np.isfinite(scores).all(axis=1)].astype(np.float64)
     if not finite.size or finite.min() < -1e-6 or finite.max() > 1 + 1e-6:
         return False
@@ -178,11 +169,6 @@ def are_probabilities(scores: np.ndarray) -> bool:
 def are_log_probabilities(scores: np.ndarray) -> bool:
     """Whether the exponentials of rows [rows, classes] are probabilities."""
     return scores.shape[1] > 1 and are_probabilities(np.exp(np.minimum(scores, 1.0)))
-
-
-def recognise(scores: np.ndarray) -> tuple[bool, bool]:
-    """Whether rows [rows, classes] are probabilities, and whether they are logarithms of probabilities."""
-    return are_probabilities(scores), are_log_probabilities(scores)
 
 
 def _decider(outputs: Outputs, labels: np.ndarray | None, threshold: float | None, *, classifier: bool) -> Decider:
@@ -203,7 +189,7 @@ def _decider(outputs: Outputs, labels: np.ndarray | None, threshold: float | Non
             return Decider(label, name, "probabilities")
     for name, scores in wide.items():
         if are_log_probabilities(scores):
-            return Decider(label, name, "log-probabilities")
+            return Decider(label, name)
     for name, scores in wide.items():
         if classifier or label is not None or "logit" in name.lower() or _indexes(labels, scores.shape[1]):
             return Decider(label, name)
@@ -221,7 +207,7 @@ def _binary(outputs: Outputs, labels: np.ndarray | None, scores: str | None) -> 
 
 
 def _label(outputs: Outputs, labels: np.ndarray | None) -> str | None:
-    """The output with one decision per sample or per row of probabilities; of several, the one named so."""
+    """The output with one decision per sample or per row of probabilities; of several, the one named "label"."""
     if not outputs:
         return None
     sizes = {len(next(iter(outputs.values())))}

@@ -5,8 +5,8 @@ import re
 from functools import cache
 from pathlib import Path
 
-# From the best to the worst: ONNX Runtime's INT8 kernels use the first whose flags are all present.
-# The flags are named as in /proc/cpuinfo of Linux on x86-64 and AArch64.
+# From best to worst: ONNX Runtime's INT8 kernels use the first whose flags are all present.
+# Flags are named as in Linux's /proc/cpuinfo on x86-64 and AArch64.
 _LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
     ("amx", frozenset({"amx_tile", "amx_int8"})),
     ("avx512_vnni", frozenset({"avx512_vnni"})),
@@ -20,20 +20,20 @@ _LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
 )
 
 KNOWN = frozenset().union(*(needed for _, needed in _LEVELS)) | {"fma", "avx512vl", "avx512_bf16", "sve", "bf16"}
-"""Flags that select a kernel in ONNX Runtime; a CPU's other flags do not affect its speed."""
+"""Flags that select a kernel in ONNX Runtime; other flags do not affect its speed."""
 
 SATURATING = frozenset({"sse", "avx2", "avx512"})
 """Where products of unsigned and signed bytes are added in 16 bits and may saturate: x86 without VNNI or AMX."""
 
 
 def best(flags: frozenset[str]) -> str | None:
-    """The best instruction set that these CPU flags offer INT8, or None."""
+    """The best instruction set for INT8 with these CPU flags, or None."""
     return next((name for name, needed in _LEVELS if needed <= flags), None)
 
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """The flags of this CPU; empty where the system does not report them."""
+    """The flags of this CPU; empty if the system does not report them."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         line = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
@@ -44,5 +44,5 @@ def cpu_flags() -> frozenset[str]:
 
 
 def here() -> str:
-    """The instruction set of this machine, one of the names above, or `unknown`."""
+    """The instruction set of this machine, one of `_LEVELS` or `unknown`."""
     return best(cpu_flags()) or "unknown"

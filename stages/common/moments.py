@@ -1,4 +1,4 @@
-"""How far values moved: sums over pairs of values that can be merged, and the figures that follow from them."""
+"""Sums over pairs of values, which can be merged, and the error figures that follow from them."""
 
 import math
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ import numpy as np
 
 @dataclass(kw_only=True)
 class Moments:
-    """Over values that are finite in the reference and in the candidate.
+    """Sums over the values that are finite in both the reference and the candidate.
 
     Attributes:
-        compared: how many.
+        compared: the number of values.
         total: sum of |candidate - reference|, `largest` its maximum.
         signal: sum of squares of the reference, `noise` of the difference.
-        mean: of the reference, `spread` the sum of squared distances from it, `low` and `high` the extrema.
+        mean: of the reference; `spread` is the sum of squared distances from it, `low` and `high` are the extrema.
     """
 
     compared: int = 0
@@ -39,9 +39,9 @@ class Moments:
 
     @property
     def nrmse(self) -> float | None:
-        """Root mean square difference over the standard deviation of the reference: free of scale and offset.
+        """RMS difference over the standard deviation of the reference: independent of scale and offset.
 
-        0 without noise, infinite where a constant reference moves, None without values.
+        0 without noise, infinite if a constant reference moves, None without values.
         """
         if not self.compared:
             return None
@@ -51,14 +51,14 @@ class Moments:
 
     @property
     def sqnr_db(self) -> float | None:
-        """10 log10(sum reference^2 / sum difference^2), in dB; infinite without noise, None where both are zero."""
+        """10 log10(sum reference^2 / sum difference^2), in dB; infinite without noise, None if both are zero."""
         if self.noise == 0:
             return math.inf if self.signal else None
         ratio = self.signal / self.noise
         return 10 * math.log10(ratio) if ratio > 0 else -math.inf
 
     def add_values(self, reference: np.ndarray, difference: np.ndarray) -> None:
-        """Add finite values: the reference and what the candidate differs by, float64 of one shape."""
+        """Add finite values: the reference and candidate - reference, float64 of the same shape."""
         if not reference.size:
             return
         distance = np.abs(difference)
@@ -68,7 +68,7 @@ class Moments:
                 compared=reference.size,
                 total=float(distance.sum()),
                 largest=float(distance.max()),
-                # Not np.dot: BLAS starts threads for it, and its sum depends on how many.
+                # Not np.dot: BLAS uses threads for it, and the sum depends on their number.
                 signal=float(np.square(reference).sum()),
                 noise=float(np.square(difference).sum()),
                 mean=mean,
@@ -79,7 +79,7 @@ class Moments:
         )
 
     def add(self, other: "Moments") -> None:
-        """Add other values. Means and spreads of two parts: Chan, Golub and LeVeque (1979)."""
+        """Add the sums of other values. Means and spreads of two parts: Chan, Golub and LeVeque (1979)."""
         if self.compared and other.compared:
             count, shift = self.compared + other.compared, other.mean - self.mean
             self.spread += other.spread + shift * shift * self.compared * other.compared / count

@@ -1,4 +1,4 @@
-"""One rule: a figure held against a limit. Parity and gate evaluate rules; gate and report read them back."""
+"""A rule: a figure checked against a limit. Parity and gate evaluate rules; gate and report read them back."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -7,8 +7,6 @@ from typing import Any
 
 
 class Outcome(StrEnum):
-    """What became of a rule."""
-
     PASSED = "passed"
     FAILED = "failed"
     OFF = "off"
@@ -20,14 +18,14 @@ class Rule:
     """A rule and its outcome.
 
     Attributes:
-        name: the key in params.yaml that sets the limit, or a name of its own where no key can turn it off.
-        value: the figure; None where it could not be measured.
-        limit: what the figure is held against; None for a rule that is off.
-        margin: how far the value lies inside the limit, in the value's own unit, negative outside; None where either
-            is not a number.
-        output: the model output that it judges; empty where it judges the model.
-        message: of a failed rule, what that means and what to do; of another, what value and limit do not say.
-        sample: index of the evaluation sample that decided it; None where no single one did.
+        name: the key in params.yaml that sets the limit, or its own name if no key can turn it off.
+        value: the figure; None if it could not be measured.
+        limit: what the value is compared with; None for a rule that is off.
+        margin: how far the value lies inside the limit, in its own unit, negative outside; None if either is not a
+            number.
+        output: the model output that it judges; empty if it judges the whole model.
+        message: what the failure means and what to do; of a rule that holds, what value and limit do not say.
+        sample: index of the evaluation sample that decided it; None if no single one did.
     """
 
     name: str
@@ -41,16 +39,14 @@ class Rule:
 
     @property
     def failed(self) -> bool:
-        """Whether the rule applies and does not hold."""
         return self.outcome is Outcome.FAILED
 
     def as_json(self) -> dict[str, Any]:
-        """The rule as it stands in `metrics/details`."""
+        """The rule as `metrics/details` holds it."""
         return asdict(self) | {"outcome": str(self.outcome)}
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> "Rule":
-        """The rule that `as_json` wrote."""
         return cls(**{**tree, "outcome": Outcome(tree["outcome"])})
 
 

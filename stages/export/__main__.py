@@ -13,7 +13,6 @@ from stages.export import figures, screen, stage
 
 
 def main(_arguments: argparse.Namespace) -> None:
-    """Run the stage, write its metrics, print what it exported."""
     result = stage.run(params.load().export)
     figures.write(result)
     command.show(screen.render(result))

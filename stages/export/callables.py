@@ -1,4 +1,4 @@
-"""`export.source` as package.module:callable: import it, call it, take what it returns."""
+"""`export.source` as package.module:callable: import and call it, and check what it returns."""
 
 import importlib
 import inspect
@@ -22,7 +22,7 @@ class Built:
     Attributes:
         model: of any framework.
         inputs: evaluation inputs: an array, a data frame, or a mapping of arrays by input name.
-        labels: one per sample, or None where they are unknown.
+        labels: one per sample, or None if unknown.
     """
 
     model: Any
@@ -31,17 +31,17 @@ class Built:
 
 
 def is_callable(source: str) -> bool:
-    """Whether the source has the form package.module:callable; any other is a path."""
+    """Whether the source has the form package.module:callable; else it is a path."""
     return _CALLABLE.fullmatch(source) is not None
 
 
 def file_of(source: str) -> str:
-    """The file of the module of a callable; empty where it has none."""
+    """The file of a callable's module; empty if it has none."""
     return getattr(importlib.import_module(source.split(":", maxsplit=1)[0]), "__file__", None) or ""
 
 
 def build(source: str, seed: int) -> Built:
-    """Import and call package.module:callable, with `seed` where it takes one.
+    """Import and call package.module:callable, with `seed` if it takes one.
 
     Raises:
         StageError: it cannot be imported, fails, or returns something other than a model and evaluation data.
@@ -53,7 +53,7 @@ def build(source: str, seed: int) -> Built:
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise StageError(
             f"export.source {source} raised {type(error).__name__}: {str(error).rstrip('.')}. "
-            "Fix it; --debug shows where it failed."
+            "Fix it; --debug shows the traceback."
         ) from error
     signals.raise_if_stopped()  # scikit-learn's MLPs catch KeyboardInterrupt, and return a half-trained model
     if not isinstance(returned, tuple) or len(returned) not in (2, 3):

@@ -1,4 +1,4 @@
-"""Is the evaluation data complete, and does it match the exported model?"""
+"""Checks that the evaluation data is complete and fits the exported model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,31 +11,31 @@ from stages.common.data import evaldata, feeding
 from stages.export.drift import Drift
 
 WRONG_NRMSE = 0.1
-"""Root mean square of what a conversion moved, over the standard deviation of the source's answers."""
+"""RMS difference by conversion, over the standard deviation of the source's answers, that means a wrong conversion."""
 
 
 def check_rows(inputs: Any) -> None:
-    """Evaluation inputs of any kind must not be empty: no converter takes them.
+    """Evaluation inputs of any kind must have rows: no converter takes empty ones.
 
     Raises:
-        StageError: they hold no rows.
+        StageError: they have none.
     """
     for array in inputs.values() if isinstance(inputs, Mapping) else [inputs]:
         if getattr(array, "shape", None) and array.shape[0] == 0:
-            raise StageError("The evaluation data holds no rows. Give at least one, better a thousand.")
+            raise StageError("The evaluation data has no rows. Give at least one, or better a thousand.")
 
 
 def check_counts(inputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> None:
-    """Every array must have an axis 0, and all the same length.
+    """Every array must have an axis 0, of the same length.
 
     Raises:
-        StageError: naming the array that does not.
+        StageError: an array has none, or lengths differ.
     """
     arrays = dict(inputs) | ({} if labels is None else {"labels": labels})
     for name, array in arrays.items():
         if array.ndim == 0:
             raise StageError(
-                f"The evaluation array '{name}' is a single number, so it counts no samples. "
+                f"The evaluation array '{name}' is a single number, without an axis of samples. "
                 "Stack one value per feed along axis 0, and set export.eval_layout to feeds."
             )
     counts = {name: len(array) for name, array in arrays.items()}
@@ -45,7 +45,7 @@ def check_counts(inputs: Mapping[str, np.ndarray], labels: np.ndarray | None) ->
 
 
 def check_samples(session: ort.InferenceSession, data: evaldata.EvalData) -> None:
-    """A model with a fixed batch needs a full batch to search on, and another one to judge.
+    """A model with a fixed batch needs a full batch to search on, and another to judge.
 
     Raises:
         StageError: there are too few samples.
@@ -56,17 +56,17 @@ def check_samples(session: ort.InferenceSession, data: evaldata.EvalData) -> Non
         return
     needed = round(batch / evaldata.SEARCH_SHARE)
     raise StageError(
-        f"The model's inputs fix axis 0 at {batch}, and the evaluation data has {data.samples} rows, of which "
-        f"{search} go to the search split. Give at least {needed}; or, where one array row is a whole feed (axis 0 of "
-        "the model counts something other than samples), set export.eval_layout to feeds."
+        f"The model's inputs fix axis 0 at {batch}, but the evaluation data has {data.samples} rows, of which "
+        f"{search} go to the search split. Give at least {needed}; or, if each row is a whole feed (axis 0 of the "
+        "model does not count samples), set export.eval_layout to feeds."
     )
 
 
 def check_outputs(session: ort.InferenceSession, origin: str) -> None:
-    """Every output must be of a type that numpy can hold.
+    """Every output must have a type that numpy can hold.
 
     Raises:
-        StageError: naming the output that is not.
+        StageError: an output does not.
     """
     for output in session.get_outputs():
         if "tensor(" in output.type and feeding.input_dtype(output) is None and not output.type.startswith("seq"):
@@ -77,15 +77,15 @@ def check_outputs(session: ort.InferenceSession, origin: str) -> None:
 
 
 def check_conversion(drift: Drift, origin: str) -> None:
-    """The export must answer as its source, where a right conversion does: what differs is no rounding.
+    """The export must give the answers of its source, up to rounding.
 
     Raises:
-        StageError: naming the output that answers something else.
+        StageError: an output does not.
     """
     for name, moments in drift.outputs.items():
         if moments.nrmse is not None and moments.nrmse > WRONG_NRMSE:
             raise StageError(
-                f"The export of {origin} answers something else than its source: '{name}' moves by {moments.nrmse:.2g} "
-                f"times the spread of its values, so its converter does not know all that this model does. "
-                "Export it yourself, and name the .onnx file as export.source."
+                f"The export of {origin} gives other answers than its source: '{name}' moves by {moments.nrmse:.2g} "
+                f"times the spread of its values, so the converter does not support all of this model. "
+                "Export it yourself, and set export.source to the .onnx file."
             )

@@ -1,11 +1,11 @@
-"""Cleaning: the float model that is published is the best one that gives the same answers, before INT8 takes credit."""
+"""Cleaning: the published float model is as good as it gets with the same answers, so that INT8 earns its speed-up."""
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
 from stages.common.data import feeding
-from stages.common.data.evaldata import EvalData
+from stages.common.data.evaldata import EvalData, fill
 from stages.common.graph import cleaning, equivalence
 from stages.common.graph.cleaning import Step
 from stages.common.graph.equivalence import Reference
@@ -13,46 +13,32 @@ from stages.common.graph.passes import compute_constants, drop_listed_initialize
 from stages.common.model import model_file
 
 CHECK_FEEDS = 16
-"""How many calls compare a cleaned model with its source."""
+"""Calls that compare a cleaned model with its source."""
 
 TINY_BYTES = 4096
-"""Weights that are listed as inputs and smaller than this, all together, stay there: ONNX Runtime packs constant
-weights for its kernels, which costs more time than it saves where they are tiny (cntk_scan: 0.88 times the speed)."""
-
+"""Weights that are also inputs stay so if they are smaller than this in total: ONNX Runtime packs constant weights for
+its kernels, which costs more time than it saves if they are tiny (cntk_scan: 0.88 times the speed)."""
 
 _GROWTH = 0.01
 _GROWING = (inline_functions.apply, compute_constants.apply)
-"""What may make weights larger: a function that is called twice, a weight that is cast from float16. The published
-model stays as small as its source (to _GROWTH), and ONNX Runtime does the same at load anyway."""
+"""Passes that may enlarge the weights: a function called twice, a weight cast from float16. The published model stays
+as small as its source (to _GROWTH); ONNX Runtime does the same at load anyway."""
 
 
 def reference_answers(session: ort.InferenceSession, data: EvalData, origin: str) -> Reference:
-    """What the source answers to some of the evaluation data.
-
-    Args:
-        session: of the source.
-        data: the evaluation data.
-        origin: what to call the model in an error.
+    """The answers of the source, called `origin` in errors, to some of the evaluation data.
 
     Raises:
         StageError: the model does not run on the evaluation data.
     """
     batch = feeding.feed_batch(session, data.layout, wanted=1)
-    samples = feeding.fill(np.arange(min(data.samples, CHECK_FEEDS * batch)), batch)
+    samples = fill(np.arange(min(data.samples, CHECK_FEEDS * batch)), batch)
     whole = samples[: len(samples) // batch * batch]
     return equivalence.reference(session, [chunk.feed for chunk in data.batches(whole, batch)], origin)
 
 
 def clean_model(model: ir.Model, expected: Reference) -> tuple[ir.Model, list[Step]]:
-    """Clean a float model, and hold it against what its source answers.
-
-    Args:
-        model: the float model; not changed.
-        expected: see `reference_answers`.
-
-    Returns:
-        The cleaned model, and what was done to it or undone.
-    """
+    """Clean a copy of a float model, checked against `reference_answers`; returns it with the steps done or undone."""
     leave = [share_constants.apply, *([drop_listed_initializers.apply] if _tiny_weights(model) else [])]
     cleaned, steps = cleaning.clean(model, expected, leave)
     undone: list[Step] = []

@@ -1,4 +1,4 @@
-"""Drift: how far the fp32 ONNX model moves the answers of the framework that it was exported from."""
+"""Drift: how far the answers of the fp32 ONNX model are from those of the framework that it came from."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from stages.common.moments import Moments
 Outputs = dict[str, np.ndarray]
 
 SourceAnswers = Callable[[np.ndarray, Sequence[str]], Outputs]
-"""What the source framework answers: takes sample indices (int64 [n]) and the names of the exported model's outputs,
+"""The answers of the source framework: takes sample indices (int64 [n]) and the names of the exported model's outputs,
 and returns arrays by output name; outputs without a counterpart are missing."""
 
 
@@ -20,8 +20,8 @@ class Drift:
     """The drift over the judge samples.
 
     Attributes:
-        outputs: of each float output that both sides give, over values that are finite on both.
-        flips: decisions that the export alone changed; None where nothing is decided or nothing is compared.
+        outputs: per float output of both, over values that are finite in both.
+        flips: decisions that the export changed; None if nothing is decided or compared.
         null_reasons: why `max_abs` or `flips` is None.
     """
 
@@ -31,7 +31,7 @@ class Drift:
 
     @property
     def max_abs(self) -> float | None:
-        """The largest absolute difference over all outputs, in the output's own unit."""
+        """The largest absolute difference over all outputs."""
         return max((output.largest for output in self.outputs.values()), default=None)
 
 
@@ -44,8 +44,8 @@ def measure_drift(
     """Compare the exported model with its source on the judge samples.
 
     Args:
-        answers: sample indices and outputs of the exported model, for all samples; consumed to its end.
-        source_answers: of the source framework, or None where the source is ONNX already.
+        answers: sample indices and outputs of the exported model, for all samples.
+        source_answers: None if the source is ONNX already.
         judge: indices of the judge samples, int64.
         labels: of samples by index; they help to find the decision among the outputs.
 
@@ -60,7 +60,7 @@ def measure_drift(
         if source_answers is None or not judged.any():
             continue
         source = source_answers(indices, list(outputs))
-        # The same values may have another shape: a column for a vector, several columns one after the other.
+        # The same values may have another shape, such as a column for a vector.
         source = {name: array for name, array in source.items() if array.size == outputs[name].size}
         reference = {name: _judged(array, judged) for name, array in source.items()}
         exported = {name: _judged(outputs[name].reshape(array.shape), judged) for name, array in source.items()}
@@ -69,7 +69,7 @@ def measure_drift(
                 finite = np.isfinite(array) & np.isfinite(exported[name])
                 before, after = (side[finite].astype(np.float64) for side in (array, exported[name]))
                 compared.setdefault(name, Moments()).add_values(before, after - before)
-        if decider is None:  # the size of a batch is fixed, so the first one is the same in every run
+        if decider is None:  # the batch size is fixed, so the first batch is the same in every run
             decider = decisions.choose(reference, labels(indices[judged]))
         if decider.decides:
             flips += decider.flips(reference, exported)
@@ -78,7 +78,7 @@ def measure_drift(
 
 
 def _judged(array: np.ndarray, judged: np.ndarray) -> np.ndarray:
-    """The judged rows; the whole array where axis 0 does not count samples."""
+    """The judged rows; the whole array if axis 0 does not count samples."""
     return array[judged] if len(array) == len(judged) else array
 
 
@@ -87,7 +87,7 @@ def _null_reasons(source_is_onnx: bool, compared: Mapping[str, Moments], decides
         return dict.fromkeys(("max_abs", "flips"), "the source is ONNX already")
     reasons = {}
     if not compared:
-        reasons["max_abs"] = "the source returns no numbers that the export returns too"
+        reasons["max_abs"] = "the source and the export have no numeric output in common"
     if not decides:
         reasons["flips"] = "the model decides nothing"
     return reasons

@@ -15,10 +15,11 @@ from urllib.parse import unquote
 import numpy as np
 
 from stages.common.base.errors import StageError
+from stages.common.base.files import named
 from stages.export import tables
 
 DEFAULT_LABELS = "labels"
-"""The value of `export.labels` that need not be there."""
+"""The default of `export.labels`: these labels may be missing."""
 
 
 @contextmanager
@@ -26,13 +27,8 @@ def opened(path: Path, input_names: Sequence[str], labels: str, scratch: Path) -
     """Yield the inputs and the labels.
 
     Inputs are memory-mapped arrays by name, one array (an `.npy` file), or a data frame (a table). Labels are the array
-    or column called `labels`, unless an input has that name; None where there is none.
-
-    Args:
-        path: of the file or folder.
-        input_names: of the model, where it names its inputs.
-        labels: `export.labels`.
-        scratch: a folder for arrays that must be unpacked to be mapped.
+    or column called `labels`, unless an input has that name; None if there is none. Arrays of an archive are unpacked
+    into `scratch` to be mapped.
 
     Raises:
         StageError: the file or folder does not exist, or its data cannot be read.
@@ -68,7 +64,7 @@ def _has_labels(names: Any, input_names: Sequence[str], labels: str, path: Path)
         return False
     if labels not in names and labels != DEFAULT_LABELS:
         raise StageError(
-            f"export.labels is {labels}, and export.eval_data {path.as_posix()} has no such array or column; it has "
+            f"export.labels is {labels}, but export.eval_data {path.as_posix()} has no such array or column; it has "
             f"{', '.join(map(repr, map(str, names)))}. Name one of these, or set export.labels to {DEFAULT_LABELS}."
         )
     return labels in names
@@ -82,8 +78,8 @@ def _npy_files(path: Path, unpacked: Path) -> dict[str, Path]:
             members = [member for member in archive.namelist() if member.endswith(".npy")]
             files = {member.removesuffix(".npy"): unpacked / f"{i}.npy" for i, member in enumerate(members)}
             for member, file in zip(members, files.values(), strict=True):
-                # Streamed to disk, so that an archive larger than memory can be mapped.
-                with archive.open(member) as source, file.open("wb") as target:
+                # Streamed to disk, as the archive may be larger than memory.
+                with named(file), archive.open(member) as source, file.open("wb") as target:
                     shutil.copyfileobj(source, target, 1 << 20)
     except (zipfile.BadZipFile, EOFError) as error:
         raise StageError(

@@ -8,7 +8,6 @@ from stages.export.stage import ExportResult
 
 
 def headlines(result: ExportResult) -> dict[str, Any]:
-    """The tree of metrics/export.json."""
     drift = result.drift
     return {
         "drift": {"max_abs": files.rounded(drift.max_abs), "flips": drift.flips},
@@ -18,7 +17,6 @@ def headlines(result: ExportResult) -> dict[str, Any]:
 
 
 def details(result: ExportResult) -> dict[str, Any]:
-    """The tree of metrics/details/export.json."""
     return {
         "source": {"framework": result.framework, "opsets": result.opsets},
         "eval": {
@@ -45,7 +43,6 @@ def _drift(moments: Moments) -> dict[str, float | None]:
 
 
 def write(result: ExportResult) -> None:
-    """Put details and headlines in place, together."""
     with files.together() as outputs:
         outputs.json(paths.EXPORT_DETAILS, details(result))
         outputs.json(paths.EXPORT, headlines(result))

@@ -1,4 +1,4 @@
-"""Run the fp32 model on every evaluation sample, and refuse one whose answers cannot be compared with anything."""
+"""Run the fp32 model on every evaluation sample, and refuse a model whose answers cannot be compared."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from stages.common.data import evaldata, feeding
 from stages.common.model import model_file, sessions
 
 BATCH = 256
-"""Samples in one call, where the model leaves it free."""
+"""Samples in one call, if the model leaves it free."""
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16})
 """Types of weights that numpy can search for NaN."""
@@ -22,27 +22,21 @@ FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16})
 def answers(
     session: ort.InferenceSession, model: ir.Model, data: evaldata.EvalData, origin: str
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Run the model on all samples.
-
-    Args:
-        session: of the model.
-        model: searched for the cause where an output is not finite.
-        data: the evaluation data.
-        origin: what to call the model in an error.
+    """Run the model, called `origin` in errors, on all samples; `model` is searched for the cause of NaN and infinity.
 
     Yields:
-        The indices of the samples of one call, int64 [n], and its outputs by name. Where the model fixes the batch,
-        the last call is filled by repeating samples, and its outputs are cut to the n samples.
+        The indices of the samples of one call, int64 [n], and the outputs by name. If the model fixes the batch, the
+        last call is filled by repeating samples, and its outputs are cut to the n samples.
 
     Raises:
-        StageError: the model does not run, answers differently each time, or with NaN or infinity for a sample.
+        StageError: the model does not run, gives different answers to the same samples, or NaN or infinity.
     """
     batch = feeding.feed_batch(session, data.layout, BATCH)
     fixed = feeding.fixed_batch(session, data.layout) is not None
     everything = np.arange(data.samples)
     steps = math.ceil(data.samples / batch)
     for call in tqdm(data.batches(everything, batch), "fp32", steps, leave=False, disable=None):
-        feed = data.read(feeding.fill(call.indices, batch)) if fixed and len(call.indices) < batch else call.feed
+        feed = data.read(evaldata.fill(call.indices, batch)) if fixed and len(call.indices) < batch else call.feed
         values = sessions.answers(session, feed, name=origin)
         if problem := _not_finite(values, call.indices):
             raise StageError(f"{origin}: {problem} in fp32. {_cause(model, feed)}")
@@ -57,16 +51,12 @@ def answers(
 
 
 def _rows(array: np.ndarray, layout: evaldata.Layout) -> np.ndarray:
-    """In the layout `feeds` a call is one sample, whose outputs have no axis for samples yet."""
+    """In the layout `feeds` a call is one sample, and its outputs have no axis for samples."""
     return array[np.newaxis] if layout == "feeds" else array
 
 
 def _check_repeatable(once: Mapping[str, np.ndarray], again: Mapping[str, np.ndarray], origin: str) -> None:
-    """Refuse a model that draws random numbers: noise cannot be told from the effect of quantization.
-
-    Raises:
-        StageError: an output differs between two runs on the same samples by more than rounding.
-    """
+    """Refuse a model that draws random numbers: their noise would pass for an effect of quantization."""
     for name, array in once.items():
         if array.shape == again[name].shape and array.dtype.kind == "f":
             limit = 1e-4 * float(np.abs(array).max(initial=0))
@@ -75,13 +65,13 @@ def _check_repeatable(once: Mapping[str, np.ndarray], again: Mapping[str, np.nda
             same = np.array_equal(array, again[name])
         if not same:
             raise StageError(
-                f"The output '{name}' of {origin} differs between two runs on the same samples: it draws random "
-                "numbers, so no comparison means anything. Export it for inference, or make those numbers an input."
+                f"The output '{name}' of {origin} differs between two runs on the same samples: the model draws random "
+                "numbers, so it cannot be compared. Export it for inference, or make those numbers an input."
             )
 
 
 def _not_finite(values: Mapping[str, np.ndarray], indices: np.ndarray) -> str:
-    """Which output is NaN or infinite, for which sample; empty where all are finite."""
+    """Which output is NaN or infinite for which sample; empty if all are finite."""
     for name, array in values.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             row = np.argwhere(~np.isfinite(array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)))[0][0]
@@ -90,10 +80,11 @@ def _not_finite(values: Mapping[str, np.ndarray], indices: np.ndarray) -> str:
 
 
 def _cause(model: ir.Model, feed: Mapping[str, np.ndarray]) -> str:
-    """What may have caused a NaN, and what to do."""
+    """The likely cause of a NaN, and what to do."""
     for name, array in feed.items():
-        if array.dtype.kind == "f" and np.isnan(array).any():
-            return f"The evaluation data has NaN in '{name}': impute it as for the training, or remove that sample."
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            kind = "NaN" if np.isnan(array).any() else "infinity"
+            return f"The evaluation data has {kind} in '{name}': impute it as in training, or remove that sample."
     for tensor in model_file.tensors(model):
         if tensor.dtype not in FLOATS:
             continue
@@ -103,5 +94,5 @@ def _cause(model: ir.Model, feed: Mapping[str, np.ndarray]) -> str:
             continue
         if not np.isnan(values).any() and not np.any(values[finite]):  # nothing but infinities and zeros
             return f"Its constant '{tensor.name}' masks with infinity: use a large finite number such as -1e9."
-        return f"Its weight '{tensor.name}' holds NaN or infinity: the training diverged, or the file is damaged."
+        return f"Its weight '{tensor.name}' holds NaN or infinity: training diverged, or the file is damaged."
     return "Fix the model, or remove that sample."

@@ -1,4 +1,4 @@
-"""What a framework offers export: which models are its own, and how they become ONNX."""
+"""The interface of a framework: which models it knows, and how they become ONNX."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -26,10 +26,10 @@ class Converted:
     Attributes:
         model: the fp32 ONNX model.
         inputs: arrays by input name.
-        answers: what the source framework answers to the same samples; None where the source was ONNX already.
+        answers: of the source framework to the same samples; None if the source was ONNX already.
         notes: sentences on what was cast or left out.
-        exact: whether a right conversion keeps the answers to rounding, as those of trees behind a scaler or of
-            isotonic calibration do not.
+        exact: whether a correct conversion keeps the answers up to rounding; that of trees after a scaler, or of
+            isotonic calibration, does not.
     """
 
     model: ir.Model
@@ -43,8 +43,6 @@ class Framework(Protocol):
     """What a module of `stages.export.sources` offers."""
 
     NAME: str
-    """What to call the framework."""
-
     SUFFIXES: tuple[str, ...]
     """Of the model files that `load` reads."""
 
@@ -70,17 +68,12 @@ class Framework(Protocol):
 
 
 def belongs_to(model: Any, package: str) -> bool:
-    """Whether the class of `model`, or one that it inherits from, is defined in `package`, which is not imported."""
+    """Whether the class of `model`, or a base class, is defined in `package`, which is not imported."""
     return any(kind.__module__.partition(".")[0] == package for kind in type(model).__mro__)
 
 
 def required(module: str, purpose: str, packages: str) -> ModuleType:
-    """Import a module that only some sources need.
-
-    Args:
-        module: to import.
-        purpose: what needs it: the subject of the sentence.
-        packages: to install, as pip takes them.
+    """Import a module that only some sources need: `purpose` is the subject of the error, `packages` are for pip.
 
     Raises:
         StageError: a package is not installed.
@@ -94,7 +87,7 @@ def required(module: str, purpose: str, packages: str) -> ModuleType:
 
 
 def only_array(inputs: Any, framework: str) -> Any:
-    """Evaluation inputs without a name: the only array of a mapping; anything else as it is.
+    """The only array of a mapping; anything else as it is.
 
     Raises:
         StageError: a mapping of several arrays, for a model that takes one.
@@ -103,14 +96,14 @@ def only_array(inputs: Any, framework: str) -> Any:
         return inputs
     if len(inputs) > 1:
         raise StageError(
-            f"The evaluation data holds the arrays {', '.join(map(repr, map(str, inputs)))}, and a {framework} model "
+            f"The evaluation data holds the arrays {', '.join(map(repr, map(str, inputs)))}, but a {framework} model "
             "takes one array [samples, features] or a table. Save one, and the labels under the name of export.labels."
         )
     return next(iter(inputs.values()))
 
 
 def first_line(error: Exception) -> str:
-    """An error of a converter in one line: its class and the beginning of its message."""
+    """An error in one line: its class and the beginning of its message."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0].rstrip('.,')[:300]}"
 
@@ -119,7 +112,7 @@ def read_by(loader: Callable[[], Any], path: Path, framework: str) -> Any:
     """Call a framework's own reader of model files.
 
     Raises:
-        StageError: it fails, with whatever it raises.
+        StageError: it fails, whatever it raises.
     """
     try:
         return loader()
@@ -130,9 +123,9 @@ def read_by(loader: Callable[[], Any], path: Path, framework: str) -> Any:
 
 
 def as_model(model: onnx.ModelProto, opset: int = DEFAULT_OPSET) -> ir.Model:
-    """What a converter made, with each domain imported once, in order, the default domain among them.
+    """The converted model, with each domain imported once, in order, including the default domain.
 
-    skl2onnx imports domains in the order of a set's hashes, and some of them twice; onnxmltools leaves out the default.
+    skl2onnx imports domains in hash order, some of them twice; onnxmltools omits the default domain.
     """
     versions = {"": opset} if not any(entry.domain == "" for entry in model.opset_import) else {}
     for entry in model.opset_import:
@@ -143,7 +136,7 @@ def as_model(model: onnx.ModelProto, opset: int = DEFAULT_OPSET) -> ir.Model:
 
 
 def rounded_by(given: np.ndarray, cast: np.ndarray) -> float:
-    """The largest relative change by a cast of floats to float32; 0 where every value is kept."""
+    """The largest relative change by a cast of floats to float32; 0 if every value is kept."""
     if given.dtype.kind != "f" or given.dtype.itemsize <= 4:
         return 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -152,7 +145,7 @@ def rounded_by(given: np.ndarray, cast: np.ndarray) -> float:
 
 
 def rounding_note(rounded: Mapping[str, float], kind: str = "column") -> list[str]:
-    """A sentence on what casts to float32 changed, by column or input (a name that is empty: all data), or none."""
+    """A sentence on what casts to float32 changed, by column or input (an empty name means all data), or none."""
     changed = [name for name, by in rounded.items() if by]
     if not changed:
         return []
@@ -164,7 +157,7 @@ def rounding_note(rounded: Mapping[str, float], kind: str = "column") -> list[st
 
 
 def listed(names: Sequence[str], kind: str = "column") -> str:
-    """Columns or inputs as the subject of a sentence; a name that is empty means all data."""
+    """Columns or inputs as the subject of a sentence; an empty name means all data."""
     if len(names) > 1:
         return f"{len(names)} {kind}s ('{names[0]}' to '{names[-1]}')"
     return f"The {kind} '{names[0]}'" if names[0] else "The evaluation data"

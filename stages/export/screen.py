@@ -1,41 +1,34 @@
-"""What export prints: what it made, its notes, and the drift in a sentence."""
+"""What export prints: the model and its data, notes, and a sentence on the drift."""
 
-import textwrap
 from collections.abc import Sequence
 
 from tabulate import tabulate
 
 from stages.common.base import paths
+from stages.common.base.command import fold
 from stages.common.graph.cleaning import Step
 from stages.export.drift import Drift
 from stages.export.stage import ExportResult
 
-WIDTH = 120
-
 
 def render(result: ExportResult) -> str:
-    """A short table, the notes, and one sentence of conclusion."""
     opsets = ", ".join(f"{domain} {version}" for domain, version in result.opsets.items())
     labels = "with labels" if result.has_labels else "without labels"
     rows = [
         ("model", f"{paths.FP32_MODEL.as_posix()}, {result.size_mb:.2f} MB, from {result.framework}, opset {opsets}"),
         ("evaluation", f"{result.samples} samples {labels}: {result.search} to search, {result.judge} to judge"),
     ]
-    notes = [textwrap.fill(f"Note: {note}", WIDTH) for note in result.notes]
-    if result.steps:
-        notes.append(textwrap.fill(_cleaning(result.steps), WIDTH))
-    return "\n".join([tabulate(rows, tablefmt="plain"), *notes, textwrap.fill(conclusion(result.drift), WIDTH)])
+    lines = [*(f"Note: {note}" for note in result.notes), *([_cleaning(result.steps)] if result.steps else [])]
+    return "\n".join([tabulate(rows, tablefmt="plain"), *map(fold, [*lines, conclusion(result.drift)])])
 
 
 def _cleaning(steps: Sequence[Step]) -> str:
-    """What was cleaned and what was undone, in a sentence."""
     done = ", ".join(step.name for step in steps if not step.undone) or "nothing"
     undone = "".join(f"; undone: {step.name} ({step.undone.rstrip('.')})" for step in steps if step.undone)
     return f"Cleaned, with the same answers: {done}{undone}."
 
 
 def conclusion(drift: Drift) -> str:
-    """How far the export moves the answers of its source."""
     flips = "" if drift.flips is None else f"{drift.flips or 'no'} decision{'s' * (drift.flips != 1)}"
     if drift.max_abs is not None:
         moves = f"The export moves the answers of its source by at most {drift.max_abs:.2g}"

@@ -1,4 +1,4 @@
-"""What `export.source` and `export.eval_data` name, as an ONNX model with its evaluation data."""
+"""The model of `export.source` as ONNX, with its evaluation data."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from stages.export import callables, checks, eval_files, sources
 from stages.export.framework import Converted, Framework
 
 MODELS = Path("models")
-"""The folder for models: dvc.yaml declares it as a dependency of export."""
+"""The folder for models, a dependency of export in dvc.yaml."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Exported:
     """A model that is not published yet, with its evaluation data.
 
     Attributes:
-        converted: as ONNX; axis 0 of the inputs counts samples (or feeds).
-        labels: one per sample, or None where they are unknown.
-        origin: what to call the model in an error.
-        framework: that the model came from.
+        converted: the model as ONNX; axis 0 of its inputs counts samples (or feeds).
+        labels: one per sample, or None if unknown.
+        origin: the name of the model in errors.
+        framework: of the source.
     """
 
     converted: Converted
@@ -59,8 +59,8 @@ def opened(params: Export) -> Iterator[Exported]:
     names = _framework(model, params).input_names(model)
     if params.eval_data is None:
         raise StageError(
-            f"export.source is the file {path.as_posix()}, and export.eval_data is null: without real inputs nothing "
-            "can be proved. Name an .npz, a folder of .npy files or a .csv"
+            f"export.source is the file {path.as_posix()}, but export.eval_data is null: nothing can be proved without "
+            "real inputs. Name an .npz, a folder of .npy files or a .csv"
             f"{' with ' + ', '.join(names) if names else ''}."
         )
     with eval_files.opened(Path(params.eval_data), names, params.labels, paths.ARTIFACTS) as (inputs, labels):
@@ -68,13 +68,13 @@ def opened(params: Export) -> Iterator[Exported]:
 
 
 def untracked(params: Export) -> list[str]:
-    """A sentence for each path that export depends on and DVC does not watch."""
+    """A sentence for each path that export depends on but DVC does not track."""
     dependencies = [Path(dependency).resolve() for dependency in _dependencies()]
     watched = {params.source: params.source, params.eval_data: params.eval_data}
     if callables.is_callable(params.source):
         watched[params.source] = callables.file_of(params.source)
     return [
-        f"{name} is not among the deps of export in dvc.yaml, so DVC does not see when it changes. "
+        f"{name} is not among the deps of export in dvc.yaml, so DVC does not notice when it changes. "
         f"Add it there, or move it into {MODELS}/."
         for name, path in watched.items()
         if path and not any(Path(path).resolve().is_relative_to(dependency) for dependency in dependencies)
@@ -91,7 +91,7 @@ def _framework(model: Any, params: Export) -> Framework:
     framework = sources.framework_of(model)
     if framework is None:
         raise StageError(
-            f"export.source {params.source} is a {type(model).__name__}, which no converter knows. "
+            f"export.source {params.source} is a {type(model).__name__}, which no converter supports. "
             f"Use a model of {sources.KNOWN}, or export it yourself and return an onnx.ModelProto."
         )
     return framework

@@ -1,4 +1,4 @@
-"""The stage: build or read the model, clean it, run it on its evaluation data, publish both."""
+"""Build or read the model, clean it, run it on its evaluation data, and publish both."""
 
 from dataclasses import dataclass
 
@@ -17,15 +17,15 @@ class ExportResult:
     """What was exported.
 
     Attributes:
-        framework: that the model came from.
+        framework: of the source.
         opsets: version by domain.
         size_mb: of the fp32 model on disk, in MB (1e6 bytes).
-        steps: what was cleaned, and what was undone.
+        steps: of cleaning, done or undone.
         drift: between the source and its export, on the judge samples.
-        samples: of the evaluation data; so many of them to search, so many to judge.
+        samples: of the evaluation data, of which `search` to search and `judge` to judge.
         layout: what axis 0 of the evaluation data counts.
         has_labels: whether labels are known.
-        notes: sentences on what was cast, left out, or is outside of DVC's sight.
+        notes: sentences on what was cast or left out, and what DVC does not track.
     """
 
     framework: str

@@ -1,4 +1,4 @@
-"""CSV and Parquet files as evaluation data: columns by name, as the model's inputs and labels."""
+"""CSV and Parquet files as evaluation data: columns become the model's inputs by name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ def read(path: Path) -> Any:
     """Read a table as a pandas data frame.
 
     Raises:
-        StageError: pandas or pyarrow is missing, or the file is not such a table.
+        StageError: pandas or pyarrow is missing, or the file is not a table.
     """
     pandas = required("pandas", f"Reading {path.as_posix()}", "pandas pyarrow")
     if path.suffix.lower() == ".parquet":
@@ -33,7 +33,7 @@ def read(path: Path) -> Any:
 
 
 def select(frame: Any, columns: Sequence[str]) -> Any:
-    """These columns of a data frame, in this order; further ones are left out.
+    """These columns of a data frame, in this order.
 
     Raises:
         StageError: one is missing.
@@ -47,16 +47,13 @@ def select(frame: Any, columns: Sequence[str]) -> Any:
 
 
 def as_inputs(frame: Any, inputs: Sequence[ir.Value]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Columns of a table as the inputs of an ONNX model.
+    """Columns of a table as the inputs of an ONNX model, and notes on what was rounded.
 
     Each input takes the column of its name, as [samples] or [samples, 1]; a model with one input of another name takes
     all columns, in order, as [samples, columns].
 
-    Returns:
-        Arrays by input name, in the dtypes of the model, and notes on what was rounded.
-
     Raises:
-        StageError: a column is missing, or cannot be cast without loss (but for float64 to float32, which is noted).
+        StageError: a column is missing, or cannot be cast without loss (float64 to float32 is allowed, and noted).
     """
     names = [value.name or "" for value in inputs]
     arrays: dict[str, np.ndarray] = {}
@@ -82,7 +79,7 @@ def _cast(column: Any, name: str, model_input: ir.Value, rounded: dict[str, floa
     if column.dtype.kind not in "iufb":
         raise StageError(
             f"The column '{name}' of the evaluation data is {column.dtype}, and the model input '{model_input.name}' "
-            f"expects {expected}. Encode it as you did for the training."
+            f"expects {expected}. Encode it as in training."
         )
     values = column.to_numpy()
     if column.isna().any() and expected.kind != "f":

@@ -41,7 +41,14 @@ def refuse_foreign_metrics(evidence: Evidence, serving: Serving) -> list[str]:
             raise StageError(
                 f"The metrics do not belong to the files as they stand: {change}. {stage} must run: `dvc repro`{pull}."
             )
-        return []
+        frozen = ", ".join(stage.name for stage in pipeline.here().values() if stage.frozen)
+        unchecked = f"dvc.yaml freezes {frozen}: whether these params, data and code were run was not checked there."
+        return [unchecked] if frozen else []
+    if pipeline.here():
+        raise StageError(
+            "dvc.lock is missing, so nothing shows that the metrics belong to the files as they stand. Restore it from "
+            "git, or run `dvc repro` and commit it."
+        )
     _models_as_they_stand(evidence)
     return ["dvc.lock does not exist, so only models, machine and threads were checked, not params, data and code."]
 

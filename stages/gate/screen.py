@@ -2,7 +2,6 @@
 
 from tabulate import tabulate
 
-from stages.common.base import command
 from stages.common.rule import Outcome, Rule
 from stages.gate.stage import GateResult
 
@@ -14,7 +13,7 @@ def render(result: GateResult) -> str:
     rows = [_row(rule) for rule in result.rules if rule.outcome is not Outcome.OFF]
     table = tabulate(rows, headers=("rule", "value", "limit", "margin", "outcome"), disable_numparse=True)
     notes = [f"Note: {note}" for note in result.notes]
-    paragraphs = [command.fold(text) for text in (*notes, result.deployment.reason)]
+    paragraphs = [*notes, result.deployment.reason]
     if result.deployment.advice:
         paragraphs.append(f"Next: {result.deployment.advice}")
     return f"{table}\n\n" + "\n".join(paragraphs)

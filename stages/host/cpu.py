@@ -13,7 +13,7 @@ CGROUP = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 
 
-def model() -> str:
+def name() -> str:
     """The vendor's name of the CPU, with family, model and stepping where the system reports them."""
     if CPUINFO.exists():
         return describe(CPUINFO.read_text(encoding="utf-8"))

@@ -46,7 +46,7 @@ class Machine:
 def run() -> Machine:
     """Describe the machine that this process runs on."""
     hardware = Hardware(
-        model=cpu.model(),
+        model=cpu.name(),
         isa=isa.here(),
         flags=tuple(sorted(isa.cpu_flags() & isa.KNOWN)),
         caches=cpu.caches(),

@@ -1,1 +1,1 @@
-"""Put this pipeline into a DVC repository that exists already."""
+"""Add this pipeline to an existing DVC repository."""

@@ -1,8 +1,8 @@
-"""Put this pipeline into a DVC repository that exists already: at its root, or in a folder of it.
+"""Add this pipeline to an existing DVC repository, at its root or in a folder.
 
 Reads   this checkout, or the installed package, and the repository.
-Writes  what is missing there: dvc.yaml, params.yaml, models/, requirements-int8.txt, .dvc/plots/; from a checkout also
-        the code, stages/; nothing that exists is overwritten. Where names are taken, in a folder int8/ with a prefix.
+Writes  what is missing there: dvc.yaml, params.yaml, models/, requirements-int8.txt, .dvc/plots/, and from a checkout
+        the code, stages/. Overwrites nothing. If names are taken, it uses a folder int8/ and a prefix.
 Params  none.
 """
 
@@ -16,26 +16,22 @@ from stages.common.base import command
 from stages.init import screen, stage
 
 TEMPLATE = Path(__file__).with_name("template")
-"""What the wheel has of the checkout: params.yaml and the like. It is built by setup.py."""
+"""The files of the checkout that the wheel includes, such as params.yaml; made by setup.py."""
 
 DISTRIBUTION = "onnx-quantize-pipeline"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the folder, the models, and the upgrade."""
     parser.add_argument(
         "path", type=Path, help="the root of a DVC repository, or a folder in it (made if it is missing)"
     )
     parser.add_argument(
         "--models", type=_name, nargs="+", default=(), metavar="NAME", help="several models, a folder each (DVC matrix)"
     )
-    parser.add_argument(
-        "--upgrade", action="store_true", help="replace files of an older version; what you changed stays"
-    )
+    parser.add_argument("--upgrade", action="store_true", help="replace files of an older version; your changes stay")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Install the pipeline, and print what was done and what comes next."""
     adoption = stage.run(_origin(), arguments.path, models=arguments.models, upgrade=arguments.upgrade)
     print(screen.render(adoption))
 
@@ -47,7 +43,7 @@ def _origin() -> stage.Origin:
 
 
 def requirement(distribution: metadata.Distribution) -> str:
-    """The line that installs this version again: from the commit that it was installed from, if it was (PEP 610)."""
+    """The requirement that installs this version: from the same commit if it was installed from one (PEP 610)."""
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")
     if vcs := origin.get("vcs_info"):
         return f"{DISTRIBUTION} @ {vcs['vcs']}+{origin['url']}@{vcs['commit_id']}"

@@ -1,4 +1,4 @@
-"""Our dvc.yaml as a repository needs it: beside its params, below a prefix, one stage per model, code or package."""
+"""Our dvc.yaml adapted to a repository: folder, prefix, one stage per model, code or installed package."""
 
 import re
 from collections.abc import Iterator
@@ -8,17 +8,17 @@ from pathlib import PurePosixPath
 from stages.common.base.pipeline import PACKAGE
 
 REQUIREMENTS = "requirements-int8.txt"
-"""What to install; where the code is a package it pins the version, and every stage depends on it."""
+"""What to install; for an installed package it pins the version, and every stage depends on it."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the pipeline stands, seen from the dvc.yaml with its stages.
+    """Where the pipeline is, relative to the dvc.yaml with its stages.
 
     Attributes:
-        below: the folder of the pipeline below that of dvc.yaml; empty where it is the same.
-        models: names of models that share the code; each has a folder of its own in that of the pipeline.
-        installed: whether the stages run an installed package in place of the code beside them.
+        below: the folder of the pipeline below that of dvc.yaml; empty if it is the same.
+        models: names of models that share the code; each has its own folder in that of the pipeline.
+        installed: whether the stages run an installed package instead of code in the repository.
     """
 
     below: str = ""
@@ -27,12 +27,12 @@ class Layout:
 
     @property
     def prefix(self) -> str:
-        """What stands before the names of stages and plots."""
+        """The prefix of the names of stages and plots."""
         return f"{self.below}_" if self.below else ""
 
     @property
     def folders(self) -> dict[str, str]:
-        """The folders with a params.yaml each, relative to dvc.yaml, by what stands before the names of plots."""
+        """The folders with a params.yaml, relative to dvc.yaml, by prefix of the names of plots."""
         if not self.models:
             return {self.prefix: self.below}
         return {f"{self.prefix}{model}_": str(PurePosixPath(self.below, model)) for model in self.models}
@@ -74,10 +74,10 @@ def _stages(lines: list[str], layout: Layout) -> Iterator[str]:
 
 
 def _moved(body: str, before: str, folder: str) -> str:
-    """Entries of metrics, plots or artifacts: their names after `before`, their paths in `folder`."""
+    """Entries of metrics, plots or artifacts, with their names prefixed and their paths in `folder`."""
     if not folder:
         return body
     body = re.sub(r"(?m)^(  - )(\w+:)$", rf"\g<1>{before}\2", body)
-    # Names of artifacts take hyphens and no underscores.
+    # Names of artifacts allow hyphens but no underscores.
     body = re.sub(r"(?m)^(  )(\w+:)$", rf"\g<1>{before.replace('_', '-')}\2", body)
     return re.sub(r"\b(metrics|artifacts)/", rf"{folder}/\1/", body)

@@ -1,4 +1,4 @@
-"""Adding the content of one YAML file to another as text, so that comments and layout of both stay."""
+"""Adding one YAML file to another as text, so that comments and layout of both stay."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ class CollisionError(StageError):
 
 
 JOINED = frozenset({"stages", "metrics", "plots", "artifacts"})
-"""The keys of dvc.yaml whose children may come from both sides. A section of params.yaml belongs to one."""
+"""The keys of dvc.yaml whose children may come from both files. A section of params.yaml belongs to one file."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,13 @@ class Block:
     """A top-level key of a YAML file.
 
     Attributes:
-        key: its name.
         names: of its children, or of the items of a list.
         listed: whether it is a list.
-        start: its first line, comments above it included.
-        first: the first line below the key.
+        start: its first line, including comments above it.
+        first: the line after the key.
         end: the line after its last content.
         indent: of its children.
-        block: whether its children stand on lines of their own.
+        block: whether its children are on separate lines.
     """
 
     key: str
@@ -46,12 +45,9 @@ class Block:
 
 
 def added(theirs: str, ours: str, file: str) -> str:
-    """`theirs` with the content of `ours`: children of a key that both have below theirs, other keys at the end.
+    """YAML text with ours added to theirs: children of a common key after theirs, other keys at the end.
 
-    Args:
-        theirs: YAML text that stays, to the letter.
-        ours: YAML text to add.
-        file: to name in an error.
+    `file` is the name in errors.
 
     Raises:
         CollisionError: both have the same child of a key, or a key with values that cannot be joined.
@@ -76,7 +72,7 @@ def added(theirs: str, ours: str, file: str) -> str:
         if block.listed and not existing.listed:  # plots may be a list of mappings or one mapping
             children = [re.sub(rf"^( {{{existing.indent}}})- ", r"\1", line) for line in children]
         insertions.append((existing.end, 0, children if existing.listed else ["", *children]))
-    # From the last line to the first; at one line, children before new keys.
+    # From the last line to the first; at the same line, children before new keys.
     for at, _, text in sorted(insertions, key=lambda insertion: insertion[:2], reverse=True):
         lines[at:at] = text
     return "\n".join(lines) + "\n"
@@ -92,7 +88,7 @@ def added_lines(theirs: str, ours: str, _file: str) -> str:
 
 
 def three_way(current: str, base: str, new: str) -> str | None:
-    """`current` with what changed from `base` to `new`, by git; None where both changed the same lines."""
+    """`current` with the changes from `base` to `new`, merged by git; None if they conflict."""
     with tempfile.TemporaryDirectory() as folder:
         names = [Path(folder, name) for name in ("current", "base", "new")]
         for name, text in zip(names, (current, base, new), strict=True):
@@ -132,7 +128,7 @@ def _blocks(text: str, file: str) -> Iterator[Block]:
 
 
 def _names(node: yaml.Node) -> Iterator[str]:
-    """The keys of a mapping; of a list, its texts, and the first key of each mapping in it."""
+    """The keys of a mapping; of a list, its scalars and the first key of each mapping in it."""
     for child in node.value if isinstance(node, yaml.CollectionNode) else ():
         key = child[0] if isinstance(child, tuple) else child
         if isinstance(key, yaml.MappingNode):
@@ -142,7 +138,7 @@ def _names(node: yaml.Node) -> Iterator[str]:
 
 
 def _last_line(node: yaml.Node) -> int:
-    """The last line that holds content of a node: marks of block collections end at what follows them."""
+    """The last line with content of a node: end marks of block collections are at what follows them."""
     if isinstance(node, yaml.CollectionNode) and node.value and not node.flow_style:
         last = node.value[-1]
         return _last_line(last[1] if isinstance(last, tuple) else last)

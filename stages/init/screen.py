@@ -1,4 +1,4 @@
-"""What init prints: what it did, and what comes next."""
+"""What init prints: what it did, and the next steps."""
 
 from stages.common.base import command
 from stages.common.base.pipeline import PACKAGE
@@ -10,25 +10,24 @@ SHOWN = 6
 LABELS = {
     "added": "Added",
     "merged": "Added to",
-    "replaced": "Brought to this version, with what you changed",
+    "replaced": "Upgraded to this version, with your changes",
     "removed": "Removed",
-    "older": "Of another version (--upgrade brings this one)",
-    "kept": "Changed by you and by this version in the same place, and left as they are",
+    "older": "Of another version (--upgrade replaces them)",
+    "kept": "Not changed, as your changes conflict with this version",
 }
 
 CHANGES = ("added", "merged", "replaced", "removed")
-"""Kinds after which there is something to do."""
+"""Kinds that call for next steps."""
 
 
 def render(adoption: Adoption) -> str:
-    """A line for each kind of change, then the next steps."""
     lines = []
     for kind, label in LABELS.items():
         if names := list(dict.fromkeys(_whole(name) if kind == "added" else name for name in adoption.files[kind])):
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
             lines.append(f"{label}: {', '.join(names[:SHOWN])}{more}.")
     if not lines:
-        return "Nothing to do: this version of the pipeline is here already."
+        return "Nothing to do: this version of the pipeline is installed already."
     if not any(adoption.files[kind] for kind in CHANGES):
         return "\n".join(map(command.fold, lines))
     at = adoption.folder.relative_to(adoption.root).as_posix()
@@ -55,6 +54,6 @@ def render(adoption: Adoption) -> str:
 
 
 def _whole(name: str) -> str:
-    """The folder of the code in place of each file of it."""
+    """The folder of the code instead of each file in it."""
     before, found, _ = name.partition("stages/")
     return before + found if found else name

@@ -1,4 +1,4 @@
-"""Install the pipeline: copy its files, merge its YAML into what is there, remember what was installed."""
+"""Install the pipeline: copy its files, merge its YAML into existing files, and record what was installed."""
 
 import hashlib
 import json
@@ -15,28 +15,27 @@ from stages.init import merge
 from stages.init.layout import REQUIREMENTS, Layout, dvc_yaml
 
 RECORD = ".onnx-int8.json"
-"""What was installed, in the folder of the pipeline, so that an upgrade knows what the user changed."""
+"""The record of what was installed, in the folder of the pipeline: an upgrade detects the user's changes by it."""
 
 BELOW = "int8"
-"""The folder, and the prefix of the stages, where names are taken."""
+"""The folder, and the prefix of the stages, if names are taken."""
 
 OURS = ("stages", "models", "artifacts", "metrics", REQUIREMENTS)
-"""What the pipeline wants for itself in its folder."""
+"""Names that the pipeline does not share in its folder."""
 
 MERGED: Mapping[str, Callable[[str, str, str], str]] = {
     DVC_YAML: merge.added,
     "params.yaml": merge.added,
     ".dvcignore": merge.added_lines,
 }
-"""Files that may exist already: ours go below what they hold."""
-
+"""Files that may exist already: ours are added to them."""
 
 CODE = frozenset({".py", ".css", ".html", ".js"})
 
 KINDS = ("added", "merged", "replaced", "removed", "older", "kept", "current")
 
 Entry = Mapping[str, str]
-"""What is remembered of a file: the SHA-256 of ours, or, of one that is merged, `theirs` before us, and `ours`."""
+"""The record of a file: the SHA-256 of ours, or, if merged, the text of `theirs` before us and of `ours`."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Origin:
     """Where the files come from.
 
     Attributes:
-        root: the checkout of this project, or what the installed package has of it.
+        root: the checkout of this project, or the files of it in the installed package.
         requirement: the line that installs the package; empty for a checkout, whose code is copied.
     """
 
@@ -60,10 +59,10 @@ class Adoption:
         root: of the DVC repository.
         folder: with the dvc.yaml that has the stages.
         layout: of the pipeline, seen from there.
-        taken: why the names have a prefix; empty where they have none.
-        files: names relative to the root, by what became of them: added, merged (had other content, to which ours was
-            added), replaced or removed (of an older version), older (for an upgrade to replace), kept (changed by the
-            user, and by this version in the same place), current (nothing to do).
+        taken: why the names have a prefix; empty if they have none.
+        files: names relative to the root, by what was done: added, merged (ours was added to other content), replaced
+            or removed (of an older version), older (an upgrade would replace it), kept (changes of the user conflict
+            with this version), current (nothing to do).
     """
 
     root: Path
@@ -74,22 +73,22 @@ class Adoption:
 
 
 def run(origin: Origin, folder: Path, *, models: Sequence[str] = (), upgrade: bool = False) -> Adoption:
-    """Install into `folder`; twice is once.
+    """Install into `folder`; a second time changes nothing.
 
     Args:
         origin: of the files.
         folder: the root of a DVC repository, or a folder in it.
-        models: that share the pipeline, a folder each; empty for one model, or for those of the first time.
+        models: that share the pipeline, with a folder each; empty for one model, or for those installed already.
         upgrade: replace what an older version installed and the user has not changed.
 
     Raises:
-        StageError: the folder is not in a DVC repository, or holds something that the pipeline cannot stand beside.
+        StageError: the folder is not in a DVC repository, or its content collides with the pipeline.
     """
     folder = folder.resolve()
     root = _root(folder)
     if folder.is_relative_to(origin.root) or origin.root.is_relative_to(folder):
-        raise StageError(f"{folder} is the checkout that init runs from. Name the repository that it should go into.")
-    if _record(folder).get("below"):  # the folder of a pipeline whose dvc.yaml is one above
+        raise StageError(f"{folder} is the checkout that init runs from. Name the repository to install into.")
+    if _record(folder).get("below"):  # the folder of a pipeline whose dvc.yaml is one level up
         folder = folder.parent
     installed = bool(origin.requirement)
     for below in ("", BELOW):
@@ -105,7 +104,7 @@ def run(origin: Origin, folder: Path, *, models: Sequence[str] = (), upgrade: bo
     except merge.CollisionError as error:
         taken = str(error)
     if _first_taken(folder, [BELOW]):
-        raise StageError(f"{taken}, and {folder / BELOW} is there too. Name another folder, such as {folder / 'onnx'}.")
+        raise StageError(f"{taken}, and {folder / BELOW} exists too. Name another folder, such as {folder / 'onnx'}.")
     try:
         return _install(origin, root, folder, Layout(BELOW, tuple(models), installed), taken=taken)
     except merge.CollisionError as error:
@@ -118,7 +117,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _first_taken(folder: Path, names: Sequence[str]) -> str:
-    return next((f"{name} is there already" for name in names if (folder / name).exists()), "")
+    return next((f"{name} exists already" for name in names if (folder / name).exists()), "")
 
 
 def _install(
@@ -162,7 +161,7 @@ def _install(
 
 
 def _judged(target: Path, ours: bytes, known: Entry | None, name: str) -> tuple[str, bytes, Entry]:
-    """What becomes of a file, its content then, and what to remember of it."""
+    """What to do with a file, its new content, and its record."""
     current = target.read_bytes() if target.exists() else b""
     if join := MERGED.get(target.name):
         text, theirs = ours.decode(), known["theirs"] if known else current.decode()
@@ -176,7 +175,7 @@ def _judged(target: Path, ours: bytes, known: Entry | None, name: str) -> tuple[
         return kind, content.encode(), entry
     entry = {"sha256": _sha256(ours)}
     if not target.exists() and known and target.parent.name == "models":
-        return "current", ours, entry  # the example is the user's to delete
+        return "current", ours, entry  # users may delete the example
     if not target.exists():
         return "added", ours, entry
     if current == ours or (known and known["sha256"] == entry["sha256"]):
@@ -193,7 +192,7 @@ def _root(folder: Path) -> Path:
 
 
 def _files(origin: Origin, root: Path, folder: Path, layout: Layout) -> Iterator[tuple[Path, bytes]]:
-    """Each file that the pipeline needs: where it goes, and its content."""
+    """Each file that the pipeline needs, with its content."""
 
     def ours(name: str) -> bytes:
         return (origin.root / name).read_bytes()

@@ -1,8 +1,8 @@
-"""Look at an ONNX model before anything runs: what it holds, what each method would quantize, and likely trouble.
+"""Inspect an ONNX model before anything runs: its contents, what each method would quantize, and likely problems.
 
 Reads   the model; no evaluation data.
 Writes  nothing.
-Params  none; the params to start from are printed, ready to paste.
+Params  none; it prints the params to start from, ready to paste.
 """
 
 import argparse
@@ -13,12 +13,10 @@ from stages.inspect import screen, stage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the model."""
     parser.add_argument("model", type=Path, help="an .onnx file")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Inspect the model and print what was found."""
     print(screen.render(stage.run(arguments.model)))
 
 

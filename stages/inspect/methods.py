@@ -1,4 +1,4 @@
-"""What each method of quantization would do to a model: which nodes, and how large the file becomes."""
+"""What each method would do to a model: the nodes it quantizes, and the size of the file."""
 
 import dataclasses
 import math
@@ -13,17 +13,16 @@ from stages.common.graph.weights import DEFAULT_OPERATORS, Weight, WeightedNode,
 from stages.inspect import qdq
 
 OPSET = 13
-"""What quantize converts older models to, where it can."""
+"""The opset to which quantize converts older models if it can."""
 
 BLOCK_SIZE = 32
-"""Weights that share a scale in weight_only, by default."""
+"""Weights per scale in weight_only, by default."""
 
 NODE_BYTES: Mapping[str, tuple[int, int]] = {"dynamic": (300, 18), "weight_only": (160, 2)}
-"""What the new nodes take in the file, per quantized node, fitted to real models: bytes, and how often its name or one
-made of it is there."""
+"""The size of the new nodes per quantized node, fitted to real models: bytes, and occurrences of its name."""
 
 UNSEEN = ("body", "decoder", "encoder", "init_decoder")
-"""Subgraphs that calibration does not see into: of loops and of BeamSearch and its like."""
+"""Subgraphs that calibration does not reach: those of loops, BeamSearch and the like."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,9 @@ class Prediction:
 
     Attributes:
         method: the value of `quantize.method`.
-        nodes: that it would quantize.
+        nodes: those that it would quantize.
         mb: expected size of the INT8 file in MB (1e6 bytes).
-        share: of the weights' bytes that would become INT8, 0 to 1.
+        share: of the weights' bytes that it would quantize, 0 to 1.
     """
 
     method: str
@@ -44,12 +43,7 @@ class Prediction:
 
 
 def predict(model: ir.Model, file_bytes: int) -> tuple[Prediction, ...]:
-    """Predict what each method does with its defaults (8-bit weights, a scale per channel).
-
-    Args:
-        model: the clean float model.
-        file_bytes: of that model on disk.
-    """
+    """Predict what each method does to a clean float model of `file_bytes` with its defaults (8 bits, per channel)."""
     listed = {value.name for value in model.graph.inputs if value.is_initializer()}
     transposed = {node.name for node in all_nodes(model) if node.op_type == "Gemm" and number(node, "transB", 0)}
     unknown = _without_kernel(model)
@@ -69,10 +63,10 @@ def predict(model: ir.Model, file_bytes: int) -> tuple[Prediction, ...]:
 
 
 def too_old(model: ir.Model) -> bool:
-    """Whether the opset is older than INT8 operators are, and cannot be converted."""
+    """Whether the opset is too old for INT8 operators and cannot be converted."""
     try:
         convert_opset.apply(model, OPSET)
-    except Exception:  # onnx's version converter raises what it likes
+    except Exception:  # onnx's version converter raises anything
         return True
     return False
 
@@ -98,13 +92,13 @@ def _predict(
         overhead = qdq.added_bytes(model, taken)
     replaced = sum(weights[name] for name in int8)
     size = file_bytes - replaced + sum(int8.values()) + overhead
-    if size >= file_bytes:  # quantize keeps fp32 where the file would grow
+    if size >= file_bytes:  # quantize keeps fp32 if the file would grow
         return Prediction(method, (), file_bytes / 1e6, 0.0)
     return Prediction(method, tuple(taken), size / 1e6, replaced / max(1, sum(weights.values())))
 
 
 def _without_kernel(model: ir.Model) -> frozenset[str]:
-    """The names of the nodes with something that the INT8 kernel of their operator does not take."""
+    """The names of nodes with features that the INT8 kernel of their operator does not support."""
     return frozenset(
         node.name or ""
         for node in all_nodes(model)
@@ -123,7 +117,7 @@ def _upright(node: WeightedNode) -> WeightedNode:
 
 
 def _taken(method: str, node: WeightedNode) -> tuple[Weight, ...]:
-    """The weights of a node that the method replaces; none where it keeps the node float."""
+    """The weights of a node that the method replaces; none if it keeps the node float."""
     if node.op_type not in DEFAULT_OPERATORS[method] or any(0 in weight.shape for weight in node.weights):
         return ()
     if method == "static" and any(f".{name}" in node.graph for name in UNSEEN):

@@ -1,4 +1,4 @@
-"""The size of what static quantization puts around a node: QuantizeLinear, DequantizeLinear, scales and zero points."""
+"""The size of what static quantization adds to a node: QuantizeLinear, DequantizeLinear, scales and zero points."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,20 +9,15 @@ from stages.common.graph.walk import all_nodes, constant, input_of, name_of, onl
 from stages.common.graph.weights import WeightedNode
 
 PAIR, WEIGHT, BIAS, FOLDED = (206, 12), (162, 6), (134, 4), (-170, -4)
-"""Bytes, and how often its name is there, of: the two nodes at an activation; the one at a weight; the one at a bias;
-a BatchNormalization, which goes into its Conv."""
+"""Bytes and occurrences of the name: of the two nodes at an activation; the one at a weight; the one at a bias; a
+BatchNormalization, which is folded into its Conv."""
 
 ADD, ZEROS = 60, 35
-"""Bytes of an Add that becomes the bias of a MatMul, and of the frame of zero points."""
+"""Bytes of an Add that becomes the bias of a MatMul, and of the header of zero points."""
 
 
 def added_bytes(model: ir.Model, nodes: Sequence[WeightedNode]) -> int:
-    """What the file gains beside the INT8 weights where static quantization takes these nodes.
-
-    Args:
-        model: the clean float model.
-        nodes: Conv, Gemm and MatMul with one weight each.
-    """
+    """How much static quantization of these nodes (Conv, Gemm and MatMul with one weight each) adds to the file."""
     by_name = {node.name: node for node in all_nodes(model)}
     rank = {value: len(shape) for value, shape in inferred(model).items()} if nodes else {}
     paired: set[ir.Value | None] = set()
@@ -38,7 +33,7 @@ def added_bytes(model: ir.Model, nodes: Sequence[WeightedNode]) -> int:
 
 
 def _around(node: ir.Node, channels: int, rank: Mapping[ir.Value, int], paired: set[ir.Value | None]) -> int:
-    """The nodes at a node's input, weight, bias and, of a Conv, output; `paired` are the values that have theirs."""
+    """The size at a node's input, weight, bias and, for Conv, output; `paired` are activations counted already."""
     size = 0
     parts = [(WEIGHT, node.inputs[1])]
     bias, written = input_of(node, 2), node.outputs[0]

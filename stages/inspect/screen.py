@@ -1,4 +1,4 @@
-"""What inspect prints: a page."""
+"""What inspect prints."""
 
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ ROWS = 8
 
 
 def render(inspection: Inspection) -> str:
-    """The page: the interface, the weights, what each method would do, likely trouble, and params to start from."""
+    """Interface, weights, what each method would do, likely problems, and params to start from."""
     blocks = [_facts(inspection)]
     if inspection.refused:
         blocks.append(_filled(f"The pipeline refuses this model. {inspection.refused}"))

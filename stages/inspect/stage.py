@@ -1,4 +1,4 @@
-"""Inspect a model: read it, run it on generated inputs where it runs, clean it in memory, and predict."""
+"""Inspect a model: read it, run it on generated inputs, clean it in memory, and predict what each method does."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,20 +22,18 @@ SAMPLES = 2
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a model is, and what would become of it.
+    """What a model contains, and what the pipeline would make of it.
 
     Attributes:
-        path: of the model.
-        inputs: name, and type with shape, of each.
-        outputs: likewise.
+        inputs: type and shape by name; so are `outputs`.
         opsets: version by domain.
         mb: size on disk in MB (1e6 bytes), external data included.
-        operators: how many nodes of each type, most first.
-        weights: bytes of weights by operator type, largest first; a weight that several nodes share counts once.
+        operators: number of nodes by type, most frequent first.
+        weights: bytes of weights by operator type, largest first; shared weights count once.
         predictions: one per method.
-        start: the method to start from; None where none makes the file smaller by a tenth.
-        refused: why the pipeline would not take the model; empty if it would.
-        trouble: sentences on what is likely to go wrong.
+        start: the method to start from; None if none makes the file smaller by a tenth.
+        refused: why the pipeline would refuse the model; empty if it would not.
+        trouble: sentences on likely problems.
     """
 
     path: Path
@@ -88,13 +86,13 @@ def cleaned(model: ir.Model) -> ir.Model:
     for _, apply in cleaning.PASSES:
         try:
             model = apply(model.clone()).model
-        except Exception:  # passes of onnx-ir raise what they like; one that fails is not applied
+        except Exception:  # passes of onnx-ir raise anything; one that fails is not applied
             continue
     return model
 
 
 def _run(model: ir.Model, path: Path) -> tuple[str, list[str]]:
-    """Why ONNX Runtime does not load the model (empty if it does), and what a run on generated inputs showed."""
+    """Why ONNX Runtime does not load the model (empty if it does), and the findings of a run on generated inputs."""
     try:
         session = sessions.open_session(model, name=path.as_posix())
     except StageError as error:
@@ -103,18 +101,18 @@ def _run(model: ir.Model, path: Path) -> tuple[str, list[str]]:
         feed = generated_feed(session, SAMPLES, seed=0)
         return "", trouble.batch_dependence(session, feed)
     except StageError:
-        return "", ["It does not run on inputs generated from its declared shapes: only real inputs will tell."]
+        return "", ["It does not run on inputs generated from its declared shapes: try real inputs."]
 
 
 def _clean_bytes(clean: ir.Model, file_bytes: int) -> int:
-    """The size of the file that export would write; that of the file at hand where it is too large to write here."""
+    """The size of the file that export would write; of a very large model, the size of the given file."""
     if model_file.weight_bytes(clean) > model_file.LARGE_BYTES:
         return file_bytes
     return int(ir_conversion.to_proto(clean).ByteSize())
 
 
 def _external_bytes(model: ir.Model, path: Path) -> int:
-    """The size of the external data files, or what the weights take where the protobuf is smaller than they are."""
+    """The size of external data: that of the weights, if they do not fit into the file."""
     weights = model_file.weight_bytes(model)
     return weights if weights > path.stat().st_size else 0
 

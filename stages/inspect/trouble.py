@@ -1,4 +1,4 @@
-"""What is likely to go wrong with a model, and the method to start from."""
+"""Likely problems with a model, and the method to start from."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,16 +13,16 @@ from stages.common.model import sessions
 from stages.inspect.methods import OPSET, Prediction, too_old
 
 WORTHWHILE = 0.9
-"""INT8 over fp32 size up to which a method is worth a try: the default of gate.max_size_ratio."""
+"""Largest INT8 size over fp32 size for which a method is worth trying: the default of gate.max_size_ratio."""
 
 DECODERS = frozenset({"BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"})
 
 
 def refusal(model: ir.Model) -> str:
-    """Why the pipeline refuses a model that loads; empty if it takes it."""
+    """Why the pipeline refuses a model that loads; empty if it does not."""
     for node in all_nodes(model):
         if is_quantized(node.op_type):
-            return f"It is quantized already: it has {node.op_type} nodes. Give the float model that it was made from."
+            return f"It is quantized already: it has {node.op_type} nodes. Give the original float model."
     for value in model.graph.outputs:
         if value.dtype == ir.DataType.BFLOAT16:
             return f"Its output '{value.name}' is bfloat16, which NumPy cannot hold. Cast it to float32 in the model."
@@ -30,15 +30,15 @@ def refusal(model: ir.Model) -> str:
 
 
 def sentences(model: ir.Model, nodes: Sequence[WeightedNode]) -> list[str]:
-    """One sentence for each likely trouble."""
+    """One sentence per likely problem."""
     troubles = []
     types = {node.op_type for node in nodes}
     if learnt := parameters_in_attributes(model):
         troubles.append(
-            f"{', '.join(learnt)} keep their parameters in attributes, which have no INT8 form: skip INT8 there."
+            f"{', '.join(learnt)} keep their parameters in attributes, which have no INT8 form: they stay float."
         )
     if decoders := sorted({node.op_type for node in all_nodes(model)} & DECODERS):
-        troubles.append(f"{decoders[0]} holds a whole decoder: its speed depends on the tokens, so judge the tokens.")
+        troubles.append(f"{decoders[0]} contains a whole decoder: its speed depends on the tokens, so compare tokens.")
     inside = [node for node in nodes if node.graph]
     if inside:
         share = sum(node.nbytes for node in inside) / max(1, sum(node.nbytes for node in nodes))
@@ -46,7 +46,7 @@ def sentences(model: ir.Model, nodes: Sequence[WeightedNode]) -> list[str]:
             f"{share:.0%} of the weights are in subgraphs (If, Loop, Scan bodies); check that nodes.csv has them."
         )
     if types & {"Conv", "ConvTranspose"}:
-        troubles.append("Conv is slower in INT8 with dynamic ranges, so dynamic leaves it float; static quantizes it.")
+        troubles.append("Conv is slower in INT8 with dynamic ranges, so dynamic keeps it float; static quantizes it.")
     half = sorted({weight.dtype for node in nodes for weight in node.weights} & {"float16", "bfloat16", "float64"})
     if half:
         troubles.append(f"Weights in {', '.join(half)}: INT8 kernels take float32. Export the model in float32.")
@@ -65,7 +65,7 @@ def sentences(model: ir.Model, nodes: Sequence[WeightedNode]) -> list[str]:
 
 
 def batch_dependence(session: ort.InferenceSession, feed: Mapping[str, np.ndarray]) -> list[str]:
-    """Whether the answer to a sample depends on the others in its batch; empty where it does not, or nothing tells.
+    """Whether the answer to a sample depends on the others in its batch; empty if not, or if that is unknown.
 
     Raises:
         StageError: the model does not run on the feed.
@@ -76,7 +76,7 @@ def batch_dependence(session: ort.InferenceSession, feed: Mapping[str, np.ndarra
     try:
         alone = sessions.answers(session, {name: array[:1] for name, array in feed.items()}, name="it")
     except StageError:
-        return ["It does not run on a single sample: its batch is fixed, or its inputs count something else on axis 0."]
+        return ["It does not run on a single sample: its batch is fixed, or axis 0 of its inputs is not the batch."]
     for name, array in together.items():
         if array.dtype.kind == "f" and array.ndim and len(array) == 2 and array[:1].shape == alone[name].shape:
             scale = float(np.abs(array).max(initial=0))
@@ -86,9 +86,9 @@ def batch_dependence(session: ort.InferenceSession, feed: Mapping[str, np.ndarra
 
 
 def start_with(predictions: Sequence[Prediction], nodes: Sequence[WeightedNode], mb: float) -> Prediction | None:
-    """The method to start from; None where no method makes the file smaller by a tenth.
+    """The method to start from; None if no method makes the file smaller by a tenth.
 
-    Static where Conv has most of the weights, else dynamic, else the one that leaves the smallest file.
+    Static if Conv has most of the weights, else dynamic, else the one with the smallest file.
     """
     worthwhile = {one.method: one for one in predictions if one.nodes and one.mb <= WORTHWHILE * mb}
     if not worthwhile:

@@ -1,13 +1,13 @@
-"""Judge whether the INT8 model still gives the answers of fp32, on the judge samples, in the serving batch.
+"""Judge whether the INT8 model still gives the answers of fp32, on the judge samples, in batches of the serving size.
 
 Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/,
         metrics/details/nodes.csv
 Writes  metrics/parity.json; in metrics/details/: parity.json, parity_errors.csv, parity_scatter.csv, parity_worst.csv
 Params  parity, serving; quantize, which the advice starts from
 
-A miss is `passed: false` with exit code 0: the gate decides. With --abs-tol, --mean-tol or --max-nrmse the figures of
-the last run are judged by other tolerances, for every output that they apply to: the outcome is printed at once,
-nothing is written, and a miss exits with 1.
+A miss is `passed: false` with exit code 0: the gate decides. --abs-tol, --mean-tol and --max-nrmse judge the figures of
+the last run by other tolerances, for every output that they apply to: the outcome is printed at once, nothing is
+written, and a miss exits with 1.
 """
 
 import argparse
@@ -20,14 +20,12 @@ TOLERANCES = ("abs_tol", "mean_tol", "max_nrmse")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The tolerances to try."""
     for key in TOLERANCES:
         option = "--" + key.replace("_", "-")
         parser.add_argument(option, type=tolerance, metavar="X", help=f"try this parity.{key}; writes nothing")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the stage, or try other tolerances."""
     loaded = params.load()
     given = {key: getattr(arguments, key) for key in TOLERANCES if getattr(arguments, key) is not None}
     if given:
@@ -41,10 +39,10 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def tolerance(text: str) -> float:
-    """A tolerance from the command line: zero or more."""
+    """Parse a tolerance: zero or more."""
     value = float(text)
     if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a tolerance: zero or more is allowed")
+        raise argparse.ArgumentTypeError(f"{text} is not a tolerance: give a number of zero or more")
     return value
 
 

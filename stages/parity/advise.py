@@ -11,12 +11,21 @@ from stages.common.base import paths
 from stages.common.base.params import Params
 from stages.common.timing.interval import Interval
 from stages.parity.advice import Advice, experiment
-from stages.parity.candidates import formats, row_scale, static, stayed_float, stored
+from stages.parity.candidates import auto, formats, row_scale, static, stayed_float, stored
 from stages.parity.judge import ParityResult
 from stages.parity.measure import Measurement
 from stages.parity.notes import batch_effect_is_noted
 from stages.parity.setting import Setting
-from stages.parity.trials import LARGEST_MODEL, OUT_OF_TIME, Overrides, Trial, Workshop, model_size, timed, workshop
+from stages.parity.trials import (
+    LARGEST_MODEL,
+    OUT_OF_TIME,
+    Overrides,
+    TriedVariant,
+    Workshop,
+    model_size,
+    timed,
+    workshop,
+)
 
 ENOUGH = 3
 """Variants that pass, beyond which no more are tried."""
@@ -29,6 +38,11 @@ HARDLY_SMALLER = 0.9
 
 CLOSE = "near the speed of fp32, where another search may choose fp32"
 """Said of what auto found where it might be slower: what is measurably slower is not published, and timings vary."""
+
+UNKNOWN = "at a speed that a few launches do not tell"
+"""Said where the ends of the interval of the speed are more than this many times apart:"""
+
+APART = 2.0
 
 SLOWER = 0.97
 """An estimated speed-up below this is not advised: as fast within 3 % is what counts as equivalent."""
@@ -63,13 +77,14 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
         return Advised([], "" if result.passed else f"Nothing was tried: {cause}.")
     deadline = time.monotonic() + budget - seconds
     slow = _slow(measurement.setting, deadline) if result.passed else ""
+    trials: list[TriedVariant] = []
     if result.passed:
         ratio = model_size(paths.INT8_MODEL) / model_size(paths.FP32_MODEL)
-        keeps = slow or (ratio > HARDLY_SMALLER and stayed_float())
-        variants = iter([*(row_scale(params) if on_batch else []), *static(params), *(stored(params) if keeps else [])])
+        keeps = bool(slow) or (ratio > HARDLY_SMALLER and bool(stayed_float()))
+        variants = _after_a_pass(params, trials, on_batch=on_batch, keeps=keeps)
     else:
         variants = formats(params, depends_on_batch=on_batch)
-    trials = _tried(measurement.setting, variants, params, deadline, movement=on_batch)
+    _try(trials, measurement.setting, variants, params, deadline, movement=on_batch)
     worth = [trial for trial in trials if trial.speedup is not None and trial.speedup.ratio >= SLOWER]
     if result.passed:  # one scale per row is advised for what it was tried for only
         worth = [trial for trial in worth if not (_per_row(trial) and _moves(trial, params))]
@@ -103,7 +118,7 @@ def _slow(setting: Setting, deadline: float) -> str:
     return f"INT8 is slower here: {_speed(speedup)}." if speedup.high < SLOWER else ""
 
 
-def _per_row(trial: Trial) -> bool:
+def _per_row(trial: TriedVariant) -> bool:
     return "quantize.activation_scale" in trial.overrides
 
 
@@ -111,21 +126,38 @@ def _is_auto(overrides: Overrides) -> bool:
     return overrides.get("quantize.method") == "auto"
 
 
-def _rank(trial: Trial, on_batch: bool) -> int:
+def _rank(trial: TriedVariant, on_batch: bool) -> int:
     """What comes first: one scale per row where the answers depend on the batch, then auto, then the fastest."""
     if on_batch and _per_row(trial):
         return 0
     return 1 if _is_auto(trial.overrides) else 2
 
 
-def _moves(trial: Trial, params: Params) -> bool:
+def _moves(trial: TriedVariant, params: Params) -> bool:
     return trial.result is not None and batch_effect_is_noted(trial.result.figures, params.parity)
 
 
-def _tried(
-    setting: Setting, variants: Iterator[Overrides], params: Params, deadline: float, *, movement: bool
-) -> list[Trial]:
-    trials: list[Trial] = []
+def _after_a_pass(params: Params, trials: list[TriedVariant], *, on_batch: bool, keeps: bool) -> Iterator[Overrides]:
+    """What may still be better; the search only where INT8 gains nothing and what is simpler was judged and missed."""
+    if on_batch:
+        yield from row_scale(params)
+    yield from static(params)
+    if keeps:
+        yield from stored(params)
+        if any(trial.result for trial in trials) and not any(trial.passed for trial in trials):
+            yield from auto(params)
+
+
+def _try(
+    trials: list[TriedVariant],
+    setting: Setting,
+    variants: Iterator[Overrides],
+    params: Params,
+    deadline: float,
+    *,
+    movement: bool,
+) -> None:
+    """Add a trial for each variant, until enough pass or the time is spent."""
     place: Workshop | None = None
     with ExitStack() as stack:
         for overrides in variants:
@@ -134,7 +166,7 @@ def _tried(
             if enough:
                 continue
             if left <= 0:
-                trials.append(Trial(overrides, problem=OUT_OF_TIME))
+                trials.append(TriedVariant(overrides, problem=OUT_OF_TIME))
                 continue
             if place is None:
                 place = stack.enter_context(workshop(setting, params, movement=movement))
@@ -144,10 +176,9 @@ def _tried(
             trials.append(place.run(overrides, left))
             progress.set_postfix(passed=sum(trial.passed for trial in trials), seconds_left=max(0, int(left)))
             progress.update()
-    return trials
 
 
-def _effect(trial: Trial, on_batch: bool) -> str:
+def _effect(trial: TriedVariant, on_batch: bool) -> str:
     assert trial.result is not None
     assert trial.speedup is not None
     figures = trial.result.figures
@@ -161,7 +192,7 @@ def _effect(trial: Trial, on_batch: bool) -> str:
     )
 
 
-def _nothing_passed(trials: list[Trial], *, passed: bool) -> str:
+def _nothing_passed(trials: list[TriedVariant], *, passed: bool) -> str:
     late = sum(trial.problem == OUT_OF_TIME for trial in trials)
     if late == len(trials):
         return "" if passed else "No variant was ready within parity.advice_seconds. Raise it, or ship fp32."
@@ -170,8 +201,8 @@ def _nothing_passed(trials: list[Trial], *, passed: bool) -> str:
         settings = (f"{key.removeprefix('quantize.')}={value}" for key, value in trial.overrides.items())
         listed.append(f"{' '.join(settings)} ({_why_not(trial)})")
     more = f", and {len(trials) - 4} more" if len(trials) > 4 else ""
-    remedy = " Raise parity.advice_seconds to try the rest, or ship fp32." if late else " Ship fp32."
-    end = "" if passed else remedy
+    remedies = (["raise parity.advice_seconds to try the rest"] if late else []) + ([] if passed else ["ship fp32"])
+    end = f" {', or '.join(remedies).capitalize()}." if remedies else ""
     return f"Nothing that was tried passes and pays: {', '.join(listed)}{more}.{end}"
 
 
@@ -180,10 +211,12 @@ def _speed(speedup: Interval) -> str:
     low, high = f"{speedup.low:.2g}", f"{speedup.high:.2g}"
     if speedup.verdict == "equivalent":
         return "as fast as fp32"
+    if speedup.high > APART * speedup.low:
+        return UNKNOWN
     return f"{low if low == high else f'{low} to {high}'} times as fast as fp32"
 
 
-def _why_not(trial: Trial) -> str:
+def _why_not(trial: TriedVariant) -> str:
     if trial.result is None:
         return trial.problem if len(trial.problem) < 40 else "quantize refuses it"
     failed = next((rule for rule in trial.result.rules if rule.failed), None)

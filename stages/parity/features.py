@@ -1,10 +1,14 @@
-"""Input features whose values lie far outside the rest: one of them stretches the scale of a whole batch."""
+"""Input features with values far outside the rest: a single one stretches the scale of a whole batch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from stages.common.data.evaldata import EvalData
+from stages.parity.setting import Setting
+
+SEARCHED = 64
+"""Samples whose inputs are searched for outliers after a miss: at least one batch."""
 
 REFERENCE = 2048
 REFERENCE_BYTES = 32 << 20
@@ -34,16 +38,9 @@ class Outlier:
 def robust_z(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """How far values lie from the median of their feature, in robust standard deviations.
 
-    |value - median| / (1.4826 MAD); where the median absolute deviation is zero, because most values are equal, it is
-    |value - median| / (1.2533 mean absolute deviation) (Iglewicz and Hoaglin, 1993). A feature that is constant in the
-    reference gives infinity for any other value.
-
-    Args:
-        values: float64 [n, features].
-        reference: float64 [m, features].
-
-    Returns:
-        float64 [n, features], zero or more.
+    |value - median| / (1.4826 MAD); if the median absolute deviation is zero because most values are equal,
+    |value - median| / (1.2533 mean absolute deviation) (Iglewicz and Hoaglin, 1993). Where the reference is constant,
+    any other value gives infinity. Takes float64 [n, features] and [m, features]; returns [n, features].
     """
     median = np.median(reference, axis=0)
     away = np.abs(reference - median)
@@ -54,18 +51,13 @@ def robust_z(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
         return np.where(distance > 0, distance / scale, 0.0)
 
 
-def _spread(indices: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the indices, in runs spread over them: each single sample would bring its pages into memory."""
-    run = -(-count // RUNS)
-    starts = np.linspace(0, len(indices) - run, RUNS).astype(np.int64)
-    return np.unique(np.concatenate([indices[start : start + run] for start in starts]))
+def outliers(setting: Setting, moved: Sequence[int]) -> list[Outlier]:
+    """The features farthest outside the rest, at most `SHOWN`, each with its worst sample.
 
-
-def outliers(data: EvalData, suspicious: np.ndarray, judged: np.ndarray) -> list[Outlier]:
-    """The features that lie farthest outside in the suspicious samples, at most `SHOWN`, each with its worst sample.
-
-    Both are given by indices; the judged samples show what is usual.
+    Searched are the batches of the samples that moved most (`moved`, by index); the judged samples show what is usual.
     """
+    data, judged = setting.data, setting.indices
+    suspicious = _batches_of(moved, judged, setting.batch)
     size = sum(array.nbytes for array in data.read(judged[:1]).values())
     count = min(len(judged), REFERENCE, max(MINIMUM, REFERENCE_BYTES // max(1, size)))
     usual = data.read(_spread(judged, count))
@@ -85,3 +77,18 @@ def outliers(data: EvalData, suspicious: np.ndarray, judged: np.ndarray) -> list
             value, median = float(values[row, position]), float(medians[position])
             farthest.append(Outlier(name, position, int(suspicious[row]), value, median, float(z[row, position])))
     return sorted(farthest, key=lambda outlier: (-outlier.z, outlier.input, outlier.position))[:SHOWN]
+
+
+def _batches_of(samples: Sequence[int], judged: np.ndarray, batch: int) -> np.ndarray:
+    """The samples served in the same batches as these, then others, up to `SEARCHED` in all."""
+    places = (np.searchsorted(judged, samples) // batch).tolist()
+    every = range(-(-len(judged) // batch))
+    chosen = list(dict.fromkeys([*places, *every[:SEARCHED]]))[: max(1, SEARCHED // batch)]
+    return np.concatenate([judged[place * batch : (place + 1) * batch] for place in chosen])
+
+
+def _spread(indices: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the indices, in runs spread evenly: single samples would each bring their own pages into memory."""
+    run = -(-count // RUNS)
+    starts = np.linspace(0, len(indices) - run, RUNS).astype(np.int64)
+    return np.unique(np.concatenate([indices[start : start + run] for start in starts]))

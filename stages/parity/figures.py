@@ -1,4 +1,4 @@
-"""What parity writes: the headlines, the details with every figure and the reason for each null, the CSV files."""
+"""What parity writes: headlines, details with every figure and the reason for each null, and the CSV files."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -26,7 +26,6 @@ Tree = dict[str, Any]
 
 
 def write(result: ParityResult) -> None:
-    """Put the evidence, the details and the headlines in place, together."""
     assert result.comparison is not None
     diff = headlines(result)
     with together() as outputs:
@@ -37,7 +36,7 @@ def write(result: ParityResult) -> None:
 
 
 def headlines(result: ParityResult) -> Tree:
-    """The tree of `metrics/parity.json`. Over several outputs a figure is that of the output that fares worst by it."""
+    """The tree of `metrics/parity.json`. Each figure is the worst over the outputs."""
     tree = result.figures
     outputs = [output for output in tree["outputs"].values() if output.get("values_compared")]
 
@@ -60,9 +59,9 @@ def headlines(result: ParityResult) -> Tree:
 
 
 def details(result: ParityResult, diff: Mapping[str, float | None]) -> Tree:
-    """The tree of `metrics/details/parity.json`: the figures, and the verdict over them; `diff` is of the headlines."""
+    """The tree of `metrics/details/parity.json`: figures and verdict; `diff` is that of the headlines."""
     reasons = {
-        "sqnr_db": "the outputs are equal, or fp32 is all zeros: the ratio needs noise and a signal",
+        "sqnr_db": "the outputs are equal, or fp32 is all zeros: the ratio needs a signal and noise",
         "min_cosine": "one value per sample has no direction",
         "nrmse": "every output that moves is constant in fp32",
     }
@@ -83,7 +82,7 @@ def details(result: ParityResult, diff: Mapping[str, float | None]) -> Tree:
 
 
 def measured(measurement: Measurement, threshold: float | None) -> Tree:
-    """Every figure that the rules, the notes and the screen need; decisions were measured with `threshold`."""
+    """Every figure that rules, notes and screen need; decisions were measured with `threshold`."""
     setting, comparison, median = measurement.setting, measurement.comparison, measurement.median
     tree = comparison.figures()
     moved = {**_batch_effect(measurement.effect), "padding": asdict(measurement.padding)}
@@ -111,6 +110,7 @@ def measured(measurement: Measurement, threshold: float | None) -> Tree:
         "batch": setting.batch,
         "batch_size": setting.serving.batch_size,
         "threads": setting.serving.threads,
+        "logarithms": sorted(setting.fp32.logarithms),
         "isa": isa.here(),
         "onnxruntime": onnxruntime.__version__,
         "sha256": dict(zip(("fp32", "int8"), setting.sha256, strict=True)),
@@ -121,8 +121,7 @@ def measured(measurement: Measurement, threshold: float | None) -> Tree:
 def worst_samples(comparison: Comparison) -> list[tuple[float | None, OutputComparison, WorstSample]]:
     """The samples that moved most, each with its error as a share of the output's range.
 
-    The worst `WORST_KEPT` of all float outputs come first, then as many of the others, which are equal or not: there
-    the share is None.
+    First the worst `WORST_KEPT` over all float outputs, then as many of the others, whose share is None.
     """
     ranked: dict[bool, list[tuple[float, OutputComparison, WorstSample]]] = {True: [], False: []}
     for output in comparison.outputs.values():
@@ -161,7 +160,7 @@ def _batch_effect(effect: BatchEffect) -> Tree:
 def _write_evidence(comparison: Comparison, abs_tols: Mapping[str, Any], outputs: Outputs) -> None:
     """Write `metrics/details/parity_errors.csv`, `parity_scatter.csv` and `parity_worst.csv`.
 
-    `abs_tols` are the largest absolute differences allowed, by output; outputs judged otherwise are missing.
+    `abs_tols` holds the abs_tol of each output that has one.
     """
     errors, pairs = [], []
     for output in comparison.floats[:PLOTTED_OUTPUTS]:
@@ -191,7 +190,7 @@ def _write_evidence(comparison: Comparison, abs_tols: Mapping[str, Any], outputs
 
 
 def _pairs(output: OutputComparison) -> list[tuple[int, float, float]]:
-    """A uniform sample of (sample, fp32, int8), and the worst samples, which it would most likely miss."""
+    """A uniform sample of (sample, fp32, int8), and the worst samples, which it would probably miss."""
     if output.pairs.values is None:
         return []
     samples, values = output.pairs.samples[:PLOTTED_PAIRS], output.pairs.values[:PLOTTED_PAIRS]
@@ -201,5 +200,5 @@ def _pairs(output: OutputComparison) -> list[tuple[int, float, float]]:
 
 
 def _shown(value: Any) -> Any:
-    """A value as JSON and CSV can hold it: NaN and infinities as text."""
+    """A value for JSON and CSV: NaN and infinities as text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

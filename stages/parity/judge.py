@@ -1,4 +1,4 @@
-"""The verdict over figures: rules, notes, and whether they prove anything. Nothing is measured here."""
+"""The verdict: the figures held against the tolerances. Nothing is measured here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,40 +6,43 @@ from typing import Any
 
 from stages.common.base.params import Parity
 from stages.common.compare.comparison import Comparison
-from stages.common.judging.rules import evaluate_rules, samples_needed
+from stages.common.judging.rules import evaluate_rules
 from stages.common.rule import Rule, failures
 from stages.parity.advice import Advice
-from stages.parity.notes import notes, vacuous_outputs
 
 
 @dataclass(frozen=True)
 class ParityResult:
-    """Figures and the verdict over them.
+    """The figures, the verdict, and what the stage adds to explain it.
 
     Attributes:
         figures: the tree that `figures.measured` makes, or that `metrics/details/parity.json` holds.
-        rules: those that apply, evaluated; `failed` those of them that do not hold.
-        vacuous: the outputs about which the rules prove nothing.
-        needed: samples that the rules need, by rule.
-        notes: sentences about what the verdict means.
-        advice: commands that were tried and make it pass, with what each was seen to do, best first.
-        tried: a sentence on the trials where none of them is worth advising.
-        tolerance: the command that would accept the model as it is, where that can be right.
-        outliers: input features far outside the rest; after a miss only.
-        comparison: what the evidence is written from; None in a trial over files.
+        rules: those that apply, evaluated.
+        comparison: the source of the evidence files; None when tolerances are tried on the last run's figures.
+        vacuous: outputs for which passing proves nothing.
+        needed: samples that a rule needs, by rule.
+        notes: sentences on what the verdict means.
+        advice: commands that were tried and pass, with their measured effect, best first.
+        tried: a sentence on the trials if none is worth advising.
+        tolerance: the command that would accept the model as it is, if that can be right.
+        outliers: input features far from the rest; only after a miss.
     """
 
     figures: Mapping[str, Any]
     rules: list[Rule]
-    failed: list[Rule]
-    vacuous: list[str]
-    needed: dict[str, int]
-    notes: list[str]
+    comparison: Comparison | None = None
+    vacuous: list[str] = field(default_factory=list)
+    needed: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     advice: list[Advice] = field(default_factory=list)
     tried: str = ""
     tolerance: Advice | None = None
     outliers: list[dict[str, Any]] = field(default_factory=list)
-    comparison: Comparison | None = None
+
+    @property
+    def failed(self) -> list[Rule]:
+        """The rules that do not hold."""
+        return failures(self.rules)
 
     @property
     def passed(self) -> bool:
@@ -53,14 +56,4 @@ def judge(figures: Mapping[str, Any], params: Parity, comparison: Comparison | N
     Raises:
         ParamsError: `parity.outputs` names an output that the model does not have.
     """
-    rules = evaluate_rules(figures, params)
-    vacuous = vacuous_outputs(figures, params)
-    return ParityResult(
-        figures,
-        rules,
-        failures(rules),
-        vacuous,
-        samples_needed(figures, params),
-        notes(figures, params, vacuous),
-        comparison=comparison,
-    )
+    return ParityResult(figures, evaluate_rules(figures, params), comparison)

@@ -1,4 +1,4 @@
-"""What parity measures: both models over the judged samples, the batch effect, and a model that answers the median."""
+"""What parity measures: INT8 against fp32 on the judged samples, the batch effect, and a constant model."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,15 +17,15 @@ from stages.parity.setting import Setting
 
 MEDIAN_SAMPLES = 256
 MEDIAN_BYTES = 64 << 20
-"""fp32 outputs that are kept for the median: so many samples, fewer where they are larger."""
+"""fp32 outputs kept for the median: at most so many samples and bytes."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Figures without a verdict: INT8 against fp32, and how far INT8 moves with the batch and with padding.
+    """Measurements without a verdict: INT8 against fp32, and how far answers move with the batch and with padding.
 
-    `median` is a model that always answers fp32's median against fp32, over up to `MEDIAN_SAMPLES` samples; None where
-    the outputs' shapes vary.
+    `median` compares a model that always answers fp32's median with fp32, on up to `MEDIAN_SAMPLES` samples; None if
+    the shapes of the outputs vary.
     """
 
     setting: Setting
@@ -37,7 +37,7 @@ class Measurement:
 
 @dataclass
 class Kept:
-    """fp32 outputs of some samples, drawn uniformly from all judged ones by a fixed seed."""
+    """fp32 outputs of some judged samples, drawn uniformly with a fixed seed."""
 
     judged: np.ndarray
     drawn: np.ndarray | None = None
@@ -45,7 +45,7 @@ class Kept:
     outputs: list[Outputs] = field(default_factory=list)
 
     def draw(self, reference: Outputs) -> np.ndarray:
-        """The samples to keep: as many as the size of the first judged one allows."""
+        """The samples to keep; how many depends on the size of one."""
         if self.drawn is None:
             size = sum(array[:1].nbytes for array in reference.values())
             count = max(1, min(MEDIAN_SAMPLES, MEDIAN_BYTES // max(1, size)))
@@ -53,7 +53,7 @@ class Kept:
         return self.drawn
 
     def keep(self, pair: OutputPair) -> None:
-        """Copy what is drawn from the pair."""
+        """Copy the drawn samples of the pair."""
         rows = np.isin(pair.indices, self.draw(pair.reference))
         if rows.any():
             self.indices.append(pair.indices[rows])
@@ -61,19 +61,19 @@ class Kept:
 
 
 Engine = Callable[[Setting, Kept, Choose], Comparison]
-"""Compares the judged samples of a setting, and keeps fp32 outputs on the way; the decision is found by `Choose`."""
+"""Compares both models on the judged samples, and keeps fp32 outputs on the way; `Choose` finds the decision."""
 
 
 def compared(setting: Setting, kept: Kept, decider: Choose) -> Comparison:
-    """Serve the judged samples to both models and compare, in this process."""
-    return compare(_progressing(setting, kept), setting.data.labels, decider)
+    """Serve the judged samples to both models and compare the answers, in this process."""
+    return compare(_served(setting, kept), setting.data.labels, decider)
 
 
 def measure(setting: Setting, params: Parity, *, movement: bool = True, engine: Engine = compared) -> Measurement:
-    """Serve the judged samples to both models and compare, by `engine`; without `movement`, measure nothing beside it.
+    """Compare both models on the judged samples with `engine`; with `movement`, also measure what moves the answers.
 
     Raises:
-        StageError: a model does not run, gives nothing finite in fp32, or the two have different outputs.
+        StageError: a model does not run, fp32 gives nothing finite, or the two have different outputs.
         ParamsError: `parity.padding` names an input that the model does not have.
     """
 
@@ -85,7 +85,7 @@ def measure(setting: Setting, params: Parity, *, movement: bool = True, engine: 
         comparison = engine(setting, kept, decider)
     except MismatchError as error:
         raise StageError(
-            f"{setting.int8.name} has other outputs than {setting.fp32.name}: {error}. Run quantize again."
+            f"The outputs of {setting.int8.name} differ from those of {setting.fp32.name}: {error}. Run quantize again."
         ) from error
     for output in comparison.floats:
         if output.values and output.nonfinite_fp32 == output.values:
@@ -102,7 +102,7 @@ def measure(setting: Setting, params: Parity, *, movement: bool = True, engine: 
     )
 
 
-def _progressing(setting: Setting, kept: Kept) -> Iterator[OutputPair]:
+def _served(setting: Setting, kept: Kept) -> Iterator[OutputPair]:
     stream = calls(setting.data, setting.indices, setting.batch)
     with tqdm(total=len(setting.indices), unit="sample", desc="parity", disable=None, leave=False) as progress:
         for pair in paired(setting.fp32, setting.int8, stream):
@@ -123,7 +123,7 @@ def _median_comparison(kept: Kept, setting: Setting, decider: Decider) -> Compar
 
 
 def _typical(rows: np.ndarray) -> np.ndarray:
-    """Of floats [n, ...] the median at each position, else the most frequent row: [...]."""
+    """The median of floats [n, ...] at each position, of other values the most frequent row: [...]."""
     if rows.dtype.kind == "f":
         return np.asarray(np.median(np.nan_to_num(rows.astype(np.float64)), axis=0)).astype(rows.dtype)
     frequent = Counter(tuple(row) for row in rows.reshape(len(rows), -1).tolist()).most_common(1)[0][0]

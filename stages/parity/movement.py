@@ -1,7 +1,7 @@
-"""How far the answers to the same samples move with what is served beside them: in another batch, or padded longer.
+"""How far the answers to the same samples move in another batch, or padded to another length.
 
-Dynamic quantization takes one scale for a whole tensor, over the batch and over padded positions that an attention mask
-tells the model to ignore. fp32 depends on neither, unless the model itself mixes the samples of a batch.
+Dynamic quantization takes one scale for a whole tensor, over the batch and over padded positions that the attention
+mask tells the model to ignore. fp32 depends on neither, unless the model itself mixes the samples of a batch.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,15 +17,15 @@ from stages.parity.setting import Setting
 SAMPLES = 256
 LARGE = 64
 LARGE_BYTES = 8 << 20
-"""Inputs of the large batch: intermediate tensors take many times their room."""
+"""Inputs of the large batch: intermediate tensors take many times as much."""
 
 OUTPUT_BYTES = 16 << 20
-"""Outputs of one serving that are kept to compare; fewer samples are tried where they are larger."""
+"""Outputs kept to compare; if they are larger, fewer samples are tried."""
 
 PADDED_CALLS = 32
 MASK_TYPES = ("tensor(int64)", "tensor(int32)", "tensor(bool)")
 AXIS = 1
-"""The axis of positions, in a mask [batch, positions] and in the inputs and outputs that go with it."""
+"""The axis of positions, in a mask [batch, positions] and in the inputs and outputs with the same positions."""
 
 Movement = Mapping[str, float]
 Answer = dict[str, np.ndarray]
@@ -33,14 +33,14 @@ Answer = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class BatchEffect:
-    """Largest absolute movement of each float output of INT8 against the same sample served alone, by output name.
+    """Largest absolute movement of each float output of INT8, by name, against the same sample served alone.
 
     Attributes:
-        samples: how many were tried, drawn by a fixed seed.
-        serving: movement in batches of `serving.batch_size`; `large` in those of `large_batch`.
-        large_error: largest difference of INT8 from fp32 in those batches.
-        fp32: movement of fp32 in those batches; more than rounding where the model mixes the samples of a batch.
-        reason: why there are no figures, else empty.
+        samples: how many were tried, drawn with a fixed seed.
+        serving: movement in batches of `serving.batch_size`; `large` in batches of `large_batch`.
+        large_error: largest difference of INT8 from fp32 in batches of `large_batch`.
+        fp32: movement of fp32 in those batches; more than rounding if the model mixes the samples of a batch.
+        reason: why there are no figures; else empty.
     """
 
     samples: int = 0
@@ -54,9 +54,9 @@ class BatchEffect:
 
 @dataclass(frozen=True)
 class PaddingEffect:
-    """Largest absolute movement of any float output between samples as they are and padded longer.
+    """Largest absolute movement of any float output when samples are padded.
 
-    `mask` is the input that is the attention mask, empty where there is none; `length` and `padded` count positions.
+    `mask` is the input with the attention mask, empty if there is none; `length` and `padded` count positions.
     """
 
     mask: str = ""
@@ -72,7 +72,7 @@ def measure_batch_effect(setting: Setting) -> BatchEffect:
     if not setting.free:
         return BatchEffect(reason="the model is served in one batch size only")
     if len(setting.indices) < 2:
-        return BatchEffect(reason="one sample does not make a batch")
+        return BatchEffect(reason="one sample is not a batch")
     drawn = np.random.default_rng(0).permutation(setting.indices)[:SAMPLES]
     try:
         alone = _answers(setting, setting.int8, drawn, 1)
@@ -94,10 +94,10 @@ def measure_batch_effect(setting: Setting) -> BatchEffect:
 
 
 def measure_padding(setting: Setting, wanted: str | None) -> PaddingEffect:
-    """Serve some of the judged samples as they are and padded to twice their length, or by a quarter.
+    """Serve some of the judged samples as they are, and padded to twice their length or by a quarter.
 
     Raises:
-        ParamsError: `wanted` (`parity.padding`, the name of the mask; None finds it) is not an input of the model.
+        ParamsError: `wanted` (`parity.padding`, the name of the mask; None to find it) is not an input of the model.
     """
     mask = mask_input(setting, wanted)
     if not mask:
@@ -119,7 +119,7 @@ def measure_padding(setting: Setting, wanted: str | None) -> PaddingEffect:
 
 
 def mask_input(setting: Setting, wanted: str | None) -> str:
-    """The attention mask among the inputs: integers or booleans of rank 2 with "mask" in their name; else empty.
+    """The attention mask: an input of integers or booleans of rank 2 with "mask" in its name; empty if there is none.
 
     Raises:
         ParamsError: `wanted` is not an input of the model.
@@ -142,7 +142,7 @@ def _large(setting: Setting, samples: int) -> int:
 
 
 def _answers(setting: Setting, model: Model, indices: np.ndarray, batch: int) -> list[Answer]:
-    """The float outputs of each sample, served in this batch; of the first ones, where all exceed `OUTPUT_BYTES`."""
+    """The float outputs of each sample in this batch size; of the first samples only, if all exceed `OUTPUT_BYTES`."""
     answers: list[Answer] = []
     size = 0
     for call in calls(setting.data, indices, batch):
@@ -159,7 +159,7 @@ def _floats(outputs: Answer) -> Answer:
 
 
 def _movement(before: Iterable[Answer], after: Iterable[Answer]) -> Movement:
-    """Over the samples; an output whose shape depends on the batch cannot be compared and is ignored."""
+    """The largest movement by output; one whose shape depends on the batch cannot be compared and is ignored."""
     largest: dict[str, float] = {}
     for one, other in zip(before, after, strict=True):
         for name, array in one.items():
@@ -176,7 +176,7 @@ def _largest(one: np.ndarray, other: np.ndarray, seen: np.ndarray | None = None)
 
 
 def _padded(model: Model, call: Call, mask: str, length: int) -> Call:
-    """The call with zeros behind the positions of the mask and of every input that has the same positions."""
+    """The call with zeros appended to the positions of the mask, and of every input with the same positions."""
     shapes = {entry.name: entry.shape for entry in model.session.get_inputs()}
     before = call.feed[mask].shape[AXIS]
     feed = {}
@@ -189,7 +189,7 @@ def _padded(model: Model, call: Call, mask: str, length: int) -> Call:
 
 
 def _padding_movement(model: Model, call: Call, longer: Call, mask: str) -> float:
-    """Over the positions that the mask lets the model see; an output with other axes than positions as it is."""
+    """Compare the positions that the mask lets the model see; an output without positions is compared whole."""
     largest = 0.0
     after = model.answer(longer)
     for name, before in _floats(model.answer(call)).items():

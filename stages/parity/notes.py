@@ -37,6 +37,7 @@ def notes(details: Tree, params: Parity, vacuous: Sequence[str]) -> list[str]:
         *_mixing(details, params),
         *_padding(details, params),
         *_decisions(details, params),
+        *_logarithms(details),
         *_changed_values(details),
     ]
 
@@ -83,7 +84,8 @@ def _too_few(details: Tree, params: Parity) -> Iterator[str]:
         if samples < needed and rule == "abs_tol":
             share = upper_bound(0, samples)
             yield (
-                f"{samples} samples bound the share of samples outside abs_tol by {share:.1%} at best, "
+                f"{samples} sample{'s bound' if samples != 1 else ' bounds'} the share of samples outside abs_tol by "
+                f"{share:.1%} at best, "
                 f"at 95 % confidence; {needed} would bound it by 1 %."
             )
         elif samples < needed:
@@ -166,6 +168,11 @@ def _decisions(details: Tree, params: Parity) -> Iterator[str]:
     before, after = probabilities["ece_fp32"], probabilities["ece_int8"]
     if before is not None and after is not None and abs(after - before) > CONFIDENCE_SHIFT:
         yield f"The confidence error of the probabilities goes from {before:.3f} to {after:.3f}."
+
+
+def _logarithms(details: Tree) -> Iterator[str]:
+    for name in details["judged"].get("logarithms", ()):  # metrics of older versions lack it
+        yield f"'{name}' holds logarithms of probabilities, and is compared as these probabilities."
 
 
 def _changed_values(details: Tree) -> Iterator[str]:

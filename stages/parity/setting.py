@@ -1,6 +1,6 @@
-"""What is judged and how it is served: both models, the samples, and the batch."""
+"""What is judged, and how it is served: both models, the samples and the batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Serving
 from stages.common.data.evaldata import EvalData
 from stages.common.data.feeding import check_fit, feed_batch, fixed_batch
-from stages.common.judging.serve import Model
+from stages.common.judging.serve import Model, calls, logarithms
 from stages.common.model.sessions import open_session
 
 
@@ -19,9 +19,9 @@ class Setting:
     """Both models loaded, and the judged samples.
 
     Attributes:
-        indices: of the judged samples, int64 [n], ascending, in the order in which they are served.
-        batch: samples in one call, from `feeding.feed_batch`; `free` tells whether another one is possible.
-        sha256: of fp32 and of int8, their external data files included.
+        indices: of the judged samples, int64 [n], ascending, in the order served.
+        batch: samples in one call, see `feeding.feed_batch`; `free` if another size is possible.
+        sha256: of fp32 and of int8, external data included.
     """
 
     fp32: Model
@@ -35,10 +35,10 @@ class Setting:
 
 
 def open_setting(serving: Serving) -> Setting:
-    """Load what export and quantize left.
+    """Load both models and the evaluation data.
 
     Raises:
-        StageError: a model is missing or does not load, the evaluation data do not fit it, or there are none.
+        StageError: a model is missing or does not load, or the evaluation data are missing or do not fit it.
     """
     fp32 = _opened(paths.FP32_MODEL, "export", serving.threads)
     int8 = _opened(paths.INT8_MODEL, "quantize", serving.threads)
@@ -47,13 +47,15 @@ def open_setting(serving: Serving) -> Setting:
     check_pair(fp32, int8)
     indices = data.indices("judge")
     if not len(indices):
-        raise StageError("artifacts/eval has no sample to judge. Give export evaluation data.")
+        raise StageError("artifacts/eval has no samples to judge. Give export more evaluation data.")
+    batch = feed_batch(fp32.session, data.layout, serving.batch_size)
+    found = logarithms(fp32, calls(data, indices, batch))
     return Setting(
-        fp32,
-        int8,
+        replace(fp32, logarithms=found),
+        replace(int8, logarithms=found),
         data,
         indices,
-        batch=feed_batch(fp32.session, data.layout, serving.batch_size),
+        batch,
         free=data.layout == "samples" and fixed_batch(fp32.session, data.layout) is None,
         serving=serving,
         sha256=(files.sha256(paths.FP32_MODEL), files.sha256(paths.INT8_MODEL)),
@@ -61,18 +63,18 @@ def open_setting(serving: Serving) -> Setting:
 
 
 def _opened(path: Path, made_by: str, threads: int) -> Model:
-    """Only a model that does not load is read here, too: that says what the file is instead. A second copy is large."""
+    """Load a model; only one that fails is parsed too, to say what the file is instead: a second copy is large."""
     try:
         return Model(open_session(path, threads), path.as_posix())
     except StageError:
-        from stages.common.model import model_file  # with libraries that take 40 MB
+        from stages.common.model import model_file  # imports libraries that take 40 MB
 
         model_file.read(path, made_by)
         raise
 
 
 def check_pair(fp32: Model, int8: Model) -> None:
-    """Hold the names and types of inputs and outputs against each other, in whatever order they come.
+    """Check that both have the same inputs and outputs, by name and type, in any order.
 
     Raises:
         StageError: one is missing, or of another type.
@@ -83,7 +85,7 @@ def check_pair(fp32: Model, int8: Model) -> None:
             if before.get(name) != after.get(name):
                 raise StageError(
                     f"The {kind} '{name}' is {before.get(name, 'missing')} in {fp32.name} and "
-                    f"{after.get(name, 'missing')} in {int8.name}, so the two are not a pair. Run quantize again."
+                    f"{after.get(name, 'missing')} in {int8.name}, so they cannot be compared. Run quantize again."
                 )
 
 

@@ -1,4 +1,4 @@
-"""The judged samples in shards, each compared by a Ray actor of its own; their statistics are merged in order."""
+"""The judged samples in shards, each compared by its own Ray actor; their statistics are merged in order."""
 
 import importlib
 import logging
@@ -26,14 +26,14 @@ from stages.parity.measure import Kept
 from stages.parity.measure import compared as compared_here
 from stages.parity.setting import Setting, open_setting
 
-WITHOUT_RAY = "parity.engine is ray, and Ray is not installed: pip install '.[ray]', or set parity.engine to local."
+WITHOUT_RAY = "parity.engine is ray, but Ray is not installed: pip install '.[ray]', or set parity.engine to local."
 
 
 def compared(setting: Setting, kept: Kept, decider: Choose) -> Comparison:
-    """Serve the judged samples to both models and compare, on as many actors as there are free CPUs for.
+    """Serve the judged samples to both models and compare the answers, on as many actors as there are free CPUs for.
 
-    Ray connects to the cluster that RAY_ADDRESS or `ray start` names, else it starts one on this machine. The batches
-    are those that one process would serve, so that the figures are the same.
+    Ray connects to the cluster of RAY_ADDRESS or `ray start`, else it starts one on this machine. The batches are those
+    of a single process, so the figures are the same.
 
     Raises:
         StageError: Ray is not installed, no CPU is free, or a node has other files or another instruction set.
@@ -51,7 +51,7 @@ def compared(setting: Setting, kept: Kept, decider: Choose) -> Comparison:
             (one, one.compare.remote(share, decides, Kept(setting.indices, kept.drawn)))
             for one, share in zip(actors, shares, strict=True)
         ]
-        del actors  # one that has answered ends, and its CPUs are free for one that waits for them
+        del actors  # an actor ends once it has answered, which frees its CPUs for one that waits
         comparison = Comparison(decides)
         for made, more in _results(ray, waiting, len(setting.indices)):
             comparison.merge(made)
@@ -61,7 +61,7 @@ def compared(setting: Setting, kept: Kept, decider: Choose) -> Comparison:
 
 
 class Shard:
-    """An actor: it loads both models in a process of its own, once it is asked to compare."""
+    """An actor: it loads both models in its own process when asked to compare."""
 
     def __init__(self, folder: Path, serving: Serving, sha256: tuple[str, str], isa_here: str) -> None:
         self._folder = folder
@@ -77,21 +77,21 @@ class Shard:
         """
         node, folder = platform.node(), self._folder
         if not folder.is_dir():
-            raise StageError(f"The node {node} has no folder {folder}. Share it with every node of the Ray cluster.")
+            raise StageError(f"Node {node} has no folder {folder}. Share it with every node of the Ray cluster.")
         os.chdir(folder)
         setting = open_setting(self._serving)
         if setting.sha256 != self._sha256:
-            raise StageError(f"The node {node} has other models in {folder}. Share it with every node of the cluster.")
+            raise StageError(f"Node {node} has other models in {folder}. Share it with every node of the cluster.")
         if isa.here() != self._isa:
             raise StageError(
-                f"The node {node} computes on {isa.here()}, this machine on {self._isa}, and INT8 answers may differ. "
-                "Use nodes of one kind, or set parity.engine to local."
+                f"Node {node} computes on {isa.here()}, this machine on {self._isa}, so INT8 answers may differ. "
+                "Use nodes of the same kind, or set parity.engine to local."
             )
         return compared_here(replace(setting, indices=indices), kept, lambda _outputs, _labels: decider), kept
 
 
 def parts(indices: np.ndarray, batch: int, most: int) -> list[np.ndarray]:
-    """The judged samples in up to `most` parts, each of whole batches but for the last one."""
+    """The judged samples in up to `most` parts of whole batches; only the last batch may be incomplete."""
     batches = -(-len(indices) // batch)
     cuts = np.linspace(0, batches, min(most, batches) + 1).astype(np.int64)[1:-1] * batch
     return np.split(indices, cuts)
@@ -106,37 +106,37 @@ def _connected() -> Iterator[Any]:
     address = os.environ.get("RAY_ADDRESS", "")
     host, _, port = address.rpartition("//")[2].rpartition(":")
     try:
-        if port.isdigit():  # at once where nothing listens; Ray itself tries for minutes
+        if port.isdigit():  # fails at once if nothing listens; Ray itself tries for minutes
             socket.create_connection((host, int(port)), timeout=10).close()
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     except OSError as error:
         raise StageError(
-            f"No Ray cluster answers at {address}, the address in RAY_ADDRESS. Start it, or unset the variable."
+            f"No Ray cluster answers at {address}, the address in RAY_ADDRESS. Start one, or unset the variable."
         ) from error
     try:
-        for number, handler in handlers.items():  # Ray sets its own
+        for number, handler in handlers.items():  # Ray installs its own
             signal.signal(number, handler)
         yield ray
     finally:
-        ray.shutdown()  # ends this job, and with it every actor
+        ray.shutdown()  # ends every actor of this job
 
 
 def _free(ray: Any, threads: int) -> int:
-    """How many actors of so many CPUs the cluster has room for; CPUs that others gave back are seen after a moment."""
+    """How many actors with so many CPUs the cluster has room for; Ray reports released CPUs after a moment."""
     for _ in range(20):
         if free := int(ray.available_resources().get("CPU", 0)) // threads:
             return free
         time.sleep(0.5)
     raise StageError(
-        f"The Ray cluster has fewer than {threads} free CPUs, which serving.threads asks for. "
-        "Wait until others have ended, or set parity.engine to local."
+        f"The Ray cluster has fewer free CPUs than the {threads} of serving.threads. "
+        "Wait until other jobs have ended, or set parity.engine to local."
     )
 
 
 def _results(ray: Any, waiting: list[Any], samples: int) -> Iterator[tuple[Comparison, Kept]]:
-    """What the actors give, in the order of the samples."""
+    """The results of the actors, in the order of the samples."""
     with tqdm(total=samples, unit="sample", desc="parity", disable=None, leave=False) as progress:
         while waiting:
             actor, reference = waiting.pop(0)
@@ -147,7 +147,7 @@ def _results(ray: Any, waiting: list[Any], samples: int) -> Iterator[tuple[Compa
             except ray.exceptions.RayError as error:
                 lines = str(error).strip().splitlines()
                 raise StageError(
-                    f"A Ray actor was lost: {lines[0]} Set parity.engine to local, or try again."
+                    f"A Ray actor was lost: {lines[0]} Try again, or set parity.engine to local."
                 ) from error
             del actor
             progress.update(result[0].samples)

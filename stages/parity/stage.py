@@ -1,30 +1,25 @@
-"""The stage from params to a result, and the trial of other tolerances on the figures of the last run."""
+"""The stage from params to a result, and other tolerances tried on the figures of the last run."""
 
-import dataclasses
 import time
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
+from dataclasses import asdict, replace
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.files import read_json, rounded, sha256
-from stages.common.base.params import Params
+from stages.common.base.params import Params, Parity
+from stages.common.judging.rules import samples_needed
 from stages.parity import figures, shards
 from stages.parity.advise import advise
 from stages.parity.features import outliers
 from stages.parity.judge import ParityResult, judge
-from stages.parity.measure import Measurement, compared, measure
+from stages.parity.measure import compared, measure
+from stages.parity.notes import notes, vacuous_outputs
 from stages.parity.setting import open_setting
 from stages.parity.tolerances import wider_tolerance
 
-LOOKED_AT = 64
-"""Samples whose inputs are searched for outliers after a miss, at least one batch of them."""
-
 
 def run(params: Params) -> ParityResult:
-    """Measure, judge, and try what to advise.
+    """Measure, judge, explain the verdict, and try alternatives.
 
     Raises:
         StageError: an input is missing, or nothing can be measured.
@@ -34,24 +29,24 @@ def run(params: Params) -> ParityResult:
     engine = shards.compared if params.parity.engine == "ray" else compared
     measurement = measure(open_setting(params.serving), params.parity, engine=engine)
     seconds = time.monotonic() - begin
-    result = judge(figures.measured(measurement, params.parity.threshold), params.parity, measurement.comparison)
-    advised = advise(measurement, result, params, seconds)
-    result = dataclasses.replace(result, advice=advised.advice, tried=advised.outcome)
+    verdict = judge(figures.measured(measurement, params.parity.threshold), params.parity, measurement.comparison)
+    advised = advise(measurement, verdict, params, seconds)
+    result = replace(_explained(verdict, params.parity), advice=advised.advice, tried=advised.outcome)
     if result.passed:
         return result
-    return dataclasses.replace(
+    moved = [sample.sample for _, _, sample in figures.worst_samples(measurement.comparison)]
+    return replace(
         result,
         tolerance=wider_tolerance(result.figures, result.rules, params.parity),
-        outliers=_outlying_features(measurement),
+        outliers=[asdict(far) | {"z": rounded(far.z)} for far in outliers(measurement.setting, moved)],
     )
 
 
 def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
-    """Judge the figures of the last run by other tolerances, `given` by key of `parity`, for every output.
+    """Judge the figures of the last run by other tolerances: `given` by key of `parity`, for every output.
 
     Raises:
-        StageError: there are no figures, or they are of other models than those in `artifacts/`, or of another way to
-            serve them.
+        StageError: there are no figures, or they are not of the models in `artifacts/`, served as params say.
     """
     read_json(paths.PARITY, "parity")
     tree = read_json(paths.PARITY_DETAILS, "parity")
@@ -72,21 +67,15 @@ def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
                 "Run parity again."
             )
     outputs = {name: own.model_copy(update=given) for name, own in params.parity.outputs.items()}
-    return judge(tree, params.parity.model_copy(update={**given, "outputs": outputs}))
+    tried = params.parity.model_copy(update={**given, "outputs": outputs})
+    return _explained(judge(tree, tried), tried)
 
 
-def _outlying_features(measurement: Measurement) -> list[dict[str, Any]]:
-    """In the samples that moved most, and in those served with them."""
-    setting = measurement.setting
-    samples = [sample.sample for _, _, sample in figures.worst_samples(measurement.comparison)]
-    indices = np.concatenate(_batches(setting.indices, setting.batch, samples))
-    farthest = outliers(setting.data, indices, setting.indices)
-    return [dataclasses.asdict(outlier) | {"z": rounded(outlier.z)} for outlier in farthest]
-
-
-def _batches(indices: np.ndarray, batch: int, samples: Sequence[int]) -> list[np.ndarray]:
-    """The batches of these samples, the first of them first, filled up with others to `LOOKED_AT` samples."""
-    places = (np.searchsorted(indices, samples) // batch).tolist()
-    every = range(-(-len(indices) // batch))
-    chosen = list(dict.fromkeys([*places, *every[:LOOKED_AT]]))[: max(1, LOOKED_AT // batch)]
-    return [indices[place * batch : (place + 1) * batch] for place in chosen]
+def _explained(verdict: ParityResult, params: Parity) -> ParityResult:
+    vacuous = vacuous_outputs(verdict.figures, params)
+    return replace(
+        verdict,
+        vacuous=vacuous,
+        needed=samples_needed(verdict.figures, params),
+        notes=notes(verdict.figures, params, vacuous),
+    )

@@ -1,4 +1,4 @@
-"""The tolerances that would accept a model that missed, where that can be right."""
+"""The tolerances that would accept a model that missed, if that can be right."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from stages.common.rule import Rule
 from stages.parity.advice import Advice, experiment
 
 BROKEN = 0.5
-"""An output that moves by more than this share of its range is wrong: no tolerance that would accept it is named."""
+"""An output that moves by more than this share of its range is wrong: no tolerance is suggested for it."""
 
 
 def wider_tolerance(details: Mapping[str, Any], rules: Sequence[Rule], params: Parity) -> Advice | None:
-    """The tolerances that would accept the model as it is, where that can be right; None where it cannot."""
+    """The tolerances that would accept the model as it is; None if that cannot be right."""
     failed = [rule for rule in rules if rule.failed]
     if any(rule.name in CONSTANT_RULES or not isinstance(rule.value, float) for rule in failed):
         return None
@@ -44,16 +44,16 @@ def wider_tolerance(details: Mapping[str, Any], rules: Sequence[Rule], params: P
     moved = ", ".join(f"{rule.name} {rule.value:.3g}" for rule in failed[:3])
     if command is None:
         return None
-    return Advice(command, f"if such differences do no harm ({moved}), accept this model as it is")
+    return Advice(command, f"if differences of this size are acceptable ({moved}), accept this model as it is")
 
 
 def _up(value: float) -> float:
-    """The next number of two significant digits that is not smaller."""
+    """Rounded up to two significant digits."""
     step = 10.0 ** (math.floor(math.log10(value)) - 1) if value > 0 else 1.0
     return float(f"{math.ceil(value / step * (1 - 1e-12)) * step:.2g}")
 
 
 def _down(value: float) -> float:
-    """The next number of two significant digits, or of three decimals below 1, that is not larger."""
+    """Rounded down to two significant digits, below 1 to three decimals."""
     step = 0.001 if abs(value) < 1 else 10.0 ** (math.floor(math.log10(abs(value))) - 1)
     return float(f"{math.floor(value / step * (1 + 1e-12)) * step:.6g}")

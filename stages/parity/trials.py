@@ -47,7 +47,7 @@ Overrides = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
+class TriedVariant:
     """One variant that quantize made, judged.
 
     Attributes:
@@ -89,7 +89,7 @@ class Workshop:
             if path.exists():  # copied: onnx refuses external data behind links
                 shutil.copyfile(path, folder / path)
 
-    def run(self, overrides: Overrides, seconds: float) -> Trial:
+    def run(self, overrides: Overrides, seconds: float) -> TriedVariant:
         """Quantize with these params, and judge the result.
 
         Args:
@@ -100,7 +100,7 @@ class Workshop:
         try:
             params = overridden(self._params, overrides)
         except (ValidationError, StageError) as error:
-            return Trial(overrides, problem=str(error))
+            return TriedVariant(overrides, problem=str(error))
         (self._folder / paths.PARAMS).write_text(json.dumps(params.model_dump(mode="json")), encoding="utf-8")
         try:
             made = subprocess.run(
@@ -113,21 +113,21 @@ class Workshop:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Trial(overrides, problem=OUT_OF_TIME)
+            return TriedVariant(overrides, problem=OUT_OF_TIME)
         if made.returncode:
-            return Trial(overrides, problem=made.stderr.strip().rpartition("\n")[2])
+            return TriedVariant(overrides, problem=made.stderr.strip().rpartition("\n")[2])
         int8 = self._folder / paths.INT8_MODEL
         status = json.loads((self._folder / paths.QUANTIZE).read_text(encoding="utf-8"))["status"]
         if status != "quantized":
-            return Trial(overrides, problem="it quantizes nothing")
+            return TriedVariant(overrides, problem="it quantizes nothing")
         if sha256(int8) == self._setting.sha256[1]:
-            return Trial(overrides, problem="it makes the same model")
+            return TriedVariant(overrides, problem="it makes the same model")
         return self._judged(overrides, int8, params, deadline)
 
-    def _judged(self, overrides: Overrides, int8: Path, params: Params, deadline: float) -> Trial:
+    def _judged(self, overrides: Overrides, int8: Path, params: Params, deadline: float) -> TriedVariant:
         setting = self._setting
         try:
-            model = Model(open_session(int8, setting.serving.threads), "the variant")
+            model = Model(open_session(int8, setting.serving.threads), "the variant", setting.fp32.logarithms)
             check_pair(setting.fp32, model)
             variant = dataclasses.replace(setting, int8=model)
             measurement = measure(variant, params.parity, movement=self._movement)
@@ -137,8 +137,8 @@ class Workshop:
             ratio = model_size(int8) / model_size(paths.FP32_MODEL)
             speedup = timed(variant, int8, deadline - time.monotonic()) if verdict.passed and ratio < 1 else None
         except StageError as error:
-            return Trial(overrides, problem=str(error))
-        return Trial(overrides, verdict, ratio, speedup)
+            return TriedVariant(overrides, problem=str(error))
+        return TriedVariant(overrides, verdict, ratio, speedup)
 
 
 @contextmanager

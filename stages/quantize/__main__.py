@@ -1,11 +1,11 @@
-"""Quantize the fp32 model to INT8, and say what became of every node with a weight.
+"""Quantize the fp32 model to INT8, and report the outcome for every node with a weight.
 
 Reads   artifacts/model.onnx, artifacts/model.onnx.data, artifacts/eval/.
 Writes  artifacts/model.int8.onnx, artifacts/model.int8.onnx.data, metrics/quantize.json; in metrics/details/:
         nodes.csv, quantize.json, and of method auto frontier.csv, plan.json, sensitivity.csv.
 Params  quantize; parity and serving for method auto.
 
-Where nothing can be quantized, the model written is the fp32 one, `status` is nothing_to_quantize, and the exit code 0.
+If nothing can be quantized, it writes the fp32 model, `status` is nothing_to_quantize, and the exit code is 0.
 """
 
 import argparse
@@ -15,7 +15,6 @@ from stages.quantize import figures, screen, stage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what is more than the stage."""
     parser.add_argument(
         "--sensitivity",
         action="store_true",
@@ -24,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the stage."""
     if arguments.sensitivity:
         command.show(screen.ranking(stage.sensitivity(params.load())))
         return

@@ -1,4 +1,4 @@
-"""May a quantized model be published? It loads, keeps the interface, runs, and no output is broken."""
+"""Whether a quantized model may be published: it loads, keeps the interface, runs, and no output is broken."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,10 @@ from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 
 SANE = 0.98
-"""With 8-bit weights, an output whose cosine to the float one is below this is broken; parity judges finer."""
+"""With 8-bit weights, an output with a lower cosine similarity to the float one is broken; parity is stricter."""
 
 SANE_IN_4_BITS = 0.9
-"""The same with 4-bit weights."""
-
+"""The same for 4-bit weights."""
 
 LEAST_SPAN = 0.5
 """The share of an output's range that INT8 should keep."""
@@ -30,13 +29,7 @@ def fault(model: ir.Model, expected: Reference, least_cosine: float = SANE) -> s
 
 
 def collapsed(quantized: ir.Model, model: ir.Model, feeds: Sequence[Feed]) -> list[str]:
-    """A sentence on each float output that stands still on some feed, or loses most of its range, in INT8 alone.
-
-    Args:
-        quantized: the quantized model.
-        model: the float model.
-        feeds: what both are run on.
-    """
+    """A sentence on each float output that, in INT8 only, is constant on some feed or loses most of its range."""
     opened = [sessions.open_session(candidate) for candidate in (model, quantized)]
     names = [output.name for output in opened[0].get_outputs()]
     still = dict.fromkeys(names, 0)
@@ -55,13 +48,13 @@ def collapsed(quantized: ir.Model, model: ir.Model, feeds: Sequence[Feed]) -> li
         (low, high), (int8_low, int8_high) = spans[name]
         if still[name]:
             sentences.append(
-                f"On {still[name]} of {len(feeds)} feeds all values of the output {name!r} are the same in INT8, and "
+                f"On {still[name]} of {len(feeds)} feeds all values of the output {name!r} are the same in INT8, but "
                 "not in fp32: ranges that suit other samples are too coarse for these."
             )
         elif high > low and int8_high - int8_low < LEAST_SPAN * (high - low):
             sentences.append(
                 f"The output {name!r} keeps {(int8_high - int8_low) / (high - low):.0%} of its range in INT8: values "
-                "beyond the calibrated ranges are cut off. Calibrate on more samples, or by minmax."
+                "outside the calibrated ranges are clipped. Calibrate on more samples, or with minmax."
             )
     return sentences
 
@@ -77,19 +70,19 @@ def _broken(
     for a, b in zip(floats, others, strict=True):
         if a.shape != b.shape:
             if _as_declared(a.shape, declared[output]) and _as_declared(b.shape, declared[output]):
-                continue  # how many boxes a detector finds, say, depends on a threshold: that is for parity to judge
+                continue  # for example the number of boxes of a detector depends on a threshold: parity judges that
             return f"output {output!r} has shape {b.shape} instead of {a.shape}"
         if a.dtype.kind != "f":
             continue
         finite = np.isfinite(a)
         if not np.all(np.isfinite(b[finite])):
-            return f"output {output!r} is not finite where that of the float model is"
+            return f"output {output!r} is not finite where the float model's is"
         x, y = a[finite].astype(np.float64), b[finite].astype(np.float64)
         product += float(x @ y)
         squares_a += float(x @ x)
         squares_b += float(y @ y)
     if squares_a and (cosine := product / max(math.sqrt(squares_a * squares_b), 1e-300)) < least_cosine:
-        return f"output {output!r} has cosine {cosine:.3f} to that of the float model, below {least_cosine}"
+        return f"output {output!r} has a cosine similarity of {cosine:.3f} to the float model's, below {least_cosine}"
     return ""
 
 

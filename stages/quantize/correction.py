@@ -94,8 +94,8 @@ def corrected(quantized: ir.Model, floats: ir.Model, feeds: Iterator[Feed]) -> t
         corrections[node.name or ""] = correction
     result, held = quantized.clone(), given[1::2]
     apply(result, corrections)
-    answers = [_answers(each, held) for each in (floats, quantized, result)]
-    before, after = (_noise(answers[0], each) for each in answers[1:])
+    answers = [_answers(model, held) for model in (floats, quantized, result)]
+    before, after = (_noise(answers[0], other) for other in answers[1:])
     return (result, corrections) if after < GAIN * before else (quantized, {})
 
 
@@ -202,7 +202,7 @@ def _segment(model: ir.Model, node: ir.Node, seen: Sequence[Mapping[str, np.ndar
             continue
         if producer is None or next(subgraphs(producer), None) is not None:
             return None
-        waiting += [each for each in producer.inputs if each is not None]
+        waiting += [value for value in producer.inputs if value is not None]
     for value in needed:
         if value.type is None:
             value.type = ir.TensorType(ir.DataType.from_numpy(seen[0][name_of(value)].dtype))
@@ -211,7 +211,7 @@ def _segment(model: ir.Model, node: ir.Node, seen: Sequence[Mapping[str, np.ndar
     graph = ir.convenience.extract(model.graph, sorted(needed, key=name_of), [output])
     session = sessions.open_session(ir.Model(graph, ir_version=model.ir_version), name="a part of the quantized model")
     names = [name_of(value) for value in needed]
-    feeds = ({name: each[name] for name in names} for each in seen)
+    feeds = ({name: arrays[name] for name in names} for arrays in seen)
     return [np.asarray(sessions.run(session, feed, name="the quantized model")[0]) for feed in feeds]
 
 

@@ -16,7 +16,7 @@ REMEMBERED_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class Rounded:
+class QuantizedWeight:
     """A quantized weight.
 
     Attributes:
@@ -30,12 +30,12 @@ class Rounded:
     full_range_sqnr_db: float | None
 
 
-_known: ContextVar[OrderedDict[tuple[object, ...], Rounded] | None] = ContextVar("_known", default=None)
+_known: ContextVar[OrderedDict[tuple[object, ...], QuantizedWeight] | None] = ContextVar("_known", default=None)
 
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Keep what `rounded` makes, the latest `REMEMBERED_BYTES` of it, until the end of the block."""
+    """Keep what `quantize_weight` makes, the latest `REMEMBERED_BYTES` of it, until the end of the block."""
     token = _known.set(OrderedDict())
     try:
         yield
@@ -43,7 +43,7 @@ def remembered() -> Iterator[None]:
         _known.reset(token)
 
 
-def rounded(
+def quantize_weight(
     weight: np.ndarray,
     weight_type: str,
     channel_axes: tuple[int, ...],
@@ -51,7 +51,7 @@ def rounded(
     reduce_range: bool,
     summed: portable.Summed,
     least: np.ndarray | float,
-) -> Rounded:
+) -> QuantizedWeight:
     """Quantize a weight.
 
     Args:
@@ -63,14 +63,14 @@ def rounded(
         least: the scales are at least this; a number, or of the shape of `Quantized.scale`.
     """
 
-    def make() -> Rounded:
+    def make() -> QuantizedWeight:
         quantized, full = linear.quantize(weight, weight_type, channel_axes, reduce_range, least), None
         if weight_type == "QInt8" and not reduce_range and summed is not None:
             full = linear.sqnr_db(weight, quantized.dequantized())
             quantized = portable.quantize(weight, summed, channel_axes, least)
         for array in (quantized.values, quantized.scale, quantized.zero_point):
             array.flags.writeable = False
-        return Rounded(quantized, linear.sqnr_db(weight, quantized.dequantized()), full)
+        return QuantizedWeight(quantized, linear.sqnr_db(weight, quantized.dequantized()), full)
 
     known = _known.get()
     if known is None:
@@ -80,7 +80,7 @@ def rounded(
     key = (content, weight.shape, weight_type, channel_axes, reduce_range, summed, bound)
     if key not in known:
         known[key] = make()
-        while len(known) > 1 and sum(each.quantized.values.nbytes for each in known.values()) > REMEMBERED_BYTES:
+        while len(known) > 1 and sum(entry.quantized.values.nbytes for entry in known.values()) > REMEMBERED_BYTES:
             known.popitem(last=False)
     known.move_to_end(key)
     return known[key]

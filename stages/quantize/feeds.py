@@ -1,4 +1,4 @@
-"""What the stage runs models on: samples of the search split, or made-up inputs where there are no data."""
+"""What quantize runs models on: samples of the search split, or generated inputs without evaluation data."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,14 +11,14 @@ from stages.common.data.generated import generated_feed
 from stages.common.model.sessions import Feed
 
 MADE_UP_FEEDS = 8
-"""How many made-up feeds there are."""
+"""The number of generated feeds."""
 
 SearchFeeds = Callable[[int], Iterator[Feed]]
-"""Gives the feeds of the first so many samples, from the first, each time it is called."""
+"""Gives the feeds of the first so many samples, each time it is called."""
 
 
 def search_feeds(session: ort.InferenceSession, data: EvalData | None) -> SearchFeeds:
-    """Feeds for the model of `session`; None as data stands for made-up inputs.
+    """Feeds for the model of `session`; without data, generated inputs.
 
     Raises:
         StageError: the data do not fit the model.
@@ -33,13 +33,13 @@ def search_feeds(session: ort.InferenceSession, data: EvalData | None) -> Search
 
 
 def _of_data(data: EvalData, batch: int, samples: int) -> Iterator[Feed]:
-    """The first `samples` of the search split in feeds of `batch`; a tail that does not fill one is left out."""
+    """The first `samples` of the search split in feeds of `batch`; an incomplete last one is left out."""
     indices = data.indices("search")
     if not len(indices):  # a single sample belongs to the judge; nothing is chosen by it here
         indices = data.indices("judge")
     if data.layout == "samples" and len(indices) < batch:
         raise StageError(
-            f"The evaluation data have {len(indices)} samples to search on, and the model takes {batch} at once. "
+            f"The evaluation data have {len(indices)} samples to search on, but the model takes {batch} at once. "
             "Give at least four times as many samples as that."
         )
     for chunk in data.batches(indices[: max(batch, samples)], batch):

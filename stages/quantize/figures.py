@@ -1,4 +1,4 @@
-"""The figures of the stage: metrics/quantize.json, metrics/details/quantize.json and metrics/details/nodes.csv."""
+"""What quantize writes: metrics/quantize.json, and in metrics/details quantize.json, nodes.csv and auto's evidence."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +29,6 @@ NODES_HEADER = (
 
 
 def headlines(result: QuantizeResult) -> dict[str, Any]:
-    """The tree of quantize.json."""
     made = result.made
     quantized = sum(made.outcomes[name].quantized for name in made.quantizable)
     return {
@@ -45,12 +44,11 @@ def headlines(result: QuantizeResult) -> dict[str, Any]:
             "kept_float": len(made.quantizable) - quantized,
         },
         "saturation": {"share": rounded(sum(made.pairs.values(), Pairs()).share)},
-        "search": {"evals": None if made.found is None else len(made.found.trials)},
+        "search": {"evals": None if made.search is None else len(made.search.trials)},
     }
 
 
 def details(result: QuantizeResult) -> dict[str, Any]:
-    """The tree of details/quantize.json."""
     made = result.made
     warning = saturation.warning(made.pairs)
     return {
@@ -60,7 +58,7 @@ def details(result: QuantizeResult) -> dict[str, Any]:
         "warnings": [warning] if warning else [],
         "notes": list(made.notes),
         "null_reasons": {}
-        if made.found is not None
+        if made.search is not None
         else {"search.evals": f"quantize.method {result.method} does not search"},
     }
 
@@ -93,12 +91,11 @@ def _decibels(ratio: float | None) -> float | str | None:
 
 
 def write(result: QuantizeResult) -> None:
-    """Put the evidence, the details and the headlines in place, together."""
-    found = result.made.found
+    search = result.made.search
     with files.together() as outputs:
         outputs.csv(paths.NODES, NODES_HEADER, node_rows(result))
-        outputs.csv(paths.SENSITIVITY, evidence.SENSITIVITY_HEADER, evidence.sensitivity_rows(found) if found else ())
-        outputs.csv(paths.FRONTIER, evidence.FRONTIER_HEADER, evidence.frontier_rows(found) if found else ())
-        outputs.json(paths.PLAN, evidence.plan_tree(found) if found else {"nodes": {}})
+        outputs.csv(paths.SENSITIVITY, evidence.SENSITIVITY_HEADER, evidence.sensitivity_rows(search) if search else ())
+        outputs.csv(paths.FRONTIER, evidence.FRONTIER_HEADER, evidence.frontier_rows(search) if search else ())
+        outputs.json(paths.PLAN, evidence.plan_tree(search) if search else {"nodes": {}})
         outputs.json(paths.QUANTIZE_DETAILS, details(result))
         outputs.json(paths.QUANTIZE, headlines(result))

@@ -1,19 +1,19 @@
-"""What became of a node with a weight: quantized and how, or kept float and why."""
+"""The outcome for a node with a weight: quantized and how, or kept float and why."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class NodeOutcome:
-    """What became of one node.
+    """The outcome for one node.
 
     Attributes:
-        quantized: whether its weight is stored in 8 bits or fewer now.
-        how: of a quantized node, e.g. `QInt8 per channel`; empty otherwise.
-        reason: of a node kept float, why, and what to do about it where something can be done; empty otherwise.
-        sqnr_db: of its weights, in dB; None where it was kept float or nothing was lost.
-        full_range_sqnr_db: of its weights, had portable scales not been chosen; None where they were not.
-        becomes: of a quantized node, the names of the nodes of the INT8 model that do its work.
+        quantized: whether its weight is now stored in 8 bits or fewer.
+        how: of a quantized node, e.g. `QInt8 per channel`; else empty.
+        reason: of a node kept float, why, and what to do about it if anything; else empty.
+        sqnr_db: of its weights, in dB; None if it was kept float or nothing was lost.
+        full_range_sqnr_db: of its weights without portable scales; None if they were not used.
+        becomes: of a quantized node, the names of the nodes of the INT8 model that replace it.
     """
 
     quantized: bool
@@ -25,5 +25,4 @@ class NodeOutcome:
 
 
 def kept(reason: str) -> NodeOutcome:
-    """The outcome of a node that is kept float."""
     return NodeOutcome(quantized=False, reason=reason)

@@ -1,4 +1,4 @@
-"""Models that must not be quantized, each refused with the reason."""
+"""Models that must not be quantized are refused, with the reason."""
 
 import numpy as np
 import onnx_ir as ir
@@ -11,30 +11,25 @@ _TRAINED = WEIGHT_INPUTS.keys() - {"Gather"}
 
 
 def refuse(model: ir.Model, name: str) -> None:
-    """Refuse a model that is quantized already.
-
-    Args:
-        model: as read.
-        name: what to call it.
+    """Refuse a model, called `name` in errors, that is quantized already.
 
     Raises:
-        StageError: it must not be quantized.
+        StageError: it is.
     """
     for node in all_nodes(model):
         if is_quantized(node.op_type):
             raise StageError(
-                f"{name} is quantized already: it has {_place(node)}. Give the float model it was made from as "
-                "export.source."
+                f"{name} is quantized already: it has {_place(node)}. Set export.source to the original float model."
             )
 
 
 def refuse_non_finite_weights(model: ir.Model, name: str) -> None:
     """Refuse a model with NaN or infinity in a weight of a trained operator.
 
-    Tables that Gather reads and constants of other operators may hold infinity on purpose: attention masks do.
+    Tables that Gather reads and constants of other operators may hold infinity on purpose, as attention masks do.
 
     Raises:
-        StageError: naming the tensor and the node.
+        StageError: the model has one; it names the tensor and the node.
     """
     for node in all_nodes(model):
         places = WEIGHT_INPUTS[known_as(node)] if known_as(node) in _TRAINED else ()
@@ -49,7 +44,7 @@ def refuse_non_finite_weights(model: ir.Model, name: str) -> None:
                 raise StageError(
                     f"{name}: the weight {tensor.name!r} of {_place(node)} has {what} in {bad} of "
                     f"{values.size} values. "
-                    "The training diverged or the export is damaged: fix the model."
+                    "Training diverged, or the export is damaged: fix the model."
                 )
 
 

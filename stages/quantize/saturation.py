@@ -1,9 +1,9 @@
 """Which weights would saturate on x86 CPUs without VNNI.
 
-There ONNX Runtime multiplies unsigned activations with signed weights by VPMADDUBSW, which adds each product to its
-neighbour's in 16 bits: with activations up to 255, a pair of neighbouring weights whose sum leaves -128 to 128 can
-overflow, and the sum is cut off (ONNX Runtime issues 5849 and 6004). The same file then answers differently there.
-Neighbours are weights 2k and 2k + 1 along the axis that is summed over, as the kernels pack it.
+There ONNX Runtime multiplies unsigned activations with signed weights by VPMADDUBSW, which adds two neighbouring
+products in 16 bits: with activations up to 255, a pair of weights whose sum is outside -128 to 128 can overflow, and
+the sum saturates (ONNX Runtime issues 5849 and 6004), so the same file gives other answers. Neighbours are weights 2k
+and 2k + 1 along the axis that is summed over, as the kernels pack it.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from stages.common.graph.walk import constant, number
 from stages.quantize.portable import LARGEST_SUM
 
 SHARE_THAT_MATTERS = 0.001
-"""From this share of pairs on, the answers moved visibly where it was tried: see docs/quantize.md."""
+"""From this share of pairs, answers moved noticeably in experiments: see docs/quantize.md."""
 
 
 @dataclass(frozen=True)
@@ -31,47 +31,39 @@ class Pairs:
 
     @property
     def share(self) -> float:
-        """Of the pairs, 0 to 1; 0 where there are none."""
         return self.at_risk / self.counted if self.counted else 0.0
 
 
 def pairs(weight: np.ndarray) -> Pairs:
-    """The pairs of a weight in the order in which it is summed.
-
-    Args:
-        weight: int8, shape [..., K, N], summed over K.
-    """
+    """The pairs of a weight, int8 [..., K, N], in the order in which it is summed over K."""
     even = weight[..., 0 : weight.shape[-2] - 1 : 2, :].astype(np.int16)
     sums = even + weight[..., 1::2, :]
     return Pairs(sums.size, int(np.count_nonzero(np.abs(sums) > LARGEST_SUM)))
 
 
 def of_model(model: ir.Model) -> dict[str, Pairs]:
-    """The pairs of each node of a quantized model that multiplies 8-bit activations with a signed constant weight.
+    """The pairs of each node, by name, that multiplies 8-bit activations with a signed constant weight.
 
-    Signed activations count too: on x86 ONNX Runtime makes unsigned ones of them at load.
-
-    Returns:
-        By name of the node, subgraphs included.
+    Signed activations count too: on x86 ONNX Runtime turns them into unsigned ones at load.
     """
     counted = ((node.name or node.outputs[0].name or "", _of_node(node)) for node in model.graph.all_nodes())
     return {name: pairs for name, pairs in counted if pairs is not None}
 
 
 def warning(pairs_of: Mapping[str, Pairs]) -> str | None:
-    """What to say about a model with these pairs, and what to do; None where their share does not matter."""
+    """The warning about a model with these pairs, with what to do; None if their share does not matter."""
     total = sum(pairs_of.values(), Pairs())
     if total.share < SHARE_THAT_MATTERS:
         return None
     worst = max(pairs_of, key=lambda name: pairs_of[name].share)
     return (
         f"{total.share:.2%} of the pairs of INT8 weights (worst: {worst}, {pairs_of[worst].share:.2%}) can saturate on "
-        "x86 CPUs without VNNI: answers there differ from those judged on a CPU with it. If it may run there, set "
-        "quantize.portable: true."
+        "x86 CPUs without VNNI: answers there differ from those judged on a CPU with VNNI. If the model may run on "
+        "such a CPU, set quantize.portable: true."
     )
 
 
-# Which inputs are weights: of operators on 8-bit values, and of those that DequantizeLinear makes ones of.
+# The inputs that are weights: of operators on 8-bit values, and of those with DequantizeLinear at their inputs.
 _WEIGHTS = {"MatMulInteger": (1,), "QAttention": (1,), "DynamicQuantizeLSTM": (1, 2)}
 _BETWEEN = {"MatMul": (1,), "Gemm": (1,), "Conv": (1,)}
 
@@ -99,8 +91,8 @@ def _dequantized(value: ir.Value | None) -> ir.Value | None:
 def _as_summed(node: ir.Node, weight: np.ndarray) -> np.ndarray:
     """A weight as [..., K, N], K in the order in which the node's kernel sums.
 
-    A convolution sums over the channels of one kernel position after the other. A depthwise one has a kernel of its
-    own, which sums in 32 bits: no pairs.
+    A convolution sums over the channels of one kernel position after the other. A depthwise one sums in 32 bits, so it
+    has no pairs.
     """
     if node.op_type == "Conv":
         filters, channels = weight.shape[:2]

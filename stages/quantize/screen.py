@@ -1,4 +1,4 @@
-"""What the stage prints: the table of operators, what was cleaned, the warnings, and the sentence of conclusion."""
+"""What quantize prints: a table of operators, what was cleaned, warnings, and a conclusion."""
 
 import math
 from collections import Counter
@@ -11,7 +11,7 @@ from stages.common.judging.rules import strain
 from stages.common.rule import Rule
 from stages.quantize import saturation
 from stages.quantize.auto.choices import CHOICES, KEPT
-from stages.quantize.auto.find import Found
+from stages.quantize.auto.find import SearchResult
 from stages.quantize.auto.probe import Sensitivity
 from stages.quantize.stage import Quantization, QuantizeResult
 
@@ -19,12 +19,11 @@ _REASONS = 3
 
 
 def render(result: QuantizeResult) -> str:
-    """All of it."""
     made = result.made
     rows = list(_operator_rows(made))
     parts = [tabulate(rows, headers=("operator", "quantized", "kept float"), tablefmt="simple")] if rows else []
-    if made.found is not None and made.found.trials:
-        parts.append(_candidates(made.found))
+    if made.search is not None and made.search.trials:
+        parts.append(_candidates(made.search))
     if done := [step.name for step in made.steps if not step.undone]:
         parts.append(f"Cleaned: {', '.join(done)}.")
     parts += [f"Undone: {step.name}, because {step.undone}." for step in made.steps if step.undone]
@@ -37,30 +36,30 @@ def render(result: QuantizeResult) -> str:
 
 def ranking(sensitivities: Sequence[Sensitivity]) -> str:
     """The share of a tolerance that each choice at each node uses up by itself, the most sensitive nodes first."""
-    choices = [choice for choice in CHOICES if any(each.choice == choice for each in sensitivities)]
+    choices = [choice for choice in CHOICES if any(entry.choice == choice for entry in sensitivities)]
     rows: dict[str, dict[str, str]] = {}
-    for each in sensitivities:
-        known = "unknown" if each.power is None else f"{math.sqrt(each.power):.2g}"
-        rows.setdefault(each.node, {})[each.choice] = known
+    for entry in sensitivities:
+        known = "unknown" if entry.power is None else f"{math.sqrt(entry.power):.2g}"
+        rows.setdefault(entry.node, {})[entry.choice] = known
     if not rows:
         return "No node has a choice besides float."
     table = [[node, *(shares.get(choice, "") for choice in choices)] for node, shares in rows.items()]
-    unknown = sorted({f"{each.node}: {each.unknown}" for each in sensitivities if each.unknown})
+    unknown = sorted({f"{entry.node}: {entry.unknown}" for entry in sensitivities if entry.unknown})
     return "\n".join(
         [
             tabulate(table, headers=("node", *choices), tablefmt="simple", disable_numparse=True),
             "The share of a tolerance of parity that each choice uses up by itself, on the search samples; shares of "
             "several nodes add up as squares. Choose with quantize.nodes.",
-            *(f"Unknown: {each}." for each in unknown),
+            *(f"Unknown: {entry}." for entry in unknown),
         ]
     )
 
 
-def _candidates(found: Found) -> str:
-    """The models that were made and timed, and those that were made around them."""
+def _candidates(search: SearchResult) -> str:
+    """The models that the search made, with the speed-up of those that were timed."""
     rows = []
-    chosen = found.trial.candidate if found.trial is not None else None
-    for number, trial in enumerate(found.trials, start=1):
+    chosen = search.trial.candidate if search.trial is not None else None
+    for number, trial in enumerate(search.trials, start=1):
         candidate, speedup = trial.candidate, trial.speedup
         rows.append(
             (
@@ -78,7 +77,7 @@ def _candidates(found: Found) -> str:
 
 
 def _nearest(rules: Sequence[Rule]) -> str:
-    """The rule that is nearest to failing."""
+    """The rule nearest to failing."""
     rule = max(rules, key=strain, default=None)
     if rule is None:
         return ""
@@ -98,7 +97,7 @@ def _operator_rows(made: Quantization) -> Iterator[tuple[str, str, str]]:
 
 def _conclusion(result: QuantizeResult) -> str:
     made, fp32_mb, int8_mb = result.made, result.fp32_mb, result.int8_mb
-    if made.found is not None and made.found.reason:
+    if made.search is not None and made.search.reason:
         return f"{paths.INT8_MODEL.as_posix()} is the fp32 model."
     if made.model is None:
         return f"Nothing to quantize: {_why_nothing(made)} {paths.INT8_MODEL.as_posix()} is the fp32 model."
@@ -113,5 +112,5 @@ def _why_nothing(made: Quantization) -> str:
     if made.nodes:
         return "this quantize.method quantizes none of its operators with a weight."
     if made.in_attributes:
-        return f"its parameters are attributes of {', '.join(made.in_attributes)}, which INT8 does not reach."
+        return f"its parameters are attributes of {', '.join(made.in_attributes)}, which have no INT8 form."
     return "no operator has a constant float weight."

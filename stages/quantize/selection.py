@@ -1,4 +1,4 @@
-"""Which of the nodes with a weight are quantized, and how: op_types, exclude_nodes and nodes of the params."""
+"""Which nodes with a weight are quantized, and how: op_types, exclude_nodes and nodes of the params."""
 
 import difflib
 from collections.abc import Collection, Iterable, Sequence
@@ -19,7 +19,7 @@ def select(nodes: Sequence[WeightedNode], params: Quantize) -> tuple[list[Assign
     """Split `nodes` into those to quantize, each with its own params, and outcomes for the rest by name.
 
     Raises:
-        StageError: a type of operator that the method does not know, or a pattern that matches no node.
+        StageError: the method does not know an operator type, or a pattern matches no node.
     """
     method, names = methods.scope(params.method), [node.name for node in nodes]
     _check_op_types(params.op_types or (), method.OP_TYPES, params.method)
@@ -42,15 +42,15 @@ def select(nodes: Sequence[WeightedNode], params: Quantize) -> tuple[list[Assign
 
 
 def matching(pattern: str, names: Collection[str]) -> set[str]:
-    """The names that a pattern of the params means: the one that it is, whatever is in it; else it is a glob."""
+    """The names that a pattern matches: an exact name matches itself only, anything else is a glob."""
     return {pattern} if pattern in names else {name for name in names if fnmatchcase(name, pattern)}
 
 
 def _reason(node: WeightedNode, params: Quantize, chosen: bool) -> str:
-    """Why a node is not quantized by these params; `chosen` if they name a method for it. Empty if it is."""
+    """Why a node is not quantized with these params, empty if it is; `chosen` if they name a method for it."""
     method = methods.scope(params.method)
     if node.op_type.startswith(_BLOCKED_LAYOUT):
-        return "ONNX Runtime's optimiser laid it out for one kind of CPU; give the model as it was before that"
+        return "ONNX Runtime's optimiser changed its layout for one kind of CPU; give the model from before that"
     if node.op_type not in method.OP_TYPES:
         return f"quantize.method {params.method} does not quantize {node.op_type}"
     if chosen:
@@ -70,7 +70,7 @@ def _check_op_types(op_types: Iterable[str], known: frozenset[str], method: str)
 
 
 def _matched(key: str, patterns: Iterable[str], names: Sequence[str]) -> dict[str, list[str]]:
-    """The names that patterns of a key match, each with those patterns in their order.
+    """The names that the patterns of a key match, each with its patterns in order.
 
     Raises:
         StageError: a pattern matches no node.

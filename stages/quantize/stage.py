@@ -1,4 +1,4 @@
-"""The stage: read the fp32 model, refuse, clean, quantize and check it, and put the result in place."""
+"""The stage: read the fp32 model, refuse, clean, quantize and check it, and publish the result."""
 
 import shutil
 import sys
@@ -23,7 +23,7 @@ from stages.common.model.sessions import Feed
 from stages.quantize import check, methods, refusal, saturation, trial
 from stages.quantize.auto import base
 from stages.quantize.auto.base import Recipe
-from stages.quantize.auto.find import Found
+from stages.quantize.auto.find import SearchResult
 from stages.quantize.auto.probe import Sensitivity
 from stages.quantize.auto.run import made as run_auto
 from stages.quantize.auto.run import ranked
@@ -33,36 +33,36 @@ from stages.quantize.saturation import Pairs
 from stages.quantize.selection import select
 
 CHECK_FEEDS = 8
-"""How many feeds the checks run: enough to see a broken model, too few to cost anything."""
+"""Feeds that the checks run: enough to notice a broken model, too few to take time."""
 
 UNSEEN_FEEDS = 32
-"""How many feeds the outputs of a static model are watched on."""
+"""Feeds on which the outputs of a static model are checked for lost ranges."""
 
 LARGEST_SHARE = 1.0
-"""Size of the quantized file over that of the float one from which on the float model is kept."""
+"""From this size of the quantized file, as a share of the float one, the float model is kept."""
 
 WIDENED = "float16 made float32"
 
 MADE_UP = (
-    "There are no evaluation data, so that the model was checked on made-up inputs, and no answers were judged. "
-    "Run export with data of yours for that."
+    "There are no evaluation data, so the model was checked on generated inputs, and no answers were judged. "
+    "Run export with your own data for that."
 )
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """What was made of a model.
+    """A quantized model and its evidence.
 
     Attributes:
-        model: the quantized model, or None where nothing was quantized.
+        model: the quantized model, or None if nothing was quantized.
         nodes: every node with a weight.
-        outcomes: what became of each of them, by name.
-        steps: what was cleaned and rewritten.
+        outcomes: of each of them, by name.
+        steps: of cleaning and rewriting.
         quantizable: names of the nodes that the method has an INT8 form for.
         pairs: of the quantized nodes, the pairs of weights that can saturate without VNNI.
-        in_attributes: the operators that keep their parameters in attributes, out of the reach of INT8.
-        notes: sentences on what else a reader must know.
-        found: what method auto found.
+        in_attributes: the operators that keep their parameters in attributes, which have no INT8 form.
+        notes: sentences on what else a reader should know.
+        search: the result of method auto's search.
     """
 
     model: ir.Model | None
@@ -73,12 +73,12 @@ class Quantization:
     pairs: Mapping[str, Pairs]
     in_attributes: Sequence[str]
     notes: Sequence[str]
-    found: Found | None = None
+    search: SearchResult | None = None
 
 
 @dataclass(frozen=True)
 class QuantizeResult:
-    """What the stage made: the quantization, the method, and the size of both files in MB."""
+    """The quantization, the method, and the size of both files in MB."""
 
     made: Quantization
     method: str
@@ -96,7 +96,7 @@ def run(params: Params) -> QuantizeResult:
     data = EvalData() if paths.EVAL.exists() else None
     made = quantize(fp32, data, params, paths.FP32_MODEL.as_posix())
     with model_file.staged(made.model or fp32, paths.INT8_MODEL) as written:
-        if made.model is None:  # to the byte: written anew it may be larger; a large model is written anew after this
+        if made.model is None:  # byte by byte: rewriting may enlarge it; a large model is rewritten after this block
             shutil.copyfile(paths.FP32_MODEL, written)
         sessions.open_session(written)
     sizes = [model_file.size_mb(path) for path in (paths.FP32_MODEL, paths.INT8_MODEL)]
@@ -108,9 +108,9 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
 
     Args:
         model: the float model; not changed.
-        data: the search split is used, for checks and calibration; None for made-up inputs.
-        whole: the params; methods other than auto read the section `quantize` alone.
-        name: what to call the model in an error.
+        data: whose search split is used for checks and calibration; None for generated inputs.
+        whole: the params; methods other than auto only read the section `quantize`.
+        name: of the model, in errors.
 
     Raises:
         StageError: the model must not or cannot be quantized, or auto finds nothing that passes.
@@ -125,21 +125,21 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
     fault = partial(
         check.fault, expected=ready.expected, least_cosine=check.SANE_IN_4_BITS if in_4_bits else check.SANE
     )
-    found = None
+    search = None
     if ready.recipe is not None:
-        quantized, made, found = run_auto(
+        quantized, made, search = run_auto(
             model, prepared, nodes, selected, data=data, params=whole, fault=fault, name=name, recipe=ready.recipe
         )
     else:
         quantized, made = trial.most_that_passes(make, selected, fault)
     outcomes = {**outcomes, **made}
-    if quantized is not None and (grown := _growth(model, quantized, steps)):
+    if quantized is not None and (grown := _growth(model, quantized, steps, _twice(model, ready, quantized, outcomes))):
         quantized = None
         outcomes = {name: kept(grown) if outcome.quantized else outcome for name, outcome in outcomes.items()}
     notes = [] if data is not None else [MADE_UP]
-    if found is not None and found.reason:
-        notes.append(f"Float is the answer: {found.reason}.")
-    if quantized is not None and any(each.params.method == "static" for each in selected):
+    if search is not None and search.reason:
+        notes.append(f"Float is the answer: {search.reason}.")
+    if quantized is not None and any(assigned.params.method == "static" for assigned in selected):
         notes += check.collapsed(quantized, prepared, _unseen(feeds, params.calibration.samples))
     known = methods.scope(params.method).OP_TYPES
     return Quantization(
@@ -152,12 +152,12 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
         pairs=saturation.of_model(quantized) if quantized is not None else {},
         in_attributes=parameters_in_attributes(prepared),
         notes=notes,
-        found=found,
+        search=search,
     )
 
 
 def sensitivity(params: Params) -> Sequence[Sensitivity]:
-    """The error that each choice of method auto adds at each node by itself; nothing is written.
+    """The error that each choice of method auto adds at each node by itself. Writes nothing.
 
     Raises:
         StageError: the model cannot be quantized, or there are no evaluation data.
@@ -172,7 +172,7 @@ def sensitivity(params: Params) -> Sequence[Sensitivity]:
 
 @dataclass(frozen=True)
 class _Ready:
-    """The float model as its nodes are quantized in, and what was found out on the way."""
+    """The float model ready to quantize, with its nodes, steps and feeds."""
 
     model: ir.Model
     nodes: Sequence[WeightedNode]
@@ -197,7 +197,7 @@ def _ready(model: ir.Model, data: EvalData | None, whole: Params, name: str) -> 
     recipe = None
     if params.method == "plan" or (params.method == "auto" and selected):
         recipe = base.recipe(cleaned, expected, whole)
-    needed = max((needed_opset(each) for each in selected), default=1) if recipe is None else recipe.opset
+    needed = max((needed_opset(assigned) for assigned in selected), default=1) if recipe is None else recipe.opset
     prepared, more = prepare(cleaned, expected, needed)
     refusal.refuse_non_finite_weights(prepared, name)
     if recipe is not None:
@@ -212,23 +212,40 @@ def _require_data(data: EvalData | None, selected: Sequence[methods.Assignment])
     static = next((assigned.name for assigned in selected if assigned.params.method == "static"), None)
     if data is None and static is not None:
         raise StageError(
-            f"quantize.method static finds the ranges of activations (of {static}, for one) on samples, and "
+            f"quantize.method static calibrates the ranges of activations (such as those of {static}) on samples, but "
             f"{paths.EVAL.as_posix()} is missing. Run export first."
         )
 
 
-def _growth(model: ir.Model, quantized: ir.Model, steps: Sequence[Step]) -> str:
-    """Why the float model is kept where the quantized one would take more room; empty where it does not."""
-    before, after = model_file.stored_bytes(model) / 1e6, model_file.stored_bytes(quantized) / 1e6
+def _growth(model: ir.Model, quantized: ir.Model, steps: Sequence[Step], twice: int) -> str:
+    """Why the float model is kept if the quantized one would be larger; empty if it is not.
+
+    `twice` are the bytes of the float values, of weights in INT8, that stay in the file.
+    """
+    before, after = model_file.stored_bytes(model), model_file.stored_bytes(quantized)
     if after < LARGEST_SHARE * before:
         return ""
-    widened = any(step.name == WIDENED and not step.undone for step in steps)
-    cause = "what stays float was float16" if widened else "scales and added nodes outweigh what its weights save"
-    return f"quantized, the file would grow from {before:.4g} to {after:.4g} MB: {cause}"
+    if any(step.name == WIDENED and not step.undone for step in steps):
+        cause = "what stays float was float16"
+    elif after - twice < before:
+        cause = "weights that nodes which stay float read as well would be stored twice"
+    else:
+        cause = "scales and added nodes outweigh what its weights save"
+    return f"quantized, the file would grow from {before / 1e6:.4g} to {after / 1e6:.4g} MB: {cause}"
+
+
+def _twice(model: ir.Model, ready: "_Ready", quantized: ir.Model, outcomes: Mapping[str, NodeOutcome]) -> int:
+    """Bytes of the float values, of weights in INT8, that stay in the file, by name or as what computed them."""
+    taken = {
+        weight.name: weight.nbytes for node in ready.nodes if outcomes[node.name].quantized for weight in node.weights
+    }
+    named = sum(size for name, size in taken.items() if name in quantized.graph.initializers)
+    computed = model_file.weight_bytes(ready.model) - model_file.weight_bytes(model)
+    return named + max(0, computed)
 
 
 def _unseen(feeds: SearchFeeds, calibrated: int) -> list[Feed]:
-    """Feeds that did not calibrate; the first ones where there are no others."""
+    """Feeds that were not used to calibrate; the first ones if there are no others."""
     seen = sum(1 for _ in feeds(calibrated))
     later = list(islice(feeds(sys.maxsize), seen, seen + UNSEEN_FEEDS))
     return later or list(islice(feeds(calibrated), UNSEEN_FEEDS))
@@ -240,21 +257,21 @@ def needed_opset(assigned: methods.Assignment) -> int:
 
 
 def prepare(model: ir.Model, expected: Reference, opset: int) -> tuple[ir.Model, list[Step]]:
-    """The clean model in the opset and the float type that quantized operators need; undone where answers change."""
+    """The clean model in the opset and float type that quantized operators need; undoes steps that change answers."""
     steps = []
     name = f"opset converted to {opset}"
     try:
         result = convert_opset.apply(model, opset)
-    except Exception as error:  # onnx raises what it likes; a conversion that fails is not applied
+    except Exception as error:  # onnx raises anything; a conversion that fails is not applied
         steps.append(Step(name, " ".join(str(error).split())[:200] or type(error).__name__))
     else:
         if result.modified:
             steps.append(Step(name, equivalence.difference(result.model, expected)))
             model = model if steps[-1].undone else result.model
-            name_nodes.apply(model)  # the converter leaves those that it adds without a name
+            name_nodes.apply(model)  # the converter adds nodes without names
     result = widen_float16.apply(model.clone())
     if result.modified:
-        # Float16 rounds coarsely, so that the float32 model need only be sane beside it.
+        # Float16 rounds coarsely, so the float32 model need only be roughly equal to it.
         steps.append(Step(WIDENED, check.fault(result.model, expected)))
         model = model if steps[-1].undone else result.model
     return model, steps

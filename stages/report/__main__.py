@@ -1,10 +1,10 @@
-"""Show the evidence for a pull request: the verdict first, then what changed against another revision.
+"""Show the evidence for a pull request: the verdict first, then what changed since another revision.
 
-In the folder of a dvc.yaml that serves several models: a report of each, under its name.
+In the folder of a dvc.yaml for several models: a report for each, under its name.
 With --experiments: all experiments of this commit in one table, best first, and the command that applies the best.
 
-Reads   metrics/, params.yaml and dvc.lock as they stand; with --base, also as git has them at that revision; with
-        --experiments, instead, as each experiment committed them.
+Reads   metrics/, params.yaml and dvc.lock in the workspace; with --base, also at that git revision; with
+        --experiments, as each experiment committed them.
 Writes  Markdown to stdout; with --pictures and --html, the files named there.
 Params  none. The decision is read from metrics/gate.json.
 """
@@ -22,17 +22,16 @@ from stages.report.experiments import ranking, reading
 from stages.report.experiments import screen as sweep_screen
 
 Drawn = Callable[[], list[Picture]]
-"""Draws the pictures of a part, if they are asked for."""
+"""Draws the pictures of a part, if they are wanted."""
 
 Part = tuple[str, Drawn, Callable[[str], str]]
 """A model's name (empty for the only one), what draws its pictures, and what renders its Markdown with them."""
 
 Shown = tuple[str, list[Part]]
-"""A title, and the parts of the page."""
+"""The title and the parts of the page."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command."""
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--base", metavar="REV", help="compare with this revision, e.g. origin/main (default: none)")
     what.add_argument("--experiments", action="store_true", help="rank the experiments of this commit")
@@ -46,13 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--html",
         metavar="FILE",
         type=Path,
-        help="write the report with its pictures as one HTML page that needs no network; without --pictures, in place "
-        "of the Markdown",
+        help="write the report and its pictures as a self-contained HTML page; without --pictures, instead of Markdown",
     )
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Read, compare, print or write."""
     title, parts = _experiments() if arguments.experiments else _revision(arguments.base)
     if arguments.html:
         page.write(arguments.html, title, _text(parts, lambda _, drawn: page.figures(drawn())))
@@ -65,7 +62,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _text(parts: list[Part], shown: Callable[[str, Drawn], str]) -> str:
-    """The Markdown of all parts, with the pictures of each as `shown` shows them."""
+    """The Markdown of all parts; `shown` renders the pictures of each."""
     return "\n\n".join(render(shown(name, drawn)) for name, drawn, render in parts)
 
 

@@ -1,11 +1,10 @@
-"""What changed between two revisions, and whether a change is more than noise. Pure functions over their figures.
+"""What changed between two revisions, and whether a change is more than noise.
 
-A figure that the same inputs always give again (sizes, differences of answers) changes for a reason. A measured one
-is noise until shown otherwise: a speed-up is better or worse where the two 95 % intervals do not overlap, nor come
-within 3 % of each other; a count of samples where exact 95 % intervals of its share do not overlap; memory and load
-time where no launch of one run came near those of the other, and the change exceeds what repeats of one model show.
-Milliseconds of one model mean nothing unless the other is the same file in both, and so tells what the machine did.
-A model whose file is the same in both is neither better nor worse, whatever was measured.
+A reproducible figure (sizes, differences of answers) changes for a reason. A measured one is noise until shown
+otherwise: a speed-up is better or worse if the two 95 % intervals are more than 3 % apart; a count of samples if the
+exact 95 % intervals of its share do not overlap; memory and load time if the ranges of launches do not overlap and the
+change exceeds what repeats of one model show. Milliseconds of one model count only if the other is the same file in
+both, which shows what the machine did. A model with the same file in both is neither better nor worse.
 """
 
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from stages.report.revision import Revision
 
 
 class NoiseSource(StrEnum):
-    """What can move a figure besides a change of the model."""
+    """What else than the model can move a figure."""
 
     NOTHING = "nothing"
     MACHINE = "machine"
@@ -27,8 +26,6 @@ class NoiseSource(StrEnum):
 
 
 class Mark(StrEnum):
-    """What a change means."""
-
     NONE = ""
     BETTER = "better"
     WORSE = "worse"
@@ -38,12 +35,12 @@ class Mark(StrEnum):
 
 
 NOTICED = 1.03
-"""Two speed-ups whose intervals come nearer than this factor do not differ: on a busy machine those of one model were
-1 % apart, and bench, too, calls what lies within 3 % equivalent."""
+"""Two speed-ups with intervals closer than this factor do not differ: on a busy machine those of one model were 1 %
+apart, and bench also calls 3 % equivalent."""
 
 REPEATS = {"load": 1.2, "memory": 0.03}
-"""How far two runs of one model may differ, as a share of the smaller figure: more than repeats showed (docs/bench.md).
-Neighbours on the host double a load time for as long as a run takes."""
+"""How far two runs of one model may differ, as a share of the smaller figure: more than repeats do (docs/bench.md).
+Neighbours on the host can double the load time of a whole run."""
 
 MEMORY_STEP_MB = 1.1
 """Resident memory comes in pages and arenas: repeats of one model differ by up to 1 MiB whatever its size."""
@@ -54,15 +51,15 @@ class Figure:
     """One row of the comparison.
 
     Attributes:
-        group: the part of the table that it stands in.
-        label: for a person.
+        group: of the rows that it belongs to.
+        label: for people.
         stage: whose headlines hold it.
         key: in that file, joined with dots.
         unit: of the value.
-        better: the direction that a reviewer hopes for.
-        noise: what can move it besides the model.
-        models: which of the two models it depends on.
-        headline: it stands in the open part of the table even where nothing changed.
+        better: the direction of an improvement.
+        noise: what else than the model can move it.
+        models: those that it depends on.
+        headline: shown unfolded even if it did not change.
     """
 
     group: str
@@ -76,7 +73,7 @@ class Figure:
     headline: bool = False
 
     def of(self, revision: Revision) -> Any:
-        """The value, or None where it is unknown."""
+        """The value, or None if unknown."""
         return revision.value(self.stage, self.key)
 
 
@@ -133,12 +130,12 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under what two revisions were measured, where they differ.
+    """How the conditions of measurement of two revisions differ.
 
     Attributes:
-        timing: sentences; empty where milliseconds and memory may be compared.
-        judging: sentences; empty where answers may be compared.
-        same_models: which of `fp32` and `int8` are the same file in both.
+        timing: sentences; empty if milliseconds and memory can be compared.
+        judging: sentences; empty if answers can be compared.
+        same_models: those of `fp32` and `int8` that are the same file in both.
     """
 
     timing: Sequence[str]
@@ -157,12 +154,12 @@ class Change:
 
     @property
     def moved(self) -> bool:
-        """Whether a reviewer must see it."""
+        """Whether a reviewer should see it."""
         return self.then != self.now and self.mark in (Mark.NONE, Mark.BETTER, Mark.WORSE)
 
 
 def conditions(base: Revision, head: Revision) -> Conditions:
-    """Hold against each other under what the two were measured."""
+    """Compare the conditions under which two revisions were measured."""
     timing, judging = [], []
     if base.machine_id is None or base.machine_id != head.machine_id:
         timing.append(f"The base was timed on {'an unknown' if base.machine_id is None else 'another'} machine.")
@@ -178,7 +175,7 @@ def conditions(base: Revision, head: Revision) -> Conditions:
 
 
 def changes(base: Revision, head: Revision, context: Conditions) -> list[Change]:
-    """All figures, in their order; those that neither side knows are left out."""
+    """All figures, in order, except those unknown in both."""
     pairs = [(figure, figure.of(base), figure.of(head)) for figure in FIGURES]
     return [
         Change(figure, then, now, mark(figure, base, head, context))
@@ -218,20 +215,20 @@ def _beyond_noise(figure: Figure, base: Revision, head: Revision, context: Condi
     if figure.noise is NoiseSource.SAMPLES:
         return _shares_differ(figure, base, head)
     if figure.key in (SPEEDUP.key, "latency.int8_p50_ms"):
-        # Both models take turns in one process, so the ratio is free of what slows the machine; fp32 is the same file
-        # in both revisions, so INT8 became faster exactly where the ratio grew.
+        # Both models take turns in one process, so the ratio does not depend on what slows the machine; fp32 is the
+        # same file in both revisions, so INT8 became faster if and only if the ratio grew.
         ends = [[side.value("bench", f"speedup.{end}") for end in ("low95", "high95")] for side in (base, head)]
         return all(map(_number, ends[0] + ends[1])) and speedup_mark(ends[0], ends[1]) is not Mark.NOISE
     spreads = [side.detail("bench", f"spread.{figure.key}") for side in (base, head)]
     if all(spreads) and max(map(min, spreads)) <= min(map(max, spreads)):
-        return False  # a launch of one run was like one of the other
+        return False  # the ranges of launches overlap
     step = MEMORY_STEP_MB if figure.key.startswith("memory.") else 0.0
     share = REPEATS[figure.key.split(".")[0]] + _drift(figure, base, head, context)
     return bool(abs(now - then) > max(step, share * min(abs(then), abs(now))))
 
 
 def _drift(figure: Figure, base: Revision, head: Revision, context: Conditions) -> float:
-    """How far the other model moved, as a share, where it is the same file in both: all of that is the machine's."""
+    """How far the other model moved, as a share, if it is the same file in both: that is due to the machine."""
     other = next(model for model in ("fp32", "int8") if model not in figure.models)
     if other not in context.same_models:
         return 0.0
@@ -243,7 +240,7 @@ def _drift(figure: Figure, base: Revision, head: Revision, context: Conditions) 
 
 
 def _shares_differ(figure: Figure, base: Revision, head: Revision) -> bool:
-    """Whether the exact 95 % intervals of two shares of samples do not overlap; only accuracy is such a share."""
+    """Whether the exact 95 % intervals of two shares of samples are disjoint; of task metrics only accuracy is one."""
     if figure.key.startswith("task.") and not all(
         side.detail("parity", "task.metric") == "accuracy" for side in (base, head)
     ):

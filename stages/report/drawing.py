@@ -1,7 +1,7 @@
-"""Drawing with Vega-Lite through vl-convert, without browser or network: themes, scales, and the plot both pages share.
+"""Drawing with Vega-Lite through vl-convert, without browser or network: themes, scales, and the shared plots.
 
-A colour in a specification is a token such as `@ink`, which a theme replaces: hexadecimal for a PNG, a CSS variable
-for an SVG inside a page.
+A colour in a specification is a token such as `@ink`, which a theme replaces by a hexadecimal colour (PNG) or a CSS
+variable (SVG in a page).
 """
 
 import json
@@ -30,9 +30,9 @@ class Picture:
 
     Attributes:
         name: of its file.
-        alt: what it shows, for who cannot see it.
+        alt: description for those who cannot see it.
         spec: in Vega-Lite.
-        broad: it needs the whole width of a page.
+        broad: takes the full width of a page.
     """
 
     name: str
@@ -54,9 +54,9 @@ class Picture:
 def pareto(
     rows: Sequence[Mapping[str, Any]], title: str, x_title: str, kinds: Sequence[str], limit: float | None = None
 ) -> Spec:
-    """Points with intervals, named; rows have kind, x, y, low, high, size, label (on hover) and name (beside it).
+    """Named points with intervals, and a line at `limit` on the x axis.
 
-    A `limit` on the x axis is a line.
+    Rows have kind, x, y, low, high, size, label (on hover) and name (beside the point).
     """
     x = {**scale("x", x_title), "axis": {"tickCount": 5}}
     hue = color_by("kind", kinds)
@@ -105,7 +105,7 @@ def scale(field: str, title: str) -> Spec:
 
 
 def log(field: str, title: str, values: Sequence[float], label: str) -> Spec:
-    """A logarithmic scale that ends at powers of ten, with a tick at each, or at every other where there are many."""
+    """A logarithmic scale from one power of ten to another, with a tick at each; labels that overlap are left out."""
     ends = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     ticks = [10.0**power for power in range(ends[0], ends[1] + 1)]
     axis = {"values": ticks, "format": label, "labelOverlap": "greedy"}

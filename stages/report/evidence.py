@@ -1,4 +1,4 @@
-"""Sections of the report that show evidence: conditions, batch sizes, what was quantized, worst samples, notes."""
+"""The evidence in a report: conditions, batch sizes, quantized nodes, worst samples, notes."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ WORST_SHOWN = 10
 
 
 def conditions(head: Revision) -> str:
-    """On what, where and how the figures were made, in a sentence each."""
+    """How answers were judged and how models were timed, in a sentence each."""
     parity, bench = head.details["parity"], head.details["bench"]
     samples = lookup(parity, "judged.samples") or head.value("parity", "judged.samples")
     lines = []
@@ -32,7 +32,7 @@ def _at(batch: int | None) -> str:
 
 
 def machine(side: Revision) -> str:
-    """CPU, instruction set, cores and ONNX Runtime of one side."""
+    """CPU, instruction set, cores and ONNX Runtime of a revision."""
     model, isa, cores = (side.value("host", f"cpu.{key}") for key in ("model", "isa", "cores"))
     parts = [escape(part) for part in (model, isa) if part]
     parts += [plural(cores, "core")] if isinstance(cores, int) else []
@@ -43,7 +43,7 @@ def machine(side: Revision) -> str:
 
 
 def batches(head: Revision, comparison: BaseComparison | None) -> list[str]:
-    """Every batch size that bench measured, beside the base's where both were timed alike."""
+    """Every batch size that bench measured, beside the base's if both were timed under the same conditions."""
     timed = {row.get("batch"): row for row in head.detail("bench", "batches") or [] if isinstance(row, Mapping)}
     if not timed:
         return []
@@ -82,7 +82,7 @@ def _batch_mark(before: Mapping[str, Any] | None, row: Mapping[str, Any], same: 
 
 
 def quantization(head: Revision) -> list[str]:
-    """What was quantized and how, what stayed float and why."""
+    """Which nodes were quantized and how, and which stayed float and why."""
     if not head.nodes:
         return []
     quantized: dict[tuple[str, str], list[Mapping[str, str]]] = defaultdict(list)
@@ -120,7 +120,7 @@ def _worst_sqnr(nodes: Sequence[Mapping[str, str]]) -> str:
 
 
 def frontier(head: Revision) -> list[str]:
-    """The models that method auto made, and which of them it chose."""
+    """The models that method auto made, and the one it chose."""
     if not head.frontier:
         return []
     rows = []
@@ -141,7 +141,7 @@ def frontier(head: Revision) -> list[str]:
     passed = sum(row["passes"] == "true" for row in head.frontier)
     header = ("", "model", "INT8 nodes", "INT8 file", "speed-up (95 % interval)", "tolerance used")
     meaning = (
-        "Judged on the search samples, where the rule that is nearest to its limit must leave a margin. "
+        "Judged on the search samples, where the rule nearest to its limit must leave a margin. "
         "The models that pass are timed against each other."
     )
     summary = f"Method auto made {plural(len(rows), 'model')}, {passed} within the tolerances"
@@ -149,12 +149,11 @@ def frontier(head: Revision) -> list[str]:
 
 
 def figure(row: Mapping[str, str], key: str) -> float | None:
-    """A number of a CSV file, or None where the cell is empty."""
+    """A number in a CSV file; None for an empty cell."""
     return float(row[key]) if row.get(key) else None
 
 
 def worst_samples(head: Revision) -> list[str]:
-    """The samples whose answers moved most."""
     rows = [
         (
             escape(row.get("sample", "")),
@@ -169,7 +168,7 @@ def worst_samples(head: Revision) -> list[str]:
 
 
 def notes(head: Revision) -> list[str]:
-    """What the stages noted, and why a figure is missing."""
+    """Notes and warnings of all stages, and why figures are missing."""
     lines = []
     for stage in DETAILS:
         for key in ("warnings", "notes"):
@@ -183,7 +182,7 @@ def notes(head: Revision) -> list[str]:
 
 
 def sentences(listed: Any) -> list[str]:
-    """A list of sentences, or of records shown as `key: value`, as safe text."""
+    """A list of sentences, or of records shown as `key: value`, escaped."""
     lines = []
     for entry in listed or []:
         if isinstance(entry, Mapping):

@@ -1,4 +1,4 @@
-"""Markdown as one self-contained HTML page: no network, light and dark, tables that sort by click."""
+"""Markdown as a self-contained HTML page: light and dark, tables that sort with a click."""
 
 import html
 import re
@@ -15,14 +15,13 @@ HERE = Path(__file__).parent
 
 
 def write(path: Path, title: str, markdown: str) -> None:
-    """Write the page, in place at once."""
     text = page(title, markdown)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def page(title: str, markdown: str) -> str:
-    """The page; `markdown` may hold HTML, and all names in it must be escaped."""
+    """The page; `markdown` may hold HTML, but names in it must be escaped."""
     body = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(markdown)
     body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
     template = (HERE / "page.html").read_text(encoding="utf-8")
@@ -32,7 +31,7 @@ def page(title: str, markdown: str) -> str:
 
 
 def figures(pictures: Iterable[Picture]) -> str:
-    """Pictures inside a page, as one HTML block."""
+    """Pictures for the page, as one HTML block."""
     drawn = ""
     for picture in pictures:
         kind = ' class="broad"' if picture.broad else ""
@@ -41,7 +40,7 @@ def figures(pictures: Iterable[Picture]) -> str:
 
 
 def links(pictures: Iterable[Picture], folder: Path) -> str:
-    """Pictures for Markdown: two to a row, each in the reader's light or dark theme; writes the PNG files."""
+    """Pictures for Markdown, two per row, in the reader's light or dark theme; writes the PNG files."""
     tags = []
     folder.mkdir(parents=True, exist_ok=True)
     for picture in pictures:

@@ -14,7 +14,7 @@ from stages.report.stage import Report
 
 
 def pictures(report: Report) -> list[Picture]:
-    """Those whose figures were measured. The base stands beside them where both sides compare."""
+    """All pictures whose figures were measured; with the base, if it can be compared."""
     comparison = report.comparison
     sides = [("this", report.head)]
     if comparison and not comparison.conditions.timing:
@@ -24,7 +24,7 @@ def pictures(report: Report) -> list[Picture]:
 
 
 def speedup(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
-    """Speed-up with its interval over batch sizes, and the line at 1."""
+    """Speed-up with its interval by batch size, with a line at 1."""
     rows = [
         {**{key: row[key] for key in ("batch", "speedup", "low95", "high95")}, "side": name}
         for name, side in sides
@@ -75,10 +75,10 @@ def speedup(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
 
 
 def tradeoff(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
-    """Speed-up against error; the area of a point is the file's size.
+    """Speed-up against error; the area of a point is the size of the file.
 
-    The models that method auto made are drawn as well. It knows the share of the tolerance that each uses, so that is
-    the error of all points then, and the limit a line.
+    If method auto made other models, they are drawn too: then the error is the share of the tolerance used, with a line
+    at the limit.
     """
     tried = [point for row in sides[-1][1].frontier if (point := _tried(row))]
     rows = []
@@ -102,7 +102,7 @@ def tradeoff(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
 
 
 def _tried(row: Mapping[str, str]) -> dict[str, Any] | None:
-    """A model of method auto as a point without a name; None where it was not timed."""
+    """A model that method auto tried, as a point without a name; None if it was not timed."""
     ratio, low, high, size, strain = (figure(row, key) for key in (*SPEEDUP, "mb", "strain"))
     if ratio is None or low is None or high is None or size is None or strain is None or row["chosen"] == "true":
         return None
@@ -122,7 +122,7 @@ def _point(
 
 
 def differences(report: Report, sides: Sequence[tuple[str, Revision]]) -> Picture | None:
-    """Which share of values differs by more than x, by output, with the tolerance as a line."""
+    """The share of values that differ by more than x, by output, with a line at the tolerance."""
     tolerances = [rule.limit for rule in report.rules if rule.name == "abs_tol"]
     limits = sorted({float(limit) for limit in tolerances if isinstance(limit, int | float)})
     judged = sides
@@ -163,7 +163,7 @@ def _survival(side: str, bins: Rows) -> Iterable[dict[str, Any]]:
 
 
 def latency(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
-    """Share of calls that are at least as fast as x, for both models, up to the 99th percentile."""
+    """The share of calls at least as fast as x, for both models, up to the 99th percentile."""
     rows = [
         {"side": name, "model": model, "x": float(row[column]), "y": float(row["quantile"])}
         for name, side in sides

@@ -1,4 +1,4 @@
-"""One side of a comparison: metrics, evidence and params of the workspace, or of a revision in git."""
+"""One side of a comparison: metrics, evidence and params of the workspace or of a git revision."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ DETAILS = {path.stem: paths.DETAILS / path.name for path in _MEASURED}
 """By stage."""
 
 REQUIRED = ("host", "quantize", "parity", "bench", "gate")
-"""Without the metrics of these stages there is nothing to report."""
+"""The stages whose metrics a report needs."""
 
 SPEEDUP = ("speedup", "speedup_low95", "speedup_high95")
 FRONTIER = ("candidate", "origin", "nodes_quantized", *SPEEDUP, "mb", "strain", "passes", "chosen")
@@ -52,21 +52,21 @@ class Revision:
     stale: Sequence[str]
 
     def value(self, stage: str, key: str) -> Any:
-        """A headline by its dotted key, or None."""
+        """A headline by dotted key, or None."""
         return lookup(self.metrics[stage], key)
 
     def detail(self, stage: str, key: str) -> Any:
-        """A figure of the evidence by its dotted key, or None."""
+        """A figure of the details by dotted key, or None."""
         return lookup(self.details[stage], key)
 
     @property
     def machine_id(self) -> str | None:
-        """Where it was timed."""
+        """The machine that timed it."""
         identity = self.detail("bench", "measured.machine_id") or self.value("host", "machine_id")
         return None if identity is None else str(identity)
 
     def model_hash(self, model: str) -> str | None:
-        """SHA-256 of the `fp32` or `int8` model that was timed, or None where it was not recorded."""
+        """SHA-256 of the `fp32` or `int8` model that was timed, or None if not recorded."""
         digest = self.detail("bench", f"measured.sha256.{model}")
         return None if digest is None else str(digest)
 
@@ -79,7 +79,7 @@ def lookup(tree: Any, key: str) -> Any:
 
 
 def workspace() -> Revision:
-    """The files as they stand.
+    """The files of the workspace.
 
     Raises:
         StageError: metrics that a report needs are missing or broken.
@@ -96,7 +96,7 @@ def workspace() -> Revision:
 
 
 def at(name: str) -> Revision:
-    """The files as a commit, branch or tag has them; what it lacks is empty.
+    """The files of a commit, branch or tag; missing ones are empty.
 
     Raises:
         StageError: this is not a git repository, or it has no such revision.
@@ -104,7 +104,7 @@ def at(name: str) -> Revision:
     commit = _git("rev-parse", "--short", "--verify", f"{name}^{{commit}}")
     if commit is None:
         raise StageError(
-            f"--base {name} is not a revision of this git repository. Fetch it (CI needs the full history), or name "
+            f"--base {name} is not a revision of this git repository. Fetch it (CI needs the full history), or give "
             "another."
         )
     short = commit.strip()
@@ -131,7 +131,7 @@ def _revision(name: str, read: Callable[[Path], str]) -> Revision:
 
 
 def _stale(params: Tree, ran_with: Mapping[str, Mapping[str, Tree]]) -> list[str]:
-    # A closed gate fails its stage, so its entry in the lock is that of the last open one: it says nothing.
+    # A closed gate fails its stage, so its entry in the lock is that of the last open gate.
     locked = [flat(files_.get(paths.PARAMS.name) or {}) for stage, files_ in ran_with.items() if stage != "gate"]
     return sorted({key for entry in locked for key, value in entry.items() if key in params and params[key] != value})
 
@@ -151,12 +151,12 @@ def _json(text: str) -> Tree:
     try:
         tree = json.loads(text or "{}")
     except ValueError:
-        return {}  # a base that was committed broken has nothing to compare with
+        return {}  # a base that was committed broken cannot be compared
     return tree if isinstance(tree, dict) else {}
 
 
 def _csv(text: str, columns: Sequence[str]) -> Rows:
-    """The rows; none where a column is missing, as in an older layout."""
+    """The rows; none if a column is missing, as in an older layout."""
     rows = list(csv.DictReader(io.StringIO(text)))
     return rows if rows and set(columns) <= set(rows[0]) else []
 
@@ -170,7 +170,7 @@ def _yaml(text: str, name: str) -> Tree:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints, or None where it fails or is not installed."""
+    """The output of git; None if it fails or is not installed."""
     try:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

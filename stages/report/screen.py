@@ -1,4 +1,4 @@
-"""The report as Markdown: verdict, what to do next, what changed, every rule, and the evidence folded below."""
+"""The report as Markdown: verdict, next steps, changes, every rule, and folded evidence."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,13 +22,7 @@ CHANGE_MARKS = {Mark.BETTER: "🟢\N{NO-BREAK SPACE}better", Mark.WORSE: "🔴\N
 
 
 def render(report: Report, pictures: str = "", name: str = "") -> str:
-    """The whole report; the same figures give the same text.
-
-    Args:
-        report: what to show.
-        pictures: HTML that shows them, placed below the figures.
-        name: of the model, where there are several.
-    """
+    """The whole report, with `pictures` (HTML) below the figures; `name` is that of the model if there are several."""
     head, comparison = report.head, report.comparison
     suggestions, is_open = _suggestions(head), head.value("gate", "open") is True
     parts = [
@@ -52,7 +46,7 @@ def render(report: Report, pictures: str = "", name: str = "") -> str:
 
 
 def table_of(reports: Mapping[str, Report]) -> str:
-    """A line for each model: what to deploy, and the headlines."""
+    """One line per model: what to deploy, and the headlines."""
     header = ("model", "verdict", "times smaller", "speed-up (95 % interval)", "largest difference")
     rows = []
     for name, report in reports.items():
@@ -95,7 +89,7 @@ def _warnings(report: Report) -> list[str]:
     lines = []
     if report.head.stale:
         keys = ", ".join(code(key) for key in report.head.stale)
-        lines.append(f"{keys} changed since these figures were made. Run `dvc repro`.")
+        lines.append(f"{keys} changed since these figures were measured. Run `dvc repro`.")
     if report.comparison:
         context = report.comparison.conditions
         if context.timing:
@@ -105,7 +99,7 @@ def _warnings(report: Report) -> list[str]:
                 f"Milliseconds, memory and speed-ups are not compared. Base: {machine}.",
             ]
         if context.judging:
-            lines += [*map(escape, context.judging), "No difference of answers is called better or worse."]
+            lines += [*map(escape, context.judging), "Differences of answers are not called better or worse."]
     return ["> ⚠️ " + "<br>".join(lines)] if lines else []
 
 
@@ -157,7 +151,7 @@ def _difference(change: Change) -> str:
 
 
 def shown(side: Revision, key: str, value: Any, unit: str) -> str:
-    """A figure as a cell; a speed-up with its interval."""
+    """A figure as a table cell; a speed-up with its interval."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if key == SPEEDUP.key and value is not None:
@@ -167,7 +161,7 @@ def shown(side: Revision, key: str, value: Any, unit: str) -> str:
 
 
 def _grouped(rows: Iterable[Sequence[str]]) -> list[Sequence[str]]:
-    """Name a group in its first row only."""
+    """Show the name of a group in its first row only."""
     out: list[Sequence[str]] = []
     group = ""
     for row in rows:
@@ -177,7 +171,7 @@ def _grouped(rows: Iterable[Sequence[str]]) -> list[Sequence[str]]:
 
 
 def _rules(rules: Sequence[Rule]) -> list[str]:
-    """Every rule, the failed ones first; where there are many, those that hold are folded."""
+    """Every rule, failed ones first; of many, those that hold are folded."""
     order = (Outcome.FAILED, Outcome.PASSED, Outcome.NOT_APPLICABLE, Outcome.OFF)
     ranked = sorted(rules, key=lambda rule: order.index(rule.outcome))
     failed = [rule for rule in rules if rule.failed]

@@ -1,4 +1,4 @@
-"""Read both sides of a report and compare them; a dvc.yaml may run the pipeline in a folder for each of its models."""
+"""Read both sides of a report and compare them; a dvc.yaml may run the pipeline in one folder per model."""
 
 import contextlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from stages.report.revision import Revision
 
 @dataclass(frozen=True)
 class BaseComparison:
-    """What changed since `base`, and under what both were measured."""
+    """What changed since `base`, and how the conditions of measurement differ."""
 
     base: Revision
     conditions: Conditions
@@ -24,7 +24,7 @@ class BaseComparison:
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to report: the workspace, the rules of gate and of parity, and the comparison with a base."""
+    """The workspace, the rules of gate and parity, and the comparison with a base, if any."""
 
     head: Revision
     rules: Sequence[Rule]
@@ -32,7 +32,7 @@ class Report:
 
 
 def run(base: str | None) -> Report:
-    """Read the workspace, and `base` (a revision in git) if one is named.
+    """Read the workspace, and the git revision `base`, if given.
 
     Raises:
         StageError: the workspace has no metrics, or git does not know the base.
@@ -43,7 +43,7 @@ def run(base: str | None) -> Report:
 
 
 def by_model(base: str | None) -> dict[str, Report]:
-    """The report of the working directory under an empty name, or, where it has no metrics, those of its dvc.yaml.
+    """The report of the working directory, under an empty name; if it has no metrics, one per model of its dvc.yaml.
 
     Raises:
         StageError: metrics are missing, or git does not know the base.
@@ -63,7 +63,6 @@ def by_model(base: str | None) -> dict[str, Report]:
 
 
 def compare(base: Revision, head: Revision) -> BaseComparison:
-    """Compare two revisions."""
     context = changes.conditions(base, head)
     return BaseComparison(base, context, changes.changes(base, head, context))
 

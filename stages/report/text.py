@@ -1,4 +1,4 @@
-"""Markdown building blocks: text that a name cannot break, numbers with units, tables, folded parts."""
+"""Markdown building blocks: escaped text, numbers with units, tables, folded parts."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ UNKNOWN = "–"
 
 
 def escape(text: object) -> str:
-    """Plain text for a paragraph or a cell: names such as `a|b`, `<b>` or `*c*` stay what they are."""
+    """Text for a paragraph or a cell, with names such as `a|b`, `<b>` or `*c*` shown literally."""
     line = " ".join(str(text).split())
     line = re.sub(r"[\\`*\[|]|~~|(?<![^\W_])_|_(?![^\W_])", lambda match: "\\" + match[0], line)
     return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -25,12 +25,12 @@ def code(text: object) -> str:
 
 
 def block(text: str) -> str:
-    """A command on lines of its own."""
+    """A command as a code block."""
     return f"```\n{text}\n```"
 
 
 def number(value: Any, unit: str = "") -> str:
-    """A value to four significant digits, with its unit; shares as percentages; a dash where there is none."""
+    """A value to four significant digits, with its unit; a dash for None."""
     if value is None:
         return UNKNOWN
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -44,7 +44,7 @@ def number(value: Any, unit: str = "") -> str:
 
 
 def setting(value: Any) -> str:
-    """A value of `params.yaml`, as `dvc exp run -S` takes it."""
+    """A value of `params.yaml` in the syntax of `dvc exp run -S`."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"[{', '.join(map(setting, value))}]" if isinstance(value, list) else str(value)
@@ -56,16 +56,15 @@ def plural(count: int, noun: str) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A GitHub table; cells must be safe already."""
+    """A GitHub table; cells must be escaped."""
     text = tabulate(list(rows), headers=header, tablefmt="github", disable_numparse=True)
     return "\n".join(re.sub(r" {2,}\|", " |", line) for line in str(text).splitlines())
 
 
 def folded(summary: str, *parts: str) -> str:
-    """Parts that a click opens."""
+    """Parts that open with a click."""
     return f"<details><summary>{summary}</summary>\n\n" + "\n\n".join(parts) + "\n\n</details>"
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """One line each."""
     return "\n".join(f"- {line}" for line in lines)

@@ -1,7 +1,7 @@
-"""Run a sweep on a Ray cluster: each experiment on a node of its own, its result an experiment of DVC.
+"""Run a sweep on a Ray cluster, one experiment per node at a time; each becomes a DVC experiment.
 
 A node clones the commit from the git remote, pulls data from the DVC remote, runs `dvc exp run`, and pushes the
-experiment to both. A second call runs only what is not there yet. Nodes need the project's environment and
+experiment to both. A second call runs only what is missing. Nodes need the project's environment and
 `ray start --address=... --resources '{"bench": 1}'`. On one machine `dvc exp run --queue` needs no Ray.
 
 Reads   the commit and its remotes.
@@ -16,26 +16,24 @@ from stages.sweep import screen, stage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command."""
     parser.add_argument(
         "-S",
         "--set-param",
         metavar="KEY=VALUES",
         action="append",
         required=True,
-        help="settings in the syntax of dvc exp run, e.g. quantize.method=dynamic,static; several -S are multiplied",
+        help="settings as in dvc exp run, e.g. quantize.method=dynamic,static; several -S give all combinations",
     )
     parser.add_argument("--remote", default="origin", help="git remote to clone from and push to (default: origin)")
     parser.add_argument("--address", help="of the Ray cluster (default: that of this machine, or RAY_ADDRESS)")
     parser.add_argument(
         "--same-host",
         action="store_true",
-        help="use nodes of the most frequent kind of machine only, so that all latencies compare",
+        help="use only nodes of the most frequent kind of machine, so that latencies can be compared",
     )
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run, print; 1 where an experiment failed."""
     result = stage.run(
         arguments.set_param, remote=arguments.remote, address=arguments.address, same_host=arguments.same_host
     )

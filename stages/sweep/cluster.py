@@ -14,14 +14,14 @@ from stages.sweep import worker
 from stages.sweep.worker import Experiment, TaskResult
 
 BENCH = "bench"
-"""The custom resource of a node: 1 lets one experiment run there at a time, so that nothing disturbs its timing."""
+"""The custom resource of a node: 1 lets one experiment run at a time, so that others do not disturb its timing."""
 
 RETRIES = 3
 CLEANUP_SECONDS = 60
 START = "ray start --head --resources '{\"bench\": 1}'"
 WITHOUT_RAY = (
     "Ray is not installed. Install it here and on every node: pip install '.[ray]'. "
-    "One machine needs no Ray: `dvc exp run --queue -S ...`, then `dvc queue start -j 2` (docs/sweeps.md)."
+    "On one machine you do not need Ray: `dvc exp run --queue -S ...`, then `dvc queue start -j 2` (docs/sweeps.md)."
 )
 
 
@@ -30,7 +30,7 @@ def connected(address: str | None) -> Iterator[Any]:
     """The `ray` module, connected to the cluster.
 
     Raises:
-        StageError: Ray is not installed, no cluster answers, or none of its nodes may run experiments.
+        StageError: Ray is not installed, no cluster answers, or none of its nodes can run experiments.
     """
     try:
         ray: Any = importlib.import_module("ray")
@@ -52,19 +52,13 @@ def connected(address: str | None) -> Iterator[Any]:
 
 
 def _answers(address: str) -> None:
-    """Raise an OSError or ValueError at once where nothing listens; Ray itself tries for minutes."""
+    """Raise OSError or ValueError at once if nothing listens; Ray itself tries for minutes."""
     host, _, port = address.rpartition(":")
     socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def run(ray: Any, experiments: Sequence[Experiment], nodes: Sequence[str] | None) -> Iterator[TaskResult]:
-    """Run all experiments, and yield each outcome when it is there. Whatever ends this early cancels the rest.
-
-    Args:
-        ray: connected.
-        experiments: to run.
-        nodes: ids of the nodes that may run them; None for all.
-    """
+    """Run the experiments on nodes with these ids (None: all), and yield outcomes; ending early cancels the rest."""
     where = {} if nodes is None else {"label_selector": {"ray.io/node-id": f"in({','.join(nodes)})"}}
     task = ray.remote(worker.run).options(num_cpus=1, resources={BENCH: 1}, max_retries=RETRIES, **where)
     waiting = {task.remote(experiment): experiment for experiment in experiments}
@@ -78,7 +72,7 @@ def run(ray: Any, experiments: Sequence[Experiment], nodes: Sequence[str] | None
                 problem = str(error).strip().splitlines()[0]
                 yield TaskResult(experiment.name, [f"Its node was lost {RETRIES + 1} times: {problem}"], "")
     finally:
-        # The last first: one that still waits for a node must not start on the node that a cancelled one leaves.
+        # The last first: a waiting task must not start on the node that a cancelled one leaves.
         for task_reference in reversed(list(waiting)):
             ray.cancel(task_reference)
         if waiting:
@@ -86,15 +80,15 @@ def run(ray: Any, experiments: Sequence[Experiment], nodes: Sequence[str] | None
 
 
 def _wait_until_idle(ray: Any) -> None:
-    """Give cancelled tasks the time to remove their clones: a node holds its resource until its task has ended."""
+    """Give cancelled tasks time to remove their clones: a node's resource is taken until its task has ended."""
     for _ in range(CLEANUP_SECONDS):
-        time.sleep(1)  # first: what is available is reported with a delay
+        time.sleep(1)  # first, as available resources are reported with a delay
         if ray.available_resources().get(BENCH) == ray.cluster_resources().get(BENCH):
             return
 
 
 def alike(ray: Any) -> tuple[str, list[str]]:
-    """The most frequent kind of machine among the nodes that may run experiments, and the ids of its nodes."""
+    """The most frequent kind of machine among the nodes that can run experiments, and the ids of its nodes."""
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get(BENCH)]
     ask = ray.remote(worker.kind)
     asked = [ask.options(num_cpus=0, label_selector={"ray.io/node-id": node}).remote() for node in nodes]

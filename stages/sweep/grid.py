@@ -1,4 +1,4 @@
-"""The experiments of a sweep: overrides in DVC's own syntax, a name for each that a second call finds again."""
+"""The experiments of a sweep: overrides in DVC's syntax, each with a reproducible name."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ Overrides = tuple[str, ...]
 
 
 def expand(overrides: Sequence[str]) -> list[Overrides]:
-    """All combinations, as `dvc exp run --queue -S` makes them: `a=1,2` is two, `choice()` and `range()` work.
+    """All combinations, as in `dvc exp run --queue -S`: `a=1,2` gives two, `choice()` and `range()` work.
 
     Raises:
         ParamsError: an override is not in this syntax.
@@ -29,6 +29,6 @@ def expand(overrides: Sequence[str]) -> list[Overrides]:
 
 
 def name(commit: str, overrides: Overrides) -> str:
-    """The same commit and overrides have the same name, in whatever order the overrides stand."""
+    """A name that depends only on the commit and the overrides, in any order."""
     text = json.dumps([commit, sorted(overrides)])
     return f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:10]}"

@@ -6,8 +6,7 @@ from stages.sweep.stage import SweepResult
 
 
 def render(result: SweepResult) -> str:
-    """The table, then one sentence."""
-    states = dict.fromkeys(result.there, "there already")
+    states = dict.fromkeys(result.there, "already there")
     states |= {outcome.name: "failed" if outcome.failure else "pushed" for outcome in result.outcomes}
     rows = [(name, states[name], " ".join(overrides)) for name, overrides in result.settings.items()]
     parts = [tabulate(rows, headers=("experiment", "", "settings"), disable_numparse=True)]
@@ -16,7 +15,7 @@ def render(result: SweepResult) -> str:
     ]
     ran = len(result.outcomes) - len(result.failed)
     parts.append(
-        f"{ran} pushed, {len(result.there)} there already, {len(result.failed)} failed. "
+        f"{ran} pushed, {len(result.there)} already there, {len(result.failed)} failed. "
         f"Show them: dvc exp pull {result.remote} && python -m stages.report --experiments"
     )
     return "\n\n".join(parts)

@@ -13,9 +13,7 @@ from stages.sweep.worker import Experiment, TaskResult
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What became of the experiments: overrides by name, all of the grid; names that the git remote had before; and the
-    outcomes of those that ran.
-    """
+    """Overrides of the whole grid by name, the names that the git remote had already, and outcomes of the others."""
 
     settings: dict[str, Overrides]
     there: Sequence[str]
@@ -24,21 +22,20 @@ class SweepResult:
 
     @property
     def failed(self) -> list[TaskResult]:
-        """Experiments that are not on the remote."""
         return [outcome for outcome in self.outcomes if outcome.failure]
 
 
 def run(overrides: Sequence[str], *, remote: str, address: str | None, same_host: bool) -> SweepResult:
-    """Run what the git remote does not have yet.
+    """Run the experiments that the git remote does not have yet.
 
     Args:
         overrides: as in `dvc exp run -S`.
         remote: name of the git remote.
         address: of the Ray cluster; None for that of this machine.
-        same_host: run all experiments on nodes of one kind.
+        same_host: run all experiments on nodes of the same kind.
 
     Raises:
-        StageError: the commit or the data cannot reach the nodes, or no cluster answers.
+        StageError: the nodes cannot get the commit or the data, or no cluster answers.
     """
     url, commit = _reachable(remote)
     settings = {grid.name(commit, chosen): chosen for chosen in grid.expand(overrides)}
@@ -50,7 +47,7 @@ def run(overrides: Sequence[str], *, remote: str, address: str | None, same_host
             nodes = None
             if same_host:
                 kind, nodes = cluster.alike(ray)
-                _progress(f"{len(nodes)} of the nodes are alike: {kind}")
+                _progress(f"Using {len(nodes)} nodes of the same kind: {kind}")
             for outcome in cluster.run(ray, experiments, nodes):
                 outcomes.append(outcome)
                 what = "failed" if outcome.failure else "pushed"
@@ -59,20 +56,20 @@ def run(overrides: Sequence[str], *, remote: str, address: str | None, same_host
 
 
 def _reachable(remote: str) -> tuple[str, str]:
-    """The address of the git remote and the commit, if a node that clones it finds all that it needs."""
+    """The address of the git remote and the commit, after checking that a clone of it can run."""
     url = _output("git", "remote", "get-url", remote)
     if not url:
         raise StageError(
-            f"The git remote {remote}, from which the nodes would clone, does not exist. Add it, or pass --remote."
+            f"The git remote {remote}, from which nodes would clone, does not exist. Add it, or pass --remote."
         )
     if _output("git", "status", "--porcelain", "--untracked-files=no"):
-        raise StageError("There are uncommitted changes, which the nodes would not see. Commit and push them.")
+        raise StageError("There are uncommitted changes, which nodes would not get. Commit and push them.")
     commit = _output("git", "rev-parse", "HEAD")
     if not any(
         line.strip().startswith(f"{remote}/")
         for line in _output("git", "branch", "-r", "--contains", commit).splitlines()
     ):
-        raise StageError(f"The commit {commit[:7]} is not on {remote}, from which the nodes clone. Run git push.")
+        raise StageError(f"The commit {commit[:7]} is not on {remote}, from which nodes clone. Run git push.")
     if not _output(sys.executable, "-m", "dvc", "config", "core.remote"):
         raise StageError("No default DVC remote is configured to push models to. Add one: dvc remote add -d.")
     return url, commit

@@ -1,4 +1,4 @@
-"""What runs on a node. Ray sends this module by value, so it imports nothing but the standard library."""
+"""What runs on a node. Ray sends this module by value, so it imports only the standard library."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What became of it on which node: the last lines of the command that failed; none where it was pushed."""
+    """The outcome on a node: the last lines of the command that failed, or none if the experiment was pushed."""
 
     name: str
     failure: Sequence[str]
@@ -39,7 +39,7 @@ class CommandError(Exception):
 
 def run(experiment: Experiment) -> TaskResult:
     """Clone, pull, run, push. A failed command is an outcome; a lost node is not, and Ray runs the task again."""
-    # Ray cancels a task by an interrupt, which a node that was started in the background would ignore.
+    # Ray cancels a task with SIGINT, which a node started in the background would ignore.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if not pushed(experiment.git_remote, experiment.commit, experiment.name):
@@ -51,13 +51,13 @@ def run(experiment: Experiment) -> TaskResult:
 
 
 def pushed(git_remote: str, commit: str, name: str) -> bool:
-    """Whether the git remote has an experiment of this name: a task before this one came as far as its push."""
+    """Whether the git remote has an experiment of this name: an earlier task may have pushed it."""
     reference = f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"
     return bool(command(("git", "ls-remote", git_remote, reference), Path.cwd()))
 
 
 def kind() -> str:
-    """The kind of machine that this node is: nodes of one kind have latencies that compare."""
+    """The kind of machine of this node: latencies of nodes of the same kind can be compared."""
     model = platform.processor()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -66,7 +66,7 @@ def kind() -> str:
 
 
 def command(arguments: Sequence[str], folder: Path) -> str:
-    """The output of a command, which is killed with all that it started if the task is cancelled.
+    """The output of a command, which is killed with all its children if the task is cancelled.
 
     Raises:
         CommandError: it failed.
@@ -94,7 +94,7 @@ def command(arguments: Sequence[str], folder: Path) -> str:
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:
-    """Kill a command with all that it started, and wait until nothing is left that could write into the clone."""
+    """Kill a command with all its children, and wait until none is left that could write into the clone."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     for _ in range(100):
@@ -106,7 +106,7 @@ def _kill(process: "subprocess.Popen[str]") -> None:
 
 
 def _output(process: "subprocess.Popen[str]") -> str:
-    """All that it prints. Ray's cancel does not end a blocking wait, so none lasts longer than half a second."""
+    """The output. Ray's cancel does not interrupt a blocking wait, so each wait lasts half a second at most."""
     while True:
         try:
             return process.communicate(timeout=0.5)[0]

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from stages.bench import control
-from stages.bench.inputs import OneNode, write_one_node
+from stages.bench.inputs import IdentityModel, write_identity
 from stages.common.timing.interval import Interval
 from stages.common.timing.launches import LaunchSettings
 from stages.common.timing.lock import alone
@@ -30,14 +30,14 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return pairs
 
 
-def measure(one: OneNode, *, sha256: str = "a", threads: int = 1, machine_id: str = "machine/1") -> Interval:
+def measure(one: IdentityModel, *, sha256: str = "a", threads: int = 1, machine_id: str = "machine/1") -> Interval:
     return control.measured_once(
         Path(one.model), sha256, one.feed, LaunchSettings(threads, 0, 0), machine_id=machine_id
     )
 
 
 def test_a_control_is_measured_once(tmp_path: Path, measured: list[Any]) -> None:
-    one = write_one_node(tmp_path)
+    one = write_identity(tmp_path)
     assert measure(one) == measure(one) == KNOWN
     assert measured == [(Path(one.model), Path(one.model))]
 
@@ -46,14 +46,14 @@ def test_a_control_is_measured_once(tmp_path: Path, measured: list[Any]) -> None
 def test_another_model_thread_count_or_machine_has_a_control_of_its_own(
     change: dict[str, Any], tmp_path: Path, measured: list[Any]
 ) -> None:
-    one = write_one_node(tmp_path)
+    one = write_identity(tmp_path)
     measure(one)
     measure(one, **change)
     assert len(measured) == 2
 
 
 def test_another_feed_has_a_control_of_its_own(tmp_path: Path, measured: list[Any]) -> None:
-    one = write_one_node(tmp_path)
+    one = write_identity(tmp_path)
     measure(one)
     Path(one.feed.path).write_bytes(b"another batch")
     measure(one)
@@ -68,9 +68,9 @@ def test_a_cache_that_makes_no_sense_is_measured_anew(tmp_path: Path, content: s
 
 
 @pytest.mark.usefixtures("short")
-def test_a_model_against_itself_has_the_speed_up_1(tmp_path: Path) -> None:
+def test_a_model_is_timed_against_itself(tmp_path: Path) -> None:
     launches: list[None] = []
-    one = write_one_node(tmp_path)
+    one = write_identity(tmp_path)
     with alone(tmp_path / "lock") as lock:
         interval = control.measured_once(
             Path(one.model),
@@ -81,4 +81,4 @@ def test_a_model_against_itself_has_the_speed_up_1(tmp_path: Path) -> None:
             launched=lambda: launches.append(None),
         )
     assert len(launches) == FEWEST_QUIET
-    assert 0.5 < interval.ratio < 2
+    assert 0 < interval.low <= interval.ratio <= interval.high

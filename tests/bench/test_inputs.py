@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.bench.inputs import Inputs, Machine
+from stages.bench.inputs import HostSummary, Inputs
 from stages.common.base.errors import StageError
 from stages.common.data import evaldata
 from stages.common.data.evaldata import EvalData
@@ -14,7 +14,7 @@ from stages.common.timing.launches import ModelPair
 def inputs(folder: Path, arrays: dict[str, np.ndarray], layout: evaldata.Layout = "samples") -> Inputs:
     evaldata.write(folder / "eval", arrays, None, layout, seed=0)
     models = ModelPair(folder / "model.onnx", folder / "model.int8.onnx")
-    return Inputs(models, ("a", "b"), EvalData(folder / "eval"), 1, "", Machine("test", "Model T", 2), [])
+    return Inputs(models, ("a", "b"), EvalData(folder / "eval"), 1, "", HostSummary("test", "Model T", 2), [])
 
 
 def test_samples_are_real_and_of_the_judge_split(tmp_path: Path) -> None:
@@ -52,5 +52,5 @@ def test_a_whole_feed_is_given_as_it_is(tmp_path: Path) -> None:
 def test_an_empty_judge_split_is_an_error(tmp_path: Path) -> None:
     subject = inputs(tmp_path, {"x": np.zeros((4, 1), np.float32)})
     np.save(tmp_path / "eval" / "judge.npy", np.empty(0, np.int64))
-    with pytest.raises(StageError, match="no samples to judge on"):
+    with pytest.raises(StageError, match="no samples to judge"):
         subject.feed(1, 0, tmp_path)

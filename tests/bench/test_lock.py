@@ -1,8 +1,8 @@
 import signal
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -11,61 +11,70 @@ from stages.common.timing.lock import alone
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Holds the lock with a child of its own, as bench does; says when it starts and ends.
+# Holds the lock with a child of its own, as bench does, until its standard input ends; says when it starts and ends.
 HOLDER = """
 import subprocess, sys, time
 from pathlib import Path
 from stages.common.timing.lock import alone
 with alone(Path(sys.argv[1])) as lock:
-    child = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({sys.argv[2]})"], pass_fds=(lock,))
-    print("start", time.monotonic(), flush=True)
+    start = time.monotonic()
+    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], pass_fds=(lock,))
+    print("start", start, flush=True)
     child.wait()
     print("end", time.monotonic(), flush=True)
 """
 
 
-def hold(path: Path, seconds: float) -> subprocess.Popen[str]:
+def hold(path: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path), str(seconds)],
+        [sys.executable, "-c", HOLDER, str(path)],
         cwd=ROOT,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def times(output: str) -> tuple[float, float]:
-    start, end = (float(line.split()[1]) for line in output.splitlines())
-    return start, end
+def first_line(stream: IO[str] | None) -> str:
+    assert stream is not None
+    return stream.readline()
+
+
+def rest(stream: IO[str] | None) -> str:
+    assert stream is not None
+    with stream:
+        return stream.read()
 
 
 def test_three_at_once_go_one_after_the_other_and_say_for_whom_they_wait(tmp_path: Path) -> None:
-    benches = [hold(tmp_path / "lock", 0.5) for _ in range(3)]
-    answers = [bench.communicate(timeout=60) for bench in benches]
-    spans = sorted(times(output) for output, _ in answers)
-    for (_, end), (start, _) in pairwise(spans):
-        assert end <= start
-    waits = [stderr for _, stderr in answers if stderr]
-    assert len(waits) == 2
+    benches = [hold(tmp_path / "lock")]
+    lines = [first_line(benches[0].stdout)]
+    benches += [hold(tmp_path / "lock") for _ in range(2)]
+    waits = [first_line(bench.stderr) for bench in benches[1:]]
     for message in waits:
-        assert message.startswith("Waiting for another bench on this machine: ")
-        assert message.count("\n") == 1
-    assert any(f"process {bench.pid} in {ROOT}" in message for message in waits for bench in benches)
+        assert message.startswith(f"Waiting for another bench on this machine: process {benches[0].pid} in {ROOT}")
+    for bench in benches:
+        assert bench.stdin is not None
+        bench.stdin.close()
+    lines += [line for bench in benches for line in rest(bench.stdout).splitlines()]
+    assert "".join(rest(bench.stderr) for bench in benches) == ""
+    moments = sorted((float(time), word) for word, time in map(str.split, lines))
+    assert [word for _, word in moments] == ["start", "end"] * 3
 
 
 def test_killing_the_first_lets_the_next_go_on_once_its_measuring_process_is_gone(tmp_path: Path) -> None:
-    first = hold(tmp_path / "lock", 1.5)
-    assert first.stdout is not None
-    started = float(first.stdout.readline().split()[1])
-    second = hold(tmp_path / "lock", 0)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    output, _ = second.communicate(timeout=60)
-    # The orphan here outlives its parent, as where no system call ties it to it: the lock waits for it too.
-    assert times(output)[0] - started > 1.0
-    first.stdout.close()
-    assert first.stderr is not None
-    first.stderr.close()
+    with hold(tmp_path / "lock") as first:
+        first_line(first.stdout)
+        with hold(tmp_path / "lock") as second:
+            first_line(second.stderr)
+            first.send_signal(signal.SIGKILL)
+            # The orphan here outlives its parent, as where no system call ties it to it: the lock waits for it too.
+            with pytest.raises(subprocess.TimeoutExpired):
+                second.wait(timeout=0.5)
+            assert first.stdin is not None
+            first.stdin.close()
+            assert first_line(second.stdout).startswith("start ")
 
 
 def test_a_lock_that_nobody_signed_is_waited_for_as_well(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from skl2onnx import to_onnx
 
 from stages.bench import figures, screen, stage
-from stages.bench.inputs import Machine
+from stages.bench.inputs import HostSummary
 from stages.bench.selfcheck import CHECKS
 from stages.bench.stage import BenchResult
 from stages.common.base import paths
@@ -144,11 +144,11 @@ def test_two_equal_files_are_not_timed(
     headlines, details = bench(tmp_path, "{}")
     assert headlines["speedup"] == {"ratio": 1, "low95": 1, "high95": 1, "verdict": "equivalent"}
     assert headlines["latency"] == {"fp32_p50_ms": None, "int8_p50_ms": None}
-    assert "same bytes" in details["null_reasons"]["memory.fp32_mb"]
+    assert "both files are equal" in details["null_reasons"]["memory.fp32_mb"]
     assert details["without_int8"] == ["TreeEnsembleClassifier"]
     assert details["measured"]["sha256"]["fp32"] == details["measured"]["sha256"]["int8"]
     assert rows(tmp_path, paths.BENCH_LAUNCHES) == []
-    assert "same bytes" in capsys.readouterr().out
+    assert "Both files are equal" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("short")
@@ -195,10 +195,10 @@ def test_host_metrics_of_another_version_are_refused(project: Path) -> None:
 
 @pytest.mark.parametrize(("threads", "cores", "warned"), [(2, 2, False), (3, 2, True), (1, 0.5, True)])
 def test_more_threads_than_cores_is_a_warning(threads: int, cores: float, warned: bool) -> None:
-    subject: Any = type("Subject", (), {"machine": Machine("test", "Model T", cores)})
+    subject: Any = type("Subject", (), {"machine": HostSummary("test", "Model T", cores)})
     warnings = BenchResult(subject, threads, None).warnings()
     assert len(warnings) == warned
-    assert all(f"serving.threads is {threads} and this machine has {cores:g} core" in text for text in warnings)
+    assert all(f"serving.threads is {threads}, but this machine has {cores:g} core" in text for text in warnings)
 
 
 def test_sigterm_ends_it_without_a_file_at_its_final_name(project: Path) -> None:

@@ -13,7 +13,7 @@ import onnx
 import psutil
 import pytest
 
-from stages.bench.inputs import write_one_node
+from stages.bench.inputs import write_identity
 from stages.common.base.errors import StageError
 from stages.common.timing import process as worker
 from stages.common.timing.feed import store
@@ -68,7 +68,7 @@ def test_a_probe_finds_the_memory_of_a_model(tmp_path: Path) -> None:
         "model": str(model),
         "threads": 1,
         "feed": feed,
-        "one_node": write_one_node(tmp_path),
+        "identity": write_identity(tmp_path),
     }
     answer = worker.ask("stages.bench.workers.probe", job)
     assert 15 < answer["resident_mb"] < 40
@@ -86,7 +86,7 @@ def test_the_profile_names_the_operators_of_both_models(tmp_path: Path) -> None:
         "models": [str(tmp_path / "model.onnx")] * 2,
         "threads": 1,
         "feed": feed,
-        "one_node": write_one_node(tmp_path),
+        "identity": write_identity(tmp_path),
         "folder": str(tmp_path),
     }
     answer = worker.ask("stages.bench.workers.profiler", job)

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.bench.inputs import write_one_node
+from stages.bench.inputs import write_identity
 from stages.common.timing import process
 from stages.common.timing.feed import store
 from tests.zoo import ZOO, needs_zoo
@@ -28,7 +28,7 @@ def test_real_models_are_timed_and_profiled(name: str, tmp_path: Path) -> None:
     shared = {"models": [model, model], "threads": 1}
     (timed,) = process.ask("stages.common.timing.launch", {**shared, "feeds": [feed], "seconds": 0.05, "turn": 1})
     assert len(timed["rounds"]) >= 2
-    job = {**shared, "feed": feed, "one_node": write_one_node(tmp_path), "folder": str(tmp_path)}
+    job = {**shared, "feed": feed, "identity": write_identity(tmp_path), "folder": str(tmp_path)}
     profile = process.ask("stages.bench.workers.profiler", job)
     assert sum(profile["fp32"].values()) > 0
     assert set(profile["fp32"]) == set(profile["int8"])

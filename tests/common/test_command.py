@@ -55,7 +55,7 @@ def start(tmp_path: Path, body: str, *arguments: str) -> "subprocess.Popen[str]"
         (
             "1 / 0",
             1,
-            "Error: Unexpected ZeroDivisionError: division by zero. Please report it with what --debug prints.\n",
+            "Error: Unexpected ZeroDivisionError: division by zero. Please report it with the output of --debug.\n",
         ),
     ],
 )

@@ -137,7 +137,7 @@ class TestFiguresEqualAnIndependentComputation:
         assert comparison.p_value == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue, rel=1e-9)
 
     def test_probabilities_are_recognised(self) -> None:
-        assert self.output.kinds == (True, False)
+        assert self.output.kind == "probabilities"
         assert self.comparison.decider == Decider(scores="p", kind="probabilities")
 
 
@@ -354,9 +354,9 @@ class TestOtherKindsOfOutput:
 
     def test_other_names_or_kinds_are_refused(self) -> None:
         array = np.zeros((1, 2), np.float32)
-        with pytest.raises(MismatchError, match="output b is on one side only"):
+        with pytest.raises(MismatchError, match="only one of them has the output b"):
             Comparison().update(np.arange(1), {"a": array, "b": array}, {"a": array})
-        with pytest.raises(MismatchError, match="float32 on one side, int64 on the other"):
+        with pytest.raises(MismatchError, match="float32 in one, int64 in the other"):
             Comparison().update(np.arange(1), {"a": array}, {"a": array.astype(np.int64)})
 
     def test_only_the_worst_are_kept_and_ties_go_to_the_lower_index(self) -> None:

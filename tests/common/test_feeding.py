@@ -86,7 +86,7 @@ def test_the_model_prescribes_the_batch_or_the_caller_chooses_it() -> None:
     [([7, 9], 5, [7, 9, 7, 9, 7]), ([7, 9], 2, [7, 9]), ([7, 9, 11], 2, [7, 9, 11]), ([4], 3, [4, 4, 4])],
 )
 def test_samples_repeat_up_to_the_batch(samples: list[int], batch: int, filled: list[int]) -> None:
-    indices = feeding.fill(np.array(samples, dtype=np.int64), batch)
+    indices = evaldata.fill(np.array(samples, dtype=np.int64), batch)
     assert indices.tolist() == filled
     assert indices.dtype == np.int64
 

@@ -94,6 +94,19 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not
     assert (tmp_path / "x.csv").read_bytes() == b"a\n1\n"
 
 
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    """Linux's device that is always full stands for the temporary files."""
+    with pytest.raises(OSError, match=r"No space left on device: '.*/x\.bin'"), files.replacing(tmp_path / "x.bin"):
+        Path("/dev/full").write_bytes(b"x")
+    for name in (".x.csv", ".x.json"):
+        (tmp_path / f"{name}.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*/x\.csv'"), files.together() as outputs:
+        outputs.csv(tmp_path / "x.csv", ["a"], [])
+    with pytest.raises(OSError, match=r"No space left on device: '.*/x\.json'"), files.together() as outputs:
+        outputs.json(tmp_path / "x.json", {})
+    assert names(tmp_path) == []
+
+
 def test_files_that_belong_together_appear_together_or_not_at_all(tmp_path: Path) -> None:
     evidence, headlines = tmp_path / "details" / "x.csv", tmp_path / "x.json"
     files.write_json(headlines, {"run": 1})

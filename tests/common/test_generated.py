@@ -48,5 +48,5 @@ def test_the_same_seed_gives_the_same_values() -> None:
 
 def test_a_type_that_numpy_lacks_is_an_error() -> None:
     session = opened(identity(x=(TensorProto.BFLOAT16, [1])))
-    with pytest.raises(StageError, match=r"made up for the model input 'x' of type tensor\(bfloat16\)"):
+    with pytest.raises(StageError, match=r"generated for the model input 'x' of type tensor\(bfloat16\)"):
         generated_feed(session, 1, 0)

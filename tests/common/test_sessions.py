@@ -12,7 +12,7 @@ def test_a_custom_operator_is_named_with_the_remedy() -> None:
     graph = helper.make_graph([helper.make_node("Mine", [], ["y"], domain="my.ops")], "g", [], [out])
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("my.ops", 1)]
     model = helper.make_model(graph, opset_imports=imports, ir_version=10)
-    with pytest.raises(StageError, match=r"cannot load mine\.onnx: .*my\.ops:Mine.* no custom ones are loaded"):
+    with pytest.raises(StageError, match=r"cannot load mine\.onnx: .*my\.ops:Mine.* custom ones are not loaded"):
         sessions.open_session(model.SerializeToString(), name="mine.onnx")
 
 
@@ -21,7 +21,7 @@ def test_nodes_of_one_name_are_refused_with_the_remedy() -> None:
     nodes = [helper.make_node("Neg", ["x"], ["h"], "same"), helper.make_node("Neg", ["h"], ["y"], "same")]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    with pytest.raises(StageError, match=r"two nodes with same node name \(same\)\. Give each node a name of its own"):
+    with pytest.raises(StageError, match=r"two nodes with same node name \(same\)\. Give each node a unique name"):
         sessions.open_session(model.SerializeToString(), name="mine.onnx")
 
 

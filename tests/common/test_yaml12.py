@@ -73,9 +73,9 @@ def test_a_date_stays_text() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3\n", "the key 'a' is there twice in line 3"),
-        ("x:\n  a: 1\n  'a': 1\n", "the key 'a' is there twice in line 3"),
-        ("a: [1", "in line 1"),
+        ("a: 1\nb: 2\na: 3\n", "duplicate key 'a' on line 3"),
+        ("x:\n  a: 1\n  'a': 1\n", "duplicate key 'a' on line 3"),
+        ("a: [1", "on line 1"),
         ("a: !!python/object:os.system x", "could not determine a constructor"),
         ("a: \x00", "a character that YAML does not allow"),
     ],

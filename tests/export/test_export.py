@@ -12,8 +12,10 @@ import pytest
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.data.evaldata import EvalData
+from stages.export import fp32
 from tests import sources
 from tests.export.conftest import Run
+from tests.onnx_models import ir_model
 from tests.zoo import ZOO, needs_zoo
 
 
@@ -158,7 +160,7 @@ ONES = np.ones((4, 4), np.float32)
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": ONES[:0]}, "holds no rows"),
+        ({"x": ONES[:0]}, "has no rows"),
         ({"x": ONES[:, :3]}, r"'x' expects the shape \[n, 4\], the evaluation data has \[n, 3\]"),
         ({"x": ONES.astype(np.float64)}, "'x' expects float32, the evaluation data is float64"),
         ({"z": ONES}, "no array for the model input 'x'; it holds 'z'"),
@@ -189,7 +191,7 @@ def test_evaluation_data_that_does_not_fit(
         (
             "tests.sources:other_framework",
             {},
-            "is a function, which no converter knows. Use a model of scikit-learn, XGBoost",
+            "is a function, which no converter supports. Use a model of scikit-learn, XGBoost",
         ),
         ("tests.sources:infinite", {}, "output 'y' is NaN or infinite for evaluation sample 5 in fp32"),
         ("tests.sources:onnx_model", {"eval_data": "x.npz"}, "returns the evaluation data itself"),
@@ -302,3 +304,9 @@ def test_a_callable_is_watched_where_its_module_is(run: Run, tmp_path: Path, mon
     assert run("shared.lines:build")["details"]["notes"] == []
     (tmp_path / "dvc.yaml").write_text("stages: {export: {wdir: one, cmd: PYTHONPATH=.. python -m stages.export}}\n")
     assert len(run("shared.lines:build")["details"]["notes"]) == 1
+
+
+@pytest.mark.parametrize(("value", "kind"), [(np.nan, "NaN"), (-np.inf, "infinity")])
+def test_what_is_not_finite_in_the_data_is_named(value: float, kind: str) -> None:
+    cause = fp32._cause(ir_model(sources.linear()), {"x": np.array([[1, value]], np.float32)})
+    assert cause == f"The evaluation data has {kind} in 'x': impute it as in training, or remove that sample."

@@ -239,7 +239,7 @@ def test_columns_of_a_table_become_inputs_in_the_types_of_the_model(run: Run) ->
         ({"city": ["a", None, "b", "c"]}, "'city' of the evaluation data has a missing value in row 1. Text has no"),
         ({"age": ["young"] * 4}, "'age' of the evaluation data is .*, and the model input 'age' expects float32"),
         ({"age": [2**24 + 1, 2, 3, 4]}, "'age' of the evaluation data holds 16777217 in row 0, which float32"),
-        ({"ids": [], "city": [], "age": []}, "The evaluation data holds no rows"),
+        ({"ids": [], "city": [], "age": []}, "The evaluation data has no rows"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(run: Run, columns: dict[str, Any], message: str) -> None:
@@ -250,7 +250,7 @@ def test_a_table_that_does_not_fit_is_refused(run: Run, columns: dict[str, Any],
 
 def test_a_conversion_that_answers_something_else_is_refused(run: Run) -> None:
     """onnxmltools writes a LightGBM forest of linear leaves as if they were constant."""
-    with pytest.raises(StageError, match=r"answers something else than its source: 'variable' moves by 0\.\d+ times"):
+    with pytest.raises(StageError, match=r"gives other answers than its source: 'variable' moves by 0\.\d+ times"):
         run("tests.export.models:lightgbm_linear_leaves")
     assert not paths.FP32_MODEL.exists()
 
@@ -260,13 +260,13 @@ def test_a_conversion_that_answers_something_else_is_refused(run: Run) -> None:
     [
         (
             "tests.export.models:odd_target",
-            r"transformed back by back, .* can write np\.exp, .* Export the reg",
+            r"inverted by back, .* can write np\.exp, .* Export the reg",
         ),
         (
             "tests.export.models:three_dimensional",
             r"has the shape \[269, 30, 1\]\. Return a dense two-dimensional array",
         ),
-        ("tests.export.models:no_rows", "The evaluation data holds no rows"),
+        ("tests.export.models:no_rows", "The evaluation data has no rows"),
         ("tests.export.models:unfitted", r"cannot export Pipeline \(.*\)\. Fit it first\."),
         ("tests.export.models:too_few_labels", r"'X' 269, 'labels' 268\. Give one row per sample"),
         (

@@ -80,7 +80,7 @@ def test_the_screen_shows_no_rule_that_is_off(tmp_path: Path) -> None:
     trees.write(tmp_path)
     shown = gate(tmp_path).stdout
     assert "off" not in shown.split()
-    assert max(map(len, shown.splitlines())) <= 120
+    assert max(map(len, shown.splitlines())) <= 160
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,14 @@ def test_without_a_lock_a_clone_without_models_is_judged(tmp_path: Path) -> None
     done = gate(tmp_path)
     assert done.returncode == 0
     assert "Note: dvc.lock does not exist" in done.stdout
+
+
+def test_a_pipeline_without_its_lock_is_refused(tmp_path: Path) -> None:
+    trees.write(tmp_path)
+    (tmp_path / "dvc.yaml").write_text("stages: {parity: {cmd: python -m stages.parity}}", encoding="utf-8")
+    done = gate(tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: dvc.lock is missing, so nothing shows that the metrics belong to the files")
 
 
 def test_what_changed_is_named_in_the_order_of_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_the_identifier_moves_with_what_moves_speed() -> None:
         dataclasses.replace(here, flags=("another",)),
         dataclasses.replace(here, caches="another"),
         dataclasses.replace(here, cores=here.cores + 1),
-        dataclasses.replace(here, quota=0.5),
+        dataclasses.replace(here, quota=(here.quota or 0) + 0.5),
         dataclasses.replace(here, onnxruntime="0.0"),
     ]
     assert len({hardware.identifier() for hardware in [here, *others]}) == 1 + len(dataclasses.fields(Hardware))
@@ -157,7 +157,7 @@ def test_a_cache_without_a_size_is_named_without_it(tmp_path: Path) -> None:
 
 def test_the_screen_counts_one_core_in_the_singular() -> None:
     machine = stage.run()
-    one = dataclasses.replace(machine, hardware=dataclasses.replace(machine.hardware, cores=1))
+    one = dataclasses.replace(machine, hardware=dataclasses.replace(machine.hardware, cores=1, quota=None))
     assert " 1 core," in screen.render(one)
     half = dataclasses.replace(machine, hardware=dataclasses.replace(machine.hardware, cores=0.5, quota=0.5))
     assert " 0.5 cores (a quota of 0.5)," in screen.render(half)

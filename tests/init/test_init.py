@@ -171,7 +171,7 @@ def test_at_the_root_three_models_by_matrix_have_three_verdicts_and_one_report(t
     inside = Project(strict, team.env | {"PYTHONPATH": ".."})
     assert "abs_tol was changed from 1e-09 to 0.05" in inside.run("python", "-m", "stages.gate", check=False).stderr
     report = inside.run("python", "-m", "stages.report", "--base", "HEAD").stdout
-    assert "`parity.abs_tol` changed since these figures were made" in report
+    assert "`parity.abs_tol` changed since these figures were measured" in report
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from stages.common import isa
@@ -83,8 +84,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def actors() -> list[int]:
     """Processes of Ray that are, or were, one of our actors."""
-    names = {int(file.parent.name): file.read_bytes() for file in Path("/proc").glob("[0-9]*/cmdline")}
-    return [process for process, name in names.items() if name.startswith(b"ray::Shard")]
+    processes = psutil.process_iter(["cmdline"])
+    return [process.pid for process in processes if (process.info["cmdline"] or [""])[0].startswith("ray::Shard")]
 
 
 def figures(comparison: Comparison) -> dict[str, object]:
@@ -128,11 +129,8 @@ def test_four_actors_find_what_one_process_finds_and_an_interrupt_leaves_none(
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
+    while not condition():  # pytest's own timeout ends it
         time.sleep(0.1)
-    raise AssertionError("not within a minute")
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 403])
@@ -162,7 +160,7 @@ def test_a_cluster_that_is_not_there_is_named_at_once(setting: Setting, monkeypa
     [
         ("nowhere", None, None, "has no folder .*nowhere. Share it with every node"),
         (".", ("0", "0"), None, "has other models in .*. Share it with every node"),
-        (".", None, "neon", "this machine on neon, and INT8 answers may differ"),
+        (".", None, "neon", "this machine on neon, so INT8 answers may differ"),
     ],
 )
 def test_a_node_that_would_judge_something_else_refuses(

@@ -120,6 +120,27 @@ class TestFigures:
         assert result["task"]["mcnemar_p"] < 0.05
         assert "beyond chance" in project.printed()
 
+    @pytest.mark.parametrize("batch", [1, 8])
+    def test_softmax_and_log_softmax_get_the_same_verdict(self, project: Project, batch: int) -> None:
+        results = []
+        for name in ("Softmax", "LogSoftmax"):
+            fp32, int8 = (
+                graph(f"(float[N,3] x) => (float[N,3] p) <float[3] c = {{{c}, 20, 20}}> "
+                      f"{{ s = Mul(x, c) p = {name}<axis=-1>(s) }}")
+                for c in (20.0, 20.3)
+            )  # fmt: skip
+            tree = {"serving": {"batch_size": batch}}
+            project.write(fp32, int8, {"x": normal(200, 3)}, normal(200, 3).argmax(1), tree=tree)
+            results.append(project.run())
+        plain, log = results
+        assert plain["passed"] is log["passed"] is False  # by NRMSE the logarithms would pass
+        for key in ("nrmse", "max_abs", "mean_abs"):
+            assert log["diff"][key] == pytest.approx(plain["diff"][key], rel=1e-3)
+        assert outcomes(log) == outcomes(plain)
+        assert (log["decisions"]["flips"], log["task"]["int8"]) == (plain["decisions"]["flips"], plain["task"]["int8"])
+        assert (plain["judged"]["logarithms"], log["judged"]["logarithms"]) == ([], ["p"])
+        assert "logarithms of probabilities" in log["notes"][-1]
+
     def test_the_same_inputs_give_the_same_bytes(self, project: Project) -> None:
         project.write(CLASSIFIER, SHARPER, {"x": normal(300, 3)})
         outputs = (paths.PARITY, paths.PARITY_DETAILS, paths.PARITY_ERRORS, paths.PARITY_SCATTER, paths.PARITY_WORST)
@@ -237,7 +258,7 @@ class TestRules:
     def test_too_few_samples_cannot_bound_a_flip_rate(self, project: Project) -> None:
         project.write(CLASSIFIER, CLASSIFIER, {"x": normal(298, 3)}, tree={"parity": {"max_flip_rate": 0.01}})
         assert outcomes(project.run())["max_flip_rate"] == "failed"
-        assert "insufficient samples: 298; it takes 299 without a flip" in project.printed()
+        assert "too few samples: 298; it takes 299 without a flip" in project.printed()
         project.write(CLASSIFIER, CLASSIFIER, {"x": normal(299, 3)}, tree={"parity": {"max_flip_rate": 0.01}})
         assert outcomes(project.run())["max_flip_rate"] == "passed"
 
@@ -355,6 +376,10 @@ class TestSamplesNeeded:
         result = project.run()
         assert result["judged"]["needed"] == {"abs_tol": 299}
         assert "2 samples bound the share of samples outside abs_tol by 77.6% at best" in " ".join(result["notes"])
+        project.write(CLASSIFIER, CLASSIFIER, {"x": normal(1, 3)})
+        assert "1 sample bounds the share of samples outside abs_tol by 95.0% at best" in " ".join(
+            project.run()["notes"]
+        )
 
     def test_enough_is_not_mentioned(self, project: Project) -> None:
         project.write(CLASSIFIER, CLASSIFIER, {"x": 4 * normal(299, 3)})

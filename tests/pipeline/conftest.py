@@ -30,12 +30,6 @@ class Project:
         assert not check or done.returncode == 0, f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}"
         return done
 
-    def start(self, *command: str) -> "subprocess.Popen[str]":
-        """Start a command in the repository."""
-        return subprocess.Popen(
-            command, cwd=self.root, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
     def set(self, **sections: dict[str, Any]) -> None:
         """Change keys of params.yaml."""
         file = self.root / "params.yaml"

@@ -2,12 +2,12 @@
 
 import itertools
 import json
-import subprocess
-import time
+import signal
 from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 
 from stages.common.base import paths
@@ -16,20 +16,23 @@ from tests.pipeline.conftest import Project
 DRIVER = """
 import os, runpy, signal, sys, threading
 
-stage, moment = sys.argv[1:]
+stage, moment, name = sys.argv[1:]
 sys.argv[1:] = []
+
+def stop():
+    os.kill(os.getpid(), signal.Signals[name])
 
 def hook(event, arguments):
     if event == "subprocess.Popen" and moment == "launch":
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        threading.Timer(0.3, stop).start()
     begins = event == "open" and moment == "write" and isinstance(arguments[1], str) and "w" in arguments[1]
     if (begins or event == "os.rename" and moment == "rename") and ".tmp" in str(arguments[0]):
-        os.kill(os.getpid(), signal.SIGTERM)
+        stop()
 
 sys.addaudithook(hook)
 runpy.run_module(f"stages.{stage}", run_name="__main__")
 """
-"""Run a stage that is terminated as it opens its first temporary file, puts one in place, or has started a process."""
+"""Run a stage that gets a signal as it opens its first temporary file, puts one in place, or has started a process."""
 
 
 def assert_whole(project: Project) -> None:
@@ -63,27 +66,21 @@ def contents(project: Project) -> dict[Path, bytes]:
 )
 def test_a_stage_that_is_terminated_leaves_whole_files_or_none(ran: Project, stage: str, moment: str) -> None:
     before = contents(ran)
-    done = ran.run("python", "-c", DRIVER, stage, moment, check=False)
+    done = ran.run("python", "-c", DRIVER, stage, moment, "SIGTERM", check=False)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (143, "Terminated: nothing half-written is left behind.")
     assert_whole(ran)
     if moment != "rename":
         assert contents(ran) == before
-    children = subprocess.run(["pgrep", "-f", f"stages.{stage}"], capture_output=True, text=True, check=False).stdout
-    own = [pid for pid in children.split() if ran.root.samefile(f"/proc/{pid}/cwd")]
-    assert own == []
+    left = [process.info for process in psutil.process_iter(["cwd", "cmdline"]) if process.info["cwd"] == str(ran.root)]
+    assert left == []
     ran.restore()
 
 
 @pytest.mark.slow
 def test_the_next_run_heals_what_a_killed_one_left(project: Project) -> None:
     """SIGKILL lets nobody clean up: the next run sweeps the temporary names away."""
-    process = project.start("python", "-m", "stages.export")
-    seen = False
-    while process.poll() is None and not seen:
-        seen = any(file.name.endswith(".tmp") for file in (project.root / "artifacts").iterdir())
-        time.sleep(0.002)
-    process.kill()
-    process.communicate(timeout=60)
-    assert seen
+    done = project.run("python", "-c", DRIVER, "export", "rename", "SIGKILL", check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert any(file.name.endswith(".tmp") for file in (project.root / "artifacts").iterdir())
     project.run("python", "-m", "stages.export")
     assert_whole(project)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from stages.quantize import eight_bits
-from stages.quantize.eight_bits import Rounded, remembered, rounded
+from stages.quantize.eight_bits import QuantizedWeight, quantize_weight, remembered
 
 WEIGHT = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
 
 
-def made(weight: np.ndarray = WEIGHT, *, per_channel: bool = True, least: float = 0) -> Rounded:
-    return rounded(weight, "QInt8", (1,) if per_channel else (), reduce_range=False, summed=0, least=least)
+def made(weight: np.ndarray = WEIGHT, *, per_channel: bool = True, least: float = 0) -> QuantizedWeight:
+    return quantize_weight(weight, "QInt8", (1,) if per_channel else (), reduce_range=False, summed=0, least=least)
 
 
 def test_equal_weights_are_made_once_and_others_anew() -> None:

@@ -97,7 +97,7 @@ def test_a_large_model_without_anything_to_quantize_comes_out_as_it_is(large: Be
 def test_external_data_that_is_missing_or_belongs_to_another_model_is_named(large: Bench) -> None:
     data = paths.external_data(paths.FP32_MODEL)
     data.write_bytes(data.read_bytes()[:-4096])
-    with pytest.raises(StageError, match="cut short, or belongs to another model"):
+    with pytest.raises(StageError, match="it is truncated, or belongs to another model"):
         large.run()
     data.unlink()
     with pytest.raises(StageError, match=r"artifacts/model\.onnx\.data is missing"):

@@ -173,3 +173,15 @@ def test_operators_whose_kernel_takes_one_scale_say_so(bench: Bench) -> None:
     outcome = bench.run(activation_scale="row")
     assert outcome.nodes["MatMul_y"]["how"] == "QInt8 per channel, activations per row"
     assert outcome.nodes["MatMul_z"]["how"] == "QInt8 per channel, activations per tensor"
+
+
+def test_what_reads_a_product_still_knows_how_wide_it_is() -> None:
+    """ONNX's inference for Attention fails where it does not, and ONNX Runtime refuses such a file."""
+    nodes = [
+        node("MatMul", "x W", "z"),
+        helper.make_node("Split", ["z"], ["q", "k", "v"], axis=-1, num_outputs=3),
+        helper.make_node("Attention", ["q", "k", "v"], ["a"], q_num_heads=2, kv_num_heads=2),
+        node("Add", "a x", "y"),
+    ]
+    model = net(nodes, {"x": ["B", "T", 16]}, {"y": ["B", "T", 16]}, {"W": normal(16, 48)}, opset=23)
+    assert nets.sqnr_db(model, by_row(model), [{"x": normal(2, 5, 16)}]) > 25

@@ -117,7 +117,7 @@ def test_versions_of_the_future_are_refused(bench: Bench, ir_version: int, opset
 @pytest.mark.parametrize("weight_type", ["QInt4", "QUInt4"])
 def test_four_bits_are_not_for_dynamic(bench: Bench, weight_type: str) -> None:
     bench.give(graph([_dense()], {"x": ("n", 16)}, {"y": ("n", 8)}, {"W": normal(16, 8)}), WIDE)
-    with pytest.raises(ParamsError, match=r"which is for quantize\.method weight_only"):
+    with pytest.raises(ParamsError, match=r"which only quantize\.method weight_only takes"):
         bench.run(weight_type=weight_type)
 
 

@@ -27,6 +27,25 @@ def test_where_the_file_would_grow_fp32_is_kept_and_said(bench: Bench, monkeypat
     assert bench.run().metrics["status"] == "quantized"
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_tied_embedding_that_would_be_stored_twice_is_named(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, transposed: bool
+) -> None:
+    """By name, and as what computes the weight."""
+    monkeypatch.setattr(stage, "LARGEST_SHARE", 1.0)
+    head = (
+        [node("Transpose", "E", "V"), node("MatMul", "h V", "y")]
+        if transposed
+        else [node("Gemm", "h E", "y", transB=1)]
+    )
+    model = net([node("Gather", "E ids", "h"), *head], {}, {"y": ["N", 300]}, {"E": normal(300, 64)})
+    model.graph.input.append(helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"]))
+    bench.give(model, {"ids": np.arange(40)})
+    outcome = bench.run(method="stored")
+    assert outcome.metrics["status"] == "nothing_to_quantize"
+    assert "weights that nodes which stay float read as well would be stored twice" in outcome.said
+
+
 def test_a_narrow_table_shares_one_scale(bench: Bench) -> None:
     nodes = [node("Gather", "narrow ids", "y"), node("Gather", "wide ids", "z")]
     model = net(nodes, {}, {"y": ["N", 1], "z": ["N", 16]}, {"narrow": normal(500, 1), "wide": normal(500, 16)})
@@ -66,7 +85,9 @@ def test_a_lone_model_is_quantized_without_data(bench: Bench, method: str) -> No
 def test_static_asks_for_data(bench: Bench) -> None:
     bench.give(nets.mlp((64, 96, 64)), {"x": normal(40, 64)})
     shutil.rmtree(paths.EVAL)
-    with pytest.raises(StageError, match=r"method static finds .* on samples, and artifacts/eval is missing\. Run exp"):
+    with pytest.raises(
+        StageError, match=r"method static calibrates .* on samples, but artifacts/eval is missing\. Run exp"
+    ):
         bench.run(method="static")
 
 
@@ -78,7 +99,7 @@ def test_an_output_that_stands_still_is_named(bench: Bench) -> None:
     x[::2] *= np.float32(1e-6)
     bench.give(model, {"x": x})
     outcome = bench.run(method="static")
-    assert "feeds all values of the output 'y' are the same in INT8, and not in fp32" in outcome.said
+    assert "feeds all values of the output 'y' are the same in INT8, but not in fp32" in outcome.said
     assert "are the same in INT8" not in bench.run(method="dynamic").said
 
 
@@ -87,7 +108,7 @@ def test_an_output_that_loses_its_range_is_named(bench: Bench) -> None:
     x[60:] *= 20  # the search split is sorted, so that calibration sees the first samples only
     bench.give(nets.mlp((32, 64, 8)), {"x": x})
     outcome = bench.run(method="static", calibration={"samples": 10})
-    assert "of its range in INT8: values beyond the calibrated ranges are cut off" in outcome.said
+    assert "of its range in INT8: values outside the calibrated ranges are clipped" in outcome.said
     assert "cut off" not in bench.run(method="static").said
 
 

@@ -61,7 +61,7 @@ NOTHING_TO_QUANTIZE = {
 
 # Name -> what the one sentence must say.
 REFUSED = {
-    "bert_tokenizer_custom_op": "BertTokenizer.* is not a registered function/op.* Export it with ONNX Runtime's own",
+    "bert_tokenizer_custom_op": "BertTokenizer.* is not a registered function/op.* Export it with standard operators",
     "conv_qdq_external": "is quantized already: it has the QuantizeLinear node",
     "fp8_cast": "is quantized already: it has the QuantizeLinear node",
     "go_fp16_bf16": "bfloat16",
@@ -78,7 +78,7 @@ BROKEN = {
     "inf_weight.onnx": "weight 'conv1.weight' of .* has infinity in 1 of 250 values",
     "lfs_pointer.onnx": "is a Git LFS pointer",
     "missing_external_data": "conv_qdq_external_ini.bin is missing",
-    "truncated.onnx": "was cut short",
+    "truncated.onnx": "is truncated",
 }
 
 pytestmark = needs_zoo

@@ -174,7 +174,7 @@ def test_the_last_line_of_a_failed_run(tmp_path: Path, log: str, expected: str) 
 
 
 def test_a_run_without_output_is_said() -> None:
-    assert last_line(None) == "It left no output; it failed before a stage started."
+    assert last_line(None) == "It has no output: it failed before a stage started."
 
 
 def test_pictures_name_every_experiment_on_hover(repository: Repository) -> None:
@@ -237,9 +237,7 @@ def test_a_real_sweep_through_dvc(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("ratio: 1.5\n")
     assert run("dvc", "repro", "-q").returncode == 0
     repository.commit()
-    assert repository.report("--experiments").stderr.startswith(
-        "Error: This commit has no experiments. Make some, e.g."
-    )
+    assert repository.report("--experiments").stderr.startswith("Error: This commit has no experiments. Run some, e.g.")
     for name, ratio in (("good", "2.5"), ("bad", "-1")):
         assert run("dvc", "exp", "run", "--queue", "-n", name, "-S", f"ratio={ratio}").returncode == 0
     assert "2 experiments still queued or running." in repository.report("--experiments").stdout

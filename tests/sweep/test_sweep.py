@@ -204,16 +204,16 @@ def test_a_worker_is_killed_an_experiment_fails_and_a_second_call_runs_nothing_a
     nodes.go_on()
     printed, progress = process.communicate()
     assert process.returncode == 1, progress
-    assert "2 pushed, 0 there already, 1 failed." in printed
+    assert "2 pushed, 0 already there, 1 failed." in printed
     assert "Error: size is negative." in printed
-    assert "2 of the nodes are alike: " in progress
+    assert "Using 2 nodes of the same kind: " in progress
     sizes = [size for _, size in nodes.runs()]
     assert sorted(sizes[1:]) == [-1, 10, 20]
     assert sizes[0] in sizes[1:]
 
     again = sweep(project, *arguments)
     printed, _ = again.communicate()
-    assert "0 pushed, 2 there already, 1 failed." in printed
+    assert "0 pushed, 2 already there, 1 failed." in printed
     assert [size for _, size in nodes.runs()[4:]] == [-1]
 
     clone = tmp_path / "fresh"
@@ -280,10 +280,10 @@ def without_store(project: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "remote", "address", "message"),
     [
-        (uncommitted, "origin", None, "There are uncommitted changes, which the nodes would not see."),
-        (unpushed, "origin", None, "is not on origin, from which the nodes clone. Run git push."),
+        (uncommitted, "origin", None, "There are uncommitted changes, which nodes would not get."),
+        (unpushed, "origin", None, "is not on origin, from which nodes clone. Run git push."),
         (without_store, "origin", None, "No default DVC remote is configured to push models to."),
-        (change_nothing, "nowhere", None, "The git remote nowhere, from which the nodes would clone, does not exist"),
+        (change_nothing, "nowhere", None, "The git remote nowhere, from which nodes would clone, does not exist"),
         pytest.param(change_nothing, "origin", "127.0.0.1:1", "No Ray cluster answers at 127.0.0.1:1.", marks=with_ray),
     ],
 )

@@ -1,4 +1,4 @@
-"""What runs in fresh processes of its own: probe and profiler. Nothing else of this room runs there.
+"""Modules that run in their own fresh processes: probe and profiler.
 
-They import numpy, ONNX Runtime and little more, so that little else is in the memory that they measure.
+They import little besides numpy and ONNX Runtime, so that they measure the memory of the model and not their own.
 """

@@ -1,4 +1,4 @@
-"""Memory and load time of one model, alone in its process. `footprint` starts it."""
+"""Memory and load time of one model, alone in its process; started by `footprint`."""
 
 import ctypes
 import gc
@@ -21,19 +21,19 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 def work(job: Any) -> dict[str, Any]:
     """Load one model and run it ten times.
 
-    A one-node model runs first, so that what ONNX Runtime and the feed need for themselves is in memory already.
+    The identity model runs first, so that the memory of ONNX Runtime and of the feed does not count.
 
     Args:
-        job: `model`, its path; `threads`; `feed` of the model; `one_node`, path and feed of the one-node model.
+        job: `model`, a path; `threads`; `feed`; `identity`, path and feed of the identity model.
 
     Returns:
         `load_ms`, session creation, the shortest of a few; `first_ms`, the first run; `resident_mb`, memory that the
-        model keeps after ten runs, trimmed; `peak_load_mb` and `peak_run_mb`, its peaks on the way, null where the
-        system does not report them; `method` of the memory figures.
+        model keeps after ten runs, trimmed; `peak_load_mb` and `peak_run_mb`, null if the system does not report them;
+        `method` of the memory figures.
     """
     feed, threads = load(job["feed"]), job["threads"]
-    one_node, one_feed = job["one_node"]
-    run(open_session(Path(one_node), threads), load(one_feed), name="the one-node model")
+    identity, its_feed = job["identity"]
+    run(open_session(Path(identity), threads), load(its_feed), name="the identity model")
     _trim()
     base = _resident_mb()
     _reset_peak()
@@ -64,7 +64,7 @@ def work(job: Any) -> dict[str, Any]:
 
 
 def _reloads(path: Path, threads: int, seconds: float) -> list[float]:
-    """Seconds of further session creations, each from trimmed memory like the first; none for a model that is slow."""
+    """Seconds of further session creations, each from trimmed memory like the first; none for a slow model."""
     durations = []
     for _ in range(min(_RELOADS, int(_RELOAD_SECONDS / seconds))):
         _trim()
@@ -76,7 +76,7 @@ def _reloads(path: Path, threads: int, seconds: float) -> list[float]:
 
 
 def _trim() -> None:
-    """Return free memory to the system, so that only what is used remains; glibc alone holds it back, and can."""
+    """Return free memory to the system, which only glibc keeps, so that used memory is measured."""
     gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -98,7 +98,7 @@ def _peak_mb() -> float | None:
 
 
 def _reset_peak() -> None:
-    # ru_maxrss cannot be reset, and a child inherits that of its parent.
+    # Not ru_maxrss, which cannot be reset and is inherited from the parent.
     if _CLEAR_REFS.exists():
         _CLEAR_REFS.write_text("5", encoding="ascii")
 

@@ -1,4 +1,4 @@
-"""Kernel time by operator type of both models, from ONNX Runtime's profiler. `operators` starts it."""
+"""Kernel time of both models by operator type, from ONNX Runtime's profiler; started by `operators`."""
 
 import json
 import time
@@ -30,14 +30,14 @@ def work(job: Any) -> dict[str, dict[str, float]]:
     """Profile both models in turns, so that whatever slows the machine slows both.
 
     Args:
-        job: `models`, the paths of fp32 and INT8; `threads`; `feed`; `one_node`, path and feed, whose kernel
+        job: `models`, the paths of fp32 and INT8; `threads`; `feed`; `identity`, path and feed of a model whose kernel
             takes little more than the profiler; `folder` for its files.
 
     Returns:
         Milliseconds per call by operator type, under `fp32` and `int8`.
     """
-    (one_node, one_feed), feed = job["one_node"], load(job["feed"])
-    subjects = [(one_node, load(one_feed)), *((path, feed) for path in job["models"])]
+    (identity, its_feed), feed = job["identity"], load(job["feed"])
+    subjects = [(identity, load(its_feed)), *((path, feed) for path in job["models"])]
     sessions = [_ProfiledSession(path, fed, job["threads"], job["folder"]) for path, fed in subjects]
     while running := [session for session in sessions if not session.done()]:
         for session in running:
@@ -49,7 +49,7 @@ def work(job: Any) -> dict[str, dict[str, float]]:
 
 
 class _ProfiledSession:
-    """A session whose profiler is on."""
+    """A session with the profiler on."""
 
     def __init__(self, path: str, feed: Mapping[str, np.ndarray], threads: int, folder: str) -> None:
         options = session_options(threads)
@@ -63,11 +63,10 @@ class _ProfiledSession:
         self._seconds = 0.0
 
     def done(self) -> bool:
-        """Whether it ran long enough, or often enough."""
+        """Whether it ran long or often enough."""
         return self._calls >= _CALLS or self._seconds >= _SECONDS
 
     def take_turn(self) -> None:
-        """Run for a while."""
         start = time.monotonic()
         end = start + _TURN_SECONDS
         while self._calls < _CALLS:
@@ -85,14 +84,14 @@ class _ProfiledSession:
 def milliseconds(events: Sequence[Event], calls: int, overhead_us: float) -> dict[str, float]:
     """Kernel time of one call by operator type, in milliseconds.
 
-    A kernel that runs other kernels counts only its own time: the kernels of one thread nest. If, Loop and Scan count
-    nothing, because what remains of them is the profiler's own work between the kernels that they run. For each node
-    the middle half of the calls is averaged: a single interruption would otherwise outweigh a hundred calls.
+    A kernel that runs other kernels counts only its own time: the kernels of one thread nest. If, Loop and Scan do not
+    count, because what remains of them is the profiler's work between the kernels that they run. For each node the
+    middle half of the calls is averaged: a single interruption could outweigh a hundred calls.
 
     Args:
         events: of ONNX Runtime's profile, in any order; times in whole microseconds.
-        calls: how many calls count, the last ones in the profile; those before are warm-up.
-        overhead_us: what the profiler adds to each kernel, in microseconds.
+        calls: how many calls count: the last ones, after the warm-up.
+        overhead_us: what the profiler adds to each kernel.
     """
     starts = _starts(events, calls)
     kernels = _kernels(events, starts)
@@ -108,7 +107,7 @@ def milliseconds(events: Sequence[Event], calls: int, overhead_us: float) -> dic
 
 
 def cheapest_kernel_us(events: Sequence[Event], calls: int) -> float:
-    """The time of the cheapest node in microseconds, an upper bound of what the profiler adds to each kernel."""
+    """The time of the cheapest node in microseconds: an upper bound on what the profiler adds to each kernel."""
     durations: dict[str, list[float]] = defaultdict(list)
     for event in _kernels(events, _starts(events, calls)):
         durations[event["name"]].append(event["dur"])
@@ -127,7 +126,7 @@ def _kernels(events: Sequence[Event], starts: Sequence[int]) -> list[Event]:
 
 
 def _own_times(kernels: Sequence[Event]) -> list[float]:
-    """The durations without those of the kernels that run inside; `kernels` are sorted by start time."""
+    """Durations without those of the kernels inside; `kernels` are sorted by start time."""
     own = [float(event["dur"]) for event in kernels]
     running: dict[Any, list[int]] = defaultdict(list)
     for number, event in enumerate(kernels):

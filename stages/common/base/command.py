@@ -1,4 +1,4 @@
-"""How every `python -m stages.NAME` starts and ends: help, one-line errors, signals, exit codes."""
+"""What every `python -m stages.NAME` shares: help, one-line errors, signals, exit codes."""
 
 import argparse
 import os
@@ -17,12 +17,12 @@ Main = Callable[[argparse.Namespace], int | None]
 AddArguments = Callable[[argparse.ArgumentParser], None]
 
 WIDTH = 120
-"""Columns of a paragraph on the screen."""
+"""Width of a paragraph on the screen, in columns."""
 
 _LONGEST = 160
-"""Columns of a table row; a longer line is a paragraph, and folded."""
+"""Longer lines are paragraphs, and are folded; shorter ones may be table rows."""
 
-EXIT_CODES = "Exit codes: 0 done, whatever the verdict; 1 could not, one line on stderr says why; 2 usage or params."
+EXIT_CODES = "Exit codes: 0 done, whatever the verdict; 1 failed, one line on stderr says why; 2 wrong usage or params."
 
 
 def run(
@@ -32,10 +32,10 @@ def run(
     add_arguments: AddArguments | None = None,
     exit_codes: str = EXIT_CODES,
 ) -> NoReturn:
-    """Run `main` of the stage `python -m stages.<name>`, and leave the process with its exit code.
+    """Run `main` of `python -m stages.<name>`, and exit.
 
     Exit codes: what `main` returns (None is 0), 1 for a `StageError`, 2 for wrong usage or params, 130 for Ctrl-C,
-    143 for SIGTERM. An error is one line on stderr, below the traceback with `--debug`.
+    143 for SIGTERM. An error is one line on stderr; `--debug` prints the traceback above it.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {__name__.partition('.')[0]}.{name}",
@@ -50,30 +50,30 @@ def run(
     signals.install()
     try:
         code = outcome(main, arguments)
-    except (KeyboardInterrupt, signals.TerminatedError) as error:  # it came just as another error was caught
+    except (KeyboardInterrupt, signals.TerminatedError) as error:  # a signal came while another error was handled
         code = _failure(error, arguments.debug)
     sys.exit(code)
 
 
 def show(text: str) -> None:
-    """Print what a stage has to say. Long lines are folded, as no terminal shows a sentence of 300 columns well."""
+    """Print the output of a stage, with long lines folded."""
     for line in text.splitlines():
         print(fold(line) if len(line) > _LONGEST else line)
 
 
 def fold(text: str) -> str:
-    """One paragraph in lines of at most `WIDTH` columns; commands and names are not broken at hyphens."""
+    """A paragraph in lines of at most `WIDTH` columns; commands and names are not broken at hyphens."""
     return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def outcome(main: Main, arguments: argparse.Namespace) -> int:
-    """The exit code; once it is decided, signals are ignored, as they could not undo anything any more."""
+    """The exit code; once it is known, signals are ignored, as they could not undo anything any more."""
     try:
         code = main(arguments) or 0
         sys.stdout.flush()
         signals.ignore()
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): the files are written, so nothing is lost.
+        # The reader of our output is gone (`| head`): the files are written, so nothing is lost.
         signals.ignore()
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -83,7 +83,7 @@ def outcome(main: Main, arguments: argparse.Namespace) -> int:
 
 
 def _failure(error: BaseException, debug: bool) -> int:
-    """Say in one line what failed, and return the exit code."""
+    """Print in one line what failed, and return the exit code."""
     signals.ignore(raising=False)
     if debug:
         traceback.print_exception(error)
@@ -93,7 +93,7 @@ def _failure(error: BaseException, debug: bool) -> int:
 
 
 def _explained(error: BaseException) -> tuple[str, int]:
-    """One sentence and the exit code; after a signal it is the cause, whatever a library made of it."""
+    """One sentence and the exit code; after a signal the signal is the cause, whatever a library raised."""
     if signals.received() == signal.SIGTERM or isinstance(error, signals.TerminatedError):
         return "Terminated: nothing half-written is left behind.", 128 + signal.SIGTERM
     if signals.received() == signal.SIGINT or isinstance(error, KeyboardInterrupt):
@@ -107,4 +107,4 @@ def _explained(error: BaseException) -> tuple[str, int]:
             place = f"{error.filename}: " if error.filename else ""
             return f"Error: {place}{error.strerror or error}. Fix that and run again.", 1
         case _:
-            return f"Error: Unexpected {type(error).__name__}: {error}. Please report it with what --debug prints.", 1
+            return f"Error: Unexpected {type(error).__name__}: {error}. Please report it with the output of --debug.", 1

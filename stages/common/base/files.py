@@ -1,9 +1,10 @@
-"""Writing outputs so that a name never holds half a file: a temporary name in the same folder, then a rename.
+"""Atomic outputs: each is written under a temporary name in the same folder, then renamed.
 
-After SIGINT or SIGTERM nothing is put in place any more, even if the code in between swallowed the signal.
+After SIGINT or SIGTERM nothing is put in place, even if the code in between swallowed the signal.
 """
 
 import csv
+import errno
 import hashlib
 import json
 import math
@@ -23,13 +24,14 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)(?P<old>\.old)?\.tmp")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`, a file's or a folder's; put it in place if the block ends well.
+    """Yield a temporary name for the file or folder `path`, and put it in place if the block succeeds.
 
-    If the block raises (Ctrl-C and SIGTERM raise too), the temporary is removed and `path` keeps what it held.
+    If the block raises (Ctrl-C and SIGTERM raise too), the temporary is removed and `path` stays as it was.
     """
     temporary = _temporary(path)
     try:
-        yield temporary
+        with named(path):
+            yield temporary
         signals.raise_if_stopped()
         with signals.deferred():
             _put_in_place(temporary, path)
@@ -38,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
-    """Rename `temporary` to `path`. A folder cannot be replaced in one step: the old one is renamed aside first."""
+    """Rename `temporary` to `path`. A folder cannot be replaced in one step, so the old one is renamed first."""
     if not (temporary.is_dir() and path.is_dir()):
         temporary.replace(path)
         return
@@ -55,28 +57,22 @@ def _put_in_place(temporary: Path, path: Path) -> None:
 
 
 class Outputs:
-    """Files that are put in place together, when the block of `together` ends."""
+    """Files that `together` puts in place at once."""
 
     def __init__(self) -> None:
         self.temporaries: dict[Path, Path] = {}
 
     def json(self, path: Path, tree: Mapping[str, Any]) -> None:
-        """Write `tree` as indented JSON. A NaN or an infinity is a ValueError: write null, and a reason beside it."""
+        """Write `tree` as indented JSON. NaN and infinities raise ValueError: write null, and the reason elsewhere."""
         text = json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)
         self.temporaries[path] = _temporary(path)
-        self.temporaries[path].write_text(text + "\n", encoding="utf-8")
+        with named(path):
+            self.temporaries[path].write_text(text + "\n", encoding="utf-8")
 
     def csv(
         self, path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], digits: Mapping[str, int] | None = None
     ) -> None:
-        """Write a CSV file with Unix line ends; None is an empty field.
-
-        Args:
-            path: of the file.
-            header: names of the columns.
-            rows: values.
-            digits: to how many significant digits the floats of a column are `rounded`.
-        """
+        """Write a CSV file with Unix line ends; None is an empty field. `digits` rounds the floats of a column."""
         if digits:
             places = [digits.get(name) for name in header]
             rows = (
@@ -84,7 +80,7 @@ class Outputs:
                 for row in rows
             )
         self.temporaries[path] = _temporary(path)
-        with self.temporaries[path].open("w", newline="", encoding="utf-8") as file:
+        with named(path), self.temporaries[path].open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(header)
             writer.writerows(rows)
@@ -92,10 +88,10 @@ class Outputs:
 
 @contextmanager
 def together() -> Iterator[Outputs]:
-    """Yield a collector of files; put all of them in place, in the order written, if the block ends well.
+    """Yield a collector of files; put all of them in place, in the order written, if the block succeeds.
 
-    A reader never sees the evidence of one run beside the headlines of another: a signal comes before the first rename
-    or after the last.
+    A signal takes effect before the first rename or after the last, so the evidence of one run never stands beside the
+    headlines of another.
     """
     outputs = Outputs()
     try:
@@ -110,13 +106,13 @@ def together() -> Iterator[Outputs]:
 
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
-    """Write one JSON file, in place at once; see `Outputs.json`."""
+    """Write one JSON file atomically; see `Outputs.json`."""
     with together() as outputs:
         outputs.json(path, tree)
 
 
 def read_json(path: Path, made_by: str) -> dict[str, Any]:
-    """Read what `write_json` wrote; an error names the stage that the file is `made_by`.
+    """Read a JSON object written by the stage `made_by`.
 
     Raises:
         MissingInputError: the file does not exist.
@@ -134,7 +130,7 @@ def read_json(path: Path, made_by: str) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file and, of a model, of the external data file beside it, as hexadecimal digits."""
+    """SHA-256, in hexadecimal, of a file and the external data file beside it, if any."""
     digest = hashlib.sha256()
     for part in paths.files_of(path):
         with part.open("rb") as file:
@@ -143,14 +139,14 @@ def sha256(path: Path) -> str:
 
 
 def rounded(value: float | None, digits: int = 4) -> float | None:
-    """`value` to `digits` significant digits; None for None, NaN and infinities (report why beside it)."""
+    """`value` to `digits` significant digits; None for None, NaN and infinities (give the reason elsewhere)."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{float(value):.{digits}g}")
 
 
 def rounded_tree(tree: Any, digits: int = 4) -> Any:
-    """The same tree of mappings and lists with every float `rounded`."""
+    """A tree of mappings and lists with every float `rounded`."""
     if isinstance(tree, Mapping):
         return {key: rounded_tree(value, digits) for key, value in tree.items()}
     if isinstance(tree, list):
@@ -158,13 +154,24 @@ def rounded_tree(tree: Any, digits: int = 4) -> Any:
     return rounded(tree, digits) if isinstance(tree, float) else tree
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name the file that is being written in an error of a full disk: the system names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and error.filename is None:
+            error.filename = path.as_posix()
+        raise
+
+
 def _temporary(path: Path) -> Path:
-    """A temporary name beside `path`, in a folder that exists and is rid of what killed processes left there."""
+    """A temporary name beside `path`; makes the folder, and cleans up after killed processes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for candidate in path.parent.glob(f".{path.name}.*.tmp"):
         match = _TEMPORARY.fullmatch(candidate.name)
         if match and match["name"] == path.name and not _alive(int(match["pid"])):
-            if match["old"] and not path.exists():  # killed between two renames: this is what `path` held
+            if match["old"] and not path.exists():  # killed between two renames: this is the old content of `path`
                 candidate.rename(path)
             else:
                 _remove(candidate)

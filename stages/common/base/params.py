@@ -1,8 +1,7 @@
-"""`params.yaml` as frozen models: every knob of the pipeline, its type, its default and what is allowed.
+"""`params.yaml` as frozen models: every parameter of the pipeline, its type, default and allowed values.
 
-A key that is absent takes the default given here. An unknown key, a wrong type, a value out of range, or values that
-do not go together raise a `ParamsError` that names the key, the value and what is allowed. The whole file is checked,
-whichever stage reads it.
+A missing key takes its default. An unknown key, a wrong type, a value out of range, or values that exclude each other
+raise a `ParamsError` that names the key, the value and what is allowed. Every stage checks the whole file.
 """
 
 import difflib
@@ -24,12 +23,12 @@ Texts = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 def _by_name(tree: Any) -> Any:
-    """Names of outputs are text, even where YAML reads a number; an empty mapping has none."""
+    """Names of outputs are text, even if YAML reads a number."""
     return {str(name): value for name, value in (tree or {}).items()} if isinstance(tree, dict | None) else tree
 
 
 class Section(BaseModel):
-    """A mapping of known keys; an empty one has all defaults."""
+    """A mapping of known keys; without any, all defaults apply."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -40,7 +39,7 @@ class Section(BaseModel):
 
 
 class Serving(Section):
-    """What production does: parity and bench judge the model there."""
+    """How production serves the model: parity and bench do the same."""
 
     batch_size: Count = 1
     threads: Count = 1
@@ -80,7 +79,7 @@ ActivationScale = Literal["tensor", "row"]
 
 
 class NodeOverrides(Section):
-    """What is different for some nodes; null leaves a key as it is for all."""
+    """Settings for some nodes; null keeps the setting for all nodes."""
 
     method: Literal[Method, "float"] | None = None
     weight_type: WeightType | None = None
@@ -89,7 +88,7 @@ class NodeOverrides(Section):
 
 
 class Search(Section):
-    """How method auto searches: models made, share of each tolerance left over, what to minimise, time."""
+    """How method auto searches: how many models, the share of each tolerance to spare, what to minimise, how long."""
 
     max_evals: Annotated[int, Field(ge=3)] = 15
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.15
@@ -122,24 +121,24 @@ class Quantize(Section):
             method, weight_type = node.method or self.method, node.weight_type or self.weight_type
             if weight_type.endswith("4") and method != "weight_only":
                 raise ParamsError(
-                    f"quantize.{place}weight_type is {weight_type}, which is for quantize.method weight_only; "
+                    f"quantize.{place}weight_type is {weight_type}, which only quantize.method weight_only takes; "
                     f"{method} takes QInt8 or QUInt8."
                 )
         if self.method == "plan" and self.plan is None:
             raise ParamsError(
-                "quantize.method is plan and quantize.plan is empty. Give the path of a plan.json that "
+                "quantize.method is plan, but quantize.plan is empty. Give the path of a plan.json that "
                 "quantize.method auto wrote."
             )
         if self.method == "plan" and Path(self.plan or "") == PLAN:
             raise ParamsError(
-                f"quantize.plan is {self.plan}, which every run of quantize writes anew. Copy it, e.g. to "
+                f"quantize.plan is {self.plan}, which every run of quantize overwrites. Copy it, e.g. to "
                 "models/plan.json, and name the copy."
             )
         return self
 
 
 class OutputTolerance(Section):
-    """Tolerances of one output, in place of those for all."""
+    """Tolerances of one output, instead of those for all."""
 
     abs_tol: NonNegative | None = None
     mean_tol: NonNegative | None = None
@@ -167,7 +166,7 @@ class Parity(Section):
 
 
 class Bench(Section):
-    """How long, and where, speed is measured."""
+    """How long, and at which batch sizes, speed is measured."""
 
     batch_sizes: Annotated[tuple[Count, ...], Field(strict=False)] = (1, 8, 32)
     max_seconds: Positive = 15.0
@@ -197,7 +196,7 @@ class Params(Section):
 
 
 def load(path: Path = PARAMS) -> Params:
-    """Read and check `params.yaml`; without the file every key has its default.
+    """Read and check `params.yaml`; without the file all defaults apply.
 
     Raises:
         ParamsError: the file is not YAML, or a key or a value is not allowed.
@@ -207,7 +206,7 @@ def load(path: Path = PARAMS) -> Params:
     try:
         return Params.model_validate(_own_sections(yaml12.load(path.read_text(encoding="utf-8"))))
     except (yaml12.YamlError, UnicodeDecodeError) as error:
-        problem = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
+        problem = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
         raise ParamsError(f"{path.name} is not valid YAML: {problem}. Fix the file.") from error
     except ParamsError as error:
         raise ParamsError(f"{path.name}: {error}") from error
@@ -217,9 +216,9 @@ def load(path: Path = PARAMS) -> Params:
 
 
 def _own_sections(tree: Any) -> Any:
-    """The sections of this pipeline, without those of the repository that it was put into.
+    """The sections of this pipeline, without those of a repository that adopted it.
 
-    A section with a name like one of ours stays where it has a key of that section, or none: a typo is refused.
+    A section with a name like one of ours counts as a typo, and is refused, if it has a key of that section or none.
     """
     if not isinstance(tree, dict):
         return tree
@@ -239,7 +238,7 @@ def _own_sections(tree: Any) -> Any:
 
 
 def _sentence(place: tuple[int | str, ...], kind: str, value: Any) -> str:
-    """What is wrong at `place`, by the JSON schema of what is allowed there."""
+    """What is wrong at `place`, and what its JSON schema allows there."""
     key = ".".join(part for part in place if isinstance(part, str))
     if kind in ("extra_forbidden", "invalid_key"):
         *section, name = map(str, place)
@@ -250,13 +249,13 @@ def _sentence(place: tuple[int | str, ...], kind: str, value: Any) -> str:
     schema = _schema(place)
     shown = "empty" if value is None else repr(value)
     if "properties" in schema:
-        return f"{key or 'the file'} is {shown}, where keys are expected."
+        return f"{key or 'the file'} is {shown}, but keys are expected."
     near = difflib.get_close_matches(str(value), [str(choice) for choice in schema.get("enum", [])], n=1)
     return f"{key} is {shown}; allowed: {_allowed(schema)}{f'; did you mean {near[0]}?' if near else '.'}"
 
 
 def _schema(place: tuple[int | str, ...]) -> dict[str, Any]:
-    """The JSON schema of the value at `place`; of an optional value, that of a value."""
+    """The JSON schema of the value at `place`; null aside, if it is optional."""
     root = Params.model_json_schema()
     schema = root
     for part in (None, *place):

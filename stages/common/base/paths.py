@@ -1,4 +1,4 @@
-"""Where everything is, relative to the repository root. `dvc.yaml` names the same paths; a test compares them."""
+"""All paths, relative to the repository root. `dvc.yaml` has the same ones; a test compares them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ FP32_MODEL = ARTIFACTS / "model.onnx"
 INT8_MODEL = ARTIFACTS / "model.int8.onnx"
 EVAL = ARTIFACTS / "eval"
 
-# Headlines: what `dvc metrics show`, `dvc metrics diff` and `dvc exp show` are read for.
+# Headlines: what `dvc metrics show`, `dvc metrics diff` and `dvc exp show` print.
 METRICS = Path("metrics")
 HOST = METRICS / "host.json"
 EXPORT = METRICS / "export.json"
@@ -18,7 +18,7 @@ PARITY = METRICS / "parity.json"
 BENCH = METRICS / "bench.json"
 GATE = METRICS / "gate.json"
 
-# Evidence: tracked by DVC, and not listed as metrics.
+# Evidence: tracked by DVC, but not listed as metrics.
 DETAILS = METRICS / "details"
 SEARCH_TARGET = DETAILS / "search_target.json"
 EXPORT_DETAILS = DETAILS / "export.json"
@@ -40,10 +40,10 @@ GATE_DETAILS = DETAILS / "gate.json"
 
 
 def external_data(model: Path) -> Path:
-    """Where the weights of a model are if they do not fit into its file: `<model>.onnx.data`."""
+    """The file for the weights that do not fit into the model file: `<model>.onnx.data`."""
     return model.with_name(model.name + ".data")
 
 
 def files_of(model: Path) -> list[Path]:
-    """The files that a model is in: itself, and its external data file where there is one."""
+    """The files of a model: itself, and its external data file if there is one."""
     return [path for path in (model, external_data(model)) if path == model or path.exists()]

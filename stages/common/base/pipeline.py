@@ -1,7 +1,7 @@
-"""Where this pipeline stands in DVC: which stage of which dvc.yaml runs a room here.
+"""The stages of this pipeline in DVC: which entry of which dvc.yaml runs a module here.
 
-A repository that adopted the pipeline may have its dvc.yaml above the working directory (`wdir`), a prefix before the
-names of the stages, and one stage per model (`matrix`). A stage is known by the module that it runs, and by where.
+A repository that adopted the pipeline may have its dvc.yaml above the working directory (`wdir`), a prefix on the names
+of the stages, and one stage per model (`matrix`). A stage is identified by the module that it runs, and its folder.
 """
 
 import itertools
@@ -22,13 +22,14 @@ _MODULE = re.compile(rf"\bpython[\d.]* -m {PACKAGE}\.(\w+)")
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of dvc.yaml that runs one of our rooms.
+    """A stage of dvc.yaml that runs one of our modules.
 
     Attributes:
-        room: the module that it runs: host, export, ...
-        name: as dvc.lock has it: that of the matrix entry included.
+        room: the module: host, export, ...
+        name: as in dvc.lock, the matrix entry included.
         file: the dvc.yaml that declares it, relative to the working directory.
-        folder: its `wdir`, absolute; its dependencies are relative to that.
+        folder: its `wdir`, absolute; its dependencies are relative to it.
+        frozen: DVC neither runs it nor compares its dependencies with dvc.lock.
     """
 
     room: str
@@ -36,10 +37,11 @@ class Stage:
     file: Path
     folder: Path
     deps: tuple[str, ...]
+    frozen: bool
 
     @property
     def address(self) -> str:
-        """What a command of DVC takes, in the working directory."""
+        """The stage as an argument of a DVC command in the working directory."""
         return self.name if self.file == Path(DVC_YAML) else f"{self.file.as_posix()}:{self.name}"
 
     @property
@@ -49,7 +51,7 @@ class Stage:
 
 
 def stages_of(file: Path) -> list[Stage]:
-    """The stages of a dvc.yaml that run our rooms; none without the file, or where DVC will refuse it."""
+    """The stages of a dvc.yaml that run our modules; none if the file is missing or not valid."""
     try:
         tree = yaml12.load(file.read_text(encoding="utf-8")) if file.exists() else None
     except (yaml12.YamlError, UnicodeDecodeError):
@@ -61,7 +63,7 @@ def stages_of(file: Path) -> list[Stage]:
 
 
 def here() -> dict[str, Stage]:
-    """The stages that run in the working directory, by room: from the nearest dvc.yaml that has any."""
+    """The stages that run in the working directory, by module, from the nearest dvc.yaml that has any."""
     folder = Path.cwd()
     for above in (folder, *folder.parents):
         file = Path(os.path.relpath(above / DVC_YAML, folder))
@@ -73,7 +75,7 @@ def here() -> dict[str, Stage]:
 
 
 def address(room: str) -> str:
-    """What a command of DVC takes for the stage that runs a room here."""
+    """The stage that runs a module here, as an argument of a DVC command."""
     stage = here().get(room)
     return stage.address if stage else room
 
@@ -84,9 +86,9 @@ def lock() -> Path:
 
 
 def scope() -> tuple[str, str]:
-    """What `dvc exp run -S` takes before a key, and its target; empty where params.yaml is beside dvc.yaml.
+    """The prefix of a key in `dvc exp run -S`, and the target; both empty if params.yaml is beside dvc.yaml.
 
-    Both are for the folder of dvc.yaml: `dvc exp run -S int8/a/params.yaml:quantize.method=static int8_gate@a`.
+    For a command in the folder of dvc.yaml: `dvc exp run -S int8/a/params.yaml:quantize.method=static int8_gate@a`.
     """
     gate = here().get("gate")
     if gate is None or gate.file == Path(DVC_YAML):
@@ -104,7 +106,8 @@ def _stages(file: Path, name: str, entry: Any) -> Iterator[Stage]:
         item = dict(zip(matrix, values, strict=True))
         folder = (file.parent / _filled(str(entry.get("wdir", ".")), item)).resolve()
         deps = tuple(_filled(str(dependency), item) for dependency in entry.get("deps") or ())
-        yield Stage(match[1], f"{name}@{'-'.join(values)}" if values else name, file, folder, deps)
+        named = f"{name}@{'-'.join(values)}" if values else name
+        yield Stage(match[1], named, file, folder, deps, bool(entry.get("frozen")))
 
 
 def _filled(text: str, item: Mapping[str, str]) -> str:

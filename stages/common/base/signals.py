@@ -1,7 +1,7 @@
-"""SIGINT and SIGTERM end a stage whatever code runs when they arrive, and nothing is published afterwards.
+"""SIGINT and SIGTERM end a stage, whatever code is running, and nothing is published afterwards.
 
-A signal raises an exception, so that every `with` and `finally` on the way out cleans up. Libraries may swallow it: the
-training loops of scikit-learn catch KeyboardInterrupt and return a half-trained model. So the signal is remembered too:
+A signal raises an exception, so that every `with` and `finally` cleans up. Libraries may swallow it: the training loops
+of scikit-learn catch KeyboardInterrupt and return a half-trained model. So the signal is also remembered:
 `raise_if_stopped`, called before anything is put in place, raises it again, and `command` exits with its code.
 """
 
@@ -25,15 +25,15 @@ _STATE: Final = _State()
 
 
 def install() -> None:
-    """Handle both signals from now on. In the main thread only, as Python demands."""
+    """Handle both signals from now on. Call it in the main thread, as Python requires."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _on_signal)
 
 
 def ignore(*, raising: bool = True) -> None:
-    """Ignore both signals from now on, to the end of the process: what it did is decided.
+    """Ignore both signals until the process ends: its outcome is decided.
 
-    One that arrived before is raised, or, without `raising`, stays remembered.
+    A signal that arrived before is raised; without `raising` it is only remembered.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -47,14 +47,14 @@ def received() -> int | None:
 
 
 def raise_if_stopped() -> None:
-    """Raise the signal that arrived, in case that somebody swallowed it: KeyboardInterrupt or TerminatedError."""
+    """Raise the signal that arrived, if any, in case a library swallowed it: KeyboardInterrupt or TerminatedError."""
     if _STATE.received is not None:
         raise KeyboardInterrupt if _STATE.received == signal.SIGINT else TerminatedError
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let the block end before a signal is raised: for the few renames that belong together."""
+    """Let the block end before a signal is raised: for renames that belong together."""
     _STATE.deferring = True
     try:
         yield

@@ -1,6 +1,6 @@
-"""Reading YAML as DVC does, by YAML 1.2: 1e-3 is a number, only true and false are booleans, 010 is ten, 1:30 is text.
+"""Reading YAML 1.2, as DVC does: 1e-3 is a number, only true and false are booleans, 010 is ten, 1:30 is text.
 
-PyYAML follows YAML 1.1, where each of these is something else. A date stays text: no key of ours holds one.
+PyYAML follows YAML 1.1, which reads each of these differently. Dates stay text: no key of ours holds one.
 """
 
 import re
@@ -26,7 +26,7 @@ _BASES = {"0b": 2, "0o": 8, "0x": 16}
 
 
 class YamlError(ValueError):
-    """The text is not YAML, or a mapping holds a key twice. `str()` says what and in which line."""
+    """The text is not YAML, or a mapping holds a key twice. `str()` says what and on which line."""
 
 
 def load(text: str) -> Any:
@@ -36,7 +36,7 @@ def load(text: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "it holds a character that YAML does not allow"
-        raise YamlError(f"{problem} in line {mark.line + 1}" if mark else problem) from error
+        raise YamlError(f"{problem} on line {mark.line + 1}" if mark else problem) from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,7 +49,7 @@ class _Loader(yaml.SafeLoader):
                 continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable) and key in seen:
-                problem = f"the key {key!r} is there twice"
+                problem = f"duplicate key {key!r}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)

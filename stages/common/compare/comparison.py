@@ -1,8 +1,8 @@
-"""All outputs of two models over a stream: each output, decisions, probabilities and the task metric.
+"""Two models compared over a stream of outputs: each output, decisions, probabilities and the task metric.
 
-Every statistic is a small class with `update` and `merge`, so that shards of a stream can be compared separately and
+Every statistic is a small class with `update` and `merge`, so that shards of the stream can be compared separately and
 merged in any order. Memory does not grow with the stream, except for 17 bytes per sample of a binary classifier with
-labels: its AUC needs every score.
+labels, whose AUC needs every score.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ Labels = Callable[[np.ndarray], np.ndarray | None]
 Tree = dict[str, Any]
 
 DIGITS = 6
-"""Significant digits of the details, which the rules are evaluated on."""
+"""Significant digits in the details; the rules are evaluated on these rounded figures."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,12 @@ class OutputPair:
 
 
 class MismatchError(ValueError):
-    """The two sides have different outputs: another name or kind."""
+    """The outputs of the two models differ in name or kind."""
 
 
 @dataclass
 class Comparison:
-    """Everything measured of two models over the samples seen so far. Merging shards gives what one pass would.
-
-    `decisions.choose` finds the decider; outputs are by name, in the order of the reference.
-    """
+    """Everything measured on the samples seen so far; outputs by name, in the order of the reference."""
 
     decider: Decider = field(default_factory=Decider)
     samples: int = 0
@@ -55,13 +52,14 @@ class Comparison:
     regression: Regression = field(default_factory=Regression)
 
     def update(self, indices: np.ndarray, reference: Outputs, candidate: Outputs, labels: Any = None) -> None:
-        """Add n samples of the evaluation data, by their indices: outputs of both models, see `OutputPair`.
+        """Add n samples, see `OutputPair`; their labels are [n], [n, columns] or None.
 
-        Labels of these samples are [n] or [n, columns], or None. Raises MismatchError where names or kinds differ.
+        Raises:
+            MismatchError: names or kinds of the outputs differ.
         """
         _same_interface(reference, candidate)
         known = None if labels is None else np.asarray(labels)
-        # Infinities and values whose square overflows are expected: they end as figures that are not finite.
+        # Infinities and squares that overflow are expected: they end up as figures that are not finite.
         with np.errstate(invalid="ignore", over="ignore"):
             self.samples += len(indices)
             for name, array in reference.items():
@@ -79,7 +77,7 @@ class Comparison:
                 self._update_numbers(indices, reference, candidate, known)
 
     def merge(self, other: "Comparison") -> None:
-        """Add what was seen of other samples, under the same decider."""
+        """Add the statistics of other samples, under the same decider."""
         self.samples += other.samples
         for name, output in other.outputs.items():
             if name not in self.outputs:
@@ -92,14 +90,11 @@ class Comparison:
 
     @property
     def floats(self) -> list[OutputComparison]:
-        """The outputs that are compared by distance."""
+        """The outputs compared by distance."""
         return [output for output in self.outputs.values() if output.is_float]
 
     def figures(self) -> Tree:
-        """The figures as they stand in the details, rounded to `DIGITS`: what the rules are evaluated on.
-
-        Outputs, decisions, probabilities, task, what decides, and the reason for each null.
-        """
+        """The figures as the details hold them, rounded to `DIGITS`, with the reason for each null."""
         with np.errstate(invalid="ignore", over="ignore"):
             outputs = {name: output.figures() for name, output in self.outputs.items()}
             decisions, probabilities = self.decisions.figures()
@@ -147,18 +142,13 @@ class Comparison:
 def compare(pairs: Iterable[OutputPair], labels: Labels | None = None, decider: Choose = choose) -> Comparison:
     """Compare two models over a stream of outputs. How the stream is cut into pairs does not matter.
 
-    Args:
-        pairs: outputs of both for some samples at a time; a thousand at a time make the arithmetic cheap.
-        labels: gives the labels of samples by their indices, e.g. `EvalData.labels`.
-        decider: finds the decision among the reference's outputs of the first samples, and their labels.
+    `labels` gives the labels of samples by index; `decider` finds the decision in the reference's outputs of the first
+    samples and their labels.
 
     Raises:
         MismatchError: names or kinds of the outputs differ.
     """
-
-    def known(indices: np.ndarray) -> np.ndarray | None:
-        return None if labels is None else labels(indices)
-
+    known = labels or (lambda _: None)
     stream, first, outputs = iter(pairs), list[OutputPair](), dict[str, np.ndarray]()
     for pair in stream:
         first.append(pair)
@@ -177,8 +167,8 @@ def compare(pairs: Iterable[OutputPair], labels: Labels | None = None, decider: 
 def _same_interface(reference: Outputs, candidate: Outputs) -> None:
     if set(reference) != set(candidate):
         missing = sorted(set(reference) ^ set(candidate))
-        raise MismatchError(f"output {missing[0]} is on one side only")
+        raise MismatchError(f"only one of them has the output {missing[0]}")
     for name, array in reference.items():
         other = candidate[name]
         if (array.dtype.kind == "f") != (other.dtype.kind == "f"):
-            raise MismatchError(f"output {name} is {array.dtype} on one side, {other.dtype} on the other")
+            raise MismatchError(f"the output {name} is {array.dtype} in one, {other.dtype} in the other")

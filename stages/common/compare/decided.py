@@ -1,4 +1,4 @@
-"""What two models decide: decisions that change, what their number proves, and how honest the probabilities are."""
+"""The decisions of two models: how many change, what that number proves, and how well calibrated they are."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from stages.common.decisions import TIE, Decided
 
 CONFIDENT = 0.1
-"""From this margin on a flip is a confident one: healthy INT8 models have none."""
+"""A flip with at least this margin is confident: healthy INT8 models have none."""
 
 TOP = 5
 SHOWN = 20
@@ -23,10 +23,10 @@ class DecisionComparison:
     """Decisions of two models over all samples seen: `count` in all.
 
     Attributes:
-        flips: those that change, `confident` of them from a margin of `CONFIDENT` on, and `first` their samples.
-        ties: those that change where the reference itself cannot tell.
-        ranked: samples of more than `TOP` classes, `ranked_top` of them with the reference's best class among the
-            candidate's five best.
+        flips: decisions that change; `confident` of them have a margin of at least `CONFIDENT`; `first` lists samples.
+        ties: changes where the reference itself cannot tell.
+        ranked: samples of more than `TOP` classes; in `ranked_top` of them the candidate ranks the reference's best
+            class among its five best.
         divergence: sum over `divergences` rows of the Kullback-Leibler divergence of the candidate's class
             probabilities from the reference's, in nats.
         calibration: for both models, in `BINS` equal bins of confidence: samples, right ones, and the sum of their
@@ -51,7 +51,7 @@ class DecisionComparison:
         """Add the decisions of n samples.
 
         Returns:
-            Whether each decision was right, bool [rows], of both models; None where that is not known.
+            For both models, whether each decision was right, bool [rows]; None if that is unknown.
         """
         before, after = reference.decisions, candidate.decisions
         changed, margins = before != after, reference.margins
@@ -80,14 +80,13 @@ class DecisionComparison:
         return right[0], right[1]
 
     def merge(self, other: "DecisionComparison") -> None:
-        """Add what was counted of other samples."""
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.margins_known &= other.margins_known
         self.first = sorted([*self.first, *other.first])[:SHOWN]
 
     def figures(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The groups `decisions` and `probabilities` of the details, not rounded; None where nothing was counted."""
+        """The groups `decisions` and `probabilities` of the details, not rounded; None if nothing was counted."""
         known = self.count > 0
         margins = known and self.margins_known
         counts = self.calibration[:, 0].sum(axis=1)
@@ -115,9 +114,9 @@ class DecisionComparison:
 
 
 def matches(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-    """Where decisions equal labels, bool [rows]; None where the two cannot be compared (text against numbers).
+    """Where decisions equal labels, bool [rows]; None if they cannot be compared, as text with numbers.
 
-    A decision of type bool is class 1 or class 0.
+    A bool decision is class 1 or class 0.
     """
     if labels.size != len(decisions):
         return None
@@ -131,10 +130,10 @@ def matches(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
 
 
 def _calibration(probabilities: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """By bin of confidence the samples, the right ones and the sum of their confidence, float64 [3, BINS].
+    """Per bin of confidence: samples, right ones, and the sum of their confidence; float64 [3, BINS].
 
-    The confidence error (ECE, expected calibration error) is the sum over bins of |right - confidence| over all samples
-    (Guo et al., ICML 2017).
+    The expected calibration error (ECE) is the sum over bins of |right - confidence|, divided by all samples (Guo et
+    al., ICML 2017).
     """
     finite = np.isfinite(probabilities).all(axis=1)
     confidence = probabilities[finite].max(axis=1, initial=0.0)
@@ -144,9 +143,9 @@ def _calibration(probabilities: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def upper_bound(hits: int, count: int) -> float | None:
-    """The largest rate at which `hits` or fewer of `count` happen in 5 % of cases; None without samples.
+    """The one-sided 95 % upper bound of a rate with `hits` in `count` samples (Clopper-Pearson); None without samples.
 
-    It is the 95 % quantile of Beta(hits + 1, count - hits); without hits 1 - 0.05^(1/count), about 3/count.
+    The 95 % quantile of Beta(hits + 1, count - hits); without hits 1 - 0.05^(1/count), about 3/count.
     """
     if count == 0:
         return None
@@ -158,5 +157,5 @@ def upper_bound(hits: int, count: int) -> float | None:
 
 
 def needed(rate: float) -> int:
-    """How many samples without a single hit bound a rate by `rate`, with 95 % confidence."""
+    """How many samples without a hit prove, with 95 % confidence, that a rate is at most `rate`."""
     return int(np.ceil(np.log(0.05) / np.log1p(-rate)))

@@ -1,4 +1,4 @@
-"""One output of two models: every statistic of its values, updated together and merged together."""
+"""One output of two models: every statistic of its values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from stages.common.compare.summaries import BottomK, QuantileSketch, Worst, ranks
-from stages.common.decisions import as_scores, recognise
+from stages.common.decisions import are_probabilities, as_scores
 from stages.common.moments import Moments
 
 NONFINITE_KEPT = 20
 
 OVERFLOW = "beyond what float64 holds"
-"""Why a figure is null that nothing else explains."""
+"""The reason for a null figure that nothing else explains."""
 
 _NO_NOISE = "the outputs are equal, without noise"
 _NO_SIGNAL = "fp32 is zero everywhere"
@@ -33,19 +33,17 @@ class OutputComparison(Moments):
     """Floats are compared by distance, everything else (integers, booleans, text) by equality.
 
     Attributes:
-        samples: rows seen, `values` single values, of which `equal` are equal; NaN equals NaN.
-        width: values of one sample, None if it varies.
-        mismatched: samples whose output has another shape on each side; they count for nothing else.
-        mismatch: an example of them.
-        classes: values along the last axis, as `decisions.as_scores` sees it.
-        kinds: whether all rows of the reference, as far as they are finite, are probabilities, and whether they are
-            logarithms of probabilities.
+        samples: rows seen, with `values` values, of which `equal` are equal; NaN equals NaN.
+        width: values per sample, None if it varies.
+        mismatched: samples whose shapes differ between the models; they count nowhere else. `mismatch` is an example.
+        classes: values along the last axis, see `decisions.as_scores`.
+        probabilities: whether all finite rows of the reference are probabilities.
         nonfinite_fp32: values of the reference that are NaN or infinite.
-        nonfinite_samples: samples where the two sides disagree about NaN and infinities; `nonfinite_first` of them.
+        nonfinite_samples: samples where only one model gives NaN or infinity; `nonfinite_first` lists the first.
         distances: quantiles of |candidate - reference| over the values that `Moments` counts.
-        directions: samples of two or more values, all finite, whose cosine similarity is summed in `cosine_total`;
-            `cosine` is the smallest and that sample.
-        pairs: a uniform sample of (reference, candidate), and `worst` the samples that moved most.
+        directions: samples of two or more values, all finite; `cosine_total` sums their cosine similarities, `cosine`
+            is the smallest with its sample.
+        pairs: a uniform sample of (reference, candidate); `worst` holds the samples that moved most.
     """
 
     name: str
@@ -57,7 +55,7 @@ class OutputComparison(Moments):
     mismatched: int = 0
     mismatch: str = ""
     classes: int = 1
-    kinds: tuple[bool, bool] = (True, True)
+    probabilities: bool = True
     nonfinite_fp32: int = 0
     nonfinite_samples: int = 0
     nonfinite_first: list[int] = field(default_factory=list)
@@ -70,21 +68,21 @@ class OutputComparison(Moments):
 
     @property
     def is_float(self) -> bool:
-        """Whether it is compared by distance."""
+        """Whether the output is compared by distance."""
         return np.dtype(self.dtype).kind == "f"
 
     @property
     def kind(self) -> str:
-        """What it holds: probabilities, log-probabilities, float, integer, bool, text, or empty."""
+        """Probabilities, float, integer, bool, text, or empty."""
         if not self.values:
             return "empty"
         if not self.is_float:
             return _EXACT_KINDS.get(np.dtype(self.dtype).kind, "text")
-        return "probabilities" if self.kinds[0] else "log-probabilities" if self.kinds[1] else "float"
+        return "probabilities" if self.probabilities else "float"
 
     @property
     def rank_correlation(self) -> float | None:
-        """Spearman's rho between the sampled values of an output with one value per sample; None for other outputs."""
+        """Spearman's rho of the sampled values, for outputs with one value per sample; else None."""
         if self.width != 1 or not self.is_float or self.pairs.values is None or len(self.pairs.values) < 3:
             return None
         reference, candidate = (ranks(column) for column in self.pairs.values.T)
@@ -116,7 +114,6 @@ class OutputComparison(Moments):
             self.worst.update(indices, differ.astype(np.float64), *rows)
 
     def merge(self, other: "OutputComparison") -> None:
-        """Add what was seen of other samples."""
         if not self.samples:
             self.width, self.classes = other.width, other.classes
         elif other.samples and self.width != other.width:
@@ -124,7 +121,7 @@ class OutputComparison(Moments):
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.mismatch = self.mismatch or other.mismatch
-        self.kinds = (self.kinds[0] and other.kinds[0], self.kinds[1] and other.kinds[1])
+        self.probabilities = self.probabilities and other.probabilities
         self.nonfinite_first = sorted([*self.nonfinite_first, *other.nonfinite_first])[:NONFINITE_KEPT]
         self.add(other)
         self._lower_cosine(other.cosine)
@@ -133,7 +130,7 @@ class OutputComparison(Moments):
         self.worst.merge(other.worst)
 
     def figures(self) -> tuple[dict[str, Any], Mapping[str, str]]:
-        """The figures as they stand in the details, not rounded; and by name, what it means where one is null."""
+        """The figures as the details hold them, not rounded; and by name, the reason if one is null."""
         tree: dict[str, Any] = {
             "kind": self.kind,
             "is_float": self.is_float,
@@ -178,7 +175,7 @@ class OutputComparison(Moments):
         }
 
     def quantile(self, share: float) -> float | None:
-        """Of the absolute difference, within `RELATIVE_ERROR` and never above the maximum; None without values."""
+        """A quantile of the absolute difference, within `RELATIVE_ERROR`, at most the maximum; None without values."""
         value = self.distances.quantile(share)
         return None if value is None else min(value, self.largest)
 
@@ -199,7 +196,7 @@ class OutputComparison(Moments):
             differing = indices[~(finite | same).all(axis=1)]
             self.nonfinite_samples += len(differing)
             self.nonfinite_first = sorted([*self.nonfinite_first, *differing.tolist()])[:NONFINITE_KEPT]
-            # NaN or infinity on one side only is an infinite distance; on both sides alike it is none.
+            # NaN or infinity in one model only is an infinite distance; the same in both is none.
             error = np.where(finite, distance, np.where(same, 0.0, np.inf))
             self.worst.update(indices, error, reference, candidate)
             self.pairs.update(indices, reference, candidate, keep=finite)
@@ -210,11 +207,10 @@ class OutputComparison(Moments):
             indices, reference, candidate = indices[rows], reference[rows], candidate[rows]
         if len(reference):
             self._update_cosine(indices, reference, candidate)
-            kinds = recognise(reference.reshape(-1, self.classes))
-            self.kinds = (self.kinds[0] and kinds[0], self.kinds[1] and kinds[1])
+            self.probabilities = self.probabilities and are_probabilities(reference.reshape(-1, self.classes))
 
     def _update_cosine(self, indices: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
-        """Two zero rows agree (1); a zero row beside another does not (0). A single value has no direction."""
+        """Two zero rows agree (1); a zero row and another do not (0). A single value has no direction."""
         if reference.shape[1] < 2:
             return
         similarity = np.clip(np.einsum("ij,ij->i", _unit(reference), _unit(candidate)), -1.0, 1.0)

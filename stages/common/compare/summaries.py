@@ -7,20 +7,18 @@ from typing import Any
 import numpy as np
 
 RELATIVE_ERROR = 0.005
-"""A quantile is reported within 0.5 % of a value that has exactly that rank."""
+"""A reported quantile is within 0.5 % of the value of exactly that rank."""
 
 SMALLEST = 1e-18
-"""Anything below counts as zero."""
+"""Smaller values count as zero."""
 
 LARGEST = 1e38
-"""Anything above counts as this."""
+"""Larger values count as this."""
 
 SAMPLED = 2000
 """Values kept: for plots, ranks and bootstraps."""
 
 WORST_KEPT = 20
-"""Samples that moved most."""
-
 _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _LOG_GAMMA = float(np.log(_GAMMA))
 _FIRST = int(np.ceil(np.log(SMALLEST) / _LOG_GAMMA))
@@ -31,15 +29,15 @@ _LAST = int(np.ceil(np.log(LARGEST) / _LOG_GAMMA))
 class QuantileSketch:
     """Counts of non-negative values in buckets (g^(i-1), g^i], g = (1 + a) / (1 - a), a = `RELATIVE_ERROR`.
 
-    DDSketch (Masson, Rim and Lee, VLDB 2019) with a fixed range. The counts are integers, so merging in any order
-    gives the same sketch; it takes 105 kB however long the stream is.
+    DDSketch (Masson, Rim and Lee, VLDB 2019) with a fixed range. Counts are integers, so merging in any order gives the
+    same sketch; it takes 105 kB, however long the stream is.
     """
 
     zeros: int = 0
     counts: np.ndarray = field(default_factory=lambda: np.zeros(_LAST - _FIRST + 1, dtype=np.int64))
 
     def update(self, values: np.ndarray) -> None:
-        """Count finite values, each zero or more, float64 of any shape."""
+        """Count finite values of zero or more, float64 of any shape."""
         positive = values[values >= SMALLEST]
         self.zeros += values.size - positive.size
         keys = np.ceil(np.log(np.minimum(positive, LARGEST)) / _LOG_GAMMA).astype(np.int64)
@@ -50,7 +48,6 @@ class QuantileSketch:
             self.counts[low - _FIRST : low - _FIRST + counts.size] += counts
 
     def merge(self, other: "QuantileSketch") -> None:
-        """Add what was counted of other samples."""
         self.zeros += other.zeros
         self.counts += other.counts
 
@@ -60,7 +57,7 @@ class QuantileSketch:
         return self.zeros + int(self.counts.sum())
 
     def quantile(self, share: float) -> float | None:
-        """The value of rank floor(share * (count - 1)), as `numpy.quantile(method="lower")`; None without values."""
+        """The value of rank floor(share * (count - 1)), as in `numpy.quantile(method="lower")`; None without values."""
         count = self.count
         if count == 0:
             return None
@@ -104,7 +101,7 @@ class BottomK:
     values: np.ndarray | None = None
 
     def update(self, indices: np.ndarray, *arrays: np.ndarray, keep: np.ndarray | None = None) -> None:
-        """Offer rows: indices of samples, int64 [n], arrays of numbers [n, k], and which may be drawn, bool [n, k]."""
+        """Offer rows: indices of samples, int64 [n], arrays [n, k], and which values may be drawn, bool [n, k]."""
         keys = _mixed(_mixed(indices.astype(np.uint64))[:, None] + np.arange(arrays[0].shape[1], dtype=np.uint64))
         drawn = keys <= self.keys[-1] if len(self.keys) == SAMPLED else np.ones(keys.shape, dtype=bool)
         rows, columns = np.nonzero(drawn if keep is None else drawn & keep)
@@ -112,7 +109,6 @@ class BottomK:
         self._keep(keys[rows, columns], indices[rows], picked)
 
     def merge(self, other: "BottomK") -> None:
-        """Add what was drawn from other samples."""
         if other.values is not None:
             self._keep(other.keys, other.samples, other.values)
 
@@ -126,7 +122,7 @@ class BottomK:
 
 @dataclass(frozen=True)
 class WorstSample:
-    """The value that moved most in one sample. `position` counts along the flattened output of the sample."""
+    """The value that moved most in a sample; `position` counts along the flattened output."""
 
     error: float
     sample: int
@@ -142,7 +138,7 @@ class Worst:
     samples: list[WorstSample] = field(default_factory=list)
 
     def update(self, indices: np.ndarray, error: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
-        """Add rows [n, k], k >= 1; `error` is zero or more, infinite where no tolerance can help."""
+        """Add rows [n, k], k >= 1; `error` is zero or more, infinite where no tolerance can accept it."""
         positions = error.argmax(axis=1)
         largest = error[np.arange(len(error)), positions]
         floor = self.samples[-1].error if len(self.samples) == WORST_KEPT else 0.0
@@ -154,7 +150,6 @@ class Worst:
         self._keep([WorstSample(*row) for row in zip(*(column.tolist() for column in columns), strict=True)])
 
     def merge(self, other: "Worst") -> None:
-        """Add the worst of other samples."""
         self._keep(other.samples)
 
     def _keep(self, more: list[WorstSample]) -> None:
@@ -172,6 +167,6 @@ def _mixed(values: np.ndarray) -> np.ndarray:
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1 on, float64 [n], of values [n]; equal values share the mean of theirs."""
+    """Ranks from 1, float64 [n], of values [n]; equal values share their mean rank."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[places])

@@ -1,4 +1,4 @@
-"""The task metric of both models on labels: accuracy, AUC or R2, and whether its change is beyond chance."""
+"""The task metric of both models: accuracy, AUC or R2 on labels, and whether its change is beyond chance."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ SIGNIFICANT = 0.05
 
 @dataclass
 class Accuracy:
-    """Decisions of both models: how many there were, and how many were right in both, or in one of them only."""
+    """Decisions in all, and how many were right in both models or in only one of them."""
 
     count: int = 0
     both: int = 0
@@ -29,13 +29,12 @@ class Accuracy:
         self.only_candidate += int(np.count_nonzero(~reference & candidate))
 
     def merge(self, other: "Accuracy") -> None:
-        """Add what was counted of other samples."""
         for name, count in vars(other).items():
             setattr(self, name, getattr(self, name) + count)
 
     @property
     def p_value(self) -> float:
-        """McNemar's exact test, two-sided: the chance of so uneven a split if both models are equally good."""
+        """McNemar's exact two-sided test: the probability of so uneven a split if both models are equally good."""
         changed = self.only_reference + self.only_candidate
         if not changed:
             return 1.0
@@ -69,7 +68,6 @@ class Regression:
         self.merge(part)
 
     def merge(self, other: "Regression") -> None:
-        """Add what was seen of other samples."""
         if not other.count:
             return
         total = self.count + other.count
@@ -97,7 +95,7 @@ class Regression:
         return float(self.absolutes[side].mean() / self.count) if self.count else None
 
     def change95(self) -> tuple[float, float] | None:
-        """A 95 % interval of the change of R2: paired percentile bootstrap over the sample that was kept."""
+        """A 95 % interval of the change of R2: paired percentile bootstrap over the kept sample."""
         if self.sample.values is None or len(self.sample.values) < 2 or len(self.mean) != 1:
             return None
         labels, reference, candidate = self.sample.values.T
@@ -110,7 +108,7 @@ class Regression:
 
 @dataclass
 class Auc:
-    """Area under the ROC curve of both models on binary labels. Every score is kept: 17 bytes per sample."""
+    """Area under the ROC curve of both models on binary labels. Keeps every score: 17 bytes per sample."""
 
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
     sample: BottomK = field(default_factory=BottomK)
@@ -125,12 +123,11 @@ class Auc:
         self.sample.update(indices[finite], positive[:, None], reference[:, None], candidate[:, None])
 
     def merge(self, other: "Auc") -> None:
-        """Add what was seen of other samples."""
         self.parts += other.parts
         self.sample.merge(other.sample)
 
     def area(self, side: int) -> float | None:
-        """The chance that a positive sample scores above a negative one, ties counting half; side 0: the reference."""
+        """The chance that a positive sample scores above a negative one (a tie is half); side 0 is the reference."""
         if not self.parts:
             return None
         positive, *scores = (np.concatenate(column) for column in zip(*self.parts, strict=True))
@@ -138,7 +135,7 @@ class Auc:
         return None if math.isnan(area) else area
 
     def change95(self) -> tuple[float, float] | None:
-        """A 95 % interval of the change: paired percentile bootstrap over the sample that was kept."""
+        """A 95 % interval of the change: paired percentile bootstrap over the kept sample."""
         if self.sample.values is None or len(self.sample.values) < 2:
             return None
         positive, reference, candidate = self.sample.values.T
@@ -152,11 +149,11 @@ class Auc:
 
 
 def task_figures(accuracy: Accuracy, auc: Auc, regression: Regression) -> dict[str, Any]:
-    """Accuracy where decisions could be held against labels, else AUC of binary scores, else R2 of numbers.
+    """Accuracy if decisions can be compared with labels, else AUC of binary scores, else R2 of numbers.
 
     Returns:
-        `metric` (accuracy, auc, r2 or none), its value for `fp32` and `int8`, further figures of it, the change in
-        words (`chance`), and the `reason` why there is no metric. Not rounded.
+        `metric` (accuracy, auc, r2 or none), its value for `fp32` and `int8`, related figures, the significance of the
+        change in words (`chance`), and the `reason` if there is no metric. Not rounded.
     """
     metric, chance, reason = "none", "", ""
     interval: tuple[float, float] | None = None

@@ -21,7 +21,7 @@ Layout = Literal["samples", "feeds"]
 Subset = Literal["search", "judge"]
 
 CHUNK_BYTES = 8 << 20
-"""How much of the inputs is read at once."""
+"""Bytes of inputs read at once."""
 
 SEARCH_SHARE = 0.25
 """The share of the samples that calibration and node selection may use; parity judges on the rest."""
@@ -29,7 +29,7 @@ SEARCH_SHARE = 0.25
 
 @dataclass(frozen=True)
 class EvalInput:
-    """One model input. `shape` is the shape of one sample (or of one whole feed), without axis 0, which counts them."""
+    """One model input. `shape` is that of one sample (or of one whole feed), without axis 0, which counts them."""
 
     name: str
     dtype: str
@@ -50,7 +50,7 @@ class EvalData:
 
     Raises:
         MissingInputError: the folder is missing.
-        StageError: `write` did not make the folder.
+        StageError: the folder was not made by `write`.
     """
 
     def __init__(self, folder: Path = paths.EVAL) -> None:
@@ -77,22 +77,22 @@ class EvalData:
         return np.asarray(np.load(self._folder / f"{subset}.npy"))
 
     def labels(self, indices: np.ndarray) -> np.ndarray | None:
-        """The labels of these samples, or None where no labels are known."""
+        """The labels of these samples; None if there are none."""
         return None if self._labels is None else np.array(np.load(self._labels, mmap_mode="r")[indices])
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """These samples of every input, by name: arrays [len(indices), ...]. Text comes as an array of str objects."""
+        """These samples of every input, by name: arrays [len(indices), ...]. Text is an array of str objects."""
         arrays = {}
         for entry in self.inputs:
-            # Mapped anew for each read, so that the pages it touched are released with the mapping.
+            # Mapped anew for each read, so that its pages are released with the mapping.
             values = np.array(np.load(entry.file, mmap_mode="r")[indices])
             arrays[entry.name] = values.astype(object) if values.dtype.kind == "U" else values
         return arrays
 
     def batches(self, indices: np.ndarray, size: int) -> Iterator[Batch]:
-        """Feeds over these samples, in the order given, of `size` samples each; the last one holds the remainder.
+        """Feeds of `size` samples each, in the order given; the last one holds the remainder.
 
-        In the layout `feeds` each sample is a whole feed, passed on its own, as it is.
+        In the layout `feeds` each sample is a whole feed and is passed as it is.
         """
         step = 1 if self.layout == "feeds" else size
         sample_bytes = sum(np.dtype(entry.dtype).itemsize * math.prod(entry.shape) for entry in self.inputs)
@@ -108,10 +108,15 @@ class EvalData:
                 yield Batch(indices[at : at + step], feed)
 
 
-def write(folder: Path, inputs: Mapping[str, np.ndarray], labels: np.ndarray | None, layout: Layout, seed: int) -> None:
-    """Write evaluation data into `folder`, a temporary name that the caller puts in place; `seed` is that of the split.
+def fill(indices: np.ndarray, batch: int) -> np.ndarray:
+    """`indices` [n], n > 0, repeated to fill a batch: int64 [max(n, batch)]. Only the first n answers count."""
+    return np.resize(indices, max(len(indices), batch))
 
-    Arrays of inputs have equal length along axis 0; labels are one per sample, or None.
+
+def write(folder: Path, inputs: Mapping[str, np.ndarray], labels: np.ndarray | None, layout: Layout, seed: int) -> None:
+    """Write evaluation data into `folder`, which the caller moves into place; `seed` is that of the split.
+
+    All arrays have the same length along axis 0; labels are one per sample, or None.
     """
     (folder / "inputs").mkdir(parents=True)
     samples = len(next(iter(inputs.values())))
@@ -138,7 +143,7 @@ def write(folder: Path, inputs: Mapping[str, np.ndarray], labels: np.ndarray | N
 
 
 def split(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices for search and for judge, int64, disjoint and sorted; a single sample goes to judge."""
+    """Indices for `search` and for `judge`, int64, disjoint and sorted; a single sample goes to `judge`."""
     order = np.random.default_rng(seed).permutation(samples)
     cut = max(1, round(samples * SEARCH_SHARE)) if samples > 1 else 0
     return np.sort(order[:cut]), np.sort(order[cut:])

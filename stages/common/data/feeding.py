@@ -1,4 +1,4 @@
-"""Does the evaluation data fit the model, and in which batches is it fed?"""
+"""Whether the evaluation data fits the model, and the batch size it is fed in."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ import onnxruntime as ort
 from stages.common.base.errors import StageError
 from stages.common.data.evaldata import EvalInput, Layout
 
-# ONNX Runtime's names of element types -> numpy's. Types without a numpy counterpart (bfloat16, float8) cannot be fed.
+# ONNX Runtime's element types -> numpy's. Types without a numpy counterpart (bfloat16, float8) cannot be fed.
 _SAME = ("float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 _DTYPES = {"float": "float32", "double": "float64", "string": "text", **dict(zip(_SAME, _SAME, strict=True))}
 
@@ -23,7 +23,7 @@ def input_dtype(model_input: ort.NodeArg) -> str | None:
 
 
 def check_fit(session: ort.InferenceSession, arrays: Iterable[EvalInput], layout: Layout) -> None:
-    """Check names, dtypes, ranks and fixed dimensions of the evaluation data against the model's inputs.
+    """Check the evaluation data against the names, dtypes, ranks and fixed dimensions of the model's inputs.
 
     Raises:
         StageError: an input has no array, an array has no input, or a dtype or a shape differs.
@@ -47,7 +47,7 @@ def check_fit(session: ort.InferenceSession, arrays: Iterable[EvalInput], layout
 
 
 def fixed_batch(session: ort.InferenceSession, layout: Layout) -> int | None:
-    """The batch size that the model's inputs prescribe, or None where it is free (or each sample is a whole feed).
+    """The batch size that the model's inputs prescribe; None if it is free, or if each sample is a whole feed.
 
     Raises:
         StageError: inputs prescribe different sizes, so axis 0 cannot count samples.
@@ -68,16 +68,8 @@ def fixed_batch(session: ort.InferenceSession, layout: Layout) -> int | None:
 
 
 def feed_batch(session: ort.InferenceSession, layout: Layout, wanted: int) -> int:
-    """Samples in one call: what the model prescribes, else `wanted`; 1 where each sample is a whole feed."""
+    """Samples in one call: what the model prescribes, else `wanted`; 1 if each sample is a whole feed."""
     return 1 if layout == "feeds" else (fixed_batch(session, layout) or wanted)
-
-
-def fill(indices: np.ndarray, batch: int) -> np.ndarray:
-    """Enough samples for one call: `indices` [n], n > 0, repeated in order up to `batch`; int64 [max(n, batch)].
-
-    The answers of those beyond the first n count for nothing.
-    """
-    return np.resize(indices, max(len(indices), batch))
 
 
 def _names(names: Iterable[str]) -> str:
@@ -91,7 +83,7 @@ def _check_dtype(model_input: ort.NodeArg, array: EvalInput) -> None:
     if expected is None:
         raise StageError(
             f"The model input '{model_input.name}' has the type {model_input.type}, which numpy arrays cannot hold. "
-            "Make it a float32 tensor, and cast inside the model."
+            "Make it a float32 tensor and cast inside the model."
         )
     given = "text" if np.dtype(array.dtype).kind in "OUS" else array.dtype
     if given != expected:
@@ -104,7 +96,7 @@ def _check_dtype(model_input: ort.NodeArg, array: EvalInput) -> None:
 
 def _check_shape(model_input: ort.NodeArg, array: EvalInput, layout: Layout) -> None:
     expected = list(model_input.shape)
-    if not expected:  # a scalar, or a rank that the model leaves open: running it tells
+    if not expected:  # a scalar, or an open rank: only running the model shows whether it fits
         return
     shape = [expected[0], *array.shape] if layout == "samples" else list(array.shape)
     fits = len(expected) == len(shape) and all(

@@ -1,4 +1,4 @@
-"""Inputs made up from the shapes that a model declares, for a model without evaluation data."""
+"""Inputs generated from the declared shapes, for a model without evaluation data."""
 
 import math
 
@@ -9,13 +9,13 @@ from stages.common.base.errors import StageError
 from stages.common.data.feeding import input_dtype
 
 FREE_DIM = 16
-"""The size of a dimension that the model leaves open, other than the batch."""
+"""The size of an open dimension other than the batch."""
 
 
 def generated_feed(session: ort.InferenceSession, batch: int, seed: int) -> dict[str, np.ndarray]:
-    """One feed: floats from a standard normal distribution, whole numbers and booleans 0 or 1, text "a".
+    """One feed: floats from a standard normal distribution, integers and booleans 0 or 1, text "a".
 
-    An open dimension has the size `batch` where it stands first or has the name of one that does, else FREE_DIM.
+    An open dimension has the size `batch` if it comes first or has the name of one that does, else FREE_DIM.
 
     Raises:
         StageError: an input has a type that numpy arrays cannot hold.
@@ -36,7 +36,7 @@ def generated_feed(session: ort.InferenceSession, batch: int, seed: int) -> dict
 def _values(arg: ort.NodeArg, shape: list[int], random: np.random.Generator) -> np.ndarray:
     dtype = input_dtype(arg)
     if dtype is None:
-        raise StageError(f"No values can be made up for the model input '{arg.name}' of type {arg.type}.")
+        raise StageError(f"No values can be generated for the model input '{arg.name}' of type {arg.type}.")
     if dtype == "text":
         return np.full(shape, "a", dtype=object)
     if np.dtype(dtype).kind == "f":

@@ -1,4 +1,4 @@
-"""Cleaning the float model: rewrites that change no answer, after which its weights can be reached and named."""
+"""Cleaning the float model: rewrites that change no answers and make its weights accessible by name."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -14,39 +14,39 @@ from stages.common.graph.passes import (
     inline_functions,
     name_nodes,
     remove_dropout,
+    remove_unused,
     repair_opset_imports,
     share_constants,
     split_fused,
 )
 
 Pass = Callable[[ir.Model], PassResult]
-"""Rewrites a model in place. What it raises undoes it."""
+"""Rewrites a model in place. If it raises, it is undone."""
 
 PASSES: tuple[tuple[str, Pass], ...] = (
     ("opset imports repaired", repair_opset_imports.apply),
     ("initializers taken off the inputs", drop_listed_initializers.apply),
     ("local functions inlined", inline_functions.apply),
     ("dropout removed", remove_dropout.apply),
+    ("unused weights removed", remove_unused.apply),
     ("fused operators split", split_fused.apply),
     ("constant weights computed", compute_constants.apply),
     ("constant weights of branches shared", share_constants.apply),
     ("nodes named", name_nodes.apply),
 )
-"""In this order: each may rely on those before it."""
+"""In order: each may rely on those before it."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A pass that had something to do: its name, and why it was undone (empty: it holds)."""
+    """A pass that had something to do: its name, and why it was undone (empty if it was not)."""
 
     name: str
     undone: str = ""
 
 
 def clean(model: ir.Model, expected: Reference, leave: Collection[Pass] = ()) -> tuple[ir.Model, list[Step]]:
-    """Apply every pass but those to `leave`; one that fails, or after which the model does not do what is expected of
-    it, is undone. The model given is not changed.
-    """
+    """Apply every pass except those in `leave` to a copy; undo those that fail or after which the model differs."""
     cleaned, steps = _apply(model, expected, leave, checked=False)
     if any(step.undone for step in steps) or (steps and equivalence.difference(cleaned, expected)):
         cleaned, steps = _apply(model, expected, leave, checked=True)
@@ -62,7 +62,7 @@ def _apply(
             continue
         try:
             result = apply(model.clone())
-        except Exception as error:  # passes of onnx-ir raise what they like; one that fails is not applied
+        except Exception as error:  # passes of onnx-ir raise anything; one that fails is not applied
             steps.append(Step(name, " ".join(str(error).split())[:200] or type(error).__name__))
             continue
         if not result.modified:

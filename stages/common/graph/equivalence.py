@@ -1,4 +1,4 @@
-"""Does a rewritten model still do what its source does? It loads, keeps the interface, runs, and its outputs agree."""
+"""Whether a rewritten model loads, keeps the interface of its source, runs, and gives the same outputs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from stages.common.model.sessions import Feed
 Outputs = dict[str, np.ndarray]
 
 Judge = Callable[[str, list[np.ndarray], list[np.ndarray]], str]
-"""What is wrong with an output, given its name and its values over all feeds before and after; empty if nothing is."""
+"""What is wrong with an output, given its name and its values on all feeds before and after; empty if nothing is."""
 
 SAME = 1e-4
-"""How far a rewrite of the float model may move an output, as a share of its largest value: float rounding only."""
+"""How far a rewrite may move an output, as a share of its largest value: float rounding only."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What the float model does: its interface, the shapes it declares for its outputs, and what it gives on feeds."""
+    """The float model's interface, the shapes it declares for its outputs, and its outputs on feeds."""
 
     interface: tuple[tuple[str, str], ...]
     declared: Mapping[str, Sequence[int | str | None]]
@@ -43,7 +43,7 @@ def reference(session: ort.InferenceSession, feeds: Sequence[Feed], name: str) -
 
 
 def difference(model: ir.Model, expected: Reference) -> str:
-    """Why a rewritten float model is not the same as the source; empty if it is."""
+    """Why a rewritten float model is not equivalent to its source; empty if it is."""
     return problem(model, expected, "the rewritten model", _moved)
 
 
@@ -82,8 +82,5 @@ def _moved(output: str, floats: list[np.ndarray], others: list[np.ndarray]) -> s
 
 
 def _interface(session: ort.InferenceSession) -> tuple[tuple[str, str], ...]:
-    """Name and type of every input and output, in order.
-
-    Not the shapes: ONNX Runtime infers them anew, finer for some models and coarser for others, whatever is declared.
-    """
+    """Name and type of every input and output, in order; no shapes, as ONNX Runtime infers its own."""
     return tuple((end.name, end.type) for end in (*session.get_inputs(), *session.get_outputs()))

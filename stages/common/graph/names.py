@@ -1,10 +1,10 @@
-"""Names that nothing in a model has yet, for values and nodes alike; deterministic."""
+"""Unique names for values and nodes; deterministic."""
 
 import onnx_ir as ir
 
 
 class Names:
-    """The names of a model that are taken."""
+    """The names taken in a model."""
 
     def __init__(self, model: ir.Model) -> None:
         self._taken: set[str | None] = set()
@@ -15,7 +15,7 @@ class Names:
                 self._taken.update(value.name for value in node.outputs)
 
     def fresh(self, stem: str) -> str:
-        """`stem` if it is free, else `stem_1`, `stem_2` and so on; taken from now on."""
+        """`stem` if it is free, else `stem_1`, `stem_2`, ...; taken from now on."""
         name, number = stem, 0
         while name in self._taken:
             number += 1

@@ -1,4 +1,4 @@
-"""Shapes that follow from those of the inputs and weights; what exporters wrote beside them may be wrong."""
+"""Shapes inferred from those of inputs and weights alone; other shapes in the file may be wrong."""
 
 import numpy as np
 import onnx_ir as ir
@@ -7,16 +7,16 @@ from onnx import ModelProto, shape_inference
 from stages.common.model import ir_conversion
 
 Dims = list[int | None]
-"""A shape, or a part of one; None for a size that differs from run to run."""
+"""A shape, or part of one; None for a size that varies between runs."""
 
 _SAME_SHAPE = frozenset({"Imputer", "Normalizer", "Scaler"})
-"""Operators of ai.onnx.ml that keep the shape of their input, which onnx does not infer."""
+"""Operators of ai.onnx.ml that keep the shape of their input, which onnx cannot infer."""
 
 _INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
 
 
 def inferred(model: ir.Model) -> dict[ir.Value, Dims]:
-    """The shapes of the values of the main graph, as far as they can be inferred."""
+    """The shapes of the values of the main graph that can be inferred."""
     proto = ir_conversion.to_proto(model, lambda _: ("weights", 0))
     proto.graph.ClearField("value_info")
     for output in proto.graph.output:
@@ -27,7 +27,7 @@ def inferred(model: ir.Model) -> dict[ir.Value, Dims]:
             node.ClearField("attribute")
     try:
         proto = shape_inference.infer_shapes(proto)
-    except Exception:  # onnx raises what it likes; then only the shapes of weights are known
+    except Exception:  # onnx raises anything; then only the shapes of weights are known
         proto = ModelProto()
     known: dict[str, Dims] = {}
     for listed in (proto.graph.input, proto.graph.value_info, proto.graph.output):
@@ -46,14 +46,10 @@ def inferred(model: ir.Model) -> dict[ir.Value, Dims]:
 
 
 def fixed_numbers(model: ir.Model) -> dict[ir.Value, np.ndarray]:
-    """The values in the main graph that Shape nodes, and Gather and Slice behind them, give in every run alike.
+    """The constant outputs of Shape nodes in the main graph, and of Gather and Slice nodes after them: int64 arrays.
 
-    Exporters write the width of a layer as `Gather(Shape(x), 2)`, and cut weights by it: torch's MultiheadAttention
-    does where queries and keys are different inputs. Where that width is fixed, the number is a constant, and so is
-    the weight.
-
-    Returns:
-        int64 arrays.
+    Exporters write the width of a layer as `Gather(Shape(x), 2)` and slice weights by it, as torch's MultiheadAttention
+    does if queries and keys are different inputs. If that width is fixed, the weight is a constant.
     """
     if not any(node.op_type == "Shape" for node in model.graph):
         return {}
@@ -78,7 +74,7 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
 
 
 def _dims(node: ir.Node, shapes: dict[ir.Value, Dims], partly: dict[ir.Value, Dims]) -> Dims | int | None:
-    """What a node gives: sizes, a single one, or None where that is unknown or nothing in it is fixed."""
+    """The sizes that a node gives, or a single one; None if that is unknown or nothing in it is fixed."""
     source = node.inputs[0] if node.inputs else None
     if source is None:
         return None

@@ -1,4 +1,4 @@
-"""Walking a model: its graphs with their paths, the constants that a node sees, the operators that are quantized."""
+"""Walking and editing a model: its graphs with their paths, constants, and quantized operators."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _QUANTIZED = re.compile(
 
 
 def is_quantized(op_type: str) -> bool:
-    """Whether an operator belongs to the arithmetic of a quantized model, of whatever format."""
+    """Whether an operator occurs in quantized models only, of whatever format."""
     return _QUANTIZED.fullmatch(op_type) is not None
 
 
@@ -28,7 +28,7 @@ def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def paths(model: ir.Model) -> dict[ir.Graph, str]:
-    """Every graph of the model, outer ones first, with its path: empty for the main graph, else `If_3.then_branch`."""
+    """Every graph, outer ones first, with its path: empty for the main graph, else such as `If_3.then_branch`."""
     listed: dict[ir.Graph, str] = {}
 
     def visit(graph: ir.Graph, path: str) -> None:
@@ -43,7 +43,7 @@ def paths(model: ir.Model) -> dict[ir.Graph, str]:
 
 
 def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
-    """The graphs in the attributes of a node, with the names of the attributes."""
+    """The graphs in the attributes of a node, by attribute name."""
     for name, attribute in node.attributes.items():
         if attribute.type == ir.AttributeType.GRAPH:
             yield name, attribute.as_graph()
@@ -53,22 +53,19 @@ def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
 
 
 def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The tensor of a constant; None for anything else.
-
-    An initializer that is listed as an input may be overridden by the caller, so it is not a constant.
-    """
+    """The tensor of a constant, else None: an initializer that is also an input can be overridden by the caller."""
     if value is None or not value.is_initializer() or value.is_graph_input():
         return None
     return value.const_value
 
 
 def default(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """What an input of the model means unless the caller gives a value; None for anything else."""
+    """The default value of an optional input of the model; None for any other value."""
     return value.const_value if value is not None and value.is_initializer() and value.is_graph_input() else None
 
 
 def only_reader(value: ir.Value) -> ir.Node | None:
-    """The node that reads a value, if it alone does, once, in the same graph, and the value is not an output."""
+    """The only node that reads a value, once and in the same graph; None for other values and for graph outputs."""
     uses = list(value.uses())
     if len(uses) != 1 or value.is_graph_output():
         return None
@@ -78,23 +75,23 @@ def only_reader(value: ir.Value) -> ir.Node | None:
 
 
 def name_of(value: ir.Value | None) -> str:
-    """The name of a value; empty where an optional input is left out."""
+    """The name of a value; empty for an omitted optional input."""
     return (value.name or "") if value is not None else ""
 
 
 def input_of(node: ir.Node, index: int) -> ir.Value | None:
-    """An input of a node; None where it is left out."""
+    """An input of a node; None if it is omitted."""
     return node.inputs[index] if index < len(node.inputs) else None
 
 
 def number(node: ir.Node, name: str, default_: float) -> float:
-    """The value of a number attribute, or `default_` where the node has none."""
+    """The value of a numeric attribute, or `default_` if the node lacks it."""
     attribute = node.attributes.get(name)
     return default_ if attribute is None else float(attribute.value)
 
 
 def add_initializer(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
-    """A new constant of a graph."""
+    """Add a constant to a graph."""
     tensor = ir.tensor(values, name=name)
     value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
     graph.register_initializer(value)
@@ -111,9 +108,9 @@ def remove_unused(model: ir.Model) -> None:
 
 
 def replace(nodes: list[ir.Node], made: list[ir.Node], outputs: list[ir.Value]) -> None:
-    """Put `made` where the first of some nodes of one graph is, in place of all of them.
+    """Replace nodes of one graph by `made`, inserted at the first of them.
 
-    `outputs` take over the names and the readers of the outputs of the last.
+    `outputs` take over the names and readers of the outputs of the last node.
     """
     first, last = nodes[0], nodes[-1]
     assert first.graph is not None

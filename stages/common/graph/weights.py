@@ -1,4 +1,4 @@
-"""Which nodes of a model have a weight: a constant tensor of floats that a quantizer could make smaller."""
+"""Which nodes have a weight: a constant float tensor that a quantizer could make smaller."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     "MatMul": (0, 1),
     "RNN": (1, 2),
 }
-"""Where the operators that quantizers know have their weights: indices of inputs."""
+"""The inputs, by index, that hold the weights of operators that quantizers know."""
 
 DEFAULT_OPERATORS: Mapping[str, frozenset[str]] = {
     "dynamic": frozenset({"Attention", "EmbedLayerNormalization", "Gather", "Gemm", "LSTM", "MatMul"}),
     "static": frozenset({"Conv", "Gemm", "MatMul"}),
     "weight_only": frozenset({"Gather", "Gemm", "MatMul"}),
 }
-"""What each method of quantization makes INT8 by default."""
+"""The operators that each method quantizes by default."""
 
 _MICROSOFT_OPERATORS = frozenset({"Attention", "EmbedLayerNormalization", "FusedConv", "FusedGemm", "FusedMatMul"})
 
@@ -46,14 +46,14 @@ _IN_ATTRIBUTES = frozenset(
 )
 
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
-"""These have a tensor as input and do not read its values."""
+"""Operators that do not read the values of their input."""
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A constant input of a node: `index` among its inputs, `name` of the tensor, NumPy's name of the dtype."""
+    """A constant input of a node: its `index`, the `name` of the tensor, NumPy's name of the dtype."""
 
     index: int
     name: str
@@ -64,10 +64,10 @@ class Weight:
 
 @dataclass(frozen=True)
 class WeightedNode:
-    """A node with one weight or more.
+    """A node with at least one weight.
 
-    Its name is unique in the model once it is clean; its op_type has the domain in front where that is not the one that
-    `WEIGHT_INPUTS` means; `graph` is empty for the main graph, else the path of the subgraph.
+    Names are unique in a clean model; op_type includes the domain unless it is the one that `WEIGHT_INPUTS` means;
+    `graph` is the path of the subgraph, empty for the main graph.
     """
 
     name: str
@@ -82,10 +82,10 @@ class WeightedNode:
 
 
 def weighted_nodes(model: ir.Model) -> list[WeightedNode]:
-    """Every node with a weight, in subgraphs too, in the order of the graphs.
+    """Every node with a weight, subgraphs included, in the order of the graphs.
 
-    A weight is a float initializer at a weight's place of an operator of `WEIGHT_INPUTS`; of any other operator, a
-    float initializer with at least two dimensions above 1 (so that a bias does not count).
+    A weight is a float initializer at an input listed in `WEIGHT_INPUTS`; for other operators, a float initializer with
+    at least two dimensions above 1 (so that a bias does not count).
     """
     nodes = []
     for graph, path in paths(model).items():
@@ -97,17 +97,17 @@ def weighted_nodes(model: ir.Model) -> list[WeightedNode]:
 
 
 def parameters_in_attributes(model: ir.Model) -> list[str]:
-    """The types of operator in the model that keep what they learnt in attributes: trees, linear models."""
+    """The operator types in the model that keep their parameters in attributes: trees and linear models."""
     return sorted({node.op_type for node in all_nodes(model) if node.domain == "ai.onnx.ml"} & _IN_ATTRIBUTES)
 
 
 def weight_inputs(node: ir.Node) -> tuple[int, ...] | None:
-    """Where the node has its weights; None where its operator is not one of `WEIGHT_INPUTS`."""
+    """The inputs that hold the weights of the node; None if its operator is not in `WEIGHT_INPUTS`."""
     return WEIGHT_INPUTS.get(known_as(node))
 
 
 def known_as(node: ir.Node) -> str:
-    """The operator's name; `Attention` alone is that of ONNX Runtime, for one, and ONNX has one too."""
+    """The operator's name, with the domain if ambiguous: `Attention` is ONNX Runtime's, but ONNX has one too."""
     usual = MICROSOFT if node.op_type in _MICROSOFT_OPERATORS else ""
     return node.op_type if node.domain == usual else f"{node.domain or 'ai.onnx'}.{node.op_type}"
 

@@ -1,1 +1,1 @@
-"""Serving samples to two models as production does, and the rules over what their comparison comes to."""
+"""Judging answers: samples served to two models as in production, and the rules on the figures of their comparison."""

@@ -1,7 +1,6 @@
-"""The rules: figures of `metrics/details/parity.json` held against the tolerances of params.yaml. Nothing is measured.
+"""The rules: figures of `metrics/details/parity.json` checked against the tolerances of params.yaml.
 
-The figures are those that the file holds, rounded as they are there: the stage and a later trial of other tolerances
-so come to the same verdict.
+The figures are rounded as the file holds them, so that trying other tolerances later gives the stage's verdict.
 """
 
 import difflib
@@ -17,16 +16,16 @@ from stages.common.compare.output import OVERFLOW
 from stages.common.rule import Outcome, Rule
 
 CONSTANT_RULES = ("shape", "nonfinite", "equal")
-"""Rules that no key turns off."""
+"""Rules that no key can turn off."""
 
 QUANTILE = 0.99
-"""Where no judged sample exceeds abs_tol, that bounds this quantile of all samples once there are enough."""
+"""If no judged sample exceeds abs_tol and there are enough, this share of all samples is within it."""
 
 Tree = Mapping[str, Any]
 
 
 def evaluate_rules(details: Tree, params: Parity) -> list[Rule]:
-    """All rules that apply to `metrics/details/parity.json`, in the order in which they are shown.
+    """All rules that apply, in the order in which they are shown.
 
     Raises:
         ParamsError: `parity.outputs` names an output that the model does not have.
@@ -38,7 +37,7 @@ def evaluate_rules(details: Tree, params: Parity) -> list[Rule]:
         if output.get("values_compared"):
             rules += _distances(name, output, tolerance_of(name, output["kind"], params))
     if not any(output["is_float"] and output["values"] for output in outputs.values()) and not params.max_flip_rate:
-        # Without a float value and without a rule on flips, only equality proves anything.
+        # Without float values and without a rule on flips, only equality proves anything.
         rules += [_equal(name, output) for name, output in outputs.items()]
     if params.max_flip_rate is not None:
         rules.append(_flip_rate(details, params.max_flip_rate))
@@ -50,7 +49,7 @@ def evaluate_rules(details: Tree, params: Parity) -> list[Rule]:
 
 
 def tolerance_of(name: str, kind: str, params: Parity) -> OutputTolerance:
-    """The tolerances of one output: its own, all of them, or those that params give outputs of its kind."""
+    """The tolerances of one output: its own if params list any, else those for outputs of its kind."""
     own = params.outputs.get(name)
     if own is not None:
         return own
@@ -65,7 +64,7 @@ def tolerance_of(name: str, kind: str, params: Parity) -> OutputTolerance:
 
 
 def samples_needed(details: Tree, params: Parity) -> dict[str, int]:
-    """By rule, how many samples it takes to prove with 95 % confidence what the rule asks for."""
+    """By rule, how many samples it takes to prove with 95 % confidence what the rule requires."""
     numbers = {}
     if any(
         output.get("values_compared") and tolerance_of(name, output["kind"], params).abs_tol is not None
@@ -78,12 +77,12 @@ def samples_needed(details: Tree, params: Parity) -> dict[str, int]:
 
 
 def strain(rule: Rule) -> float:
-    """The share of its tolerance that a rule uses: 1 at the limit, above 1 where it fails.
+    """The share of its tolerance that a rule uses: 1 at the limit, above 1 if it fails.
 
-    In units of amplitude for every rule, so that half the strain is half the error: a decibel is 10^(1/20), and
+    In units of amplitude for every rule, so that half the strain means half the error: a decibel is 10^(1/20), and
     1 - cosine grows with the square of the error.
     """
-    if rule.value == "inf":  # of min_sqnr_db: no noise at all
+    if rule.value == "inf":  # min_sqnr_db without any noise
         return 0.0
     if rule.name in CONSTANT_RULES or not (isinstance(rule.value, float | int) and isinstance(rule.limit, float | int)):
         return math.inf if rule.failed else 0.0
@@ -98,7 +97,7 @@ def strain(rule: Rule) -> float:
 
 
 def largest_strain(rules: Iterable[Rule]) -> float:
-    """The strain of the rule that is nearest to failing; 0 without rules."""
+    """The strain of the rule nearest to failing; 0 without rules."""
     return max(map(strain, rules), default=0.0)
 
 
@@ -111,7 +110,7 @@ def _check_names(outputs: Tree, params: Parity) -> None:
 
 
 def _held(name: str, output: str, value: float | None, limit: float, message: str = "", **more: Any) -> Rule:
-    """A rule with a limit; the value of one that begins with `min_` must reach it, of another must not exceed it."""
+    """A rule with a limit: the value of a `min_` rule must reach it, that of any other must not exceed it."""
     if value is None:
         return Rule(name, None, limit, None, Outcome.FAILED, output, message or OVERFLOW, **more)
     inside = value - limit if name.startswith("min_") else limit - value
@@ -150,7 +149,7 @@ def _distances(name: str, output: Tree, tolerance: OutputTolerance) -> Iterator[
         if value is None and still:
             value = math.inf
         elif value is None:
-            message = "fp32 answers nothing but zeros, or the noise exceeds what float64 holds"
+            message = "fp32 answers only zeros, or the noise exceeds the range of float64"
         yield _held("min_sqnr_db", name, value, tolerance.min_sqnr_db, message)
     if tolerance.min_cosine is not None and output["min_cosine"] is not None:
         yield _held("min_cosine", name, output["min_cosine"], tolerance.min_cosine, sample=output["min_cosine_sample"])
@@ -182,9 +181,9 @@ def _flip_rate(details: Tree, limit: float) -> Rule:
     if bound is None:
         message = "no output holds a decision: set parity.threshold, or parity.max_flip_rate to null"
         return _held("max_flip_rate", "", None, limit, message)
-    message = f"{decisions['flips']} flips in {decisions['count']}; the value is the 95 % upper bound"
+    message = f"{decisions['flips']} flips in {decisions['count']} decisions; the value is the 95 % upper bound"
     if decisions["count"] < needed(limit):
-        message = f"insufficient samples: {decisions['count']}; it takes {needed(limit)} without a flip"
+        message = f"too few samples: {decisions['count']}; it takes {needed(limit)} without a flip"
     return _held("max_flip_rate", decider, bound, limit, message, sample=decisions["first_flip"])
 
 

@@ -1,4 +1,4 @@
-"""Serving samples as production does, in full batches, and pairing the answers of the two models."""
+"""Serving samples as production does, in full batches, and pairing the answers of both models."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,24 +10,30 @@ import numpy as np
 import onnxruntime as ort
 
 from stages.common.compare.comparison import OutputPair
-from stages.common.data.evaldata import EvalData
-from stages.common.data.feeding import fill
+from stages.common.data.evaldata import EvalData, fill
+from stages.common.decisions import are_log_probabilities, as_scores
 from stages.common.model.sessions import as_arrays, per_sample, run
 
 TURN = 1024
-"""Batches that one model gets in a row: alternating call by call, each evicts the other's weights from the cache."""
+"""Batches that a model gets in a row: alternating call by call, each evicts the other's weights from the cache."""
 
 TURN_BYTES = 8 << 20
-"""Feeds and outputs of one model that a turn may hold, as estimated from the first batch."""
+"""Feeds and outputs that a turn may hold, estimated from its first batch."""
+
+PROBED = 16
+"""Calls whose outputs must be logarithms of probabilities for an output to count as such."""
 
 Values = list[Any]
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a model: the indices of the n samples whose answers count, int64 [n], and arrays by input name.
+    """One call of a model.
 
-    `size` counts the samples in the feed, 1 where the sample is a whole feed; those beyond the first n fill the batch.
+    Attributes:
+        indices: of the n samples whose answers count, int64 [n].
+        feed: arrays by input name.
+        size: samples in the feed, 1 if the sample is a whole feed; those after the first n only fill the batch.
     """
 
     indices: np.ndarray
@@ -37,14 +43,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model, and its name in messages."""
+    """A loaded model, and its name in messages; its `logarithms` are answered as the probabilities they stand for."""
 
     session: ort.InferenceSession
     name: str
+    logarithms: frozenset[str] = frozenset()
 
     @cached_property
     def outputs(self) -> list[str]:
-        """Names of the outputs."""
         return [output.name for output in self.session.get_outputs()]
 
     def values(self, call: Call) -> Values:
@@ -52,17 +58,21 @@ class Model:
         return run(self.session, call.feed, name=self.name)
 
     def arrays(self, call: Call, values: Values) -> dict[str, np.ndarray]:
-        """What one call returned by output name, with the samples that count along axis 0."""
+        """The values of one call by output name, cut to the samples that count, along axis 0."""
         arrays = per_sample(as_arrays(self.outputs, values), call.size)
-        return {name: array[: len(call.indices)] for name, array in arrays.items()}
+        return {name: self.meant(name, array[: len(call.indices)]) for name, array in arrays.items()}
+
+    def meant(self, name: str, array: np.ndarray) -> np.ndarray:
+        """An output by what it stands for: probabilities in place of their logarithms."""
+        return np.exp(array) if name in self.logarithms else array
 
     def answer(self, call: Call) -> dict[str, np.ndarray]:
-        """Outputs by name, with the samples that count along axis 0."""
+        """Run the model; see `arrays`."""
         return self.arrays(call, self.values(call))
 
 
 def calls(data: EvalData, indices: np.ndarray, batch: int) -> Iterator[Call]:
-    """The calls that serve these samples in order, every batch full: the last one repeats its samples if need be."""
+    """The calls that serve these samples in order, in full batches: the last one repeats its samples to fill up."""
     if data.layout == "feeds":
         batch = 1
     whole = len(indices) // batch * batch
@@ -74,10 +84,22 @@ def calls(data: EvalData, indices: np.ndarray, batch: int) -> Iterator[Call]:
         left -= batch
 
 
-def paired(reference: Model, candidate: Model, stream: Iterable[Call]) -> Iterator[OutputPair]:
-    """The answers of both models to each call, in turns of many calls.
+def logarithms(model: Model, stream: Iterable[Call]) -> frozenset[str]:
+    """The outputs that are logarithms of probabilities along the last axis, in the first `PROBED` calls."""
+    found: set[str] | None = None
+    for call in islice(stream, PROBED):
+        floats = {name: array for name, array in model.answer(call).items() if array.dtype.kind == "f" and array.size}
+        here = {name for name, array in floats.items() if are_log_probabilities(as_scores(array))}
+        found = here if found is None else found & here
+        if not found:
+            break
+    return frozenset(found or ())
 
-    Answers of equal shape are joined into one pair per turn, so that the comparison costs little beside the models.
+
+def paired(reference: Model, candidate: Model, stream: Iterable[Call]) -> Iterator[OutputPair]:
+    """The answers of both models, one pair per turn of many calls if their shapes allow, else one per call.
+
+    Comparing a thousand samples at a time costs little beside running the models.
     """
     stream = iter(stream)
     for first in stream:
@@ -100,12 +122,13 @@ def _turn_length(call: Call, values: Values) -> int:
 
 
 def _joined(model: Model, turn: Sequence[Call], values: Sequence[Values]) -> dict[str, np.ndarray] | None:
-    """The answers of a turn end to end; None where they are not arrays of one shape beyond the samples."""
+    """The answers of a turn, concatenated; None if they are not arrays that differ in the number of samples only."""
     outputs = {}
     for name, arrays in zip(model.outputs, zip(*values, strict=True), strict=True):
         if not isinstance(arrays[0], np.ndarray) or len({array.shape[1:] for array in arrays}) > 1:
             return None
         if any(array.ndim == 0 or len(array) != call.size for array, call in zip(arrays, turn, strict=True)):
             return None
-        outputs[name] = np.concatenate([array[: len(call.indices)] for array, call in zip(arrays, turn, strict=True)])
+        joined = np.concatenate([array[: len(call.indices)] for array, call in zip(arrays, turn, strict=True)])
+        outputs[name] = model.meant(name, joined)
     return outputs

@@ -1,4 +1,4 @@
-"""What a file is that is not an ONNX model, in a message that ends with what to do about it."""
+"""What a file is that is not an ONNX model, and what to do about it."""
 
 from pathlib import Path
 from typing import IO
@@ -6,7 +6,7 @@ from typing import IO
 import onnx
 
 HEAD_BYTES = 512
-"""How much of a file tells what it is."""
+"""Enough of a file to tell what it is."""
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"version https://git-lfs", "is a Git LFS pointer, not the model it points to. Run git lfs pull."),
@@ -14,33 +14,33 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ORTM", "is in ONNX Runtime's own format (.ort). Give the .onnx file that it was made from."),
     (4, b"TFL3", "is a TensorFlow Lite model. Convert it to ONNX first."),
     (0, b"GGUF", "is a GGUF model. Export the model to ONNX first."),
-    (0, b"\x89HDF", "is an HDF5 file (Keras, for one, writes such). Export the model to ONNX first."),
+    (0, b"\x89HDF", "is an HDF5 file, as Keras writes. Export the model to ONNX first."),
     (0, b"PK\x03\x04", "is a zip archive (a PyTorch checkpoint is one). Unpack it, or export the model to ONNX first."),
-    (0, b"\x1f\x8b", "is compressed by gzip. Unpack it first."),
+    (0, b"\x1f\x8b", "is compressed with gzip. Unpack it first."),
     (0, b"\x80\x04\x95", "is a Python pickle. Export the model to ONNX first."),
     (0, b"\x80\x05\x95", "is a Python pickle. Export the model to ONNX first."),
     (8, b'{"', "is a safetensors file: weights without a graph. Export the model to ONNX first."),
 )
-"""What people hand over in place of a model: where its mark stands, the mark, and what to say."""
+"""Files often given instead of a model: the offset of the magic bytes, the bytes, and the message."""
 
 _MODEL_FIELDS = frozenset(field.number for field in onnx.ModelProto.DESCRIPTOR.fields)
 
 
 def instead(head: bytes) -> str | None:
-    """What a file is that begins like this, and what to do about it; None where it may be a model."""
+    """What a file with these first bytes is, and what to do about it; None if it may be a model."""
     for offset, magic, message in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return message
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
-        return "is a web page, not a model: the download went wrong. Download the file itself."
+        return "is a web page, not a model: the download failed. Download the file itself."
     return None
 
 
 def damage(path: Path) -> str:
-    """Why a file is not a readable protobuf: cut short, or something else altogether.
+    """Why a file is not a readable protobuf: truncated, or something else altogether.
 
-    Walks the fields of the outermost message (protobuf's wire format): a model that was cut short begins with fields
-    of ModelProto, the last of which promises more bytes than there are.
+    Walks the fields of the outermost message (protobuf's wire format): a truncated model begins with fields of
+    ModelProto, the last of which ends beyond the file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -58,11 +58,11 @@ def damage(path: Path) -> str:
                     break
                 if end > size:
                     return (
-                        f"was cut short: it has {size} bytes, and its field at byte {at} ends at {end}. "
+                        f"is truncated: it has {size} bytes, but its field at byte {at} ends at {end}. "
                         "Copy or export it again."
                     )
                 file.seek(end)
-    return "is not an ONNX model: its bytes are not those of one. Export the model again."
+    return "is not an ONNX model: its bytes are not a ModelProto. Export the model again."
 
 
 def _varint(file: IO[bytes]) -> int:

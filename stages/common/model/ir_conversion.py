@@ -1,4 +1,4 @@
-"""ONNX protobuf to onnx-ir and back, with what onnx-ir cannot hold, and with large weights kept out of the protobuf."""
+"""ONNX protobuf to onnx-ir and back, with what onnx-ir cannot hold, keeping large weights out of the protobuf."""
 
 import base64
 from collections.abc import Callable, Iterator
@@ -23,20 +23,20 @@ INLINE_BYTES = 1024
 """Smaller tensors stay in the protobuf: shape inference reads shapes and axes there."""
 
 _MAP_TYPE = "onnx_type_with_map"
-"""The metadata key under which a graph output keeps its type where that is a map, which onnx-ir cannot hold."""
+"""The metadata key for the type of a graph output that is a map, which onnx-ir cannot hold."""
 
 Place = Callable[[ir.TensorProtocol], tuple[str, int]]
-"""Where a large weight is put: the location and the offset in bytes to write into the protobuf."""
+"""The location and offset in bytes to write into the protobuf for a large weight."""
 
 
 def from_proto(proto: ModelProto) -> ir.Model:
-    """The model as onnx-ir holds it, nodes in topological order. The protobuf may be changed; do not use it afterwards.
+    """Convert a model to onnx-ir, nodes in topological order. May change the protobuf: do not use it afterwards.
 
-    Sparse tensors become dense, as ONNX Runtime makes them at load. Where Constant nodes give the same value twice,
-    the last one counts, as it does for ONNX Runtime. Types of outputs that hold maps are kept as metadata.
+    Sparse tensors become dense, as ONNX Runtime makes them at load. If Constant nodes give the same value twice, the
+    last one counts, as in ONNX Runtime. Types of outputs that hold maps are kept as metadata.
 
     Raises:
-        StageError: the graph is not valid ONNX; the sentence says where.
+        StageError: the graph is not valid ONNX.
     """
     for graph in _graphs(proto.graph):
         _densify(graph)
@@ -69,18 +69,13 @@ def from_proto(proto: ModelProto) -> ir.Model:
 
 
 def has_external_data(proto: ModelProto) -> bool:
-    """Whether weights of a model are in other files."""
+    """Whether some weights are in other files."""
     tensors = [tensor for graph in _graphs(proto.graph) for tensor in graph.initializer]
     return any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors)
 
 
 def to_proto(model: ir.Model, place: Place | None = None) -> ModelProto:
-    """The model as protobuf.
-
-    Args:
-        model: not changed.
-        place: where to put each initializer of `INLINE_BYTES` or more; None keeps all values in the protobuf.
-    """
+    """The model, which is not changed, as protobuf; `place` puts initializers of `INLINE_BYTES` or more elsewhere."""
     if place is not None:
         model = model.clone()
         for value in large_initializers(model):
@@ -92,9 +87,9 @@ def to_proto(model: ir.Model, place: Place | None = None) -> ModelProto:
             )
     proto: ModelProto = ir.to_proto(model)
     for graph in _graphs(proto.graph):
-        weights = {tensor.name for tensor in graph.initializer}  # they bear their type and shape themselves
+        weights = {tensor.name for tensor in graph.initializer}  # these have a type and a shape already
         _keep(graph, [info for info in graph.value_info if info.name not in weights])
-        for node in graph.node:  # onnx-ir names the tensor of a Constant once somebody looks at it
+        for node in graph.node:  # onnx-ir names the tensor of a Constant on first access
             for attribute in node.attribute if node.op_type == "Constant" else ():
                 attribute.t.ClearField("name")
     for output in proto.graph.output:
@@ -106,7 +101,7 @@ def to_proto(model: ir.Model, place: Place | None = None) -> ModelProto:
 
 
 def transformed(model: ir.Model, transform: Callable[[ModelProto], ModelProto]) -> ir.Model:
-    """What a function on protobufs makes of a model, whose large initializers it sees by shape and type only."""
+    """Apply a function on protobufs, which sees only shape and type of large initializers."""
     tensors: dict[str, ir.TensorProtocol] = {}
 
     def place(tensor: ir.TensorProtocol) -> tuple[str, int]:
@@ -132,7 +127,7 @@ def large_initializers(model: ir.Model) -> Iterator[ir.Value]:
 
 
 def raw_bytes(tensor: ir.TensorProtocol) -> np.ndarray:
-    """The bytes of a tensor as ONNX stores them, uint8, one-dimensional: a view where that is possible."""
+    """The bytes of a tensor as ONNX stores them, uint8, one-dimensional: a view if possible."""
     if tensor.dtype.bitwidth < 8:
         return np.frombuffer(tensor.tobytes(), np.uint8)
     return np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)
@@ -166,7 +161,7 @@ def _densify(graph: GraphProto) -> None:
 
 
 def _dense(sparse: SparseTensorProto) -> TensorProto:
-    """The indices are [values] into the flat tensor, or [values, rank]; whatever is not named is zero."""
+    """Indices are [values] into the flat tensor, or [values, rank]; all other values are zero."""
     values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
     dense = np.zeros(tuple(sparse.dims), values.dtype)
     where = np.unravel_index(indices, dense.shape) if indices.ndim == 1 else tuple(indices.T)

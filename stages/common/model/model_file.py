@@ -1,7 +1,7 @@
-"""ONNX files on disk: reading one, or saying in a sentence what the file is instead; writing one; size on disk.
+"""ONNX files on disk: reading, writing, size; and what a file is that is not a model.
 
-A model is two files, `<model>` and `<model>.data`, because DVC demands that every declared out exists. The second
-holds the large weights of a model above `LARGE_BYTES`; below, it holds one line that says that it has none.
+A model is two files, `<model>` and `<model>.data`, because DVC requires every declared out to exist. The second holds
+the large weights of a model above `LARGE_BYTES`; otherwise it holds one line that says so.
 """
 
 from collections.abc import Iterator
@@ -18,17 +18,17 @@ from stages.common.base.files import replacing
 from stages.common.model import file_kind, ir_conversion
 
 LARGE_BYTES = 1_000_000_000
-"""Weights above this go into the external data file: a protobuf message ends at 2 GiB, and work on one needs room."""
+"""Weights above this go into the external data file: a protobuf is limited to 2 GiB, and working on it takes space."""
 
 NO_DATA = b"No external data: the weights are in the model file itself.\n"
-"""The external data file of a model that needs none. Not empty, as DVC warns of each empty out in every command."""
+"""The external data file of a model that needs none. Not empty, because DVC warns of empty outs in every command."""
 
 ALIGNMENT = 4096
-"""Offsets in the external data file are multiples of a page, so that ONNX Runtime can map the weights in."""
+"""Offsets in the external data file are multiples of a page, so that ONNX Runtime can map the weights."""
 
 
 class StoredTensor(ir.LazyTensor):  # type: ignore[misc]  # onnx-ir has no types
-    """A tensor in an external data file; its values are mapped anew each time, and never cached."""
+    """A tensor in an external data file; its values are mapped anew on each access, never cached."""
 
     def __init__(self, file: Path, offset: int, length: int, tensor: ir.TensorProtocol) -> None:
         self.file = file
@@ -42,15 +42,14 @@ class StoredTensor(ir.LazyTensor):  # type: ignore[misc]  # onnx-ir has no types
 
 
 def read(path: Path, made_by: str) -> ir.Model:
-    """Read a model. External data stays on disk: its tensors are mapped each time their values are asked for.
+    """Read a model written by the stage `made_by`. External data stays on disk, and is mapped when accessed.
 
-    External data is followed through symbolic and hard links, which DVC's cache makes of it. In a model above
-    `LARGE_BYTES` the initializers of subgraphs move to the main graph, from where ONNX Runtime takes external data.
-    `made_by` is the stage that writes the file, named if it is missing.
+    External data may be links into DVC's cache. In a model above `LARGE_BYTES` the initializers of subgraphs move to
+    the main graph, the only place from which ONNX Runtime takes external data.
 
     Raises:
         MissingInputError: the file does not exist.
-        StageError: the file is not an ONNX model that this version of onnx can read, or weights of it are missing.
+        StageError: it is not an ONNX model that this version of onnx can read, or some weights are missing.
     """
     model = ir_conversion.from_proto(_parse(path, made_by))
     for graph in model.graphs():
@@ -68,13 +67,12 @@ def read(path: Path, made_by: str) -> ir.Model:
 
 @contextmanager
 def staged(model: ir.Model, path: Path) -> Iterator[Path]:
-    """Write a model under a temporary name, yield that name, and put both files in place if the block ends well.
+    """Write a model under a temporary name, yield it for a trial, and put both files in place if the block succeeds.
 
-    The block is where a result is tried before it is published: the yielded file loads and runs. The same model gives
-    the same bytes, whatever stood there.
+    The same model gives the same bytes.
 
     Raises:
-        StageError: the model does not fit into a file even with its initializers beside it.
+        StageError: the model does not fit into a file even without its initializers.
     """
     beside = paths.external_data(path)
     with replacing(path) as temporary, replacing(beside) as data:
@@ -84,7 +82,7 @@ def staged(model: ir.Model, path: Path) -> Iterator[Path]:
             yield temporary
         else:
             offsets = _write_weights(model, data)
-            for location in (data.name, beside.name):  # as it is tried, and as it is published
+            for location in (data.name, beside.name):  # for the trial, then for publishing
                 place = iter(offsets)
                 proto = ir_conversion.to_proto(model, lambda _: (location, next(place)))  # noqa: B023
                 _serialize(proto, temporary)
@@ -113,7 +111,7 @@ def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
 
 
 def weight_bytes(model: ir.Model) -> int:
-    """Bytes of all tensors of a model, from their shapes; text is not counted."""
+    """Bytes of all tensors of a model, from their shapes; text does not count."""
     unsized = (ir.DataType.STRING, ir.DataType.UNDEFINED)
     return sum(tensor.nbytes for tensor in tensors(model) if tensor.dtype not in unsized)
 
@@ -141,11 +139,11 @@ def _parse(path: Path, made_by: str) -> onnx.ModelProto:
         raise StageError(f"{called} {instead}")
     if size > onnx.checker.MAXIMUM_PROTOBUF:
         raise StageError(
-            f"{called} is {size / 1e9:.1f} GB in one file, above the 2 GB limit of protobuf. "
-            "Export the model with its weights as external data."
+            f"{called} is {size / 1e9:.1f} GB in one file, above protobuf's limit of 2 GB. "
+            "Export the model with external data."
         )
     try:
-        # Without the format, onnx goes by the name of the file: one that ends in .json would be read as JSON.
+        # Without the format, onnx would read a file whose name ends in .json as JSON.
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise StageError(f"{called} {file_kind.damage(path)}") from error
@@ -155,23 +153,23 @@ def _parse(path: Path, made_by: str) -> onnx.ModelProto:
 
 def _check_versions(model: onnx.ModelProto, called: str) -> None:
     if not model.graph.node and not model.graph.output:
-        raise StageError(f"{called} holds no graph: it is not an ONNX model, or an empty one. Export the model again.")
+        raise StageError(f"{called} has no graph: it is not an ONNX model, or an empty one. Export the model again.")
     if model.ir_version > onnx.IR_VERSION:
         raise StageError(
-            f"{called} has IR version {model.ir_version}, and onnx {onnx.__version__} reads up to "
+            f"{called} has IR version {model.ir_version}, but onnx {onnx.__version__} reads up to "
             f"{onnx.IR_VERSION}. Export it with an older IR version, or upgrade onnx and onnxruntime."
         )
     newest = onnx.defs.onnx_opset_version()
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx") and opset.version > newest:
             raise StageError(
-                f"{called} has opset {opset.version}, and onnx {onnx.__version__} knows up to {newest}. "
+                f"{called} has opset {opset.version}, but onnx {onnx.__version__} knows up to {newest}. "
                 "Export it with an older opset, or upgrade onnx and onnxruntime."
             )
 
 
 def folder_of_weights(model: ir.Model) -> Path | None:
-    """The folder with the external data files of all large initializers; None where some have no file, or another."""
+    """The folder that holds the external data of all large initializers; None if there is no such folder."""
     folders = set()
     for value in ir_conversion.large_initializers(model):
         if not isinstance(value.const_value, StoredTensor):
@@ -181,7 +179,7 @@ def folder_of_weights(model: ir.Model) -> Path | None:
 
 
 def place_in_folder(tensor: ir.TensorProtocol) -> tuple[str, int]:
-    """Where a tensor is in the folder of its external data file: the file's name, and the offset in bytes."""
+    """The name of a tensor's external data file, and the offset in bytes."""
     assert isinstance(tensor, StoredTensor)
     return tensor.file.name, tensor.offset
 
@@ -190,16 +188,16 @@ def _located(tensor: ir.ExternalTensor, model_path: Path) -> StoredTensor:
     """An external tensor by the absolute path of its file.
 
     Raises:
-        StageError: the file is missing, lies outside of the model's folder, or is shorter than the model says.
+        StageError: the file is missing, lies outside the model's folder, or is too short.
     """
     location = str(tensor.location)
     place = f"{model_path.as_posix()} keeps the weight {tensor.name} in {location!r}"
     parts = (*PurePosixPath(location).parts, *PureWindowsPath(location).parts)
     if not location or ".." in parts or PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor:
-        raise StageError(f"{place}, outside of its own folder. Save the model with its data beside it.")
+        raise StageError(f"{place}, outside its own folder. Save the model with its data beside it.")
     file = model_path.parent / location
     if not file.is_file():
-        raise StageError(f"{place}, and {file.as_posix()} is missing. Put that file beside the model.")
+        raise StageError(f"{place}, but {file.as_posix()} is missing. Put that file beside the model.")
     size = file.stat().st_size
     offset, length = tensor.offset or 0, tensor.nbytes
     if offset < 0 or offset + length > size:
@@ -208,14 +206,14 @@ def _located(tensor: ir.ExternalTensor, model_path: Path) -> StoredTensor:
         if instead:
             raise StageError(f"{file.as_posix()}, which holds weights of {model_path.as_posix()}, {instead}")
         raise StageError(
-            f"{place} at bytes {offset} to {offset + length}, and {file.as_posix()} has {size}: "
-            "it was cut short, or belongs to another model. Copy both files again."
+            f"{place} at bytes {offset} to {offset + length}, but {file.as_posix()} has {size}: "
+            "it is truncated, or belongs to another model. Copy both files again."
         )
     return StoredTensor(file.resolve(), offset, length, tensor)
 
 
 def _lift_initializers(model: ir.Model) -> None:
-    """Move the initializers of subgraphs to the main graph under names that nothing else has."""
+    """Move the initializers of subgraphs to the main graph, under unique names."""
     taken = {value.name for graph in model.graphs() for value in (*graph.inputs, *graph.initializers.values())}
     taken |= {value.name for node in model.graph.all_nodes() for value in node.outputs}
     for graph in list(model.graph.subgraphs()):
@@ -232,7 +230,7 @@ def _lift_initializers(model: ir.Model) -> None:
 
 
 def _write_weights(model: ir.Model, data: Path) -> list[int]:
-    """Write the large initializers of a model to `data`; returns where each begins."""
+    """Write the large initializers of a model to `data`; returns their offsets."""
     offsets = []
     with data.open("wb") as file:
         for value in ir_conversion.large_initializers(model):
@@ -248,6 +246,6 @@ def _serialize(model: onnx.ModelProto, path: Path) -> None:
         path.write_bytes(model.SerializeToString(deterministic=True))
     except (ValueError, EncodeError) as error:
         raise StageError(
-            "The model is over 2 GB without its initializers, which protobuf cannot hold. "
+            "The model exceeds protobuf's limit of 2 GB even without its initializers. "
             "Turn the tensors of its Constant nodes into initializers."
         ) from error

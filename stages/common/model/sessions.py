@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: the same options everywhere, what they return as named arrays, and errors in one line."""
+"""ONNX Runtime sessions: the same options everywhere, results as named arrays, and errors in one line."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -28,20 +28,20 @@ _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 FIRST_OPSET = 7
 """The oldest opset that ONNX Runtime implements."""
 
-# What a message of ONNX Runtime gives away of its cause -> what to do about it.
+# Part of a message of ONNX Runtime -> what to do about it.
 _REMEDIES = {
-    "is not a registered function/op": "Export it with ONNX Runtime's own operators: no custom ones are loaded here.",
+    "is not a registered function/op": "Export it with standard operators: custom ones are not loaded here.",
     "locale": "Install that locale on this machine.",
-    "Could not find an implementation": "Export it with types that the CPU has kernels for, such as float32.",
-    "two nodes with same node name": "Give each node a name of its own, or none.",
+    "Could not find an implementation": "Export it with types that have CPU kernels, such as float32.",
+    "two nodes with same node name": "Give each node a unique name, or none.",
     "under development": "Export it with an older opset.",
 }
 
 
 def session_options(threads: int) -> ort.SessionOptions:
-    """Options for a CPU session with `threads` intra-op threads, its messages silenced below fatal.
+    """Options for a CPU session with `threads` intra-op threads that logs fatal errors only.
 
-    With two threads or more, spinning stops between runs: a spinning pool of one model slows whatever runs next.
+    With two threads or more, spinning stops between runs: the spinning pool of one model slows whatever runs next.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -55,19 +55,14 @@ def session_options(threads: int) -> ort.SessionOptions:
 def open_session(
     model: "Path | bytes | ir.Model", threads: int = 1, *, name: str = "", options: ort.SessionOptions | None = None
 ) -> ort.InferenceSession:
-    """Load a model on the CPU.
+    """Load a model on the CPU: a path, a serialized ModelProto, or a model in memory of any size.
 
     ONNX Runtime refuses external data that is a symbolic link out of the model's folder, as DVC's cache may make it: it
-    is told the file behind the link. Weights of a large model that are in no file are handed over from memory.
-
-    Args:
-        model: a path, a serialized ModelProto, or one that `model_file.read` gave, of any size.
-        threads: intra-op threads.
-        name: what to call the model in an error; its path by default.
-        options: in place of `session_options(threads)`.
+    gets the file behind the link. Weights of a large model that are in no file are passed in memory. `name` (the path
+    by default) stands for the model in errors; `options` replace `session_options(threads)`.
 
     Raises:
-        StageError: ONNX Runtime refuses the model; the sentence ends with its own message.
+        StageError: ONNX Runtime refuses the model; the message includes its own.
     """
     called = name or (model.as_posix() if isinstance(model, Path) else "the model")
     options = options or session_options(threads)
@@ -83,9 +78,9 @@ def open_session(
 
 
 def _loaded(model: "Path | bytes | ir.Model", called: str, options: ort.SessionOptions) -> ort.InferenceSession:
-    """The session. Graph libraries are imported where they are needed: processes that measure load files alone."""
+    """Graph libraries are imported only if needed: processes that measure load files alone."""
     source: str | bytes
-    weights: list[np.ndarray] = []  # must live until the session is made: ONNX Runtime copies them no earlier
+    weights: list[np.ndarray] = []  # must live until the session is made: ONNX Runtime copies them only then
     if isinstance(model, Path) and not paths.external_data(model).is_symlink():
         source = str(model)
     elif isinstance(model, bytes):
@@ -99,7 +94,7 @@ def _loaded(model: "Path | bytes | ir.Model", called: str, options: ort.SessionO
 
 
 def _serialized(model: "ir.Model", options: ort.SessionOptions, weights: list[np.ndarray]) -> bytes:
-    """A graph for ONNX Runtime; `weights` takes those of a large one that are in no file."""
+    """The graph for ONNX Runtime; `weights` receives those of a large model that are in no file."""
     from stages.common.model import ir_conversion, model_file
 
     def place(tensor: "ir.TensorProtocol") -> tuple[str, int]:
@@ -109,7 +104,7 @@ def _serialized(model: "ir.Model", options: ort.SessionOptions, weights: list[np
     if model_file.weight_bytes(model) <= model_file.LARGE_BYTES:
         proto = ir_conversion.to_proto(model)
     elif folder := model_file.folder_of_weights(model):
-        # ONNX Runtime lets go of each weight that it has packed; of those handed over it holds both.
+        # ONNX Runtime releases each weight that it has packed; of weights passed in memory it keeps both.
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
         proto = ir_conversion.to_proto(model, model_file.place_in_folder)
     else:
@@ -124,7 +119,7 @@ def run(session: ort.InferenceSession, feed: Feed, outputs: Sequence[str] | None
     """Run `session` once.
 
     Raises:
-        StageError: the run fails; the sentence names the model and ends with ONNX Runtime's message.
+        StageError: the run fails; the message names the model and includes ONNX Runtime's.
     """
     try:
         return list(session.run(outputs, dict(feed)))
@@ -144,9 +139,9 @@ def answers(session: ort.InferenceSession, feed: Feed, *, name: str) -> dict[str
 def as_arrays(names: Sequence[str], values: Sequence[Any]) -> dict[str, np.ndarray]:
     """Outputs of one run by name, each as an array.
 
-    A sequence of maps with one map per sample (ZipMap) becomes scores, float64 [samples, keys], keys sorted; a key that
-    a map lacks is NaN. A sequence of tensors is stacked, or laid end to end where their shapes differ. An optional
-    output that is empty becomes an empty array.
+    A sequence with a map per sample (ZipMap) becomes scores, float64 [samples, keys], keys sorted; a key that a map
+    lacks is NaN. A sequence of tensors is stacked, or flattened and concatenated if their shapes differ. An empty
+    optional output becomes an empty array.
     """
     return {name: _as_array(value) for name, value in zip(names, values, strict=True)}
 
@@ -154,8 +149,8 @@ def as_arrays(names: Sequence[str], values: Sequence[Any]) -> dict[str, np.ndarr
 def per_sample(outputs: dict[str, np.ndarray], samples: int) -> dict[str, np.ndarray]:
     """The same outputs with `samples` along axis 0.
 
-    An output of another length there (a state with the batch on another axis, a scalar for the whole batch) belongs
-    to each sample of the batch, and is repeated as a view.
+    An output of another length there (a state with the batch on another axis, a scalar for the whole batch) belongs to
+    every sample of the batch and is repeated, as a view.
     """
     return {
         name: array if array.shape[:1] == (samples,) else np.broadcast_to(array, (samples, *array.shape))
@@ -178,7 +173,7 @@ def _as_array(value: Any) -> np.ndarray:
 
 
 def ort_message(error: Exception) -> str:
-    """ONNX Runtime's message in one line, without its codes, source locations, temporary names and trailing stop."""
+    """ONNX Runtime's message in one line, without codes, source locations, temporary names and the full stop."""
     text = " ".join(str(error).split())
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
     text = re.sub(r"(?:Load model from \S+ failed|Exception during initialization): ?", "", text)
@@ -186,7 +181,7 @@ def ort_message(error: Exception) -> str:
 
 
 def _without_places(text: str) -> str:
-    """Without `file.cc:123 Status ns::function(arguments) const`, which stands before the message of a failed check."""
+    """Without `file.cc:123 Status ns::function(arguments) const`, which precedes the message of a failed check."""
     while place := _PLACE.search(text):
         end, depth = place.end(), 1
         while depth and end < len(text):
@@ -201,8 +196,7 @@ def _remedy(message: str) -> str:
     from onnx import defs as schemas
 
     missing = _MISSING_KERNEL.search(message)
-    # An older version than that of the first opset which ONNX Runtime implements.
-    if (
+    if (  # the operator is older than the first opset that ONNX Runtime implements
         missing
         and schemas.has(missing[1], FIRST_OPSET)
         and (int(missing[2]) < schemas.get_schema(missing[1], FIRST_OPSET).since_version)

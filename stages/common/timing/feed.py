@@ -1,4 +1,4 @@
-"""Feeds on disk: the stage writes one, every worker reads it."""
+"""Feeds on disk: a stage writes one, its workers read it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class StoredFeed(NamedTuple):
-    """One feed for both models: arrays of their own would differ in alignment, and so in speed.
+    """One feed for both models: separate arrays would differ in alignment, and so in speed.
 
     Attributes:
         path: of an .npz file.
@@ -22,17 +22,14 @@ class StoredFeed(NamedTuple):
 
 
 def store(path: Path, feed: Mapping[str, np.ndarray], samples: int) -> StoredFeed:
-    """Write one feed of `samples` samples.
-
-    Text is stored in numpy's own text type: reading a file of pickled objects would run code.
-    """
+    """Write a feed. Text is stored in numpy's text type: reading pickled objects would run code."""
     arrays = [np.asarray(array, dtype=np.str_) if array.dtype.kind == "O" else array for array in feed.values()]
     np.savez(path, *arrays)
     return StoredFeed(str(path), tuple(feed), samples)
 
 
 def load(job: Sequence[Any]) -> dict[str, np.ndarray]:
-    """Read a `StoredFeed`, which JSON made a list of: arrays by input name, text as objects."""
+    """Read a `StoredFeed`, which JSON turned into a list: arrays by input name, text as objects."""
     path, names, _ = job
     with np.load(path) as archive:
         arrays = [archive[f"arr_{number}"] for number in range(len(names))]

@@ -12,8 +12,8 @@ from stages.common.base.files import rounded
 Verdict = Literal["faster", "slower", "equivalent", "inconclusive"]
 
 EQUIVALENT = 0.97
-"""A speed-up from EQUIVALENT to 1 / EQUIVALENT changes nothing that a user would notice. `gate.min_speedup` has the
-same number by default, so that a gate which asks for "not slower" and this verdict draw one line."""
+"""A speed-up from EQUIVALENT to 1 / EQUIVALENT is too small to notice. `gate.min_speedup` has the same default, so that
+"not slower" means the same for the gate."""
 
 CONFIDENCE = 0.95
 
@@ -33,7 +33,7 @@ class Interval:
 
     @property
     def verdict(self) -> Verdict:
-        """What the ends say, to the digits that metrics hold, so that whoever reads those comes to the same verdict."""
+        """The verdict on the ends, rounded as in the metrics, so that readers of those come to the same."""
         low, high = rounded(self.low) or self.low, rounded(self.high) or self.high
         if low >= EQUIVALENT and high <= 1 / EQUIVALENT:
             return "equivalent"
@@ -44,7 +44,6 @@ class Interval:
         return "inconclusive"
 
     def covers(self, ratio: float) -> bool:
-        """Whether `ratio` lies within the interval."""
         return self.low <= ratio <= self.high
 
     def __str__(self) -> str:
@@ -52,14 +51,11 @@ class Interval:
 
 
 def over_launches(log_ratios: Sequence[float]) -> Interval:
-    """The 95 % interval of the speed-up from one log ratio per launch.
+    """The 95 % interval of the speed-up, from log(fp32 time / INT8 time) of two or more launches.
 
     exp(m ± t s / sqrt(P)), with the mean m and the standard deviation s (P - 1 degrees of freedom) of the P log ratios
     and t the 0.975 quantile of Student's t for P - 1 degrees of freedom: the paired t interval on the log scale, after
     Kalibera and Jones, Rigorous Benchmarking in Reasonable Time (ISMM 2013), with processes as repetitions.
-
-    Args:
-        log_ratios: log(fp32 time / INT8 time), one per launch, two or more.
     """
     from scipy.special import stdtrit
 

@@ -18,7 +18,7 @@ from stages.common.timing.feed import load
 
 ROUND_NS = 10_000_000
 """A round lasts at least this long, and MIN_CALLS calls. Shorter rounds would time how the caches recover from the
-other model, and make the smaller model look slower than it is when it runs alone."""
+other model, and make the smaller model look slower than it is alone."""
 
 MIN_CALLS = 4
 MIN_ROUNDS = 4
@@ -27,7 +27,7 @@ WARM_CALLS = 3
 
 SLOW_NS = 100_000_000
 SLOW_WARM_CALLS = 2
-"""Above SLOW_NS, two calls warm a model up and half the rounds are enough: caches matter little to such a call."""
+"""Above SLOW_NS, two calls to warm up and half the rounds are enough: caches matter little to such calls."""
 
 Call = Callable[[], object]
 
@@ -36,13 +36,13 @@ def work(job: Any) -> list[dict[str, Any]]:
     """Time both models on each feed in turn.
 
     Args:
-        job: `models`, the paths of the two; `threads`; `feeds`, see `feed.load`; `seconds`, to spend on each feed;
-            `turn`, a number that decides which model is loaded first and which is timed first.
+        job: `models`, both paths; `threads`; `feeds`, see `feed.load`; `seconds` for each feed; `turn`, a number that
+            decides which model is loaded first and which is timed first.
 
     Returns:
-        For each feed: `rounds`, for each round the times of both models' calls in nanoseconds, without the first call;
-        `cpu_share`, CPU time of this thread over wall time; `span`, when the rounds began and ended, in seconds since
-        1970 (UTC).
+        For each feed: `rounds`, per round the times of both models' calls in nanoseconds, without the first call;
+        `cpu_share`, CPU time of this thread over wall time; `span`, start and end of the rounds in seconds since 1970
+        (UTC).
     """
     paths = job["models"]
     order = (0, 1) if job["turn"] // 2 % 2 else (1, 0)
@@ -52,7 +52,7 @@ def work(job: Any) -> list[dict[str, Any]]:
 
 
 def fewest_calls(call_ns: float) -> int:
-    """How many calls of both models together a launch makes at least on each feed, if one takes `call_ns`."""
+    """The least number of calls, of both models together, that a launch makes on each feed if one takes `call_ns`."""
     if call_ns > SLOW_NS:
         return 2 * (SLOW_WARM_CALLS + MIN_ROUNDS // 2 * (MIN_CALLS + 1))
     return 2 * (WARM_CALLS + MIN_ROUNDS * (MIN_CALLS + 1))
@@ -67,7 +67,7 @@ def _time_pair(
 ) -> dict[str, Any]:
     calls = []
     for session, name in zip(sessions, names, strict=True):
-        run(session, feed, name=name)  # reports an error in a sentence, and costs nothing below
+        run(session, feed, name=name)  # reports an error in a sentence, outside the timed loop
         # What a Python service calls; run_with_ort_values would cost 30 us more.
         calls.append(partial(session.run, [output.name for output in session.get_outputs()], feed))
     steady = [_warm_up(call) for call in calls]
@@ -83,7 +83,7 @@ def _time_pair(
     while len(rounds) < fewest or time.perf_counter_ns() < end:
         calls_ns: list[list[int]] = [[], []]
         for which in _order(len(rounds), turn):
-            # The first call of a round pays for what the other model left in the caches.
+            # The first call of a round pays for the caches that the other model filled.
             calls_ns[which] = _timed(calls[which], lengths[which])[1:]
         rounds.append(calls_ns)
     wall, cpu = time.perf_counter_ns() - wall, time.thread_time_ns() - cpu
@@ -92,12 +92,12 @@ def _time_pair(
 
 
 def _order(number: int, turn: int) -> tuple[int, int]:
-    """AB BA BA AB, or its reverse: neither model always runs right after the other."""
+    """AB BA BA AB, or the reverse: neither model always runs right after the other."""
     return (1, 0) if (number ^ number >> 1 ^ turn) & 1 else (0, 1)
 
 
 def _warm_up(call: Call) -> float:
-    """Call until caches, arenas and clocks have settled; the median time of the later half, in nanoseconds."""
+    """Call until caches, arenas and clocks settle; returns the median time of the later half, in nanoseconds."""
     durations: list[int] = []
     spent = 0
     while spent < WARM_NS or len(durations) < WARM_CALLS:

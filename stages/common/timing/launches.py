@@ -1,4 +1,4 @@
-"""The speed-up of one model over another: launches until the interval is narrow enough, or the budget is spent."""
+"""The speed-up of one model over another: launches until the interval is narrow enough or the budget is spent."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,18 +9,17 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.common.base.errors import StageError
-from stages.common.data import feeding
-from stages.common.data.evaldata import EvalData
+from stages.common.data.evaldata import EvalData, fill
 from stages.common.timing import process
 from stages.common.timing.feed import StoredFeed, store
 from stages.common.timing.summary import MIN_LAUNCHES, Launch, PairedTiming, summarize
 
 SECONDS = 0.4
-"""Timed in one launch: about where more seconds and more launches narrow the interval equally."""
+"""Timed per launch: about where longer launches and more launches narrow the interval equally."""
 
 
 class ModelPair(NamedTuple):
-    """Paths of two models that are compared."""
+    """Paths of two models to compare."""
 
     fp32: Path
     int8: Path
@@ -28,7 +27,7 @@ class ModelPair(NamedTuple):
 
 @dataclass(frozen=True)
 class LaunchSettings:
-    """How to launch: intra-op `threads`, the `seed` of every order, and the descriptor of the `lock`."""
+    """Intra-op `threads`, the `seed` of every order, and the descriptor of the `lock`."""
 
     threads: int
     seed: int
@@ -36,15 +35,15 @@ class LaunchSettings:
 
 
 def draw_feed(data: EvalData, samples: int, seed: int, folder: Path) -> StoredFeed:
-    """Draw `samples` judge samples at random and store them as one feed; they repeat if the split has fewer.
+    """Draw `samples` judge samples at random and store them as one feed; they repeat if there are fewer.
 
     Raises:
         StageError: the judge split is empty.
     """
     judge = data.indices("judge")
     if not len(judge):
-        raise StageError("artifacts/eval has no samples to judge on. Give export more evaluation data.")
-    drawn = feeding.fill(np.random.default_rng(seed).permutation(judge)[:samples], samples)
+        raise StageError("artifacts/eval has no samples to judge. Give export more evaluation data.")
+    drawn = fill(np.random.default_rng(seed).permutation(judge)[:samples], samples)
     batch = next(data.batches(drawn, samples))
     return store(folder / f"batch_{samples}.npz", batch.feed, samples)
 
@@ -60,19 +59,19 @@ def time_pair(
     fewest: int | None = None,
     launched: Callable[[], object] = lambda: None,
 ) -> list[PairedTiming]:
-    """Time two models on each of `feeds`, in fresh processes.
+    """Time two models on each of `feeds` in fresh processes, each of which measures all feeds.
 
-    It stops when every interval's half-width is at most `target`, or when `budget` seconds are spent; never because of
-    where an interval lies, which would turn chance into a difference.
+    Stops when every interval's half-width, as a share of the speed-up, is at most `target`, or when `budget` seconds
+    are spent; never because of where an interval lies, which would turn chance into a difference.
 
     Args:
         models: fp32 and INT8.
-        feeds: every launch measures all of them; there is one timing for each.
-        settings: how to launch.
-        budget: in seconds, for all launches together.
-        target: half-width as a share of the speed-up.
-        seconds: to time in one launch, for each of `feeds`.
-        fewest: launches at least, two or more; MIN_LAUNCHES by default.
+        feeds: one timing is returned for each.
+        settings: threads, seed and lock.
+        budget: seconds for all launches together.
+        target: half-width at which to stop.
+        seconds: to time per launch and feed.
+        fewest: least number of launches, two or more; MIN_LAUNCHES by default.
         launched: called after each launch.
 
     Raises:
@@ -92,7 +91,7 @@ def time_pair(
 
 
 def median_ms(models: ModelPair, feed: StoredFeed, settings: LaunchSettings, seconds: float) -> float:
-    """The median time of one call of two equal models in one launch, in milliseconds.
+    """The median time of a call of two equal models in a single launch, in milliseconds.
 
     Raises:
         StageError: the model does not load or run.

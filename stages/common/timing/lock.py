@@ -1,4 +1,4 @@
-"""One bench at a time on this machine: two at once would time each other."""
+"""One bench at a time on this machine: two at once would disturb each other."""
 
 import errno
 import fcntl
@@ -17,20 +17,20 @@ _FILE = "onnx-quantize-pipeline.bench.lock"
 
 
 def lock_file() -> Path:
-    """The file that every bench of this machine locks: in /tmp if that exists, whatever TMPDIR says."""
+    """The file that every bench on this machine locks: in /tmp if that exists, whatever TMPDIR is."""
     shared = Path("/tmp")
     return (shared if shared.is_dir() else Path(tempfile.gettempdir())) / _FILE
 
 
 @contextmanager
 def alone(path: Path | None = None) -> Iterator[int]:
-    """Wait until no other bench runs, say for which one, and yield the descriptor that holds the lock.
+    """Wait until no other bench runs, print which one, and yield the descriptor that holds the lock.
 
-    The kernel releases the lock when the last process that holds the descriptor is gone, however it ended; workers
-    inherit it, so that none of them still measures when the next bench starts.
+    The kernel releases the lock when the last process with the descriptor is gone, however it ended; workers inherit
+    it, so that none of them still measures when the next bench starts.
 
     Raises:
-        StageError: the file is a symbolic link, which another user may have placed there to have us write elsewhere.
+        StageError: the file is a symbolic link, with which another user could make us write elsewhere.
     """
     path = path or lock_file()
     descriptor = _open(path)
@@ -47,7 +47,7 @@ def alone(path: Path | None = None) -> Iterator[int]:
 
 
 def _open(path: Path) -> int:
-    # In a sticky folder another user's file cannot be opened with O_CREAT, or for writing; locking needs neither.
+    # In a sticky folder another user's file cannot be opened with O_CREAT or for writing; locking needs neither.
     try:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -64,7 +64,7 @@ def _sign(path: Path) -> None:
     holder = {"pid": os.getpid(), "folder": str(Path.cwd()), "since": time.strftime("%H:%M:%S")}
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
-    except OSError:  # another user's file: those who wait will not learn who holds it
+    except OSError:  # another user's file: whoever waits will not learn who holds it
         return
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(holder, file)
@@ -75,4 +75,4 @@ def _holder(descriptor: int) -> str:
         holder = json.loads(os.pread(descriptor, 4096, 0))
         return f"process {holder['pid']} in {holder['folder']}, since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "it did not leave its name"
+        return "unknown process"

@@ -1,6 +1,6 @@
-"""Both ends of a worker: a fresh interpreter that reads one job as JSON, does it, and answers in JSON.
+"""Both ends of a worker: a fresh interpreter that reads one job as JSON and answers in JSON.
 
-Memory layout differs from process to process and stays the same within one, so one process is one observation.
+Memory layout differs between processes and stays the same within one, so one process is one observation.
 """
 
 import ctypes
@@ -23,9 +23,9 @@ def ask(worker: str, job: Mapping[str, Any], keep: Sequence[int] = ()) -> Any:
     """Do `job`, which JSON can hold, in a fresh process and return its answer.
 
     Args:
-        worker: the full name of a module that calls `serve` when it is started.
-        job: for its `work`.
-        keep: file descriptors that the process keeps open as long as it lives: that of the lock.
+        worker: the full name of a module that calls `serve`.
+        job: passed to its `work`.
+        keep: file descriptors that the process keeps open, such as that of the lock.
 
     Raises:
         StageError: the worker reported an error, or died.
@@ -56,9 +56,9 @@ def ask(worker: str, job: Mapping[str, Any], keep: Sequence[int] = ()) -> Any:
 
 
 def serve(work: Callable[[Any], Any]) -> None:
-    """The worker's end of `ask`: read the job, `work`, answer. Dies with the process that asked."""
+    """The worker's end of `ask`: read the job, `work`, answer. Dies with the process that started it."""
     _die_with(int(sys.argv[1]))
-    # Whatever a library prints must not end up in the answer.
+    # What libraries print must not end up in the answer.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
@@ -72,7 +72,7 @@ def serve(work: Callable[[Any], Any]) -> None:
 def _die_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before this took effect
+        if os.getppid() != parent:  # the parent died before this took effect
             os._exit(1)
 
 
@@ -84,7 +84,7 @@ def _cause_of_death(code: int, stderr: str) -> str:
         )
     if code < 0:
         return (
-            f"A measuring process died of {signal.Signals(-code).name}, most likely inside ONNX Runtime. "
+            f"A measuring process died of {signal.Signals(-code).name}, probably inside ONNX Runtime. "
             "Run parity to see whether both models run."
         )
     last = stderr.strip().splitlines()[-1:] or ["it printed nothing"]

@@ -1,9 +1,9 @@
-"""What launches at one batch size add up to: the speed-up with its interval, and how long calls took.
+"""The summary of launches at one batch size: the speed-up with its interval, and the times of calls.
 
 Quiet rounds. A virtual machine shares its cores with others that it cannot see. While one of them is busy, every call
-takes a third longer or more, for tenths of a second or for many seconds; CPU time shows nothing of it, and the two
-models suffer unequally, so that the same pair shows another speed-up. Rounds are chosen by the time that both models
-took together, which favours neither.
+takes a third longer or more, for tenths of a second or for many seconds; CPU time does not show it, and the two models
+suffer unequally, which changes the speed-up. Rounds are selected by the time of both models together, which favours
+neither.
 """
 
 import math
@@ -16,23 +16,21 @@ import numpy as np
 from stages.common.timing.interval import Interval, over_launches
 
 MIN_LAUNCHES = 8
-"""With fewer, the interval comes out too narrow because measuring stops by its width."""
+"""With fewer, the interval is too narrow, because its width decides when to stop."""
 
 FEWEST_QUIET = 3
-"""With fewer launches that have quiet rounds, all rounds count."""
+"""If fewer launches have quiet rounds, all rounds count."""
 
 _QUIETEST = 0.05
 _WITHIN = 0.1
-"""More than launches differ by themselves (memory layout, about 3 %), less than a neighbour costs (25 % and more)."""
+"""More than launches differ by memory layout (about 3 %), less than a neighbour costs (25 % and more)."""
 
 _CALLS_BEYOND = 10
-"""Calls that must lie beyond a quantile; with fewer it depends on the chance of a few calls."""
+"""Calls that must lie beyond a quantile, so that it does not depend on chance."""
 
 
 class Launch(NamedTuple):
-    """What one process measured: the times of both models' calls in nanoseconds, CPU time over wall time, and the
-    span in seconds since 1970 (UTC).
-    """
+    """One process: times of both models' calls in nanoseconds, CPU time over wall time, span in seconds since 1970."""
 
     rounds: list[tuple[np.ndarray, np.ndarray]]
     cpu_share: float
@@ -47,9 +45,9 @@ class CallTimes(NamedTuple):
     """Times of the calls of one model.
 
     Attributes:
-        all_ns: of all rounds, in nanoseconds, shape [calls].
-        counted_ns: of the rounds that count for the speed-up, likewise.
-        spread_ms: the least and the largest median of a launch's calls that count.
+        all_ns: in all rounds, in nanoseconds, shape [calls].
+        counted_ns: in the rounds that count for the speed-up.
+        spread_ms: the smallest and the largest median of a launch.
     """
 
     all_ns: np.ndarray
@@ -58,7 +56,6 @@ class CallTimes(NamedTuple):
 
     @property
     def p50_ms(self) -> float:
-        """The median time of a call that counts."""
         return float(np.median(self.counted_ns)) / 1e6
 
 
@@ -68,13 +65,13 @@ class PairedTiming:
 
     Attributes:
         interval: of the speed-up.
-        medians: for each launch the median time of a call in nanoseconds, shape [rounds, 2].
-        counted: for each launch which rounds count, shape [rounds].
-        spans: for each launch when its rounds began and ended, in seconds since 1970 (UTC).
-        quiet_share: share of the rounds that were quiet.
+        medians: per launch, the median time of a call in nanoseconds, shape [rounds, 2].
+        counted: per launch, which rounds count, shape [rounds].
+        spans: per launch, start and end of its rounds in seconds since 1970 (UTC).
+        quiet_share: share of quiet rounds.
         all_rounds: whether all rounds count, because too few launches had quiet ones.
         cpu_share: CPU time over wall time of the timed rounds, of the median launch.
-        stopped_by: what ended it, the target half-width or the budget.
+        stopped_by: the target half-width or the budget.
     """
 
     samples: int
@@ -91,15 +88,14 @@ class PairedTiming:
 
     @property
     def launches(self) -> int:
-        """How many launches were made."""
         return len(self.medians)
 
 
 def summarize(launches: Sequence[Launch], samples: int, target: float) -> PairedTiming:
-    """What some launches at one batch size add up to.
+    """Summarize launches at one batch size.
 
     Each launch gives one observation, the median log ratio of its quiet rounds; a launch without any gives none. If
-    fewer than FEWEST_QUIET are left, all rounds count. The target, a half-width as a share of the speed-up, needs
+    fewer than FEWEST_QUIET are left, all rounds count. The target, a half-width as a share of the speed-up, takes
     MIN_LAUNCHES launches with quiet rounds.
     """
     medians = [launch.medians() for launch in launches]
@@ -124,20 +120,19 @@ def summarize(launches: Sequence[Launch], samples: int, target: float) -> Paired
 
 
 def speedup(medians: Sequence[np.ndarray], counted: Sequence[np.ndarray]) -> Interval:
-    """The speed-up from the rounds that count: per launch the median log ratio, over launches Student's t.
+    """The speed-up from the rounds that count: the median log ratio of each launch, and Student's t over launches.
 
-    Args:
-        medians: for each launch the median time of a call of fp32 and INT8, shape [rounds, 2], in any one unit.
-        counted: for each launch a mask of shape [rounds]; at least two launches have rounds that count.
+    Per launch, `medians` holds median call times of fp32 and INT8, [rounds, 2], in the same unit, and `counted` a mask
+    [rounds]; at least two launches need rounds that count.
     """
     log_ratios = [np.log(times[mask, 0] / times[mask, 1]) for times, mask in zip(medians, counted, strict=True)]
     return over_launches([float(np.median(ratios)) for ratios in log_ratios if len(ratios)])
 
 
 def quiet_rounds(medians: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Which rounds took both models at most a tenth longer than the quietest twentieth of all rounds.
+    """The rounds in which both models took at most a tenth longer than in the quietest twentieth of all rounds.
 
-    From the median time of a call for each launch, shape [rounds, 2], in any one unit; a mask [rounds] for each.
+    From the median call times of each launch, [rounds, 2], in the same unit; a mask [rounds] for each.
     """
     slowness = [np.log(times).mean(axis=1) for times in medians]
     limit = np.quantile(np.concatenate(slowness), _QUIETEST) + math.log1p(_WITHIN)
@@ -145,7 +140,7 @@ def quiet_rounds(medians: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def calls_for(share: float) -> int:
-    """How many calls a quantile needs: 100 for p90, 200 for p95, 1000 for p99; one for the median and below."""
+    """How many calls a quantile takes: 100 for p90, 200 for p95, 1000 for p99; one for the median and below."""
     return 1 if share <= 0.5 else round(_CALLS_BEYOND / (1 - share))
 
 

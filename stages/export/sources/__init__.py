@@ -1,4 +1,4 @@
-"""Frameworks that export converts to ONNX: one module each, behind the interface of `stages.export.framework`.
+"""Frameworks that export converts to ONNX: one module each, with the interface of `stages.export.framework`.
 
 A module imports its framework only in the functions that use it: a model of one framework needs no other.
 """
@@ -10,7 +10,7 @@ from stages.common.base.errors import StageError
 from stages.export.framework import Framework, read_by, required
 from stages.export.sources import lightgbm, onnx, sklearn, torch, xgboost
 
-# Estimators of XGBoost and LightGBM are scikit-learn's too: their own converters come first.
+# Estimators of XGBoost and LightGBM are also scikit-learn's, so their own converters come first.
 FRAMEWORKS: tuple[Framework, ...] = (onnx, xgboost, lightgbm, torch, sklearn)
 
 KNOWN = "scikit-learn, XGBoost, LightGBM or PyTorch"
@@ -33,8 +33,8 @@ def load(path: Path, *, allow_pickle: bool) -> Any:
     if suffix in PICKLES:
         if not allow_pickle:
             raise StageError(
-                f"{path.as_posix()} is a pickle, and loading a pickle runs whatever code it holds. If you trust it, "
-                "set export.allow_pickle to true; else save the model with skops.io.dump as a .skops file."
+                f"{path.as_posix()} is a pickle, and loading a pickle runs the code in it. If you trust it, set "
+                "export.allow_pickle to true; otherwise save the model with skops.io.dump as a .skops file."
             )
         joblib = required("joblib", f"Loading {path.as_posix()}", "joblib")
         return read_by(lambda: joblib.load(path), path, "joblib")

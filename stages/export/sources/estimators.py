@@ -1,4 +1,4 @@
-"""Making scikit-learn estimators convertible: what skl2onnx refuses, in another form with the same answers."""
+"""Making scikit-learn estimators convertible: what skl2onnx refuses, in another form with the same predictions."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -44,10 +44,10 @@ def is_fitted(model: Any) -> bool:
 
 
 def joining(model: Any, columns: Sequence[str]) -> Any:
-    """An estimator that joins columns of numbers to one array first, unless it picks columns itself.
+    """An estimator that first joins numeric columns into one array, unless it selects columns itself.
 
-    Only skl2onnx's ColumnTransformer takes several inputs right: most estimators refuse them, and the others cast all
-    to the type of the first, so that floats behind an integer would lose their decimals.
+    Only the converter of ColumnTransformer handles several inputs correctly: most others refuse them, and some cast all
+    to the type of the first, so that floats after an integer would lose their decimals.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
@@ -59,7 +59,7 @@ def joining(model: Any, columns: Sequence[str]) -> Any:
 
 
 def parts(model: Any) -> Iterator[Any]:
-    """An estimator and every estimator in its attributes, however deep."""
+    """An estimator and every estimator in its attributes, at any depth."""
     seen: set[int] = set()
 
     def walk(value: Any) -> Iterator[Any]:
@@ -81,7 +81,7 @@ def parts(model: Any) -> Iterator[Any]:
 
 
 def _integer(value: Any) -> Any:
-    """A boolean as the integer that it is in ONNX; anything else as it is."""
+    """A boolean as an integer, as in ONNX; anything else as it is."""
     return int(value) if isinstance(value, bool | np.bool_) else value
 
 
@@ -92,7 +92,7 @@ def _imputes_text(imputer: Any) -> bool:
 
 
 def make_node(op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> onnx.NodeProto:
-    """`onnx.helper.make_node`, with the booleans in lists of attributes as integers."""
+    """`onnx.helper.make_node`, with booleans in attribute lists as integers."""
     plain = {
         name: [int(item) if isinstance(item, bool | np.bool_) else item for item in value]
         if isinstance(value, list)
@@ -103,7 +103,7 @@ def make_node(op_type: str, inputs: Sequence[str], outputs: Sequence[str], **att
 
 
 def register_boosted_trees(loaded: Set[str]) -> None:
-    """Teach skl2onnx the estimators of XGBoost and LightGBM inside a pipeline, where these packages are loaded."""
+    """Register the estimators of XGBoost and LightGBM with skl2onnx, if loaded, for pipelines that contain them."""
     from skl2onnx import update_registered_converter
     from skl2onnx.common.shape_calculator import (
         calculate_linear_classifier_output_shapes as classifier_shapes,

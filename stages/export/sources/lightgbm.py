@@ -1,4 +1,4 @@
-"""LightGBM estimators, boosters and model files: conversion by onnxmltools, and what the model itself answers."""
+"""LightGBM estimators, boosters and model files: conversion by onnxmltools, and the answers of the model itself."""
 
 import copy
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def load(path: Path) -> Any:
 
 
 def input_names(model: Any) -> Sequence[str]:
-    """The columns that the model was trained on, where it knows them."""
+    """The columns that the model was trained on, if known."""
     booster = getattr(model, "booster_", model)
     names: list[str] = booster.feature_name()
     return [] if names == [f"Column_{number}" for number in range(len(names))] else names
@@ -39,7 +39,7 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     """Export by onnxmltools; missing values stay NaN, which LightGBM models take.
 
     Raises:
-        StageError: onnxmltools is missing, or does not convert this model.
+        StageError: onnxmltools is missing, or cannot convert this model.
     """
     onnxmltools = required("onnxmltools", "Exporting a LightGBM model", "lightgbm onnxmltools")
     features = trees.features(inputs, input_names(model), NAME)

@@ -24,7 +24,7 @@ def knows(model: Any) -> bool:
 
 
 def load(path: Path) -> ir.Model:
-    """Read a model with its weights; raises StageError where the file is not an ONNX model."""
+    """Read a model with its weights; raises StageError if the file is not an ONNX model."""
     return model_file.read(path, "your own export")
 
 
@@ -55,7 +55,7 @@ def convert(model: onnx.ModelProto | ir.Model, inputs: Any, params: Export) -> C
     if not isinstance(inputs, Mapping):
         if len(names) != 1:
             raise StageError(
-                f"The evaluation data is one array, and the model of {params.source} has the inputs "
+                f"The evaluation data is one array, but the model of {params.source} has the inputs "
                 f"{', '.join(names)}. Give one array per input, by its name."
             )
         inputs = {names[0]: inputs}

@@ -1,4 +1,4 @@
-"""scikit-learn estimators: conversion by skl2onnx, and what the estimator itself answers."""
+"""scikit-learn estimators: conversion by skl2onnx, and the answers of the estimator itself."""
 
 import sys
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ SUFFIXES: tuple[str, ...] = (".skops",)
 TRUSTED = frozenset(
     f"sklearn.neural_network._stochastic_optimizers.{name}" for name in ("AdamOptimizer", "SGDOptimizer")
 )
-"""Types that every MLP holds, and skops does not list: scikit-learn's own, and nothing but numbers."""
+"""Types that every MLP holds and skops does not trust: scikit-learn's own, and nothing but numbers."""
 
 MISSING_TEXT = "nan"
 """What a missing value in a column of text becomes: ONNX has no missing text."""
@@ -62,7 +62,7 @@ def load(path: Path, *, allow_pickle: bool = False) -> Any:
 
 
 def input_names(model: Any) -> list[str]:
-    """The columns that the estimator was trained on, where that was a data frame."""
+    """The columns that the estimator was trained on, if that was a data frame."""
     return [str(name) for name in getattr(model, "feature_names_in_", [])]
 
 
@@ -70,7 +70,7 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     """Export an estimator; classifiers without ZipMap, so that probabilities are one array [samples, classes].
 
     Raises:
-        StageError: skl2onnx cannot convert the estimator, or the inputs are not what an estimator takes.
+        StageError: skl2onnx cannot convert the estimator, or an estimator cannot take the inputs.
     """
     inputs = only_array(inputs, NAME)
     if hasattr(inputs, "columns") and (columns := input_names(model)):
@@ -90,7 +90,7 @@ def onnx_inputs(inputs: Any) -> tuple[dict[str, np.ndarray], list[str]]:
     integers and booleans int64, anything else text.
 
     Raises:
-        StageError: anything else, which scikit-learn would refuse too.
+        StageError: the inputs are anything else, which scikit-learn would refuse too.
     """
     rounded: dict[str, float] = {}
     if hasattr(inputs, "columns"):
@@ -148,7 +148,7 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
     if len(inputs) > 1 and all(array.dtype.kind in "fi" for array in inputs.values()):
         convertible = estimators.joining(convertible, list(inputs))
     estimators.register_boosted_trees(set(sys.modules))
-    # Without a name the graph gets a random one, and no two exports have the same bytes.
+    # Without a name the graph gets a random one, and exports differ in their bytes.
     export = partial(
         to_onnx,
         convertible,
@@ -157,7 +157,7 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
         name=type(model).__name__,
     )
     try:
-        # skl2onnx gives the trees of HistGradientBoosting booleans as integers, which onnx 1.23 refuses.
+        # skl2onnx gives booleans for integers to the trees of HistGradientBoosting, which onnx 1.23 refuses.
         with mock.patch("skl2onnx.common._container.make_node", estimators.make_node):
             if not is_classifier(convertible):
                 return as_model(targets.append(export(), back))
@@ -166,7 +166,7 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
                 last.append(last[-1].steps[-1][1])
             try:
                 return as_model(export(options={id(part): {"zipmap": False} for part in last}))
-            except NameError:  # raised for an option that an estimator does not have: LinearSVC never gets a ZipMap
+            except NameError:  # raised for an option that an estimator lacks: LinearSVC never gets a ZipMap
                 return as_model(export(options={id(part): {} for part in last}))
     except Exception as error:  # its converters raise anything
         cause = first_line(error)
@@ -178,7 +178,7 @@ def _to_onnx(model: Any, inputs: dict[str, np.ndarray], opset: int) -> ir.Model:
 
 
 def rows(inputs: Any, indices: np.ndarray) -> Any:
-    """Samples of an array or a data frame, as what it is."""
+    """Samples of an array or a data frame, of the same type."""
     return inputs.iloc[indices] if hasattr(inputs, "iloc") else np.asarray(inputs)[indices]
 
 
@@ -190,18 +190,13 @@ class Fitted:
     inputs: Any
 
     def __call__(self, indices: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """What the estimator answers, by the name of the exported model's output that means the same.
+        """The answers to samples, by the `names` of the exported model's outputs; see `SourceAnswers`.
 
-        Args:
-            indices: of the samples, int64 [n].
-            names: of the exported model's outputs.
-
-        Returns:
-            For a classifier its labels [n] and, where it has them, its probabilities [n, classes]; for others the
-            predictions or the transformed features. Outputs without a counterpart are missing.
+        Of a classifier, labels [n] and, if it has them, probabilities [n, classes]; of others, predictions or
+        transformed features.
 
         Raises:
-            StageError: the estimator fails, as on NaN where its training data had none.
+            StageError: the estimator fails, such as on NaN that its training data did not have.
         """
         if hasattr(self.model, "predict_proba") and len(names) == 2:
             methods = ["predict", "predict_proba"]

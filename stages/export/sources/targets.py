@@ -1,4 +1,4 @@
-"""TransformedTargetRegressor, for which skl2onnx has no converter: its regressor, and nodes that transform back."""
+"""TransformedTargetRegressor, which skl2onnx cannot convert: its regressor, and nodes that invert the transform."""
 
 import copy
 import math
@@ -27,18 +27,18 @@ FUNCTIONS: dict[Any, tuple[Step, ...]] = {
     np.reciprocal: (("Reciprocal", None),),
     np.negative: (("Neg", None),),
 }
-"""Functions that transform a target back, in ONNX."""
+"""Inverse transforms of a target, in ONNX."""
 
 AFFINE = frozenset({"MaxAbsScaler", "MinMaxScaler", "RobustScaler", "StandardScaler"})
 
 
 def split(model: Any) -> tuple[Any, tuple[Step, ...]]:
-    """An estimator without the transformation of its target, and the steps that transform its predictions back.
+    """An estimator without the transform of its target, and the steps that invert the transform.
 
     The estimator may be a TransformedTargetRegressor, or a pipeline that ends in one; any other stays as it is.
 
     Raises:
-        StageError: the transformation back has no ONNX form here.
+        StageError: the inverse has no ONNX form here.
     """
     if type(model).__name__ == "TransformedTargetRegressor":
         inner, steps = split(getattr(model.regressor_, "best_estimator_", model.regressor_))
@@ -54,7 +54,7 @@ def split(model: Any) -> tuple[Any, tuple[Step, ...]]:
 
 
 def append(proto: onnx.ModelProto, steps: Sequence[Step]) -> onnx.ModelProto:
-    """Put the steps behind the model's output, in float32."""
+    """Append the steps to the model's output, in float32."""
     output = proto.graph.output[0]
     for number, (op_type, operand) in enumerate(steps):
         inputs, result = [output.name], f"target_{number}"
@@ -78,7 +78,7 @@ def _back(transformer: Any) -> tuple[Step, ...]:
         return (("Mul", float(one - zero)), ("Add", float(zero)))
     known = ", ".join(f"np.{function.__name__}" for function in FUNCTIONS if function)
     raise StageError(
-        f"The target of a TransformedTargetRegressor is transformed back by {kind}, which export cannot write as ONNX; "
-        f"it can write {known} and, for one target, {', '.join(sorted(AFFINE))}. Export the regressor_ and transform "
-        "back in your service."
+        f"The target of a TransformedTargetRegressor is inverted by {kind}, which export cannot write as ONNX; it can "
+        f"write {known} and, for one target, {', '.join(sorted(AFFINE))}. Export the regressor_, and invert the "
+        "transform in your service."
     )

@@ -1,4 +1,4 @@
-"""PyTorch modules, exported programs and ONNX programs: conversion by the dynamo exporter, and the module's answers."""
+"""PyTorch modules, exported programs and ONNX programs: conversion by the dynamo exporter, and their own answers."""
 
 import inspect
 import logging
@@ -32,7 +32,7 @@ FIRST_OPSET = 18
 """The oldest opset that the dynamo exporter writes."""
 
 BATCH = "batch"
-"""What axis 0 of the inputs is called."""
+"""The name of axis 0 of the inputs."""
 
 PACKAGES = "torch onnxscript"
 
@@ -59,7 +59,7 @@ def input_names(model: Any) -> list[str]:
 
 
 def convert(model: Any, inputs: Any, params: Export) -> Converted:
-    """Export with a free batch: axis 0 of every input, in the layout `samples`.
+    """Export; in the layout `samples`, axis 0 of every input is a free batch.
 
     Raises:
         StageError: onnxscript is missing, the inputs are not the model's, or the exporter fails.
@@ -85,12 +85,12 @@ def _takes_float32(model: Any) -> bool:
     """Whether the weights of a module are float32.
 
     Raises:
-        StageError: the module is TorchScript, which the exporter does not take, or its weights are bfloat16.
+        StageError: the module is TorchScript, which the exporter refuses, or its weights are bfloat16.
     """
     import torch
 
     if isinstance(model, torch.jit.ScriptModule):
-        raise StageError(f"{type(model).__name__} is TorchScript. Return the nn.Module that it was made from.")
+        raise StageError(f"{type(model).__name__} is TorchScript. Return the original nn.Module.")
     weight = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
     if weight is not None and weight.dtype == torch.bfloat16:
         raise StageError(
@@ -131,7 +131,7 @@ def _export(model: Any, arrays: Mapping[str, np.ndarray], params: Export, notes:
         model.eval()
         if params.eval_layout == "feeds":
             examples, free = {name: torch.from_numpy(np.array(array[0])) for name, array in arrays.items()}, None
-        else:  # with two samples: the exporter takes an axis of length 1 for a constant
+        else:  # two samples: the exporter would take an axis of length 1 for a constant
             examples = {
                 name: torch.from_numpy(np.resize(array[:2], (2, *array.shape[1:]))) for name, array in arrays.items()
             }
@@ -154,7 +154,7 @@ def _export(model: Any, arrays: Mapping[str, np.ndarray], params: Export, notes:
 
 
 def _anonymous(model: ir.Model) -> ir.Model:
-    """Without stack traces, which hold paths of this machine, and with the free axis called batch."""
+    """The model without stack traces, which hold paths of this machine, and with the free axis named batch."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     ClearMetadataAndDocStringPass()(model)
@@ -180,12 +180,12 @@ def _answers(model: Any, arrays: Mapping[str, np.ndarray], params: Export) -> "A
 
 @dataclass(frozen=True)
 class Answers:
-    """What a module answers itself.
+    """The answers of the module itself.
 
     Attributes:
         module: takes tensors.
-        arrays: evaluation inputs by input name, in the order of the module's.
-        keywords: the inputs that the module takes by name; it takes the others by position.
+        arrays: evaluation inputs by input name, in the module's order.
+        keywords: the inputs passed by name; the others are passed by position.
         feeds: whether each sample is a whole feed.
     """
 
@@ -214,7 +214,7 @@ class Answers:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter, which warns of packages that are not installed."""
+    """Silence the exporter, which warns about packages that are not installed."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""What the converters of boosted trees share: one float32 input, and how raw predictions map to the ONNX outputs."""
+"""What the converters of boosted trees share: one float32 input, and the mapping of raw predictions to ONNX outputs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ OPSET = 15
 
 @dataclass(frozen=True)
 class Features:
-    """Evaluation inputs of a model of trees.
+    """Evaluation inputs of a tree model.
 
     Attributes:
-        array: as the ONNX model takes them, float32 [samples, features].
-        given: as the model itself takes them: an array, or a data frame of the model's columns.
+        array: for the ONNX model, float32 [samples, features].
+        given: for the model itself: an array, or a data frame of the model's columns.
         notes: sentences on the cast.
     """
 
@@ -36,12 +36,7 @@ class Features:
 
 
 def features(inputs: Any, columns: Sequence[str], framework: str) -> Features:
-    """Take evaluation inputs for a model of trees.
-
-    Args:
-        inputs: a two-dimensional array, or a data frame.
-        columns: of a data frame, in order; empty for all.
-        framework: to name in an error.
+    """Prepare a two-dimensional array, or these columns (all if empty) of a data frame, for a tree model.
 
     Raises:
         StageError: the inputs are something else, a column is missing, or its values are not numbers.
@@ -51,15 +46,15 @@ def features(inputs: Any, columns: Sequence[str], framework: str) -> Features:
         inputs = given = tables.select(inputs, columns or list(inputs.columns))
         if text := [str(name) for name in inputs.columns if inputs[name].dtype.kind not in "iufb"]:
             raise StageError(
-                f"The column '{text[0]}' of the evaluation data is {inputs[text[0]].dtype}, and the export of "
-                f"{framework} models takes numbers. Encode it as you did for the training."
+                f"The column '{text[0]}' of the evaluation data is {inputs[text[0]].dtype}, but the export of "
+                f"{framework} models takes numbers. Encode it as in training."
             )
         array = inputs.to_numpy(dtype=np.float64)
     else:
         array = given = np.asarray(inputs)
     if array.ndim != 2 or array.dtype.kind not in "iufb":
         raise StageError(
-            f"The evaluation data of a model of {framework} has the shape {list(array.shape)} and dtype {array.dtype}. "
+            f"The evaluation data of a {framework} model has the shape {list(array.shape)} and dtype {array.dtype}. "
             "Give numbers [samples, features], or a data frame."
         )
     cast = array.astype(np.float32)
@@ -69,10 +64,10 @@ def features(inputs: Any, columns: Sequence[str], framework: str) -> Features:
 def converted(
     converter: Callable[..., onnx.ModelProto], model: Any, array: np.ndarray, framework: str, opset: int
 ) -> ir.Model:
-    """Convert a model of trees.
+    """Convert a tree model.
 
     Raises:
-        StageError: the converter does not take it.
+        StageError: the converter fails.
     """
     from onnxmltools.convert.common.data_types import FloatTensorType
 
@@ -82,30 +77,22 @@ def converted(
         return as_model(converter(model, name=framework, initial_types=types, target_opset=OPSET), opset)
     except Exception as error:  # converters raise anything
         raise StageError(
-            f"onnxmltools cannot export this {type(model).__name__} of {framework} ({first_line(error)}). "
-            "Export it yourself, and name the .onnx file as export.source."
+            f"onnxmltools cannot export this {framework} {type(model).__name__} ({first_line(error)}). "
+            "Export it yourself, and set export.source to the .onnx file."
         ) from error
 
 
 def answers(model: Any, given: Any, predict: Callable[[Any, Any], np.ndarray]) -> SourceAnswers:
-    """What a model of trees answers itself.
-
-    Args:
-        model: an estimator with scikit-learn's interface, or a booster.
-        given: evaluation inputs as the model takes them: an array, or a data frame.
-        predict: of a booster: takes it and rows of `given`.
-    """
+    """The answers of a tree model: an estimator with scikit-learn's interface, or a booster, which takes `predict`."""
     if hasattr(model, "get_params"):
         return sklearn.Fitted(model, given)
     return lambda indices, names: booster_answers(predict(model, sklearn.rows(given, indices)), names)
 
 
 def booster_answers(predicted: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """What a booster predicts, by output name.
+    """The predictions of a booster, by the names of the ONNX outputs: label and probabilities of a classifier, or one.
 
-    Args:
-        predicted: probabilities of class 1 [n], of all classes [n, classes], class numbers [n], or values [n].
-        names: of the ONNX outputs: a label and probabilities for a classifier, else one output.
+    `predicted` holds probabilities of class 1 [n], of all classes [n, classes], class numbers [n], or values [n].
     """
     if len(names) == 1:
         return {names[0]: predicted}

@@ -1,4 +1,4 @@
-"""XGBoost estimators, boosters and model files: conversion by onnxmltools, and what the model itself answers."""
+"""XGBoost estimators, boosters and model files: conversion by onnxmltools, and the answers of the model itself."""
 
 import copy
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def load(path: Path) -> Any:
 
 
 def input_names(model: Any) -> Sequence[str]:
-    """The columns that the model was trained on, where it knows them."""
+    """The columns that the model was trained on, if known."""
     return list(_booster(model).feature_names or [])
 
 
@@ -35,7 +35,7 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     """Export by onnxmltools; missing values stay NaN, which XGBoost models take.
 
     Raises:
-        StageError: onnxmltools is missing, or does not convert this model.
+        StageError: onnxmltools is missing, or cannot convert this model.
     """
     onnxmltools = required("onnxmltools", "Exporting an XGBoost model", "xgboost onnxmltools")
     features = trees.features(inputs, input_names(model), NAME)

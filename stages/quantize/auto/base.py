@@ -105,7 +105,7 @@ def _not_slower(
         result = rewrite()
         if not result.modified:
             return model
-        both = [sessions.open_session(each, threads, name="the float model") for each in (model, result.model)]
+        both = [sessions.open_session(version, threads, name="the float model") for version in (model, result.model)]
     except Exception:  # passes raise what they like; the stage applies them again, and reports it
         return model
     rounds = in_turn([call(session, expected.feeds[0]) for session in both], SECONDS)

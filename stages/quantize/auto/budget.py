@@ -33,8 +33,8 @@ def cheapest(problem: Problem, weights: Weights, limit: float) -> Point:
         It; option 0 everywhere where nothing is within the limit.
     """
     if math.prod(map(len, problem.options)) <= EXHAUSTIVE:
-        everything = (point(problem, each) for each in product(*(range(len(o)) for o in problem.options)))
-        within = (each for each in everything if each.noise <= limit)
+        everything = (point(problem, candidate) for candidate in product(*(range(len(o)) for o in problem.options)))
+        within = (candidate for candidate in everything if candidate.noise <= limit)
         return min(within, key=weights.value, default=point(problem, problem.all_float))
     fastest = best(problem, weights)
     if problem.noise(fastest) <= limit:
@@ -63,9 +63,9 @@ def _filled(group: Group, numbers: list[int], limit: float) -> list[int]:
 
     spare = limit - sum(node[number].noise for node, number in zip(options, numbers, strict=True))
     while True:
-        moves = [useful for each in everything if (useful := [m for m in each if numbers[m[0]] != m[1]])]
-        costs = np.array([group.change(numbers, each) for each in moves])
-        chosen = _best_move(costs, np.array([noise(each) for each in moves]), spare)
+        moves = [useful for move in everything if (useful := [m for m in move if numbers[m[0]] != m[1]])]
+        costs = np.array([group.change(numbers, move) for move in moves])
+        chosen = _best_move(costs, np.array([noise(move) for move in moves]), spare)
         together = [move for number in chosen for move in moves[number]]
         if not together or group.change(numbers, together) > -1e-12:
             return numbers

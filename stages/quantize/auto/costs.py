@@ -37,15 +37,15 @@ class Line:
     """Microseconds as a line over the number of values: what one call costs, and what each value adds."""
 
     fixed: float
-    each: float
+    per_value: float
 
     def us(self, values: int) -> float:
         """For so many values; never below zero."""
-        return max(0.0, self.fixed + self.each * values)
+        return max(0.0, self.fixed + self.per_value * values)
 
     def __add__(self, other: "Line") -> "Line":
         """What both cost."""
-        return Line(self.fixed + other.fixed, self.each + other.each)
+        return Line(self.fixed + other.fixed, self.per_value + other.per_value)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from stages.common.base.files import rounded
 from stages.quantize.auto.choices import KEPT
-from stages.quantize.auto.find import Found
+from stages.quantize.auto.find import SearchResult
 from stages.quantize.auto.probe import by_power
 
 SENSITIVITY_HEADER = ("node", "choice", "noise", "signal", "noise_db", "strain", "unknown")
@@ -25,51 +25,51 @@ FRONTIER_HEADER = (
 )
 
 
-def plan_tree(found: Found) -> dict[str, Any]:
+def plan_tree(search: SearchResult) -> dict[str, Any]:
     """The tree of plan.json."""
-    trial = found.trial
+    trial = search.trial
     return {
-        "objective": found.objective,
-        "margin": found.margin,
-        "opset": found.recipe.opset,
-        "rewrites": list(found.recipe.rewrites),
+        "objective": search.objective,
+        "margin": search.margin,
+        "opset": search.recipe.opset,
+        "rewrites": list(search.recipe.rewrites),
         "answer": "float" if trial is None else "quantized",
-        "reason": found.reason or None,
+        "reason": search.reason or None,
         "predicted_us": {
-            "fp32": rounded(found.measured.float_us, 3),
+            "fp32": rounded(search.measured.float_us, 3),
             "int8": None if trial is None else rounded(trial.predicted.us, 3),
         },
         "speedup": None if trial is None or trial.speedup is None else rounded(trial.speedup.ratio, 3),
         "strain": None if trial is None else rounded(trial.candidate.strain, 3),
-        "ranges": found.ranges,
+        "ranges": search.ranges,
         "smoothing": [
-            {"scale": scale, "nodes": nodes, "powers": powers} for (scale, *nodes), powers in found.smoothing.items()
+            {"scale": scale, "nodes": nodes, "powers": powers} for (scale, *nodes), powers in search.smoothing.items()
         ],
-        "corrections": {name: correction.as_json() for name, correction in found.corrections.items()},
-        "nodes": {name: decision.as_json() for name, decision in found.decisions.items()},
+        "corrections": {name: correction.as_json() for name, correction in search.corrections.items()},
+        "nodes": {name: decision.as_json() for name, decision in search.decisions.items()},
     }
 
 
-def sensitivity_rows(found: Found) -> Iterator[tuple[Any, ...]]:
+def sensitivity_rows(search: SearchResult) -> Iterator[tuple[Any, ...]]:
     """The rows of sensitivity.csv, the most sensitive first, what is unknown before all."""
-    for each in by_power(found.measured.sensitivities):
-        share = each.share
+    for entry in by_power(search.measured.sensitivities):
+        share = entry.share
         yield (
-            each.node,
-            each.choice,
-            "" if each.noise is None else rounded(each.noise),
-            "" if each.signal is None else rounded(each.signal),
+            entry.node,
+            entry.choice,
+            "" if entry.noise is None else rounded(entry.noise),
+            "" if entry.signal is None else rounded(entry.signal),
             rounded(10 * math.log10(share)) if share else "",
-            "" if each.strain is None else rounded(each.strain),
-            each.unknown,
+            "" if entry.strain is None else rounded(entry.strain),
+            entry.unknown,
         )
 
 
-def frontier_rows(found: Found) -> Iterator[tuple[Any, ...]]:
+def frontier_rows(search: SearchResult) -> Iterator[tuple[Any, ...]]:
     """The rows of frontier.csv: every model that was made, in order."""
-    for number, trial in enumerate(found.trials, start=1):
+    for number, trial in enumerate(search.trials, start=1):
         speedup, candidate = trial.speedup, trial.candidate
-        chosen = found.trial is not None and candidate.assignment == found.trial.candidate.assignment
+        chosen = search.trial is not None and candidate.assignment == search.trial.candidate.assignment
         yield (
             number,
             trial.origin,
@@ -78,6 +78,6 @@ def frontier_rows(found: Found) -> Iterator[tuple[Any, ...]]:
             *(("", "", "") if speedup is None else map(rounded, (speedup.ratio, speedup.low, speedup.high))),
             rounded(candidate.size / 1e6),
             "" if rounded(candidate.strain) is None else rounded(candidate.strain),
-            str(candidate.passes(found.margin)).lower(),
+            str(candidate.passes(search.margin)).lower(),
             str(chosen).lower(),
         )

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from tqdm import tqdm
 
 from stages.common.base.errors import StageError
-from stages.common.base.params import Params
+from stages.common.base.params import Params, Search
 from stages.common.judging.rules import strain
 from stages.common.rule import Rule
 from stages.quantize.auto import options, plan
@@ -36,7 +36,7 @@ WORTH = 1.5
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What the search came to.
 
     Attributes:
@@ -143,7 +143,7 @@ def find(
     make: Make,
     fault: Callable[[ir.Model], str],
     recipe: Recipe,
-) -> Found:
+) -> SearchResult:
     """Search for the best model that passes.
 
     Args:
@@ -183,7 +183,7 @@ def find(
             back_towards(learnt, passes, fails, state.attempt, goal=goal, value=value)
         passing = [trial for trial in state.trials if trial.candidate.passes(search.margin)]
         if state.trials and not passing:
-            raise StageError(_nothing_passes(state.trials, search.margin, len(nodes)))
+            raise StageError(_nothing_passes(state.trials, search, len(nodes)))
         if not state.trials and any(len(choices) > 1 for choices in problem.options):
             reason = "no choice of any node is predicted to gain anything over float"
     smaller = [trial for trial in passing if trial.candidate.size < judge.float_bytes]
@@ -199,7 +199,7 @@ def find(
     trials = [by_assignment.get(trial.candidate.assignment, trial) for trial in state.trials]
     chosen = best.candidate.assignment if best is not None and not reason else problem.all_float
     made = plan.decisions(problem, chosen, measured.refused, measured.unmeasured, value)
-    return Found(
+    return SearchResult(
         None if reason else best,
         reason,
         {name: decision for name, decision in made.items() if name in measured.names},
@@ -227,7 +227,7 @@ def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[tuple[
     return [(name, uniform[name]) for name in best.values()]
 
 
-def _nothing_passes(trials: Sequence[Trial], margin: float, nodes: int) -> str:
+def _nothing_passes(trials: Sequence[Trial], search: Search, nodes: int) -> str:
     nearest = min(trials, key=lambda trial: (trial.candidate.strain, bool(trial.candidate.fault)))
     candidate = nearest.candidate
     if math.isinf(candidate.strain):
@@ -237,11 +237,13 @@ def _nothing_passes(trials: Sequence[Trial], margin: float, nodes: int) -> str:
             "Exclude nodes with quantize.exclude_nodes, or deploy the float model."
         )
     count = sum(choice != KEPT for choice in candidate.choices.values())
+    more = "raise quantize.search.max_evals, " if len(trials) >= search.max_evals else ""
+    closer = "lower quantize.search.margin, " if candidate.strain <= 1 else ""
+    remedies = f"{closer}{more}widen the tolerance, or deploy the float model."
     return (
         f"None of the {len(trials)} models that were made keeps the answers: the best, with {count} of {nodes} nodes "
-        f"quantized, uses {candidate.strain:.2f} of a tolerance of parity, {1 - margin:.2g} is allowed "
-        "(quantize.search.margin is left for the samples that judge). Raise quantize.search.max_evals, widen the "
-        "tolerance, or deploy the float model."
+        f"quantized, uses {candidate.strain:.2f} of a tolerance of parity, {1 - search.margin:.2g} is allowed "
+        f"(quantize.search.margin is left for the samples that judge). {remedies[0].upper()}{remedies[1:]}"
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -18,7 +18,7 @@ from stages.common.data.feeding import feed_batch, fixed_batch
 from stages.common.decisions import Decider, Outputs, choose
 from stages.common.judging import serve
 from stages.common.judging.rules import evaluate_rules, largest_strain
-from stages.common.judging.serve import Model, Values, calls, paired
+from stages.common.judging.serve import Model, Values, calls, logarithms, paired
 from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
 from stages.common.rule import Rule
@@ -107,6 +107,7 @@ class Judge:
         self.calibration_batch = feed_batch(self._float.session, data.layout, wanted=1)
         search = data.indices("search")
         self._indices = search if len(search) else data.indices("judge")
+        self._float = replace(self._float, logarithms=logarithms(self._float, calls(data, self._indices, self.batch)))
         self._judged = max(len(data.indices("judge")), len(self._indices))
 
     def feeds(self) -> Iterator[Feed]:
@@ -124,7 +125,7 @@ class Judge:
         Raises:
             StageError: the model does not load or run, or has other outputs.
         """
-        served = Model(self.session(model), "a candidate")
+        served = Model(self.session(model), "a candidate", self._float.logarithms)
         parity = self._params.parity
 
         def decider(outputs: Outputs, labels: np.ndarray | None) -> Decider:

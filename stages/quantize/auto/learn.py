@@ -33,8 +33,8 @@ class Seen:
 
 def corrected(problem: Problem, seen: Mapping[Picks, Seen]) -> Problem:
     """The problem with noise and time as the models that were made teach them."""
-    noises = [(_noises(problem, each), found.strain**2) for each, found in seen.items() if found.strain is not None]
-    times = [(_times(problem, each), found.us) for each, found in seen.items() if found.us is not None]
+    noises = [(_noises(problem, picks), model.strain**2) for picks, model in seen.items() if model.strain is not None]
+    times = [(_times(problem, picks), model.us) for picks, model in seen.items() if model.us is not None]
     return levelled(scaled(problem, factors(noises), factors(times)))
 
 
@@ -51,7 +51,7 @@ def _levelled(options: tuple[Option, ...]) -> tuple[Option, ...]:
     for us in sorted(option.us for option in options):
         if not levels or us > levels[-1] * (1 + LEVEL) + LEVEL_US:
             levels.append(us)
-    return tuple(replace(each, us=max(level for level in levels if level <= each.us)) for each in options)
+    return tuple(replace(option, us=max(level for level in levels if level <= option.us)) for option in options)
 
 
 def scaled(problem: Problem, noise: Mapping[str, float], us: Mapping[str, float]) -> Problem:
@@ -61,8 +61,12 @@ def scaled(problem: Problem, noise: Mapping[str, float], us: Mapping[str, float]
         problem,
         options=tuple(
             tuple(
-                replace(each, noise=each.noise * noise.get(each.choice, 1.0), us=each.us * us.get(each.choice, 1.0))
-                for each in options
+                replace(
+                    option,
+                    noise=option.noise * noise.get(option.choice, 1.0),
+                    us=option.us * us.get(option.choice, 1.0),
+                )
+                for option in options
             )
             for options in problem.options
         ),

@@ -62,7 +62,7 @@ def measured(model: ir.Model, assigned: Sequence[Assignment], feeds: Sequence[Fe
         StageError: the model does not run.
     """
     params, threads = whole.quantize, whole.serving.threads
-    nodes = [each.node for each in assigned]
+    nodes = [assignment.node for assignment in assigned]
     probed = probe_all(model, assigned, feeds, whole.parity)
     op_types = {node.name: node.op_type for node in nodes}
     conversions = costs.measure_conversions(params, threads, images="Conv" in op_types.values())

@@ -188,7 +188,7 @@ def by_power(sensitivities: Iterable[Sensitivity]) -> list[Sensitivity]:
     """The most sensitive first, what is unknown before all."""
     return sorted(
         sensitivities,
-        key=lambda each: (-(math.inf if each.power is None else each.power), each.node, each.choice),
+        key=lambda entry: (-(math.inf if entry.power is None else entry.power), entry.node, entry.choice),
     )
 
 

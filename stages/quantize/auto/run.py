@@ -16,7 +16,7 @@ from stages.quantize import correction
 from stages.quantize.auto import mix, plan
 from stages.quantize.auto.base import Recipe
 from stages.quantize.auto.choices import CHOICES, KEPT
-from stages.quantize.auto.find import Found, find
+from stages.quantize.auto.find import SearchResult, find
 from stages.quantize.auto.judge import Judge, calibration_feeds
 from stages.quantize.auto.probe import Sensitivity, by_power, probe_all, unknowns, unmeasured
 from stages.quantize.correction import Correction
@@ -25,7 +25,7 @@ from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Known
 from stages.quantize.outcome import NodeOutcome
 
-Result = tuple[ir.Model | None, dict[str, NodeOutcome], Found | None]
+Result = tuple[ir.Model | None, dict[str, NodeOutcome], SearchResult | None]
 """The quantized model, None where float is the answer; what became of each node; and what was found by a search."""
 
 
@@ -65,16 +65,16 @@ def made(
         known = Known(feeds, calibration.method)
         make = _Make(prepared, selected, known)
         with remembered():
-            found = find(prepared, selected, judge, params, make=make, fault=fault, recipe=recipe)
-        corrections = make.corrections.get(_key(found.trial.candidate.choices), {}) if found.trial else {}
-        chosen = found.trial.candidate.choices if found.trial else {}
+            search = find(prepared, selected, judge, params, make=make, fault=fault, recipe=recipe)
+        corrections = make.corrections.get(_key(search.trial.candidate.choices), {}) if search.trial else {}
+        chosen = search.trial.candidate.choices if search.trial else {}
         smoothing = {
             key: powers
             for key, powers in known.smoothing.items()
             if all((choice := chosen.get(name, KEPT)) != KEPT and CHOICES[choice].smoothed for name in key[1:])
         }
-        found = replace(found, ranges=known.collected, corrections=corrections, smoothing=smoothing)
-        return found.model, found.outcomes, found
+        search = replace(search, ranges=known.collected, corrections=corrections, smoothing=smoothing)
+        return search.model, search.outcomes, search
     planned = plan.read(Path(params.quantize.plan or ""))
     planned.check(nodes)
     known = Known(feeds, calibration.method, planned.ranges, planned.smoothing)
@@ -119,9 +119,9 @@ def ranked(
     """
     judge = Judge(source, _needed(data), params, name)
     probed = probe_all(prepared, selected, judge.probe_feeds(), params.parity)
-    unknown = unmeasured((each.node for each in selected), probed)
+    unknown = unmeasured((assignment.node for assignment in selected), probed)
     known = [sensitivity for node in probed.values() for sensitivity in node.sensitivities]
-    return by_power([*known, *unknowns((each.node for each in selected), unknown)])
+    return by_power([*known, *unknowns((assignment.node for assignment in selected), unknown)])
 
 
 def _needed(data: EvalData | None) -> EvalData:

@@ -68,11 +68,11 @@ def best_that_passes(
     tightened = 0
 
     def learnt() -> Problem:
-        strains = {each: None if each in known else found.strain for each, found in tried.items()}
-        return corrected(problem, {each: Seen(strains[each], found.us) for each, found in tried.items()})
+        strains = {picks: None if picks in known else trial.strain for picks, trial in tried.items()}
+        return corrected(problem, {picks: Seen(strains[picks], trial.us) for picks, trial in tried.items()})
 
     def passing(model: Problem) -> Point | None:
-        points = (point(model, each) for each, found in tried.items() if found.strain <= goal and any(each))
+        points = (point(model, picks) for picks, trial in tried.items() if trial.strain <= goal and any(picks))
         return min(points, key=weights.value, default=None)
 
     model = learnt()
@@ -85,15 +85,15 @@ def best_that_passes(
         if candidate.assignment in tried:
             tightened += 1
             continue
-        found = attempt(candidate.assignment)
-        if found is None:
+        trial = attempt(candidate.assignment)
+        if trial is None:
             break
-        tried[candidate.assignment] = found
+        tried[candidate.assignment] = trial
         model = learnt()
     best = passing(model)
-    failing = [point(model, each) for each, found in tried.items() if found.strain > goal and each not in known]
+    failing = [point(model, picks) for picks, trial in tried.items() if trial.strain > goal and picks not in known]
     if best is not None:
-        failing = [each for each in failing if weights.value(each) < weights.value(best)]
+        failing = [failed for failed in failing if weights.value(failed) < weights.value(best)]
     nearest = max(failing, key=weights.value, default=None)
     return best.assignment if best else None, nearest.assignment if nearest else None, model
 
@@ -140,8 +140,8 @@ def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try
 
     if not any(numbers):
         return
-    found, best = attempt_stored(passes), None
-    if found is not None and found.strain <= goal and (found.us or 0) < problem.us(problem.all_float):
+    trial, best = attempt_stored(passes), None
+    if trial is not None and trial.strain <= goal and (trial.us or 0) < problem.us(problem.all_float):
         return
     if problem.noise(numbers) < goal**2:
         best, *_ = best_that_passes(stored, weights, attempt_stored, goal, {})
@@ -153,7 +153,7 @@ def _in_8_bits(problem: Problem, harmless: float) -> Picks:
     """`stored` everywhere; tables, which have no such choice, with a scale per row where that adds next to no noise."""
 
     def table(options: Sequence[Option]) -> int:
-        fits = (each.choice == DYNAMIC and each.takes == FLOAT and each.noise <= harmless for each in options)
+        fits = (option.choice == DYNAMIC and option.takes == FLOAT and option.noise <= harmless for option in options)
         return next((number for number, fit in enumerate(fits) if fit), 0)
 
     return tuple(

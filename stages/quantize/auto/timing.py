@@ -90,9 +90,9 @@ def raced(open_calls: Sequence[Callable[[], Call]], seconds: float, sessions: in
     ]
     return [
         Ratio(
-            float(np.median([each.ratio for each in of_model])),
-            min(each.low for each in of_model),
-            max(each.high for each in of_model),
+            float(np.median([estimate.ratio for estimate in of_model])),
+            min(estimate.low for estimate in of_model),
+            max(estimate.high for estimate in of_model),
         )
         for of_model in pairs
     ]

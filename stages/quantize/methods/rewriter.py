@@ -25,7 +25,7 @@ from stages.common.graph.walk import (
     replace,
 )
 from stages.quantize import linear, portable
-from stages.quantize.eight_bits import rounded
+from stages.quantize.eight_bits import quantize_weight
 from stages.quantize.linear import Quantized
 from stages.quantize.outcome import NodeOutcome, kept
 
@@ -265,10 +265,10 @@ class Site:
         reduce_range: bool | None = None,
         least: np.ndarray | float = 0,
     ) -> Quantized:
-        """`weight` in 8 bits, with what that costs on record; see `rounded`; params decide where None is given."""
+        """`weight` in 8 bits, with its cost on record; see `quantize_weight`; params replace None."""
         reduce = self.params.reduce_range if reduce_range is None else reduce_range
         pairs = summed if self.params.portable else None
-        made = rounded(weight.values, weight_type, channel_axes, reduce_range=reduce, summed=pairs, least=least)
+        made = quantize_weight(weight.values, weight_type, channel_axes, reduce_range=reduce, summed=pairs, least=least)
         self._sqnr.append(made.sqnr_db)
         self._full_sqnr += [] if made.full_range_sqnr_db is None else [made.full_range_sqnr_db]
         return made.quantized

@@ -97,10 +97,17 @@ def column_sums(quantized: Quantized) -> np.ndarray:
 
 
 def unfolded(site: Site, like: ir.Value, value: ir.Value, width: int) -> ir.Value:
-    """Rows [rows, width] with the leading dimensions of another value, shape [..., width]."""
+    """Rows [rows, width] with the leading dimensions of another value, shape [..., width].
+
+    The width is declared: no inference finds it behind such a Reshape, and ONNX's own of Attention fails without it.
+    """
     shape = site.share(like, "leading", lambda: _leading(site, like))
     last = site.number(f"{width}", np.array([width], np.int64))
-    return site.emit("Reshape", [value, site.emit("Concat", [shape, last], axis=0)])
+    made = site.emit("Reshape", [value, site.emit("Concat", [shape, last], axis=0)])
+    rank = site.rank(like)
+    if rank is not None:
+        made.type, made.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([*[None] * (rank - 1), width])
+    return made
 
 
 def _vector(values: np.ndarray) -> np.ndarray:

@@ -48,10 +48,10 @@ def apply(
     model = model.clone()
     by_name = {node.name: node for node in model.graph}
     readers: dict[tuple[ir.Value, str], list[ir.Node]] = {}
-    for each in assigned:
-        node = by_name.get(each.name)
+    for assignment in assigned:
+        node = by_name.get(assignment.name)
         if node is not None and _fits(node) and (value := node.inputs[0]) is not None:
-            readers.setdefault((value, each.params.activation_scale), []).append(node)
+            readers.setdefault((value, assignment.params.activation_scale), []).append(node)
     known = ranges.known(calibration, "minmax")
     keys = {group: (group[1], *(node.name or "" for node in nodes)) for group, nodes in readers.items()}
     seen = known.rows(model, sorted({name_of(group[0]) for group, key in keys.items() if key not in known.smoothing}))
@@ -64,7 +64,7 @@ def apply(
             _move(model, group[0], nodes, np.ldexp(np.float32(1), powers), names)
             smoothed |= {node.name for node in nodes}
     nothing = kept("its activation has no outliers that smoothing helps against")
-    return model, {each.name: nothing for each in assigned if each.name not in smoothed}
+    return model, {assignment.name: nothing for assignment in assigned if assignment.name not in smoothed}
 
 
 def best(rows: np.ndarray, weights: Sequence[np.ndarray], by_row: bool) -> np.ndarray:

@@ -63,7 +63,7 @@ def _cuts(node: ir.Node, concat: ir.Node, shapes: dict[ir.Value, Dims]) -> Itera
             yield value, ends, ends + length
             ends += length
     numbers = [_numbers(input_of(node, index)) for index in range(1, 5)]
-    if node.op_type == "Slice" and all(len(each) == 1 for each in numbers[:3]) and numbers[3] in ([], [1]):
+    if node.op_type == "Slice" and all(len(item) == 1 for item in numbers[:3]) and numbers[3] in ([], [1]):
         (start,), (end,), (cut,), _ = numbers
         if cut % rank == axis % rank:
             bounds = slice(start, end).indices(size)
@@ -72,4 +72,4 @@ def _cuts(node: ir.Node, concat: ir.Node, shapes: dict[ir.Value, Dims]) -> Itera
 
 def _numbers(value: ir.Value | None) -> list[int]:
     tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return [int(each) for each in tensor.numpy().reshape(-1)] if tensor is not None else []
+    return [int(item) for item in tensor.numpy().reshape(-1)] if tensor is not None else []

@@ -80,16 +80,16 @@ def _stack(value: ir.Value, shapes: dict[ir.Value, Dims], root: ir.Node) -> _Sta
 
 def _joined(concat: ir.Node, inner: list[_Stack | None]) -> _Stack | None:
     """The stack that a Concat makes of parts that are alike, along an axis that is one wide in each."""
-    parts = [each for each in inner if each is not None]
+    parts = [part for part in inner if part is not None]
     axis, first = int(number(concat, "axis", 0)), parts[0] if parts else None
     if first is None or len(parts) < len(inner) or first.axes[axis] is not None:
         return None
-    if any((each.sizes, each.axes) != (first.sizes, first.axes) for each in parts):
+    if any((part.sizes, part.axes) != (first.sizes, first.axes) for part in parts):
         return None
     axes = [None if place is None else place + 1 for place in first.axes]
     axes[axis] = 0
-    values = tuple(value for each in parts for value in each.parts)
-    nodes = 1 + sum(each.nodes for each in parts)
+    values = tuple(value for part in parts for value in part.parts)
+    nodes = 1 + sum(part.nodes for part in parts)
     return _Stack(values, (len(parts), *first.sizes), tuple(axes), nodes)
 
 

@@ -61,7 +61,7 @@ def _place(node: ir.Node, shapes: dict[ir.Value, Dims]) -> Place:
 
 def _numbers(value: ir.Value | None) -> list[int]:
     tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return [int(each) for each in tensor.numpy().reshape(-1)] if tensor is not None else []
+    return [int(item) for item in tensor.numpy().reshape(-1)] if tensor is not None else []
 
 
 def _split(

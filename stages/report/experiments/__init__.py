@@ -1,1 +1,1 @@
-"""The experiments of a sweep: read through DVC, ranked, and shown as one table that ends in a decision."""
+"""The experiments of a sweep: read through DVC, ranked, and shown in a table with the best one."""

@@ -1,4 +1,4 @@
-"""The pictures of a sweep: speed against error and size, and what each setting led to."""
+"""The pictures of a sweep: speed against error and size, and the effect of each setting."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ BROAD = 2 * drawing.WIDTH + 60
 
 
 def pictures(rows: Sequence[Row], keys: Sequence[str]) -> list[Picture]:
-    """Both, of the rows that were measured on one machine; fewer than two leave nothing to compare."""
+    """Both pictures, of rows measured on one machine; none if fewer than two can be compared."""
     # The best is drawn last, on top of the others.
     measured = [row for row in reversed(rows) if row.comparable]
     if len(measured) < 2:
@@ -21,7 +21,7 @@ def pictures(rows: Sequence[Row], keys: Sequence[str]) -> list[Picture]:
 
 
 def tradeoff(rows: Sequence[Row]) -> Picture:
-    """Every experiment by error and speed-up; names on the Pareto front, all others on hover."""
+    """Every experiment by error and speed-up, with names on the Pareto front."""
     points = [
         {
             "kind": "gate open" if row.open else "gate closed",
@@ -43,7 +43,7 @@ def tradeoff(rows: Sequence[Row]) -> Picture:
 
 
 def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
-    """One line an experiment, across the params that differ and the figures that they led to; the front's are thick."""
+    """One line per experiment, across the params that differ and the resulting figures; thick on the Pareto front."""
     columns: dict[str, list[Any]] = {
         key.removeprefix("quantize."): [row.revision.params.get(key) for row in rows] for key in keys
     }
@@ -99,7 +99,7 @@ def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
 
 
 def _places(values: Sequence[Any]) -> tuple[list[float], list[tuple[str, float]]]:
-    """Where each value stands on its axis, from 0 to 1, and the marks of that axis (text, place)."""
+    """The place of each value on its axis, from 0 to 1, and the marks of that axis (text, place)."""
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         low, high = min(values), max(values)
         span = (high - low) or 1.0

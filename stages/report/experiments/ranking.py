@@ -1,4 +1,4 @@
-"""Which experiment is best, and which no other beats. Pure functions over the figures of finished experiments."""
+"""Ranking finished experiments, and their Pareto front."""
 
 import math
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ class Row:
         revision: all of its figures.
         open: whether its gate is open.
         deploy: `int8` or `fp32`.
-        size: of the INT8 file in MB, NaN where unknown; so are the figures below.
+        size: of the INT8 file in MB; NaN if unknown, as the figures below.
         error: the largest absolute difference from fp32.
-        speedup: (ratio, low end, high end of its 95 % interval).
-        margin: the smallest margin of a rule of parity, as a share of its limit, and the name of that rule.
-        front: no other row is smaller, more exact and faster at once.
+        speedup: ratio, and both ends of its 95 % interval.
+        margin: the smallest margin of a parity rule, as a share of its limit, and the name of that rule.
+        front: whether it is on the Pareto front of size, error and speed-up.
     """
 
     name: str
@@ -42,15 +42,15 @@ class Row:
 
     @property
     def ships_int8(self) -> bool:
-        """Whether its gate lets the INT8 model pass."""
+        """Whether the gate deploys the INT8 model."""
         return self.open and self.deploy == "int8"
 
 
 def rank(sweep: Sweep) -> dict[str, list[Row]]:
     """Rows by machine, best first; the machine that timed the most experiments comes first.
 
-    Best: an INT8 model that passes the gate, before fp32, before a closed gate; within each, the Pareto front first,
-    then the larger low end of the speed-up's interval, because a lucky measurement has a wide one.
+    INT8 models that pass the gate come before fp32, and fp32 before a closed gate; within each, the Pareto front first,
+    then by the low end of the speed-up's interval, as a lucky measurement has a wide one.
     """
     machines: dict[str, list[Row]] = {}
     for finished in sweep.finished:
@@ -76,7 +76,7 @@ def row(finished: Finished) -> Row:
 
 
 def smallest_margin(rules: Sequence[Rule]) -> tuple[float, str]:
-    """The smallest margin of the rules that apply, as a share of the limit; NaN where none has one."""
+    """The smallest margin of the rules that apply, as a share of the limit; NaN if none has one."""
     margins = [
         (rule.margin / abs(rule.limit), rule.name)
         for rule in rules
@@ -91,7 +91,7 @@ def smallest_margin(rules: Sequence[Rule]) -> tuple[float, str]:
 def dominates(one: Row, other: Row) -> bool:
     """Whether `one` is nowhere worse and somewhere better: smaller, more exact, or faster.
 
-    A speed-up is faster where its interval lies above the other's; where they overlap neither is.
+    Faster means that its interval lies above the other's; if they overlap, neither is.
     """
     if not (one.comparable and other.comparable):
         return False

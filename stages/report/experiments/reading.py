@@ -16,7 +16,7 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Finished:
-    """An experiment that ran to its end, by the name that `dvc exp apply` takes, or the commit that all start from."""
+    """A finished experiment, by its name for `dvc exp apply`, or the commit that all start from."""
 
     name: str
     revision: Revision
@@ -24,12 +24,12 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """An experiment in which a stage failed. DVC shows the baseline's metrics for it; it has none.
+    """An experiment in which a stage failed. It has no metrics; DVC shows those of the baseline.
 
     Attributes:
-        name: or the start of its revision, where it has no name.
+        name: or the start of its revision, if it has no name.
         params: `params.yaml`, keys joined with dots.
-        reason: the last line of its output, as a rule the error.
+        reason: the last line of its output, usually the error.
     """
 
     name: str
@@ -39,9 +39,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All experiments that start from a commit: the finished ones, the baseline first where it has metrics; those that
-    failed; and how many are queued or running.
-    """
+    """The experiments of a commit: finished ones (with the baseline first), failed ones, and how many are waiting."""
 
     commit: str
     finished: Sequence[Finished]
@@ -71,7 +69,7 @@ def read() -> Sweep:
         else:
             finished.append(Finished(name, revision.at(tip.rev)))
     if not (finished or failed or waiting):
-        raise StageError("This commit has no experiments. Make some, e.g. `dvc exp run -S quantize.method=static`.")
+        raise StageError("This commit has no experiments. Run some, e.g. `dvc exp run -S quantize.method=static`.")
     start = revision.at("HEAD")
     if start.metrics["gate"]:
         finished.insert(0, Finished(BASELINE, start))
@@ -84,7 +82,7 @@ def read() -> Sweep:
 
 
 def _baseline() -> Any:
-    """What DVC knows of HEAD (`dvc.repo.experiments.serialize.ExpState`)."""
+    """HEAD with its experiments (`dvc.repo.experiments.serialize.ExpState`)."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -93,7 +91,7 @@ def _baseline() -> Any:
             with Repo() as repo:
                 return repo.experiments.show(hide_workspace=True)[0]
         except (DvcException, IndexError) as error:
-            # While experiments run, DVC meets the folder of one that just ended, which is gone.
+            # While experiments run, DVC may look for the folder of one that has just ended.
             if attempt == ATTEMPTS - 1:
                 raise StageError(
                     f"DVC cannot read the experiments: {error}. Run this in a DVC project with a commit; "
@@ -104,10 +102,10 @@ def _baseline() -> Any:
 
 
 def last_line(log: str | None) -> str:
-    """The last line that a stage printed on its way out; DVC's own line on the failure says less, and follows it."""
+    """The last line of a stage's output; DVC's own line on the failure follows it and says less."""
     path = Path(log) if log else None
     if path is None or not path.exists():
-        return "It left no output; it failed before a stage started."
+        return "It has no output: it failed before a stage started."
     lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     own = [line for line in lines if line.startswith("Error:")]
     dvc = [line for line in lines if line.startswith("ERROR:")]

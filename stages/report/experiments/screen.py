@@ -1,4 +1,4 @@
-"""A sweep as Markdown: the best and the command that applies it, one table, what was timed elsewhere, what failed."""
+"""A sweep as Markdown: the best experiment, a table of all, those timed on other machines, and those that failed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,7 @@ from stages.report.text import UNKNOWN, block, code, escape, number, plural, set
 
 
 def render(sweep: Sweep, machines: Mapping[str, Sequence[Row]], pictures: str = "") -> str:
-    """The whole table; the same experiments give the same text.
-
-    Args:
-        sweep: what DVC holds.
-        machines: rows by machine, best first.
-        pictures: HTML that shows them, placed below the first table.
-    """
+    """The whole text, with rows by machine, best first, and `pictures` (HTML) below the first table."""
     main, *others = list(machines.values()) or [[]]
     finished = [row.revision.params for rows in machines.values() for row in rows]
     keys = differing_params(finished)
@@ -101,5 +95,5 @@ def _param(params: Tree, key: str) -> str:
 def _legend(rows: Sequence[Row]) -> str:
     return (
         f"★ No other row is smaller, more exact and faster at once. Timed on {machine(rows[0].revision)}. "
-        "Error: largest absolute difference from fp32. Margin: of the parity rule that is closest to its limit."
+        "Error: largest absolute difference from fp32. Margin: of the parity rule closest to its limit."
     )

@@ -7,6 +7,7 @@ from onnx import TensorProto, helper
 
 from stages.common.base.params import OutputTolerance, Parity
 from stages.quantize.auto.arrival import Arrival
+from stages.quantize.auto.distance import distance_strain
 
 FEEDS = [{"x": np.random.default_rng(seed).normal(size=(2, 4)).astype(np.float32)} for seed in range(3)]
 ERROR = np.full((2, 4), 0.5, np.float32)
@@ -41,6 +42,13 @@ def test_the_error_counts_as_it_arrives(factor: float) -> None:
 def test_the_rule_that_is_nearest_to_failing_counts() -> None:
     largest = Arrival(damped(1.0), ["a"], FEEDS, Parity(outputs={"y": OutputTolerance(abs_tol=0.25)}, max_nrmse=None))
     assert largest.strain("a", {0: ERROR}) == pytest.approx(2.0)
+
+
+def test_logarithms_of_probabilities_count_as_probabilities() -> None:
+    before = np.array([[0.5, 0.5 - 1e-9, 1e-9]])
+    after = np.log([[0.5, 0.5 - 1e-6, 1e-6]])  # a tail that is a thousand times as likely, and no probability moved
+    strain = distance_strain({"p": [np.log(before)]}, {"p": [after]}, Parity(abs_tol=0.01))
+    assert strain == pytest.approx(1e-4, rel=0.01)
 
 
 def test_the_model_itself_is_left_alone() -> None:

@@ -16,10 +16,12 @@ from onnx import ModelProto, TensorProto, helper
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
-from stages.common.base.params import Params
+from stages.common.base.params import Params, Search
 from stages.quantize import screen, stage
 from stages.quantize.auto import base, choices, costs, find, options, race, search
-from stages.quantize.auto.problem import Problem
+from stages.quantize.auto.judge import Candidate
+from stages.quantize.auto.problem import Point, Problem
+from stages.quantize.auto.race import Trial
 from tests.quantize import nets
 from tests.quantize.running import Bench
 
@@ -108,7 +110,7 @@ def test_the_ranking_is_printed_and_nothing_is_written(bench: Bench) -> None:
 
 @pytest.fixture(params=["mlp", "conv"])
 def found(bench: Bench, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """The INT8 model that auto found, after another one took its place; its plan is in kept.json."""
+    """The INT8 model that auto found, which is gone; its plan is in kept.json."""
     monkeypatch.setitem(choices._OF, "Conv", ("static",))
     if request.param == "mlp":
         bench.give(*outlying_mlp())
@@ -118,8 +120,7 @@ def found(bench: Bench, request: pytest.FixtureRequest, tmp_path: Path, monkeypa
     made = paths.INT8_MODEL.read_bytes()
     (tmp_path / "kept.json").write_bytes(paths.PLAN.read_bytes())
     assert request.param == "mlp" or plan()["ranges"]
-    bench.run(method="dynamic")
-    assert paths.INT8_MODEL.read_bytes() != made
+    paths.INT8_MODEL.unlink()
     return made
 
 
@@ -147,6 +148,20 @@ def test_nothing_passes(bench: Bench) -> None:
     with pytest.raises(StageError, match=r"None of the \d+ models that were made keeps the answers: the best, with"):
         bench.run(method="auto")
     assert not paths.INT8_MODEL.exists()
+
+
+@pytest.mark.parametrize(
+    ("made", "strain", "remedies"),
+    [
+        (1, 0.9, "Lower quantize.search.margin, widen the tolerance, or deploy the float model."),
+        (1, 1.1, "Widen the tolerance, or deploy the float model."),
+        (3, 1.1, "Raise quantize.search.max_evals, widen the tolerance, or deploy the float model."),
+    ],
+)
+def test_only_what_may_help_is_advised(made: int, strain: float, remedies: str) -> None:
+    candidate = Candidate((1,), {}, None, {}, (), strain, 100)
+    trials = [Trial("predicted", candidate, Point((1,), 1.0, 0.0, 100))] * made
+    assert find._nothing_passes(trials, Search(max_evals=3), 3).endswith(f"samples that judge). {remedies}")
 
 
 def test_float64_has_no_choices_and_the_reason_is_given(bench: Bench) -> None:

@@ -1,7 +1,7 @@
-"""Chains of operators that only rename dimensions become one Reshape, or nothing, where all shapes are fixed.
+"""Chains of operators that move no data become one Reshape, or nothing, if all shapes are fixed.
 
-Exporters write Squeeze, Transpose, Unsqueeze and Reshape one after the other around recurrent layers. Each is a kernel
-of its own at run time, about half a microsecond, and together they move nothing.
+Exporters write chains of Squeeze, Transpose, Unsqueeze and Reshape around recurrent layers. Each is a kernel of its own
+at run time, about half a microsecond.
 """
 
 import math
@@ -18,7 +18,7 @@ _VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "U
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Collapse the chains of the main graph, in place."""
+    """Collapse the chains of the main graph."""
     shapes = {
         value: tuple(size for size in dims if size is not None)
         for value, dims in inferred(model).items()
@@ -56,7 +56,7 @@ def apply(model: ir.Model) -> PassResult:
 
 
 def _is_view(node: ir.Node, shapes: dict[ir.Value, tuple[int, ...]]) -> bool:
-    """Whether a node gives the values of its first input in their order, in shapes that are fixed and not empty."""
+    """Whether a node keeps the values of its first input in order, with fixed shapes that are not empty."""
     if node.op_type not in _VIEWS or node.domain or node.inputs[0] not in shapes or node.outputs[0] not in shapes:
         return False
     if constant(node.inputs[0]) is not None:

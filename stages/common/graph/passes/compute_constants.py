@@ -1,4 +1,4 @@
-"""Weights that nodes compute from constants: behind Constant, Transpose, Identity, Cast, Reshape and the like."""
+"""Weights that nodes compute from constants, such as Constant, Transpose, Identity, Cast and Reshape."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from stages.common.graph.weights import weight_inputs
 from stages.common.model import sessions
 
 GROWTH = 2
-"""A weight more than this many times the size of what it is computed from stays computed (Expand, ConstantOfShape)."""
+"""A weight larger than this many times its sources stays computed (Expand, ConstantOfShape)."""
 
 _SMALL = 4096
 _RANDOM = frozenset(
@@ -24,16 +24,16 @@ _RANDOM = frozenset(
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Turn weights that are computed from constants alone into initializers of their graph, under their names.
+    """Turn weights computed from constants alone into initializers of their graph, with the same names.
 
-    What several graphs compute alike (both branches of an If) stays as it is: see `share_constants`.
+    Weights that several graphs compute (both branches of an If) stay as they are: see `share_constants`.
     """
     names = Names(model)
     modified = False
     for array, alike in computed_weights(model):
         graphs = graphs_of(alike)
         if len(graphs) == 1:
-            store(graphs.pop(), array, alike, names)
+            store(graphs.pop(), array, alike, names, alike[0].name or "")
             modified = True
     if modified:
         remove_unused(model)
@@ -41,7 +41,7 @@ def apply(model: ir.Model) -> PassResult:
 
 
 def computed_weights(model: ir.Model) -> list[tuple[np.ndarray, list[ir.Value]]]:
-    """Each float weight that nodes compute from constants alone, with the values of any graph that are equal to it."""
+    """Each float weight that nodes compute from constants alone, with the values of any graph that equal it."""
     fixed = fixed_numbers(model)
     known: dict[ir.Value, bool] = dict.fromkeys(fixed, True)
     computed: dict[tuple[tuple[int, ...], str, bytes], tuple[np.ndarray, list[ir.Value]]] = {}
@@ -58,24 +58,23 @@ def computed_weights(model: ir.Model) -> list[tuple[np.ndarray, list[ir.Value]]]
 
 
 def graphs_of(values: Iterable[ir.Value]) -> set[ir.Graph]:
-    """The graphs whose nodes compute the values."""
+    """The graphs that compute the values."""
     return {
         node.graph for value in values if (node := value.producer()) is not None and isinstance(node.graph, ir.Graph)
     }
 
 
-def store(graph: ir.Graph, array: np.ndarray, alike: list[ir.Value], names: Names) -> None:
-    """Store an array in a graph, in place of the values that are equal to it, under the name of the first."""
-    name = alike[0].name or ""
+def store(graph: ir.Graph, array: np.ndarray, alike: list[ir.Value], names: Names, name: str) -> None:
+    """Store an array in a graph under this name, replacing the values equal to it."""
     for value in alike:
         value.name = names.fresh(f"{value.name}_computed")  # its node is removed once nothing reads it
-    made = add_initializer(graph, names.fresh(name), array)
+    made = add_initializer(graph, name, array)
     for value in alike:
         ir.convenience.replace_all_uses_with(value, made)
 
 
 def _weights(graph: ir.Graph) -> Iterator[ir.Value]:
-    """What the nodes with a weight, in the graph and those inside, have at the place of a weight or a bias."""
+    """The inputs that may be weights or biases, of nodes in the graph and its subgraphs."""
     for node in graph:
         if weight_inputs(node) is not None:
             inputs = node.inputs if node.op_type != "Gather" else node.inputs[:1]
@@ -85,12 +84,12 @@ def _weights(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def is_known(value: ir.Value | None, known: dict[ir.Value, bool]) -> bool:
-    """Whether a value is computed from constants alone, by nodes of any scope that give the same in every run."""
+    """Whether a value is computed from constants alone, by deterministic nodes of any scope."""
     if value is None or constant(value) is not None:
         return True
     if value not in known:
         node = value.producer()
-        known[value] = False  # a graph input, or the output of a loop over itself
+        known[value] = False  # a graph input, or a value that depends on itself
         if node is not None and not node.domain and node.op_type not in _RANDOM and not any(subgraphs(node)):
             known[value] = all(is_known(source, known) for source in node.inputs) and not any(
                 output.is_graph_output() for output in node.outputs
@@ -99,12 +98,10 @@ def is_known(value: ir.Value | None, known: dict[ir.Value, bool]) -> bool:
 
 
 def compute(model: ir.Model, value: ir.Value, fixed: Mapping[ir.Value, np.ndarray]) -> list[np.ndarray]:
-    """The value, in a list; empty where it fails, or is much larger than what it is computed from.
+    """Compute a value for which `is_known` holds; `fixed` is from `fixed_numbers`.
 
-    Args:
-        model: that it is in.
-        value: computed from constants and from `fixed` alone, see `is_known`.
-        fixed: integers, see `fixed_numbers`.
+    Returns:
+        The array in a list, which is empty if it cannot be computed or is much larger than its sources.
     """
     graph = ir.Graph([], [], nodes=[], opset_imports=model.opset_imports, name="constants")
     copies: dict[ir.Value, ir.Value] = {}

@@ -11,10 +11,10 @@ from stages.common.model import ir_conversion
 
 
 def apply(model: ir.Model, version: int) -> PassResult:
-    """Convert the default domain to `version` if it is older; the model given stays as it is.
+    """Convert the default domain to `version` if it is older; the given model is not changed.
 
     Raises:
-        ValueError: the model has an operator that `version` no longer has.
+        ValueError: the model has an operator that `version` lacks.
     """
     if model.opset_imports.get("", version) >= version:
         return PassResult(model, modified=False)
@@ -24,9 +24,9 @@ def apply(model: ir.Model, version: int) -> PassResult:
 
     def convert(proto: ModelProto) -> ModelProto:
         ends, known = (list(proto.graph.input), list(proto.graph.output)), list(proto.graph.value_info)
-        proto.ir_version = max(proto.ir_version, CONSTANT_SINCE)  # below, all are to be listed as inputs
+        proto.ir_version = max(proto.ir_version, CONSTANT_SINCE)  # older versions require all to be inputs
         converted: ModelProto = version_converter.convert_version(proto, version)
-        # The converter forgets the metadata, infers other shapes for the ends, and adds shapes of what is in between.
+        # The converter drops the metadata, changes shapes of inputs and outputs, and adds shapes in between.
         converted.ClearField("metadata_props")
         converted.metadata_props.extend(proto.metadata_props)
         for field, values in zip(("input", "output", "value_info"), (*ends, known), strict=True):

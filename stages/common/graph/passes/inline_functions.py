@@ -1,4 +1,4 @@
-"""Local functions: their bodies, weights included, are put in place of the nodes that call them."""
+"""Local functions: their bodies, weights included, replace the nodes that call them."""
 
 import onnx_ir as ir
 from onnx_ir.passes import PassResult

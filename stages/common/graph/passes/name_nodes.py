@@ -1,4 +1,4 @@
-"""Names for nodes: without one a node cannot be excluded, and with that of another both would be."""
+"""Unique names for nodes, by which they can be excluded."""
 
 import onnx_ir as ir
 from onnx_ir.passes import PassResult
@@ -8,7 +8,7 @@ from stages.common.graph.walk import paths
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Name unnamed nodes `<op_type>_<number>`; of nodes of one name all but the first get a number."""
+    """Name unnamed nodes `<op_type>_<number>`; of nodes with the same name, all but the first get a number."""
     nodes = [(number, node) for graph in paths(model) for number, node in enumerate(graph)]
     names = Names(model)
     seen: set[str] = set()

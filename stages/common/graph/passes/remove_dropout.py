@@ -1,6 +1,6 @@
-"""Dropout, which does nothing at inference; ONNX Runtime leaves it out at load even where it is set to training.
+"""Dropout does nothing at inference; ONNX Runtime removes it at load even if it is in training mode.
 
-Where calibration makes its output visible, ONNX Runtime has to keep it, and would draw random numbers.
+If calibration reads its output, ONNX Runtime has to keep it, and would draw random numbers.
 """
 
 import onnx_ir as ir
@@ -10,7 +10,7 @@ from stages.common.graph.walk import replace
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Replace every Dropout whose mask is not used with Identity, which ONNX Runtime removes at load."""
+    """Replace every Dropout whose mask is unused by Identity, which ONNX Runtime removes at load."""
     modified = False
     for node in list(model.graph.all_nodes()):
         masks = node.outputs[1:]

@@ -1,4 +1,4 @@
-"""Opset imports: the default domain always and in its right spelling, others only if they are used."""
+"""Opset imports: always the default domain, spelled "", and others only if they are used."""
 
 import onnx_ir as ir
 from onnx_ir.passes import PassResult
@@ -6,11 +6,11 @@ from onnx_ir.passes import PassResult
 from stages.common.graph.walk import MICROSOFT, all_nodes
 
 DEFAULT = 13
-"""The version of the default domain that is imported where a model imports none."""
+"""The version of the default domain if a model imports none."""
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Spell the default domain as "", and import each domain that is used; what is not used goes."""
+    """Spell the default domain "", import each domain that is used, and remove the others."""
     used = {
         "",
         *(node.domain for node in all_nodes(model)),

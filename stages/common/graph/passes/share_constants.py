@@ -1,7 +1,7 @@
-"""Weights that several graphs compute alike, as both branches of an If do: stored once, in the graph that all see.
+"""Weights that several graphs compute, such as both branches of an If: stored once, in the main graph.
 
-ONNX Runtime reads a weight of an outer graph a little slower than one of the body's own, and computes constants at load
-anyway. So this is not for the float model; an INT8 model has to store the weight, and stores it once.
+ONNX Runtime reads a weight of an outer graph slightly slower than one of the body, and computes constants at load
+anyway, so this is not for the float model; an INT8 model has to store the weight, and stores it once.
 """
 
 import onnx_ir as ir
@@ -13,12 +13,12 @@ from stages.common.graph.walk import remove_unused
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Turn weights that several graphs compute alike into one initializer of the main graph."""
+    """Turn equal weights computed in several graphs into one initializer of the main graph."""
     names = Names(model)
     modified = False
     for array, alike in computed_weights(model):
         if len(graphs_of(alike)) > 1:
-            store(model.graph, array, alike, names)
+            store(model.graph, array, alike, names, names.fresh(alike[0].name or ""))
             modified = True
     if modified:
         remove_unused(model)

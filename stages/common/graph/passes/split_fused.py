@@ -1,6 +1,6 @@
-"""Operators that ONNX Runtime's optimiser fuses for floats, split into plain ones, which have INT8 forms.
+"""Fused float operators, which a model saved by ONNX Runtime's optimiser holds, split into ones that have INT8 forms.
 
-A model that was saved optimised holds them. ONNX Runtime fuses again at load what then stayed float.
+ONNX Runtime fuses those that stay float again at load.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _CONV_ACTIVATIONS: dict[str, tuple[str, ...]] = {
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Replace FusedConv, FusedGemm, and FusedMatMul with a constant on the right, in every graph."""
+    """Replace FusedConv, FusedGemm, and FusedMatMul with a constant second operand, in every graph."""
     names = Names(model)
     modified = False
     for node in list(model.graph.all_nodes()):
@@ -66,7 +66,7 @@ def _conv(node: ir.Node) -> list[ir.Node]:
 
 
 def _matmul(node: ir.Node) -> list[ir.Node]:
-    """The product alpha A B', with B constant; its factor and its transposition are applied to B."""
+    """The product alpha A B' with B constant: factor and transposition are applied to B."""
     right = constant(node.inputs[1])
     if right is None or any(number(node, name, 0) for name in ("transA", "transBatchA", "transBatchB")):
         return []
@@ -90,7 +90,7 @@ def _plain(op_type: str, node: ir.Node, inputs: tuple[ir.Value | None, ...]) -> 
 
 
 def _activated(parts: list[ir.Node], activation: str, parameters: dict[str, float]) -> list[ir.Node]:
-    """The nodes with an activation behind the last of them."""
+    """The nodes, with an activation after the last of them."""
     return [*parts, ir.node(activation, [parts[-1].outputs[0]], parameters)] if activation else parts
 
 

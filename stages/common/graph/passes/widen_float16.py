@@ -1,7 +1,7 @@
-"""A float16 model as the float32 model that it stands for: ONNX Runtime's INT8 kernels take and give float32 only.
+"""A float16 model becomes float32: ONNX Runtime's INT8 kernels take and give float32 only.
 
-The inputs and outputs keep their types; casts stand behind and before them. Left in float16, the quantizer of ONNX
-Runtime writes a file that does not load (issue 15341).
+Inputs and outputs keep their types, by casts. From a float16 model, ONNX Runtime's own quantizer writes a file that
+does not load (issue 15341).
 """
 
 import numpy as np
@@ -14,11 +14,11 @@ from stages.common.model import model_file
 _HALF, _FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
 _TYPE_ATTRIBUTES = frozenset({"dtype", "to"})
-"""Where nodes (Cast, EyeLike, RandomNormal and the like) name the type that they give."""
+"""Attributes that hold the output type of nodes such as Cast, EyeLike and RandomNormal."""
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Make float32 of every float16 in a model that has a float16 weight."""
+    """Turn every float16 into float32, in a model with a float16 weight."""
     weights = (tensor for tensor in model_file.tensors(model) if sum(size > 1 for size in tensor.shape.numpy()) > 1)
     if not any(tensor.dtype == _HALF for tensor in weights):
         return PassResult(model, modified=False)
@@ -46,7 +46,7 @@ def _widened(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 
 
 def _wide(kind: ir.TypeProtocol | None) -> ir.TypeProtocol | None:
-    """A type with float32 in place of float16; a new one, as clones of a model share theirs."""
+    """The type with float32 instead of float16; a new object, as clones of a model share types."""
     if isinstance(kind, ir.SequenceType | ir.OptionalType):
         return type(kind)(_wide(kind.elem_type))
     return type(kind)(_FLOAT) if isinstance(kind, ir.TensorType) and kind.dtype == _HALF else kind
@@ -61,7 +61,7 @@ def _widen_attributes(node: ir.Node) -> None:
 
 
 def _cast_input(graph: ir.Graph, value: ir.Value, names: Names) -> None:
-    """Let everything read an input in float32."""
+    """Cast an input to float32 for all its readers."""
     name = value.name or ""
     wide = ir.Value(name=names.fresh(f"{name}_float32"), type=ir.TensorType(_FLOAT), shape=value.shape)
     users = list(value.uses())
@@ -76,10 +76,10 @@ def _cast_input(graph: ir.Graph, value: ir.Value, names: Names) -> None:
 
 
 def _cast_output(graph: ir.Graph, value: ir.Value, names: Names) -> None:
-    """Give an output in float16, and keep it float32 for whatever else reads it."""
+    """Cast an output to float16, but not for its other readers."""
     name = value.name or ""
     if value.is_graph_input():
-        return  # an input that is handed through keeps its type
+        return  # an input that is also an output keeps its type
     value.name = names.fresh(f"{name}_float32")
     narrow = ir.Value(name=name, type=ir.TensorType(_HALF), shape=value.shape)
     graph.append(ir.node("Cast", [value], {"to": _HALF}, outputs=[narrow], name=names.fresh(f"{name}_Cast")))

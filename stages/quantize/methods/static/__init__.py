@@ -70,7 +70,7 @@ def quantize(
     chosen = [node for node in graph if node.name in named and node.name not in outcomes]
     if not chosen:
         return model, outcomes
-    tensors = {name_of(value): value for value in qdq.plan(graph, chosen).tensors}
+    tensors = {name_of(value): value for value in qdq.place(graph, chosen).tensors}
     collected = ranges.known(calibration, params.calibration.method).of(quantized, sorted(tensors))
     known = {tensors[name]: span for name, span in collected.items()}
     blind = [node for node in chosen if not set(qdq.quantized_by(node)) <= set(known)]
@@ -79,11 +79,11 @@ def quantize(
             "its activations are not float32, or held no finite value on the calibration samples"
         )
     sighted = [node for node in chosen if node not in blind]
-    plan = qdq.plan(graph, sighted, allowed=set(known))
-    scales = {value: _activation_scale(known[value], params.activation_type) for value in plan.tensors.values()}
+    placement = qdq.place(graph, sighted, allowed=set(known))
+    scales = {value: _activation_scale(known[value], params.activation_type) for value in placement.tensors.values()}
     stored = {value: _store_scale(rewriter, value, *scales[value]) for value in sorted(scales, key=name_of)}
-    inputs = {node.name or "": scales[plan.tensors[_activation(node)]] for node in sighted}
-    qdq.rewrite(graph, plan, stored, rewriter.names)
+    inputs = {node.name or "": scales[placement.tensors[_activation(node)]] for node in sighted}
+    qdq.rewrite(graph, placement, stored, rewriter.names)
     rewrites = {name: (_rewrite(float(scale), version >= OPSET), named[name]) for name, (scale, _) in inputs.items()}
     return quantized, outcomes | rewriter.rewrite(rewrites)
 

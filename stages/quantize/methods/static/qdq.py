@@ -26,7 +26,7 @@ FUSED_AFTER = frozenset({"Clip", "Relu"})
 
 
 @dataclass
-class Plan:
+class Placement:
     """Which nodes work on 8-bit values, and which tensors are quantized for it.
 
     Attributes:
@@ -48,8 +48,8 @@ class Scale:
     zero_point: ir.Value
 
 
-def plan(graph: ir.Graph, chosen: Collection[ir.Node], allowed: Collection[ir.Value] | None = None) -> Plan:
-    """The plan in which these nodes with weights are quantized, and all that can be between them.
+def place(graph: ir.Graph, chosen: Collection[ir.Node], allowed: Collection[ir.Value] | None = None) -> Placement:
+    """Quantize these nodes with weights, and all nodes between them that can be.
 
     Args:
         graph: the main graph.
@@ -64,7 +64,7 @@ def plan(graph: ir.Graph, chosen: Collection[ir.Node], allowed: Collection[ir.Va
         made = {tail(node) for node in inside}
         lost = {node for node in between if not _enclosed(node, made, inside)}
         if not lost:
-            return _plan(graph, inside, between)
+            return _placed(graph, inside, between)
         between -= lost
 
 
@@ -80,25 +80,25 @@ def tail(node: ir.Node) -> ir.Value:
     return reader.outputs[0] if reader is not None and reader.op_type in FUSED_AFTER else value
 
 
-def rewrite(graph: ir.Graph, plan: Plan, scales: Mapping[ir.Value, Scale], names: Names) -> None:
-    """Quantize the tensors of a plan in the main graph, and let its nodes read the quantized ones.
+def rewrite(graph: ir.Graph, placement: Placement, scales: Mapping[ir.Value, Scale], names: Names) -> None:
+    """Quantize the tensors of a placement in the main graph, and let its nodes read the quantized ones.
 
     Args:
         graph: changed in place.
-        plan: over this graph.
-        scales: of each tensor of the plan that has a scale of its own.
+        placement: over this graph.
+        scales: of each tensor of the placement that has a scale of its own.
         names: of the model.
     """
     made = [value for node in graph for value in node.outputs]
     for value in [*graph.inputs, *made]:
-        if value in plan.tensors:
-            _quantize(graph, value, plan, scales[plan.tensors[value]], names)
+        if value in placement.tensors:
+            _quantize(graph, value, placement, scales[placement.tensors[value]], names)
 
 
-def _quantize(graph: ir.Graph, value: ir.Value, plan: Plan, scale: Scale, names: Names) -> None:
+def _quantize(graph: ir.Graph, value: ir.Value, placement: Placement, scale: Scale, names: Names) -> None:
     """Put the pair behind a tensor."""
-    name, producer, narrow = value.name or "", value.producer(), value in plan.narrow
-    readers = [use for use in value.uses() if narrow or use.node in plan.nodes]
+    name, producer, narrow = value.name or "", value.producer(), value in placement.narrow
+    readers = [use for use in value.uses() if narrow or use.node in placement.nodes]
     stored, read = ir.Value(name=names.fresh(f"{name}_quantized")), ir.Value(shape=value.shape, type=value.type)
     pair = [
         ir.node(kind, [source, scale.scale, scale.zero_point], outputs=[target], name=names.fresh(f"{name}_{kind}"))
@@ -148,8 +148,8 @@ def _enclosed(node: ir.Node, made: set[ir.Value], inside: set[ir.Node]) -> bool:
     )
 
 
-def _plan(graph: ir.Graph, inside: set[ir.Node], between: set[ir.Node]) -> Plan:
-    made = Plan(inside)
+def _placed(graph: ir.Graph, inside: set[ir.Node], between: set[ir.Node]) -> Placement:
+    made = Placement(inside)
     for node in graph:
         if node not in inside:
             continue
