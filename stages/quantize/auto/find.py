@@ -14,7 +14,7 @@ from stages.common.judging.rules import strain
 from stages.common.rule import Rule
 from stages.quantize.auto import options, plan
 from stages.quantize.auto.base import Recipe
-from stages.quantize.auto.choices import KEPT, PADDED
+from stages.quantize.auto.choices import CHOICES, KEPT, PADDED
 from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.options import Measured
 from stages.quantize.auto.problem import Picks, Point, point
@@ -31,7 +31,7 @@ TRIAL_SECONDS = 0.4
 UNIFORM = 5
 """One trial of so many may be a model with one choice everywhere: it teaches what kernels really take."""
 
-WORTH = 1.25
+WORTH = 1.5
 """Such a model is made where it is predicted to be at most so many times as slow, or large, as the best of them."""
 
 
@@ -212,13 +212,19 @@ def find(
 
 
 def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[tuple[str, Picks]]:
-    """One choice wherever it can be had, the best predicted first; filters of zeros are for single nodes."""
+    """One choice wherever it can be had, the best of each method, the best predicted first.
+
+    Filters of zeros are for single nodes.
+    """
     problem = measured.problem
-    names = sorted({option.choice for options_ in problem.options[: len(measured.names)] for option in options_})
-    uniform = [(name, problem.uniform(name)) for name in names if name not in (KEPT, PADDED)]
-    values = {name: value(point(problem, assignment)) for name, assignment in uniform}
-    near = [each for each in uniform if values[each[0]] <= WORTH * min(values.values())]
-    return sorted(near, key=lambda each: values[each[0]])
+    names = {option.choice for options_ in problem.options[: len(measured.names)] for option in options_}
+    uniform = {name: problem.uniform(name) for name in sorted(names - {KEPT, PADDED})}
+    values = {name: value(point(problem, assignment)) for name, assignment in uniform.items()}
+    best: dict[str, str] = {}
+    for name in sorted(values, key=lambda name: values[name]):
+        if values[name] <= WORTH * min(values.values()):
+            best.setdefault(CHOICES[name].method, name)
+    return [(name, uniform[name]) for name in best.values()]
 
 
 def _nothing_passes(trials: Sequence[Trial], search: Search, nodes: int) -> str:

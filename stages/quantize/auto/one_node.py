@@ -82,7 +82,8 @@ def cut_out(model: ir.Model, node: ir.Node, seen: list[Mapping[str, np.ndarray]]
     first = seen[0][name_of(given)]
     output = ir.Value(name=name_of(given), type=ir.TensorType(ir.DataType.from_numpy(first.dtype)))
     output.shape = ir.Shape([None] * first.ndim)
-    outputs = [output if value is given else ir.Value(name="") for value in node.outputs]
+    # An output that nothing reads keeps its name, as the operator may demand it.
+    outputs = [output if value is given else ir.Value(name=value.name) for value in node.outputs]
     graph.append(
         ir.Node(node.domain, node.op_type, copies, list(node.attributes.values()), name=node.name, outputs=outputs)
     )

@@ -157,6 +157,10 @@ def probe_all(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed
     progress = tqdm(singles(model, nodes, feeds), "probe", len(nodes), unit=" nodes", leave=False, disable=None)
     for single in progress:
         name = single.model.graph[0].name or ""
+        try:
+            sessions.open_session(single.model, name=name)
+        except StageError:
+            continue
         probed[name] = probe(single, by_name[name], arrival, numbers)
     return probed
 
@@ -164,7 +168,7 @@ def probe_all(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed
 def unmeasured(nodes: Iterable[WeightedNode], probed: Mapping[str, Probed]) -> dict[str, str]:
     """Of nodes that could not be observed, why."""
     return {
-        node.name: f"it is in the subgraph {node.graph}" if node.graph else "its inputs or outputs are not tensors"
+        node.name: f"it is in the subgraph {node.graph}" if node.graph else "it does not run by itself"
         for node in nodes
         if node.name not in probed
     }

@@ -13,9 +13,9 @@ Tree = Mapping[str, Any]
 LARGEST = 3
 """Samples whose mean is the scale of the tail: the largest one says more of its own luck than of the next."""
 
-GROWTH = 14.0
-"""From n samples to three times as many, that mean grows to 1 + GROWTH / sqrt(n) times: fitted over many models, whose
-figures are in docs/auto.md."""
+GROWTH, FIRST_GROWTH = 14.0, 40.0
+"""From n samples to three times as many, that mean grows to 1 + GROWTH / sqrt(n) times, and the largest to
+1 + FIRST_GROWTH / n times at least: fitted over many models, whose figures are in docs/auto.md."""
 
 FEWEST = 9
 """Below so many samples, growth is that of so many."""
@@ -37,7 +37,8 @@ def tail_factor(largest: np.ndarray) -> float:
     tail = np.sort(largest[np.isfinite(largest)])[::-1]
     if not tail[:1].any():
         return 1.0
-    limit = (1 + GROWTH / math.sqrt(max(FEWEST, len(tail)))) * tail[:LARGEST].mean()
+    samples = max(FEWEST, len(tail))
+    limit = max((1 + GROWTH / math.sqrt(samples)) * tail[:LARGEST].mean(), (1 + FIRST_GROWTH / samples) * tail[0])
     count = min(max(LARGEST, math.isqrt(len(tail))), len(tail) - 1)
     if count and tail[count] > 0:
         index = np.log(tail[:count] / tail[count]).mean()

@@ -71,6 +71,8 @@ def test_a_power_law_is_extrapolated_to_three_times_as_many_samples(index: float
 
 
 def test_a_tail_that_outliers_make_grows_as_those_of_other_models_do() -> None:
+    few = 5 * 0.1 ** np.arange(20.0)
+    assert tail_factor(few) == pytest.approx(1 + 40 / 20)
     outliers = np.array([1e-6] * 50 + [10.0, 4.0, 4.0] + [1e-6] * 37)
     assert tail_factor(outliers) == pytest.approx(0.6 * (1 + 14 / 90**0.5))
     assert tail_factor(np.ones(90)) == 1
