@@ -10,40 +10,32 @@ from stages.common.compare.decided import upper_bound
 
 Tree = Mapping[str, Any]
 
-LARGEST = 3
-"""Samples whose mean is the scale of the tail: the largest one says more of its own luck than of the next."""
+FEWEST = 3
+"""Samples that the tail is fitted to, at least."""
 
-GROWTH, FIRST_GROWTH = 14.0, 40.0
-"""From n samples to three times as many, that mean grows to 1 + GROWTH / sqrt(n) times, and the largest to
-1 + FIRST_GROWTH / n times at least: fitted over many models, whose figures are in docs/auto.md."""
-
-FEWEST = 9
-"""Below so many samples, growth is that of so many."""
+MOST = 1.5
+"""The largest difference is not expected to grow more: a fit to a few outliers would have it grow without end."""
 
 
 def tail_factor(largest: np.ndarray) -> float:
-    """By how much the largest difference grows, it is expected, from these samples to three times as many.
+    """By how much the largest difference is expected to grow from these samples to three times as many.
 
-    The tail is a power law that is fitted to the largest sqrt(samples) (Hill 1975), and extrapolated (Weissman 1978).
-    Where a few outliers make it up, its index is not known from one model, and the growth over many models limits it,
-    as hydrologists pool the growth of floods over rivers (Dalrymple 1960; Hosking and Wallis 1997).
+    The tail is a power law, fitted to the largest sqrt(samples) (Hill 1975) and extrapolated (Weissman 1978), up to
+    `MOST`. With few samples the tail is not well known, so that it is 1 + 1 / sqrt(samples) at least.
 
     Args:
         largest: the largest difference of each sample, float64 [samples].
 
     Returns:
-        1 at least.
+        Above 1.
     """
     tail = np.sort(largest[np.isfinite(largest)])[::-1]
-    if not tail[:1].any():
-        return 1.0
-    samples = max(FEWEST, len(tail))
-    limit = max((1 + GROWTH / math.sqrt(samples)) * tail[:LARGEST].mean(), (1 + FIRST_GROWTH / samples) * tail[0])
-    count = min(max(LARGEST, math.isqrt(len(tail))), len(tail) - 1)
-    if count and tail[count] > 0:
-        index = np.log(tail[:count] / tail[count]).mean()
-        limit = min(limit, tail[count] * (3 * count) ** index)
-    return max(1.0, float(limit / tail[0]))
+    least = 1 + 1 / math.sqrt(max(1, len(tail)))
+    count = min(max(FEWEST, math.isqrt(len(tail))), len(tail) - 1)
+    if count < 1 or tail[count] <= 0:
+        return least
+    index = np.log(tail[:count] / tail[count]).mean()
+    return max(least, min(MOST, float(tail[count] * (3 * count) ** index / tail[0])))
 
 
 def at_sample_count(figures: Tree, samples: int) -> dict[str, Any]:
