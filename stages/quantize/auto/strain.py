@@ -10,18 +10,16 @@ from stages.common.compare.decided import upper_bound
 
 Tree = Mapping[str, Any]
 
-FEWEST = 3
-"""Samples that the tail is fitted to, at least."""
-
-MOST = 1.5
-"""The largest difference is not expected to grow more: a fit to a few outliers would have it grow without end."""
+FEWEST = 9
+"""Samples below which they are not dealt into parts."""
 
 
 def tail_factor(largest: np.ndarray) -> float:
-    """By how much the largest difference is expected to grow from these samples to three times as many.
+    """By how much the largest difference grows, it is expected, from these samples to three times as many.
 
-    The tail is a power law, fitted to the largest sqrt(samples) (Hill 1975) and extrapolated (Weissman 1978), up to
-    `MOST`. With few samples the tail is not well known, so that it is 1 + 1 / sqrt(samples) at least.
+    The samples are dealt into three parts: from a part to the whole their number grows threefold, too. Where a few
+    samples make all of the difference, as outliers do, this is far above 1. With few samples the tail is not known
+    well, and 1 / sqrt(samples) is added for that.
 
     Args:
         largest: the largest difference of each sample, float64 [samples].
@@ -29,13 +27,12 @@ def tail_factor(largest: np.ndarray) -> float:
     Returns:
         Above 1.
     """
-    tail = np.sort(largest[np.isfinite(largest)])[::-1]
-    least = 1 + 1 / math.sqrt(max(1, len(tail)))
-    count = min(max(FEWEST, math.isqrt(len(tail))), len(tail) - 1)
-    if count < 1 or tail[count] <= 0:
-        return least
-    index = np.log(tail[:count] / tail[count]).mean()
-    return max(least, min(MOST, float(tail[count] * (3 * count) ** index / tail[0])))
+    finite = largest[np.isfinite(largest)]
+    unknown = 1 + 1 / math.sqrt(max(1, len(finite)))
+    if len(finite) < FEWEST or not finite.max(initial=0.0):
+        return unknown
+    parts = [finite[start::3].max() for start in range(3)]
+    return float(unknown * finite.max() / np.mean(parts))
 
 
 def at_sample_count(figures: Tree, samples: int) -> dict[str, Any]:

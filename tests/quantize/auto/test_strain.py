@@ -64,14 +64,11 @@ def test_flips_are_judged_as_at_the_number_that_parity_judges(flips: int, count:
     assert bounds[-1] >= flips / count
 
 
-@pytest.mark.parametrize("index", [0.1, 0.2, 0.3])
-def test_a_power_law_is_extrapolated_to_three_times_as_many_samples(index: float) -> None:
-    largest = (400 / (np.arange(400) + 0.5)) ** index
-    assert largest.max() * tail_factor(largest) == pytest.approx((3 * 400) ** index, rel=0.1)
-
-
-def test_the_tail_grows_by_its_uncertainty_at_least_and_by_half_at_most() -> None:
-    outlier = np.where(np.arange(90) == 7, 10.0, np.linspace(0.1, 1.0, 90))
-    assert tail_factor(outlier) == tail_factor(np.ones(90)) == tail_factor(np.zeros(90)) == pytest.approx(1 + 90**-0.5)
-    assert tail_factor(0.5 ** np.arange(90)) == 1.5
-    assert tail_factor(np.array([5.0])) == tail_factor(np.array([np.inf, 5.0])) == tail_factor(np.zeros(0)) == 2
+def test_a_tail_that_one_sample_makes_grows_with_their_number() -> None:
+    even = np.ones(90)
+    heavy = np.where(np.arange(90) == 7, 10.0, 1.0)
+    assert tail_factor(even) == pytest.approx(1 + 90**-0.5)
+    assert tail_factor(heavy) == pytest.approx(10 / 4 * (1 + 90**-0.5))
+    assert tail_factor(np.zeros(90)) == pytest.approx(1 + 90**-0.5)
+    assert tail_factor(np.array([1.0, 5.0, 1.0, 2.0])) == 1.5
+    assert tail_factor(np.array([5.0])) == 2
