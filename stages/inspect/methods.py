@@ -80,8 +80,8 @@ def _predict(
     for node in nodes:
         replaceable = _taken(method, node)
         sizes = {weight.name: _int8_bytes(method, node, weight) for weight in replaceable}
-        padded = (BLOCK_SIZE + 4) * sum(_block_count(node, weight) for weight in replaceable if method == "weight_only")
-        if not sizes or padded >= sum(weights[name] for name in sizes):
+        grows = method == "weight_only" and sum(sizes.values()) >= sum(weights[name] for name in sizes)
+        if not sizes or grows:
             continue
         taken.append(node)
         int8 |= sizes

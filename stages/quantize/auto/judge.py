@@ -1,7 +1,7 @@
 """Candidates made as real models and held against parity's rules, on the search split alone."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -12,7 +12,7 @@ import onnxruntime as ort
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
-from stages.common.compare.comparison import MismatchError, OutputPair, compare
+from stages.common.compare.comparison import MismatchError, compare
 from stages.common.data.evaldata import EvalData
 from stages.common.data.feeding import feed_batch, fixed_batch
 from stages.common.decisions import Decider, Outputs, choose
@@ -22,8 +22,10 @@ from stages.common.judging.serve import Model, Values, calls, logarithms, paired
 from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
 from stages.common.rule import Rule
+from stages.quantize.auto.choices import CHOICES, KEPT
 from stages.quantize.auto.problem import Picks
-from stages.quantize.auto.strain import at_sample_count, tail_factor
+from stages.quantize.auto.strain import at_sample_count
+from stages.quantize.auto.tails import Tails
 from stages.quantize.auto.timing import Call, call
 from stages.quantize.outcome import NodeOutcome
 
@@ -119,8 +121,12 @@ class Judge:
         """The calls that single nodes are measured on."""
         return list(islice(self.feeds(), PROBE_FEEDS))
 
-    def rules(self, model: ir.Model) -> list[Rule]:
+    def rules(self, model: ir.Model, *, clips: bool) -> list[Rule]:
         """Parity's rules over a candidate.
+
+        Args:
+            model: the candidate.
+            clips: whether it has static ranges.
 
         Raises:
             StageError: the model does not load or run, or has other outputs.
@@ -132,7 +138,7 @@ class Judge:
             return choose(outputs, labels, threshold=parity.threshold, classifier=parity.max_flip_rate is not None)
 
         stream = calls(self._data, self._served(), self.batch)
-        tails = Tails()
+        tails = Tails(clips=clips)
         try:
             comparison = compare(tails.watch(paired(self._float, served, stream)), self._data.labels, decider)
         except MismatchError as error:
@@ -195,36 +201,6 @@ def calibration_feeds(data: EvalData, batch: int, samples: int) -> Iterator[Feed
         yield served.feed
 
 
-class Tails:
-    """How the largest difference of each output grows with the number of samples, from those seen."""
-
-    def __init__(self) -> None:
-        self._largest: dict[str, dict[int, np.ndarray]] = {}
-
-    def watch(self, pairs: Iterable[OutputPair]) -> Iterator[OutputPair]:
-        """Pass pairs on, and keep the largest difference of each sample; of a whole feed, of each of its rows."""
-        for pair in pairs:
-            for name, reference in pair.reference.items():
-                candidate = pair.candidate[name]
-                if reference.dtype.kind != "f" or reference.shape != candidate.shape or not reference.size:
-                    continue
-                with np.errstate(invalid="ignore", over="ignore"):
-                    moved = np.abs(reference.astype(np.float64) - candidate)
-                rows = moved.shape[1] if moved.ndim > 2 else 1
-                known = self._largest.setdefault(name, {})
-                for sample, distance in zip(pair.indices.tolist(), moved.reshape(len(moved), rows, -1), strict=True):
-                    known[sample] = np.fmax(known.get(sample, 0.0), distance.max(axis=1))
-            yield pair
-
-    def factors(self) -> dict[str, float]:
-        """By output, `tail_factor`."""
-        return {
-            name: tail_factor(np.concatenate([known[sample] for sample in sorted(known)]))
-            for name, known in self._largest.items()
-            if len({array.shape for array in known.values()}) == 1
-        }
-
-
 Make = Callable[[Mapping[str, str]], tuple[ir.Model, dict[str, NodeOutcome]]]
 """Makes the model in which each node, by name, has the choice of that name."""
 
@@ -237,7 +213,8 @@ def judged(
     size, problem, runs = model_file.stored_bytes(model), fault(model), True
     rules: tuple[Rule, ...] = ()
     try:
-        rules = tuple(judge.rules(model))
+        clips = any(CHOICES[choice].method == "static" for choice in choices.values() if choice != KEPT)
+        rules = tuple(judge.rules(model, clips=clips))
     except StageError as error:
         problem, runs = problem or str(error), False
     if problem:

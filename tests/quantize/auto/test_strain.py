@@ -2,14 +2,13 @@
 
 import math
 
-import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stages.common.judging.rules import largest_strain, strain
 from stages.common.rule import Outcome, Rule
-from stages.quantize.auto.strain import at_sample_count, tail_factor
+from stages.quantize.auto.strain import at_sample_count
 
 
 def rule(name: str, value: float | str | None, limit: float, passed: bool) -> Rule:
@@ -62,13 +61,3 @@ def test_flips_are_judged_as_at_the_number_that_parity_judges(flips: int, count:
     bounds = [at_sample_count(figures, times * count)["decisions"]["flip_rate_high95"] for times in (1, 3, 9)]
     assert bounds == sorted(bounds, reverse=True)
     assert bounds[-1] >= flips / count
-
-
-def test_a_tail_that_one_sample_makes_grows_with_their_number() -> None:
-    even = np.ones(90)
-    heavy = np.where(np.arange(90) == 7, 10.0, 1.0)
-    assert tail_factor(even) == pytest.approx(1 + 90**-0.5)
-    assert tail_factor(heavy) == pytest.approx(10 / 4 * (1 + 90**-0.5))
-    assert tail_factor(np.zeros(90)) == pytest.approx(1 + 90**-0.5)
-    assert tail_factor(np.array([1.0, 5.0, 1.0, 2.0])) == 1.5
-    assert tail_factor(np.array([5.0])) == 2
