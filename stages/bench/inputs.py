@@ -22,7 +22,7 @@ _NO_INT8 = ("TreeEnsemble", "LinearClassifier", "LinearRegressor", "SVM")
 
 @dataclass(frozen=True)
 class HostSummary:
-    """What host wrote: the machine's identifier, CPU and instruction set in words, and cores."""
+    """What host wrote: the machine's identifier, CPU and instruction set as text, and cores."""
 
     machine_id: str
     name: str

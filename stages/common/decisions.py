@@ -9,7 +9,7 @@ import numpy as np
 
 DECIDING_SAMPLES = 256
 DECIDING_BYTES = 64 << 20
-"""How much of a stream is read to find the decision: at most so many samples and bytes of outputs."""
+"""The most samples and bytes of outputs that are read to find the decision."""
 
 TIE = 1e-6
 """Below this margin the reference itself cannot tell, so a changed decision is a tie, not a flip."""

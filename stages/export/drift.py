@@ -1,4 +1,4 @@
-"""Drift: how far the answers of the fp32 ONNX model are from those of the framework that it came from."""
+"""Drift: how far the answers of the fp32 ONNX model are from those of its framework."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -37,10 +37,10 @@ HARDLY_SMALLER = 0.9
 """Above this share of the size of fp32, a model that passes gained too little."""
 
 CLOSE = "near the speed of fp32, where another search may choose fp32"
-"""Said of what auto found where it might be slower: what is measurably slower is not published, and timings vary."""
+"""Added to the advice of auto if its model may be slower: what is measurably slower is not published."""
 
 UNKNOWN = "at a speed that a few launches do not tell"
-"""Said where the ends of the interval of the speed are more than this many times apart:"""
+"""Stands for the speed if the ends of its interval are more than `APART` times apart."""
 
 APART = 2.0
 
@@ -138,7 +138,7 @@ def _moves(trial: TriedVariant, params: Params) -> bool:
 
 
 def _after_a_pass(params: Params, trials: list[TriedVariant], *, on_batch: bool, keeps: bool) -> Iterator[Overrides]:
-    """What may still be better; the search only where INT8 gains nothing and what is simpler was judged and missed."""
+    """What may still be better; auto only if INT8 gains nothing and the simpler variants were judged and missed."""
     if on_batch:
         yield from row_scale(params)
     yield from static(params)

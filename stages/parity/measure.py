@@ -17,7 +17,7 @@ from stages.parity.setting import Setting
 
 MEDIAN_SAMPLES = 256
 MEDIAN_BYTES = 64 << 20
-"""fp32 outputs kept for the median: at most so many samples and bytes."""
+"""The most samples and bytes of fp32 outputs that are kept for the median."""
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def _connected() -> Iterator[Any]:
 
 
 def _free(ray: Any, threads: int) -> int:
-    """How many actors with so many CPUs the cluster has room for; Ray reports released CPUs after a moment."""
+    """How many actors with `threads` CPUs the cluster has room for; Ray reports released CPUs after a moment."""
     for _ in range(20):
         if free := int(ray.available_resources().get("CPU", 0)) // threads:
             return free

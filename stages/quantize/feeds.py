@@ -14,7 +14,7 @@ MADE_UP_FEEDS = 8
 """The number of generated feeds."""
 
 SearchFeeds = Callable[[int], Iterator[Feed]]
-"""Gives the feeds of the first so many samples, each time it is called."""
+"""Gives the feeds of the first samples, as many as it is called with, anew on each call."""
 
 
 def search_feeds(session: ort.InferenceSession, data: EvalData | None) -> SearchFeeds:

@@ -220,7 +220,7 @@ def _require_data(data: EvalData | None, selected: Sequence[methods.Assignment])
 def _growth(model: ir.Model, quantized: ir.Model, steps: Sequence[Step], twice: int) -> str:
     """Why the float model is kept if the quantized one would be larger; empty if it is not.
 
-    `twice` are the bytes of the float values, of weights in INT8, that stay in the file.
+    `twice` is the bytes of the weights that the file holds both in INT8 and in float.
     """
     before, after = model_file.stored_bytes(model), model_file.stored_bytes(quantized)
     if after < LARGEST_SHARE * before:
@@ -228,14 +228,14 @@ def _growth(model: ir.Model, quantized: ir.Model, steps: Sequence[Step], twice: 
     if any(step.name == WIDENED and not step.undone for step in steps):
         cause = "what stays float was float16"
     elif after - twice < before:
-        cause = "weights that nodes which stay float read as well would be stored twice"
+        cause = "weights that float nodes also read would be stored twice"
     else:
         cause = "scales and added nodes outweigh what its weights save"
     return f"quantized, the file would grow from {before / 1e6:.4g} to {after / 1e6:.4g} MB: {cause}"
 
 
 def _twice(model: ir.Model, ready: "_Ready", quantized: ir.Model, outcomes: Mapping[str, NodeOutcome]) -> int:
-    """Bytes of the float values, of weights in INT8, that stay in the file, by name or as what computed them."""
+    """Bytes of the weights that the file holds both in INT8 and in float, by name or as what computed them."""
     taken = {
         weight.name: weight.nbytes for node in ready.nodes if outcomes[node.name].quantized for weight in node.weights
     }

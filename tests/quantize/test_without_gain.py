@@ -43,7 +43,7 @@ def test_a_tied_embedding_that_would_be_stored_twice_is_named(
     bench.give(model, {"ids": np.arange(40)})
     outcome = bench.run(method="stored")
     assert outcome.metrics["status"] == "nothing_to_quantize"
-    assert "weights that nodes which stay float read as well would be stored twice" in outcome.said
+    assert "weights that float nodes also read would be stored twice" in outcome.said
 
 
 def test_a_narrow_table_shares_one_scale(bench: Bench) -> None:

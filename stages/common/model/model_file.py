@@ -169,7 +169,7 @@ def _check_versions(model: onnx.ModelProto, called: str) -> None:
 
 
 def folder_of_weights(model: ir.Model) -> Path | None:
-    """The folder that holds the external data of all large initializers; None if there is no such folder."""
+    """The folder with the external data of all large initializers; None if not all of them are stored in one folder."""
     folders = set()
     for value in ir_conversion.large_initializers(model):
         if not isinstance(value.const_value, StoredTensor):

@@ -40,7 +40,7 @@ class Line:
     per_value: float
 
     def us(self, values: int) -> float:
-        """For so many values; never below zero."""
+        """The time for this many values; never below zero."""
         return max(0.0, self.fixed + self.per_value * values)
 
     def __add__(self, other: "Line") -> "Line":

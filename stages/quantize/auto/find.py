@@ -29,10 +29,10 @@ TRIAL_SECONDS = 0.4
 """Timed of each model that is made, together with the float one: it corrects the predicted times."""
 
 UNIFORM = 5
-"""One trial of so many may be a model with one choice everywhere: it teaches what kernels really take."""
+"""One trial in this many may be a model with one choice everywhere, which shows how long its kernels really take."""
 
 WORTH = 1.5
-"""Such a model is made where it is predicted to be at most so many times as slow, or large, as the best of them."""
+"""Such a model is made if it is predicted to be at most this many times as slow, or large, as the best of them."""
 
 
 @dataclass(frozen=True)

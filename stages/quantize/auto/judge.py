@@ -30,7 +30,7 @@ from stages.quantize.auto.timing import Call, call
 from stages.quantize.outcome import NodeOutcome
 
 SHUFFLES = 3
-"""In batches, the samples are served so many times in other company: parity judges three times as many batches."""
+"""How often the samples are served in batches, reshuffled each time: parity judges three times as many batches."""
 
 FEW = 2
 """Search samples below which all of them calibrate."""
@@ -189,7 +189,7 @@ class Judge:
 
 
 def calibration_feeds(data: EvalData, batch: int, samples: int) -> Iterator[Feed]:
-    """Calls over every other sample of the search split, at most so many samples; over all where there are few.
+    """Calls over every other sample of the search split, up to `samples` of them; over all if there are few.
 
     The other half shows what becomes of values that no calibration has seen.
     """

@@ -1,7 +1,7 @@
 """What whole models teach about the noise and the time of single nodes: a factor for each choice. Pure.
 
 Each choice is mispredicted in a way of its own: static meets values that it was not calibrated on, kernels are fused
-with what follows them. What a model strains or takes more than predicted is laid to its choices by their shares of it.
+with what follows them. Excess strain or time is attributed to the choices of a model by their predicted shares.
 """
 
 import math
@@ -17,7 +17,7 @@ LARGEST = math.log(1e6)
 """Of the logarithm of a factor."""
 
 LEVEL, LEVEL_US = 0.05, 1.0
-"""Times that differ by a smaller share and so many microseconds are equal: another run would order them otherwise."""
+"""Times are equal if they differ by less than this share and this many microseconds: another run would reorder them."""
 
 REST = "rest"
 BORDERS = "borders"

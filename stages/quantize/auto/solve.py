@@ -7,7 +7,7 @@ from itertools import product
 from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights
 
 EXHAUSTIVE = 4096
-"""Nodes that share borders are decided by trying all assignments, up to so many."""
+"""The most assignments of nodes with common borders that are tried exhaustively."""
 
 
 def best(problem: Problem, weights: Weights, near: Picks | None = None) -> Picks:

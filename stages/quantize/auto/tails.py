@@ -18,19 +18,19 @@ CERTAIN = 1e-6
 """A probability this close to 0 or 1 has log-odds that are mostly rounding."""
 
 NOISY = 0.9
-"""The quantile of the noise that meets a sample on the edge of a decision; more of it hardly meets such a sample."""
+"""The quantile of the noise to expect at a sample on the edge of a decision; stronger noise rarely meets one."""
 
 
 def tail_factor(largest: np.ndarray, times: int = TIMES) -> float:
-    """By how much the largest difference is expected to grow from these samples to so many times as many.
+    """By how much the largest difference is expected to grow if there were `times` as many samples.
 
     The samples are dealt into three parts: from a part to the whole their number grows threefold. Where a few samples
-    make all of the difference, as outliers do, this is far above 1. It goes on as a power of the number of samples.
-    With few samples the tail is not known well, and 1 / sqrt(samples) is added for that.
+    make all of the difference, as outliers do, this is far above 1. The growth is extrapolated as a power of the number
+    of samples. With few samples the tail is not well known, and 1 / sqrt(samples) is added for that.
 
     Args:
         largest: the largest difference of each sample, float64 [samples].
-        times: as many samples.
+        times: the growth of the number of samples.
 
     Returns:
         Above 1.
@@ -63,13 +63,13 @@ def log_odds_noise(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 
 
 def largest_move(noise: np.ndarray) -> float:
-    """The largest change of a probability p that noise of its log-odds makes, wherever p is: tanh(noise / 4).
+    """The largest change that noise of its log-odds can make to a probability, over all probabilities: tanh(noise / 4).
 
     Few samples lie on the edge of a decision, where noise moves probabilities most, and the search split may have none
-    of them. Noise is much alike over all samples, so that it shows what such a sample would do.
+    of them. The noise varies little over samples, so it predicts what such a sample would do.
 
     Args:
-        noise: of the log-odds, float64 [rows]; zero if there are none.
+        noise: of the log-odds, float64 [rows]; without rows the result is zero.
     """
     return math.tanh(float(np.quantile(noise, NOISY)) / 4) if len(noise) else 0.0
 
@@ -78,8 +78,8 @@ class Tails:
     """The largest difference of each sample by output, and for probabilities the noise of their log-odds.
 
     Noise explains how far probabilities move, unless static ranges clip what calibration has not seen: then outliers
-    count as they do for other outputs. Half of the samples calibrate and cannot be clipped, so that parity has twice as
-    many more that can.
+    count as they do for other outputs. Half of the search samples calibrate and cannot be clipped, so parity judges six
+    times as many samples as those that can.
 
     Args:
         clips: whether the model has static ranges.
@@ -92,7 +92,7 @@ class Tails:
         self._others: set[str] = set()
 
     def watch(self, pairs: Iterable[OutputPair]) -> Iterator[OutputPair]:
-        """Pass pairs on, and keep the largest difference of each sample; of a whole feed, of each of its rows."""
+        """Pass pairs on, and keep the largest difference of each sample, or of each row of a whole feed."""
         for pair in pairs:
             for name, reference in pair.reference.items():
                 candidate = pair.candidate[name]

@@ -21,7 +21,7 @@ LEAST_CHANNELS = 8
 """Rows of fewer channels than this are not worth a scale of their own each."""
 
 MOST_PLACES = 16
-"""Longer kernels make so many products that none is of a size that INT8 gains on."""
+"""The longest kernel that is split: beyond it, the products are too small to gain from INT8."""
 
 _END = np.iinfo(np.int64).max
 

@@ -1,4 +1,4 @@
-"""Weights and nodes that nothing uses: they go from the float file, so that INT8 takes no credit for that."""
+"""Weights and nodes that nothing uses: removed from the float file, so that INT8 takes no credit for dropping them."""
 
 import onnx_ir as ir
 from onnx_ir.passes import PassResult
