@@ -136,7 +136,7 @@ def read(path: Path) -> Plan:
     try:
         opset, rewrites = int(tree["opset"]), tuple(map(str, tree["rewrites"]))
         choices = {str(name): str(decision["choice"]) for name, decision in tree["nodes"].items()}
-        corrections = {str(name): Correction.of_json(numbers) for name, numbers in tree["corrections"].items()}
+        corrections = {str(name): Correction.from_json(numbers) for name, numbers in tree["corrections"].items()}
         smoothing = {(entry["scale"], *entry["nodes"]): list(map(int, entry["powers"])) for entry in tree["smoothing"]}
         ranges = {str(name): (float(low), float(high)) for name, (low, high) in tree["ranges"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:

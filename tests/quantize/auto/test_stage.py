@@ -196,7 +196,7 @@ def test_weights_that_would_grow_stay_float(bench: Bench, objective: str) -> Non
     assert made.metrics["nodes"]["quantized"] == 0
     assert plan()["answer"] == "float"
     assert not any(trial["chosen"] == "true" for trial in rows(paths.FRONTIER))
-    assert "Float is the answer: " in made.said
+    assert "The model stays fp32: " in made.said
     assert paths.INT8_MODEL.read_bytes() == paths.FP32_MODEL.read_bytes()
 
 
