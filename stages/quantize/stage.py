@@ -214,7 +214,7 @@ def _require_data(data: EvalData | None, selected: Sequence[methods.Assignment])
     static = next((assigned.name for assigned in selected if assigned.params.method == "static"), None)
     if data is None and static is not None:
         raise StageError(
-            f"quantize.method static (of {static}) calibrates the ranges of activations on samples, but "
+            f"quantize.method static calibrates the activations of {static} on samples, but "
             f"{paths.EVAL.as_posix()} is missing. Run export first."
         )
 

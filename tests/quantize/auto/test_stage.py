@@ -261,7 +261,7 @@ def test_no_judge_sample_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
         ),
         (
             '{"opset": 17, "nodes": {"other": {"choice": "row"}}}',
-            "'other', which is not a node with a weight",
+            "'other', but this model has no such node with a weight",
         ),
     ],
 )
