@@ -100,7 +100,7 @@ def _framework(model: Any, params: Export) -> Framework:
 def _exported(model: Any, inputs: Any, labels: np.ndarray | None, origin: str, params: Export) -> Exported:
     framework = _framework(model, params)
     checks.check_rows(inputs)
-    return Exported(framework.convert(model, inputs, params), labels, origin, framework.NAME)
+    return Exported(framework.convert(model, inputs, params), labels, origin, framework.name)
 
 
 def _model_path(source: str) -> Path:
