@@ -130,10 +130,7 @@ class Workshop:
             model = Model(open_session(int8, setting.serving.threads), "the variant", setting.fp32.logarithms)
             check_pair(setting.fp32, model)
             variant = dataclasses.replace(setting, int8=model)
-            measurement = measure(variant, params.parity, movement=self._movement)
-            verdict = judge(
-                figures.measured(measurement, params.parity.threshold), params.parity, measurement.comparison
-            )
+            verdict = judge(measure(variant, params.parity, movement=self._movement), params.parity)
             ratio = model_size(int8) / model_size(paths.FP32_MODEL)
             speedup = timed(variant, int8, deadline - time.monotonic()) if verdict.passed and ratio < 1 else None
         except StageError as error:
