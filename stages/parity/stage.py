@@ -11,11 +11,10 @@ from stages.common.judging.rules import evaluate_rules, samples_needed
 from stages.parity import shards
 from stages.parity.advise import advise
 from stages.parity.features import outliers
-from stages.parity.judge import ParityResult, judge, worst_samples
+from stages.parity.judge import ParityResult, judge, wider_tolerance, worst_samples
 from stages.parity.measure import compared, measure
 from stages.parity.notes import notes, vacuous_outputs
 from stages.parity.setting import open_setting
-from stages.parity.tolerances import wider_tolerance
 
 
 def run(params: Params) -> ParityResult:
@@ -37,7 +36,7 @@ def run(params: Params) -> ParityResult:
     moved = [sample.sample for _, _, sample in worst_samples(measurement.comparison)]
     return replace(
         result,
-        tolerance=wider_tolerance(result.figures, result.rules, params.parity),
+        tolerance=wider_tolerance(result, params.parity),
         outliers=[asdict(far) | {"z": rounded(far.z)} for far in outliers(measurement.setting, moved)],
     )
 

@@ -35,8 +35,6 @@ def number(value: Any, unit: str = "") -> str:
         return UNKNOWN
     if isinstance(value, bool) or not isinstance(value, int | float):
         return escape(value)
-    if unit == "%":
-        return f"{value:.4g}%" if value else "0%"
     shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
     if "e+" in shown:
         shown = f"{value:,.0f}"
