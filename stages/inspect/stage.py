@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from stages.common.base.errors import StageError
-from stages.common.data.generated import generated_feed
+from stages.common.data.feeding import generated_feed
 from stages.common.graph import cleaning
 from stages.common.graph.walk import all_nodes
 from stages.common.graph.weights import WeightedNode, weighted_nodes

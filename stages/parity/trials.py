@@ -21,9 +21,9 @@ from stages.common.base.files import sha256
 from stages.common.base.params import Params
 from stages.common.judging.serve import Model
 from stages.common.model.sessions import open_session
-from stages.common.timing.interval import Interval
 from stages.common.timing.launches import LaunchSettings, ModelPair, draw_feed, time_pair
 from stages.common.timing.lock import alone
+from stages.common.timing.summary import Interval
 from stages.parity import figures
 from stages.parity.judge import ParityResult, judge
 from stages.parity.measure import measure
