@@ -158,7 +158,9 @@ def conditions(base: Revision, head: Revision) -> Conditions:
         then, now = (_judged(side, key) for side in (base, head))
         if then != now and None not in (then, now):
             judging.append(f"The base was judged with another {label}: {then}, here {now}.")
-    return Conditions(timing, judging, [model for model in ("fp32", "int8") if _same(base, head, model)])
+    hashes = {model: head.model_hash(model) for model in ("fp32", "int8")}
+    same = [model for model, digest in hashes.items() if digest is not None and digest == base.model_hash(model)]
+    return Conditions(timing, judging, same)
 
 
 def changes(base: Revision, head: Revision, context: Conditions) -> list[Change]:
@@ -256,11 +258,6 @@ def binomial_interval(count: int, samples: int) -> tuple[float, float]:
 def _judged(side: Revision, key: str) -> Any:
     value = side.detail("parity", f"judged.{key}")
     return side.value("parity", f"judged.{key}") if value is None else value
-
-
-def _same(base: Revision, head: Revision, model: str) -> bool:
-    digest = head.model_hash(model)
-    return digest is not None and digest == base.model_hash(model)
 
 
 def _number(value: Any) -> bool:

@@ -86,10 +86,8 @@ def quantization(head: Revision) -> list[str]:
     quantized: dict[tuple[str, str], list[Mapping[str, str]]] = defaultdict(list)
     kept: dict[tuple[str, str], list[Mapping[str, str]]] = defaultdict(list)
     for node in head.nodes:
-        if node.get("quantized") == "true":
-            quantized[node.get("op_type", ""), node.get("how", "")].append(node)
-        else:
-            kept[node.get("op_type", ""), node.get("reason", "")].append(node)
+        group, why = (quantized, "how") if node.get("quantized") == "true" else (kept, "reason")
+        group[node.get("op_type", ""), node.get(why, "")].append(node)
     parts = []
     if quantized:
         rows = [(escape(op), escape(how), *_nodes(nodes), _worst_sqnr(nodes)) for (op, how), nodes in quantized.items()]
@@ -151,14 +149,9 @@ def figure(row: Mapping[str, str], key: str) -> float | None:
 
 
 def worst_samples(head: Revision) -> list[str]:
+    keys = ("sample", "output", "position", "fp32", "int8", "abs_error")
     rows = [
-        (
-            escape(row.get("sample", "")),
-            code(row.get("output", "")),
-            escape(row.get("position", "")),
-            *(escape(row.get(key, "")) for key in ("fp32", "int8", "abs_error")),
-        )
-        for row in head.worst[:WORST_SHOWN]
+        [(code if key == "output" else escape)(row.get(key, "")) for key in keys] for row in head.worst[:WORST_SHOWN]
     ]
     header = ("sample", "output", "position", "fp32", "INT8", "difference")
     return [folded(f"{plural(len(rows), 'sample')} that moved most", table(header, rows))] if rows else []
@@ -180,12 +173,9 @@ def notes(head: Revision) -> list[str]:
 
 def sentences(listed: Any) -> list[str]:
     """A list of sentences, or of records shown as `key: value`, escaped."""
-    lines = []
-    for entry in listed or []:
-        if isinstance(entry, Mapping):
-            lines.append(
-                ", ".join(f"{escape(key)}: {escape(value)}" for key, value in entry.items() if value is not None)
-            )
-        else:
-            lines.append(escape(entry))
-    return lines
+    return [
+        ", ".join(f"{escape(key)}: {escape(value)}" for key, value in entry.items() if value is not None)
+        if isinstance(entry, Mapping)
+        else escape(entry)
+        for entry in listed or []
+    ]
