@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from stages.common.base import paths
 from stages.common.base.params import Params
-from stages.common.timing.interval import Interval
+from stages.common.timing.summary import Interval
 from stages.parity.advice import Advice, experiment
 from stages.parity.candidates import auto, formats, kept_float, row_scale, static, stored
 from stages.parity.judge import ParityResult

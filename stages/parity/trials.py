@@ -21,9 +21,9 @@ from stages.common.base.files import sha256
 from stages.common.base.params import Params
 from stages.common.judging.serve import Model
 from stages.common.model.sessions import open_session
-from stages.common.timing.interval import Interval
 from stages.common.timing.launches import LaunchSettings, ModelPair, draw_feed, time_pair
 from stages.common.timing.lock import alone
+from stages.common.timing.summary import Interval
 from stages.parity import figures
 from stages.parity.judge import ParityResult, judge
 from stages.parity.measure import measure
@@ -130,10 +130,7 @@ class Workspace:
             model = Model(open_session(int8, setting.serving.threads), "the variant", setting.fp32.logarithms)
             check_pair(setting.fp32, model)
             variant = dataclasses.replace(setting, int8=model)
-            measurement = measure(variant, params.parity, movement=self._movement)
-            verdict = judge(
-                figures.measured(measurement, params.parity.threshold), params.parity, measurement.comparison
-            )
+            verdict = judge(measure(variant, params.parity, movement=self._movement), params.parity)
             ratio = model_size(int8) / model_size(paths.FP32_MODEL)
             speedup = timed(variant, int8, deadline - time.monotonic()) if verdict.passed and ratio < 1 else None
         except StageError as error:

@@ -7,7 +7,7 @@ import onnxruntime as ort
 from stages.common.base.errors import StageError
 from stages.common.data import feeding
 from stages.common.data.evaldata import EvalData
-from stages.common.data.generated import generated_feed
+from stages.common.data.feeding import generated_feed
 from stages.common.model.sessions import Feed
 
 GENERATED_FEEDS = 8

@@ -15,7 +15,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from stages.common.base import params, paths
 from stages.common.rule import Outcome, Rule
-from stages.common.timing.interval import Interval
+from stages.common.timing.summary import Interval
 from stages.parity import advise as advise_module
 from stages.parity import candidates, trials
 from stages.parity.judge import ParityResult

@@ -13,10 +13,9 @@ import onnxruntime as ort
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.common.compare.comparison import MismatchError, compare
-from stages.common.data.evaldata import EvalData
+from stages.common.data.evaldata import Batch, EvalData
 from stages.common.data.feeding import feed_batch, fixed_batch
 from stages.common.decisions import Decider, Outputs, choose
-from stages.common.judging import serve
 from stages.common.judging.rules import evaluate_rules, largest_strain
 from stages.common.judging.serve import Model, Values, calls, logarithms, paired
 from stages.common.model import model_file, sessions
@@ -80,7 +79,7 @@ class _Cached(Model):
 
     cache: dict[bytes, Values] = field(default_factory=dict)
 
-    def values(self, call: serve.Call) -> Values:
+    def values(self, call: Batch) -> Values:
         """See `Model`."""
         key = call.indices.tobytes()
         if key in self.cache:
