@@ -78,16 +78,12 @@ def node_rows(result: QuantizeResult) -> Iterator[tuple[Any, ...]]:
             node.nbytes,
             str(outcome.quantized).lower(),
             outcome.how,
-            _decibels(outcome.sqnr_db),
-            _decibels(outcome.full_range_sqnr_db),
-            rounded(quantization.pairs[node.name].share) if node.name in quantization.pairs else "",
+            rounded(outcome.sqnr_db),
+            rounded(outcome.full_range_sqnr_db),
+            rounded(quantization.pairs[node.name].share) if node.name in quantization.pairs else None,
             outcome.reason,
             ";".join(outcome.becomes),
         )
-
-
-def _decibels(ratio: float | None) -> float | str | None:
-    return "" if ratio is None else rounded(ratio)
 
 
 def write(result: QuantizeResult) -> None:

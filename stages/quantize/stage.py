@@ -199,8 +199,8 @@ def _ready(model: ir.Model, data: EvalData | None, whole: Params, name: str) -> 
     recipe = None
     if params.method == "plan" or (params.method == "auto" and selected):
         recipe = base.recipe(cleaned, expected, whole)
-    needed = max((needed_opset(assigned) for assigned in selected), default=1) if recipe is None else recipe.opset
-    prepared, more = prepare(cleaned, expected, needed)
+    needed = [methods.scope(assigned.params.method).opset(assigned.params) for assigned in selected]
+    prepared, more = prepare(cleaned, expected, max(needed, default=1) if recipe is None else recipe.opset)
     refusal.refuse_non_finite_weights(prepared, name)
     if recipe is not None:
         prepared, rewrites = base.rewritten(prepared, expected, recipe)
@@ -255,11 +255,6 @@ def _unseen(feeds: SearchFeeds, calibrated: int) -> list[Feed]:
     seen = sum(1 for _ in feeds(calibrated))
     later = list(islice(feeds(sys.maxsize), seen, seen + UNSEEN_FEEDS))
     return later or list(islice(feeds(calibrated), UNSEEN_FEEDS))
-
-
-def needed_opset(assigned: methods.Assignment) -> int:
-    """The opset that a node needs once it is quantized."""
-    return methods.scope(assigned.params.method).opset(assigned.params)
 
 
 def prepare(model: ir.Model, expected: Reference, opset: int) -> tuple[ir.Model, list[Step]]:

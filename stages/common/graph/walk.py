@@ -90,6 +90,12 @@ def number(node: ir.Node, name: str, default_: float) -> float:
     return default_ if attribute is None else float(attribute.value)
 
 
+def integers(value: ir.Value | None) -> list[int]:
+    """The elements of a constant tensor of integers; empty if the value is not constant."""
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    return [int(item) for item in tensor.numpy().reshape(-1)] if tensor is not None else []
+
+
 def add_initializer(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
     """Add a constant to a graph."""
     tensor = ir.tensor(values, name=name)

@@ -57,10 +57,10 @@ def sensitivity_rows(search: SearchResult) -> Iterator[tuple[Any, ...]]:
         yield (
             entry.node,
             entry.choice,
-            "" if entry.noise is None else rounded(entry.noise),
-            "" if entry.signal is None else rounded(entry.signal),
-            rounded(10 * math.log10(share)) if share else "",
-            "" if entry.strain is None else rounded(entry.strain),
+            rounded(entry.noise),
+            rounded(entry.signal),
+            rounded(10 * math.log10(share)) if share else None,
+            rounded(entry.strain),
             entry.unknown,
         )
 
@@ -75,9 +75,9 @@ def frontier_rows(search: SearchResult) -> Iterator[tuple[Any, ...]]:
             trial.origin,
             sum(choice != KEPT for choice in candidate.choices.values()),
             rounded(trial.predicted.us),
-            *(("", "", "") if speedup is None else map(rounded, (speedup.ratio, speedup.low, speedup.high))),
+            *((None,) * 3 if speedup is None else map(rounded, (speedup.ratio, speedup.low, speedup.high))),
             rounded(candidate.size / 1e6),
-            "" if rounded(candidate.strain) is None else rounded(candidate.strain),
+            rounded(candidate.strain),
             str(candidate.passes(search.margin)).lower(),
             str(chosen).lower(),
         )

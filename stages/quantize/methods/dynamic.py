@@ -123,10 +123,10 @@ def _multiply(site: Site, left: ir.Value, weight: Constant, quantized: Quantized
     stem = name_of(site.node.outputs[0])
     inputs = [activation.values, site.store(weight, "int8", quantized.values), activation.zero_point]
     if np.any(quantized.zero_point):
-        inputs.append(site.store(weight, "int8_zero", _compact(quantized.zero_point)))
+        inputs.append(site.store(weight, "int8_zero", rows.compact(quantized.zero_point)))
     integers = site.emit("MatMulInteger", inputs, f"{stem}_integers")
     floats = site.emit("Cast", [integers], f"{stem}_floats", to=ir.DataType.FLOAT)
-    scale = site.store(weight, "int8_scale", _compact(quantized.scale))
+    scale = site.store(weight, "int8_scale", rows.compact(quantized.scale))
     both = site.emit("Mul", [activation.scale, scale], f"{stem}_scale")
     return site.emit("Mul", [floats, both])
 
@@ -138,13 +138,6 @@ def _columns(site: Site, weight: Constant) -> tuple[Quantized, str]:
     activations = ", activations per row" if _by_row(site, weight) else _tensor_scale(site)
     how = f"{kind} per {'channel' if columns else 'tensor'}{activations}"
     return site.quantized(weight, kind, columns, summed=ndim - 2), how
-
-
-def _compact(values: np.ndarray) -> np.ndarray:
-    """Scales or zero points in the shape that MatMulInteger takes: a scalar, a vector, or that of stacked matrices."""
-    if values.size == 1:
-        return values.reshape(())
-    return values.reshape(-1) if values.ndim == 2 else values
 
 
 def _gather(site: Site) -> str:
@@ -159,13 +152,13 @@ def _gather(site: Site) -> str:
     axes = linear.table_axes(weight.values) if scaled else ()
     quantized = site.quantized(weight, kind, axes, reduce_range=False)
     stored = site.store(weight, "int8", quantized.values)
-    rows = site.emit("Gather", [stored, indices], f"{output}_int8", axis=axis)
+    looked_up = site.emit("Gather", [stored, indices], f"{output}_int8", axis=axis)
     if not axes:
         scale = site.store(weight, "int8_scale", quantized.scale.reshape(()))
         zero_point = site.store(weight, "int8_zero", quantized.zero_point.reshape(()))
-        site.finish(site.emit("DequantizeLinear", [rows, scale, zero_point]))
+        site.finish(site.emit("DequantizeLinear", [looked_up, scale, zero_point]))
         return f"{kind} per tensor"
-    floats = site.emit("Cast", [rows], f"{output}_floats", to=ir.DataType.FLOAT)
+    floats = site.emit("Cast", [looked_up], f"{output}_floats", to=ir.DataType.FLOAT)
     if axes == (1,):
         site.finish(site.emit("Mul", [floats, site.store(weight, "int8_scale", quantized.scale.reshape(-1))]))
         return f"{kind} per column"
@@ -211,10 +204,10 @@ def _attention(site: Site) -> str:
             site.store(weight, "int8", quantized.values),
             bias,
             activation.scale,
-            site.store(weight, "int8_scale", _compact(quantized.scale)),
+            site.store(weight, "int8_scale", rows.compact(quantized.scale)),
             site.input(3),
             activation.zero_point,
-            site.store(weight, "int8_zero", _compact(quantized.zero_point)),
+            site.store(weight, "int8_zero", rows.compact(quantized.zero_point)),
             site.input(4),
         ],
     )

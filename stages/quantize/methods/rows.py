@@ -84,9 +84,9 @@ def scaled_product(site: Site, left: ir.Value, rows: Rows, weight: Constant, qua
     """Emit the float product of quantized rows of `left` and a weight [K, N], not corrected for their zero points."""
     inputs: list[ir.Value | None] = [rows.values, site.store(weight, "int8", quantized.values)]
     if quantized.zero_point.any():
-        inputs += [None, site.store(weight, "int8_zero", _vector(quantized.zero_point))]
+        inputs += [None, site.store(weight, "int8_zero", compact(quantized.zero_point))]
     floats = site.emit("Cast", [site.emit("MatMulInteger", inputs)], to=ir.DataType.FLOAT)
-    factor = site.emit("Mul", [_one(site, left), site.store(weight, "int8_scale", _vector(quantized.scale))])
+    factor = site.emit("Mul", [_one(site, left), site.store(weight, "int8_scale", compact(quantized.scale))])
     return site.emit("Mul", [site.emit("Mul", [floats, factor]), rows.scale])
 
 
@@ -110,9 +110,11 @@ def unfolded(site: Site, like: ir.Value, value: ir.Value, width: int) -> ir.Valu
     return output
 
 
-def _vector(values: np.ndarray) -> np.ndarray:
-    """Scales or zero points as a vector, or as a scalar if there is only one."""
-    return values.reshape(-1) if values.size > 1 else values.reshape(())
+def compact(values: np.ndarray) -> np.ndarray:
+    """Scales or zero points in the shape that MatMulInteger takes: a scalar, a vector, or that of stacked matrices."""
+    if values.size == 1:
+        return values.reshape(())
+    return values.reshape(-1) if values.ndim == 2 else values
 
 
 def never_negative(value: ir.Value | None, depth: int = 6) -> bool:

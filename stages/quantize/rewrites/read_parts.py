@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes import PassResult
 
 from stages.common.graph.shapes import Dims, inferred
-from stages.common.graph.walk import input_of, number, remove_unused
+from stages.common.graph.walk import input_of, integers, number, remove_unused
 
 Cut = tuple[ir.Value, int, int]
 """A value, and its start and end along the axis of the Concat."""
@@ -62,14 +62,9 @@ def _cuts(node: ir.Node, concat: ir.Node, shapes: dict[ir.Value, Dims]) -> Itera
                 return
             yield value, ends, ends + length
             ends += length
-    numbers = [_numbers(input_of(node, index)) for index in range(1, 5)]
+    numbers = [integers(input_of(node, index)) for index in range(1, 5)]
     if node.op_type == "Slice" and all(len(item) == 1 for item in numbers[:3]) and numbers[3] in ([], [1]):
         (start,), (end,), (cut,), _ = numbers
         if cut % rank == axis % rank:
             bounds = slice(start, end).indices(size)
             yield node.outputs[0], bounds[0], bounds[1]
-
-
-def _numbers(value: ir.Value | None) -> list[int]:
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return [int(item) for item in tensor.numpy().reshape(-1)] if tensor is not None else []

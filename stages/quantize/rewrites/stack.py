@@ -12,7 +12,7 @@ from onnx_ir.passes import PassResult
 
 from stages.common.graph.names import Names
 from stages.common.graph.shapes import Dims, inferred
-from stages.common.graph.walk import add_initializer, input_of, name_of, number, only_reader, remove_unused
+from stages.common.graph.walk import add_initializer, input_of, integers, name_of, number, only_reader, remove_unused
 
 NODES = 3
 """Number of nodes that replace a stack; one of as many or fewer stays as it is."""
@@ -61,11 +61,9 @@ def _stack(value: ir.Value, shapes: dict[ir.Value, Dims], root: ir.Node) -> _Sta
     if node is not None and (node.domain or (node is not root and only_reader(value) is None)):
         node = None
     if node is not None and node.op_type == "Unsqueeze" and (read := node.inputs[0]) is not None:
-        inner, second = _stack(read, shapes, root), input_of(node, 1)
-        axes = ir.convenience.get_const_tensor(second) if second is not None else None
-        if inner is None or axes is None:
+        inner, added = _stack(read, shapes, root), {axis % len(dims) for axis in integers(input_of(node, 1))}
+        if inner is None or not added:
             return None
-        added = {int(axis) % len(dims) for axis in axes.numpy().reshape(-1)}
         rest = iter(inner.axes)
         placed = tuple(None if axis in added else next(rest) for axis in range(len(dims)))
         return _Stack(inner.parts, inner.sizes, placed, inner.nodes + 1)

@@ -13,7 +13,7 @@ from onnx_ir.passes import PassResult
 
 from stages.common.graph.names import Names
 from stages.common.graph.shapes import Dims, inferred
-from stages.common.graph.walk import add_initializer, constant, input_of, name_of, only_reader, remove_unused
+from stages.common.graph.walk import add_initializer, constant, input_of, integers, name_of, only_reader, remove_unused
 
 Place = tuple[tuple[int, int], ...]
 """(axis, index) for each axis that is cut."""
@@ -44,9 +44,9 @@ def _place(node: ir.Node, shapes: dict[ir.Value, Dims]) -> Place:
     if node.op_type != "Slice" or node.domain or whole not in shapes or node.outputs[0].is_graph_output():
         return ()
     dims = [size or 0 for size in shapes[whole]]
-    bounds = [_numbers(input_of(node, index)) for index in (1, 2)]
-    axes = _numbers(input_of(node, 3)) or list(range(len(bounds[0])))
-    steps = _numbers(input_of(node, 4)) or [1] * len(axes)
+    bounds = [integers(input_of(node, index)) for index in (1, 2)]
+    axes = integers(input_of(node, 3)) or list(range(len(bounds[0])))
+    steps = integers(input_of(node, 4)) or [1] * len(axes)
     if not all(dims) or not (len(bounds[0]) == len(bounds[1]) == len(axes) == len(steps)):
         return ()
     place = []
@@ -57,11 +57,6 @@ def _place(node: ir.Node, shapes: dict[ir.Value, Dims]) -> Place:
         if last - first < dims[axis]:
             place.append((axis % len(dims), first))
     return tuple(sorted(place))
-
-
-def _numbers(value: ir.Value | None) -> list[int]:
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return [int(item) for item in tensor.numpy().reshape(-1)] if tensor is not None else []
 
 
 def _split(
