@@ -134,7 +134,7 @@ def _converted(
 def _answers(model: Any, given: Any, predict: Callable[[Any], Any]) -> SourceAnswers:
     """The answers of an estimator with scikit-learn's interface, or of a booster, which takes `predict`."""
     if hasattr(model, "get_params"):
-        return sklearn.Fitted(model, given)
+        return sklearn.fitted_answers(model, given)
     return lambda indices, names: _by_name(np.asarray(predict(sklearn.rows(given, indices))), names)
 
 
