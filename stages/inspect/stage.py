@@ -58,7 +58,9 @@ def run(path: Path) -> Inspection:
     if not path.exists():
         raise StageError(f"{path.as_posix()} does not exist. Give the path of an .onnx file.")
     model = model_file.read(path, "your own export")
-    file_bytes = path.stat().st_size + _external_bytes(model, path)
+    file_bytes, weights = path.stat().st_size, model_file.weight_bytes(model)
+    if weights > file_bytes:  # they are external data
+        file_bytes += weights
     operators = Counter(node.op_type for node in all_nodes(model))
     failure, notes = _run(model, path)
     clean = cleaned(model)
@@ -102,12 +104,6 @@ def _run(model: ir.Model, path: Path) -> tuple[str, list[str]]:
         return "", trouble.batch_dependence(session, feed)
     except StageError:
         return "", ["It does not run on inputs generated from its declared shapes: try real inputs."]
-
-
-def _external_bytes(model: ir.Model, path: Path) -> int:
-    """The size of external data: that of the weights, if they do not fit into the file."""
-    weights = model_file.weight_bytes(model)
-    return weights if weights > path.stat().st_size else 0
 
 
 def _declared(value: ir.Value) -> str:

@@ -113,11 +113,8 @@ def differing_params(sides: Sequence[Tree]) -> list[str]:
 
 def _ordered(rows: Sequence[Row]) -> list[Row]:
     marked = [replace(row, front=row.comparable and not any(dominates(other, row) for other in rows)) for row in rows]
-    return sorted(marked, key=lambda row: (not row.ships_int8, not row.open, not row.front, -_low(row), row.name))
-
-
-def _low(row: Row) -> float:
-    return -math.inf if math.isnan(row.speedup[1]) else row.speedup[1]
+    slow = {row.name: math.inf if math.isnan(row.speedup[1]) else -row.speedup[1] for row in marked}
+    return sorted(marked, key=lambda row: (not row.ships_int8, not row.open, not row.front, slow[row.name], row.name))
 
 
 def _figure(side: Revision, stage: str, key: str) -> float:
