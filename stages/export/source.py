@@ -32,7 +32,6 @@ class Exported:
         converted: the model as ONNX; axis 0 of its inputs counts samples (or feeds).
         labels: one per sample, or None if unknown.
         origin: the name of the model in errors.
-        framework: of the source.
     """
 
     converted: Converted

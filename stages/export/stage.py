@@ -17,7 +17,6 @@ class ExportResult:
     """What was exported.
 
     Attributes:
-        framework: of the source.
         opsets: version by domain.
         size_mb: of the fp32 model on disk, in MB (1e6 bytes).
         steps: of cleaning, done or undone.

@@ -61,9 +61,7 @@ def time_pair(
     are spent; never because of where an interval lies, which would turn chance into a difference.
 
     Args:
-        models: fp32 and INT8.
         feeds: one timing is returned for each.
-        settings: threads, seed and lock.
         budget: seconds for all launches together.
         target: half-width at which to stop.
         seconds: to time per launch and feed.

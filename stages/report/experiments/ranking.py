@@ -14,10 +14,6 @@ class Row:
     """An experiment as a row of the table.
 
     Attributes:
-        name: of the experiment.
-        revision: all of its figures.
-        open: whether its gate is open.
-        deploy: `int8` or `fp32`.
         size: of the INT8 file in MB; NaN if unknown, as the figures below.
         error: the largest absolute difference from fp32.
         speedup: ratio, and both ends of its 95 % interval.
