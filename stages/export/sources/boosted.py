@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
-from stages.export import tables
+from stages.export import eval_files
 from stages.export.drift import SourceAnswers
 from stages.export.framework import (
     Converted,
@@ -97,7 +97,7 @@ def _features(inputs: Any, columns: Sequence[str], name: str) -> tuple[np.ndarra
     """
     inputs = only_array(inputs, name)
     if hasattr(inputs, "columns"):
-        inputs = given = tables.select(inputs, columns or list(inputs.columns))
+        inputs = given = eval_files.select(inputs, columns or list(inputs.columns))
         if text := [str(column) for column in inputs.columns if inputs[column].dtype.kind not in "iufb"]:
             raise StageError(
                 f"The column '{text[0]}' of the evaluation data is {inputs[text[0]].dtype}, but the export of "

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
-from stages.export import tables
+from stages.export import eval_files
 from stages.export.drift import SourceAnswers
 from stages.export.framework import (
     Converted,
@@ -69,7 +69,7 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     """
     inputs = only_array(inputs, NAME)
     if hasattr(inputs, "columns") and (columns := input_names(model)):
-        inputs = tables.select(inputs, columns)
+        inputs = eval_files.select(inputs, columns)
     arrays, notes = onnx_inputs(inputs)
     converted = _to_onnx(model, arrays, params.opset)
     # skl2onnx changes names (no spaces, no slashes) and keeps their order.
