@@ -20,6 +20,8 @@ from stages.common.base.errors import MissingInputError, StageError
 Layout = Literal["samples", "feeds"]
 Subset = Literal["search", "judge"]
 
+SUBSETS: tuple[Subset, ...] = ("search", "judge")
+
 CHUNK_BYTES = 8 << 20
 """Bytes of inputs read at once."""
 
