@@ -8,8 +8,8 @@ from pathlib import Path
 
 from stages.common.base import files
 from stages.common.timing.feed import StoredFeed
-from stages.common.timing.interval import Interval
 from stages.common.timing.launches import LaunchSettings, ModelPair, time_pair
+from stages.common.timing.summary import Interval
 
 
 def measured_once(

@@ -9,8 +9,7 @@ import numpy as np
 from stages.bench.stage import BenchResult, Measurements
 from stages.common.base import paths
 from stages.common.base.files import rounded, together
-from stages.common.timing.interval import Interval
-from stages.common.timing.summary import PairedTiming, calls_for, quantile_ms
+from stages.common.timing.summary import Interval, PairedTiming, calls_for, quantile_ms
 
 _TAIL = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
 _CURVE = np.linspace(0.01, 0.99, 99).round(2)

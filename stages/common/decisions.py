@@ -58,13 +58,6 @@ class Decider:
         assert scores is not None
         return Decided(self, np.asarray(scores.argmax(axis=1)), scores)
 
-    def flips(self, reference: Outputs, candidate: Outputs) -> int:
-        """How many decisions differ, without ties, see `TIE`."""
-        decided = self.read(reference)
-        changed = decided.decisions != self.read(candidate).decisions
-        margins = decided.margins
-        return int(np.count_nonzero(changed if margins is None else changed & ~(margins < TIE)))
-
 
 @dataclass(frozen=True)
 class Decided:
@@ -102,6 +95,11 @@ class Decided:
             probabilities = _softmax(self.scores.astype(np.float64))
         best = np.partition(probabilities, -2, axis=1)
         return np.asarray(best[:, -1] - best[:, -2])
+
+    def flips(self, candidate: "Decided") -> np.ndarray:
+        """Where another model decides otherwise and this one is sure, see `TIE`; bool [rows]."""
+        changed = np.asarray(self.decisions != candidate.decisions)
+        return changed if self.margins is None else changed & ~(self.margins < TIE)
 
 
 def choose(

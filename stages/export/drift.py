@@ -72,7 +72,7 @@ def measure_drift(
         if decider is None:  # the batch size is fixed, so the first batch is the same in every run
             decider = decisions.choose(reference, labels(indices[judged]))
         if decider.decides:
-            flips += decider.flips(reference, exported)
+            flips += int(np.count_nonzero(decider.read(reference).flips(decider.read(exported))))
     decides = decider is not None and decider.decides
     return Drift(compared, flips if decides else None, _null_reasons(source_answers is None, compared, decides))
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 
 from tabulate import tabulate
 
+from stages.common.base.command import WIDTH, fold
 from stages.inspect.stage import Inspection
 
-WIDTH = 120
 ROWS = 8
 
 
@@ -15,13 +15,13 @@ def render(inspection: Inspection) -> str:
     """Interface, weights, what each method would do, likely problems, and params to start from."""
     blocks = [_facts(inspection)]
     if inspection.refused:
-        blocks.append(_filled(f"The pipeline refuses this model. {inspection.refused}"))
+        blocks.append(fold(f"The pipeline refuses this model. {inspection.refused}"))
         return "\n\n".join(blocks)
     if inspection.weights:
         blocks.append(_weights(inspection))
     blocks.append(_methods(inspection))
     if inspection.trouble:
-        blocks.append("\n".join(_filled(f"- {sentence}", "  ") for sentence in inspection.trouble))
+        blocks.append("\n".join(fold(f"- {sentence}", "  ") for sentence in inspection.trouble))
     return "\n\n".join([*blocks, _start(inspection)])
 
 
@@ -57,7 +57,7 @@ def _methods(inspection: Inspection) -> str:
 
 def _start(inspection: Inspection) -> str:
     if inspection.start is None:
-        return _filled("No method makes this file smaller by a tenth: ship fp32.")
+        return fold("No method makes this file smaller by a tenth: ship fp32.")
     lines = ["Start with these params:", "", "export:", f"  source: {inspection.path.as_posix()}"]
     lines += ["  eval_data: models/samples.npz  # real inputs, an array per input", "quantize:"]
     return "\n".join([*lines, f"  method: {inspection.start}"])
@@ -71,7 +71,3 @@ def _shortened(parts: Iterable[str]) -> str:
     listed = list(parts)
     more = f" and {len(listed) - ROWS} more" if len(listed) > ROWS else ""
     return ", ".join(listed[:ROWS]) + more
-
-
-def _filled(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -8,11 +8,11 @@ from pathlib import Path
 import onnx_ir as ir
 
 from stages.common.base.errors import StageError
-from stages.common.data.generated import generated_feed
+from stages.common.data.feeding import generated_feed
 from stages.common.graph import cleaning
 from stages.common.graph.walk import all_nodes
 from stages.common.graph.weights import WeightedNode, weighted_nodes
-from stages.common.model import ir_conversion, model_file, sessions
+from stages.common.model import model_file, sessions
 from stages.inspect import trouble
 from stages.inspect.methods import Prediction, predict
 
@@ -63,7 +63,7 @@ def run(path: Path) -> Inspection:
     failure, notes = _run(model, path)
     clean = cleaned(model)
     nodes = weighted_nodes(clean)
-    clean_bytes = _clean_bytes(clean, file_bytes)
+    clean_bytes = model_file.stored_bytes(clean)
     predictions = predict(clean, clean_bytes)
     start = trouble.start_with(predictions, nodes, clean_bytes / 1e6)
     return Inspection(
@@ -102,13 +102,6 @@ def _run(model: ir.Model, path: Path) -> tuple[str, list[str]]:
         return "", trouble.batch_dependence(session, feed)
     except StageError:
         return "", ["It does not run on inputs generated from its declared shapes: try real inputs."]
-
-
-def _clean_bytes(clean: ir.Model, file_bytes: int) -> int:
-    """The size of the file that export would write; of a very large model, the size of the given file."""
-    if model_file.weight_bytes(clean) > model_file.LARGE_BYTES:
-        return file_bytes
-    return int(ir_conversion.to_proto(clean).ByteSize())
 
 
 def _external_bytes(model: ir.Model, path: Path) -> int:

@@ -5,13 +5,14 @@ mask tells the model to ignore. fp32 depends on neither, unless the model itself
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
 
 from stages.common.base.errors import ParamsError, StageError
-from stages.common.judging.serve import Call, Model, calls
+from stages.common.data.evaldata import Batch
+from stages.common.judging.serve import Model, calls
 from stages.parity.setting import Setting
 
 SAMPLES = 256
@@ -175,7 +176,7 @@ def _largest(one: np.ndarray, other: np.ndarray, seen: np.ndarray | None = None)
     return float(moved.max(where=np.isfinite(moved), initial=0.0))
 
 
-def _padded(model: Model, call: Call, mask: str, length: int) -> Call:
+def _padded(model: Model, call: Batch, mask: str, length: int) -> Batch:
     """The call with zeros appended to the positions of the mask, and of every input with the same positions."""
     shapes = {entry.name: entry.shape for entry in model.session.get_inputs()}
     before = call.feed[mask].shape[AXIS]
@@ -185,10 +186,10 @@ def _padded(model: Model, call: Call, mask: str, length: int) -> Call:
         along = len(shape) > AXIS and shape[AXIS] == shapes[mask][AXIS] and array.shape[AXIS] == before
         widths = [(0, length - before if along and axis == AXIS else 0) for axis in range(array.ndim)]
         feed[name] = np.pad(array, widths)
-    return Call(call.indices, feed, call.size)
+    return replace(call, feed=feed)
 
 
-def _padding_movement(model: Model, call: Call, longer: Call, mask: str) -> float:
+def _padding_movement(model: Model, call: Batch, longer: Batch, mask: str) -> float:
     """Compare the positions that the mask lets the model see; an output without positions is compared whole."""
     largest = 0.0
     after = model.answer(longer)

@@ -9,14 +9,13 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from stages.common import isa
 from stages.common.base.errors import StageError
 from stages.common.base.params import Serving
 from stages.common.compare.comparison import Choose, Comparison
@@ -46,7 +45,7 @@ def compared(setting: Setting, kept: Kept, decider: Choose) -> Comparison:
     with _connected() as ray:
         shares = parts(setting.indices, setting.batch, _free(ray, setting.serving.threads))
         actor = ray.remote(Shard).options(num_cpus=setting.serving.threads)
-        actors = [actor.remote(Path.cwd(), setting.serving, setting.sha256, isa.here()) for _ in shares]
+        actors = [actor.remote(Path.cwd(), setting.serving, setting.sha256, setting.isa) for _ in shares]
         waiting = [
             (one, one.compare.remote(share, decides, Kept(setting.indices, kept.drawn)))
             for one, share in zip(actors, shares, strict=True)
@@ -60,14 +59,14 @@ def compared(setting: Setting, kept: Kept, decider: Choose) -> Comparison:
     return comparison
 
 
+@dataclass(frozen=True)
 class Shard:
-    """An actor: it loads both models in its own process when asked to compare."""
+    """An actor: it loads both models in its own process when asked to compare; they must be those of the driver."""
 
-    def __init__(self, folder: Path, serving: Serving, sha256: tuple[str, str], isa_here: str) -> None:
-        self._folder = folder
-        self._serving = serving
-        self._sha256 = sha256
-        self._isa = isa_here
+    folder: Path
+    serving: Serving
+    sha256: tuple[str, str]
+    isa: str
 
     def compare(self, indices: np.ndarray, decider: Decider, kept: Kept) -> tuple[Comparison, Kept]:
         """Compare both models over some of the judged samples.
@@ -75,16 +74,16 @@ class Shard:
         Raises:
             StageError: this node has other files or another instruction set, or a model does not run.
         """
-        node, folder = platform.node(), self._folder
+        node, folder = platform.node(), self.folder
         if not folder.is_dir():
             raise StageError(f"Node {node} has no folder {folder}. Share it with every node of the Ray cluster.")
         os.chdir(folder)
-        setting = open_setting(self._serving)
-        if setting.sha256 != self._sha256:
+        setting = open_setting(self.serving)
+        if setting.sha256 != self.sha256:
             raise StageError(f"Node {node} has other models in {folder}. Share it with every node of the cluster.")
-        if isa.here() != self._isa:
+        if setting.isa != self.isa:
             raise StageError(
-                f"Node {node} computes on {isa.here()}, this machine on {self._isa}, so INT8 answers may differ. "
+                f"Node {node} computes on {setting.isa}, this machine on {self.isa}, so INT8 answers may differ. "
                 "Use nodes of the same kind, or set parity.engine to local."
             )
         return compared_here(replace(setting, indices=indices), kept, lambda _outputs, _labels: decider), kept

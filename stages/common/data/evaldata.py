@@ -39,10 +39,17 @@ class EvalInput:
 
 @dataclass(frozen=True)
 class Batch:
-    """One call: the indices of its samples in the evaluation data, and the arrays to feed by input name."""
+    """One call of a model.
+
+    Attributes:
+        indices: of the samples whose answers count, in the evaluation data, int64 [n].
+        feed: arrays by input name.
+        size: samples in the feed, 1 if the sample is a whole feed; those after the first n only fill the batch.
+    """
 
     indices: np.ndarray
     feed: dict[str, np.ndarray]
+    size: int
 
 
 class EvalData:
@@ -105,7 +112,7 @@ class EvalData:
                     feed = {name: np.asarray(array[at - start]) for name, array in arrays.items()}
                 else:
                     feed = {name: array[rows] for name, array in arrays.items()}
-                yield Batch(indices[at : at + step], feed)
+                yield Batch(indices[at : at + step], feed, len(indices[at : at + step]))
 
 
 def fill(indices: np.ndarray, batch: int) -> np.ndarray:

@@ -12,14 +12,10 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Export
 from stages.common.model import ir_conversion, model_file
 from stages.export import tables
-from stages.export.framework import Converted
-
-NAME = "ONNX"
-SUFFIXES: tuple[str, ...] = (".onnx",)
+from stages.export.framework import Converted, Framework
 
 
-def knows(model: Any) -> bool:
-    """Whether `model` is an ONNX model."""
+def _knows(model: Any) -> bool:
     return isinstance(model, (onnx.ModelProto, ir.Model))
 
 
@@ -70,3 +66,6 @@ def _array(name: str, values: Any) -> np.ndarray:
             f"The evaluation data for '{name}' is not an array: {str(error).rstrip('.')}. "
             "Give every sample the same shape."
         ) from error
+
+
+FRAMEWORK = Framework("ONNX", (".onnx",), _knows, load, input_names, convert)

@@ -16,8 +16,9 @@ from stages.common.base.params import Export
 from stages.export import tables
 from stages.export.framework import (
     Converted,
+    Framework,
     as_model,
-    belongs_to,
+    defined_in,
     first_line,
     listed,
     only_array,
@@ -29,7 +30,6 @@ from stages.export.framework import (
 from stages.export.sources import estimators, targets
 
 NAME = "scikit-learn"
-SUFFIXES: tuple[str, ...] = (".skops",)
 
 TRUSTED = frozenset(
     f"sklearn.neural_network._stochastic_optimizers.{name}" for name in ("AdamOptimizer", "SGDOptimizer")
@@ -38,11 +38,6 @@ TRUSTED = frozenset(
 
 MISSING_TEXT = "nan"
 """What a missing value in a column of text becomes: ONNX has no missing text."""
-
-
-def knows(model: Any) -> bool:
-    """Whether `model` is a scikit-learn estimator."""
-    return belongs_to(model, "sklearn")
 
 
 def load(path: Path, *, allow_pickle: bool = False) -> Any:
@@ -211,3 +206,6 @@ class Fitted:
             ) from error
         # An estimator with several outputs returns a list of probabilities, one array per output.
         return {name: answer for name, answer in zip(names, answers, strict=False) if isinstance(answer, np.ndarray)}
+
+
+FRAMEWORK = Framework(NAME, (".skops",), defined_in("sklearn"), load, input_names, convert)

@@ -16,8 +16,9 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Export
 from stages.export.framework import (
     Converted,
+    Framework,
     as_model,
-    belongs_to,
+    defined_in,
     first_line,
     read_by,
     required,
@@ -26,7 +27,6 @@ from stages.export.framework import (
 )
 
 NAME = "PyTorch"
-SUFFIXES: tuple[str, ...] = (".pt2",)
 
 FIRST_OPSET = 18
 """The oldest opset that the dynamo exporter writes."""
@@ -35,11 +35,6 @@ BATCH = "batch"
 """The name of axis 0 of the inputs."""
 
 PACKAGES = "torch onnxscript"
-
-
-def knows(model: Any) -> bool:
-    """Whether `model` is an nn.Module, an ExportedProgram or an ONNXProgram."""
-    return belongs_to(model, "torch")
 
 
 def load(path: Path) -> Any:
@@ -222,3 +217,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+FRAMEWORK = Framework(NAME, (".pt2",), defined_in("torch"), load, input_names, convert)
