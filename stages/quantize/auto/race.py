@@ -11,7 +11,7 @@ from stages.quantize.auto.judge import Candidate, Judge
 from stages.quantize.auto.problem import Point
 from stages.quantize.auto.timing import SESSIONS, Call, Ratio, raced
 
-RACERS = 4
+RACERS = 5
 """Models that are timed beside the float one at the end."""
 
 RACE_SECONDS = 1.0

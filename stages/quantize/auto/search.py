@@ -11,7 +11,7 @@ from typing import Protocol
 
 from stages.quantize.auto.budget import cheapest
 from stages.quantize.auto.choices import DYNAMIC, STATIC, STORED
-from stages.quantize.auto.learn import Seen, corrected
+from stages.quantize.auto.learn import LEVEL_US, Seen, corrected
 from stages.quantize.auto.problem import FLOAT, Option, Picks, Point, Problem, Weights, point
 
 
@@ -47,8 +47,8 @@ BACK_TRIALS = 4
 EXCHANGES = 4
 """Models with one choice of the best one exchanged for another that are made at most."""
 
-DOUBT = 0.1
-"""The share of the predicted time of kernels by which it may be wrong."""
+DOUBT = 0.2
+"""The share of a kernel's predicted time by which it may be wrong, besides the microsecond of `LEVEL_US`."""
 
 Try = Callable[[Picks], Tried | None]
 """Makes and judges an assignment; None where no trial is left."""
@@ -248,7 +248,7 @@ def exchanges(problem: Problem, weights: Weights, best: Picks, goal: float) -> l
             assignment = tuple(uniform[node] if node in nodes else own for node, own in enumerate(best))
             kernels = sum(problem.options[node][best[node]].us for node in nodes)
             changed = point(problem, assignment)
-            gain = value - weights.value(changed) + weights.us * DOUBT * kernels
+            gain = value - weights.value(changed) + weights.us * (DOUBT * kernels + LEVEL_US * len(nodes))
             if gain > NEAR * value and changed.noise <= goal**2:
                 promising[assignment] = gain
     return sorted(promising, key=lambda assignment: (-promising[assignment], assignment))[:EXCHANGES]
