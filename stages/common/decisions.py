@@ -92,7 +92,8 @@ class Decided:
             return 2 * np.abs(self.scores[:, -1].astype(np.float64) - self.decider.threshold)
         probabilities = self.probabilities
         if probabilities is None:
-            probabilities = _softmax(self.scores.astype(np.float64))
+            raised = np.exp(self.scores.astype(np.float64) - self.scores.max(axis=1, keepdims=True))
+            probabilities = raised / raised.sum(axis=1, keepdims=True)
         best = np.partition(probabilities, -2, axis=1)
         return np.asarray(best[:, -1] - best[:, -2])
 
@@ -224,8 +225,3 @@ def _indexes(labels: np.ndarray | None, classes: int) -> bool:
         return False
     whole = bool(np.all(np.mod(labels, 1) == 0))
     return whole and float(labels.min()) >= 0 and float(labels.max()) < classes
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True))

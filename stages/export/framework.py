@@ -121,12 +121,11 @@ def as_model(model: onnx.ModelProto, opset: int = DEFAULT_OPSET) -> ir.Model:
 
     skl2onnx imports domains in hash order, some of them twice; onnxmltools omits the default domain.
     """
-    versions = {"": opset} if not any(entry.domain == "" for entry in model.opset_import) else {}
-    for entry in model.opset_import:
-        versions[entry.domain] = max(entry.version, versions.get(entry.domain, 0))
-    del model.opset_import[:]
-    model.opset_import.extend(onnx.helper.make_opsetid(domain, versions[domain]) for domain in sorted(versions))
-    return ir_conversion.from_proto(model)
+    converted = ir_conversion.from_proto(model)
+    versions = {"": opset} | dict(converted.opset_imports)
+    converted.opset_imports.clear()
+    converted.opset_imports.update(sorted(versions.items()))
+    return converted
 
 
 def rounded_by(given: np.ndarray, cast: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,6 @@ class Exported:
         converted: the model as ONNX; axis 0 of its inputs counts samples (or feeds).
         labels: one per sample, or None if unknown.
         origin: the name of the model in errors.
-        framework: of the source.
     """
 
     converted: Converted
@@ -74,7 +73,8 @@ def opened(params: Export) -> Iterator[Exported]:
 
 def untracked(params: Export) -> list[str]:
     """A sentence for each path that export depends on but DVC does not track."""
-    dependencies = [Path(dependency).resolve() for dependency in _dependencies()]
+    stage = pipeline.here().get("export")  # without dvc.yaml, the models folder is what it would depend on
+    dependencies = [Path(dependency).resolve() for dependency in (stage.deps if stage else (MODELS,))]
     watched = {params.source: params.source, params.eval_data: params.eval_data}
     if _CALLABLE.fullmatch(params.source):
         module = importlib.import_module(params.source.split(":", maxsplit=1)[0])
@@ -85,12 +85,6 @@ def untracked(params: Export) -> list[str]:
         for name, path in watched.items()
         if path and not any(Path(path).resolve().is_relative_to(dependency) for dependency in dependencies)
     ]
-
-
-def _dependencies() -> Iterable[str]:
-    """The deps of export in dvc.yaml; the models folder if dvc.yaml does not exist."""
-    stage = pipeline.here().get("export")
-    return stage.deps if stage else (MODELS.as_posix(),)
 
 
 def _framework(model: Any, params: Export) -> Framework:

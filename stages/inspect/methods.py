@@ -53,7 +53,7 @@ def predict(model: ir.Model, file_bytes: int) -> tuple[Prediction, ...]:
     """Predict what each method does to a clean float model of `file_bytes` with its defaults (8 bits, per channel)."""
     listed = {value.name for value in model.graph.inputs if value.is_initializer()}
     transposed = {node.name for node in all_nodes(model) if node.op_type == "Gemm" and number(node, "transB", 0)}
-    unknown = _without_kernel(model)
+    unknown = {node.name for node in all_nodes(model) if not _has_kernel(node)}
     nodes = weighted_nodes(model)
     usable = [
         _upright(node) if node.name in transposed else node
@@ -104,14 +104,10 @@ def _predict(
     return Prediction(method, tuple(taken), size / 1e6, replaced / max(1, sum(weights.values())))
 
 
-def _without_kernel(model: ir.Model) -> frozenset[str]:
-    """The names of nodes with features that the INT8 kernel of their operator does not support."""
-    return frozenset(
-        node.name or ""
-        for node in all_nodes(model)
-        if node.op_type == "EmbedLayerNormalization"
-        and (len(node.outputs) > 2 or input_of(node, 8) is not None or number(node, "mask_index_type", 0))
-    )
+def _has_kernel(node: ir.Node) -> bool:
+    """Whether the INT8 kernel of the operator, if it has one, supports the features of the node."""
+    plain = len(node.outputs) <= 2 and input_of(node, 8) is None and not number(node, "mask_index_type", 0)
+    return node.op_type != "EmbedLayerNormalization" or plain
 
 
 def _upright(node: WeightedNode) -> WeightedNode:
@@ -142,15 +138,11 @@ def _taken(method: str, node: WeightedNode) -> tuple[Weight, ...]:
     return node.weights
 
 
-def _block_count(node: WeightedNode, weight: Weight) -> int:
-    rows, width = weight.shape if node.op_type == "Gather" else weight.shape[::-1]
-    return rows * math.ceil(width / BLOCK_SIZE)
-
-
 def _int8_bytes(method: str, node: WeightedNode, weight: Weight) -> int:
     elements = math.prod(weight.shape)
     if method == "weight_only":
-        blocks = _block_count(node, weight)
+        rows, width = weight.shape if node.op_type == "Gather" else weight.shape[::-1]
+        blocks = rows * math.ceil(width / BLOCK_SIZE)
         return 4 * blocks + (elements if node.op_type == "Gather" else BLOCK_SIZE * blocks)  # lookups have no padding
     if node.op_type == "Gather":
         return elements + 4 * (weight.shape[0] if len(weight.shape) == 2 else 1)

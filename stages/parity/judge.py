@@ -18,7 +18,6 @@ from stages.common.judging.rules import CONSTANT_RULES, evaluate_rules
 from stages.common.rule import Rule, failures
 from stages.parity.advice import Advice, experiment
 from stages.parity.measure import Measurement
-from stages.parity.movement import BatchEffect, Movement
 
 WORST = 5
 
@@ -76,7 +75,13 @@ def measured_figures(measurement: Measurement, threshold: float | None) -> Tree:
     """Every figure that rules, notes and screen need; decisions were measured with `threshold`."""
     setting, comparison, median = measurement.setting, measurement.comparison, measurement.median
     tree = comparison.figures()
-    moved = {**_batch_effect(measurement.effect), "padding": asdict(measurement.padding)}
+    effect = measurement.effect
+    moved = {
+        "max_abs": effect.largest("serving", "large"),
+        **{f"{key}_max_abs": effect.largest(key) for key in ("serving", "large", "large_error")},
+        **asdict(effect),
+        "padding": asdict(measurement.padding),
+    }
     worst = [
         {
             "sample": sample.sample,
@@ -89,7 +94,7 @@ def measured_figures(measurement: Measurement, threshold: float | None) -> Tree:
     ]
     tree |= rounded_tree({"batch_effect": moved, "median": None, "worst": worst}, DIGITS)
     if moved["max_abs"] is None:
-        reason = measurement.effect.reason or "no float output counts samples along axis 0"
+        reason = effect.reason or "no float output counts samples along axis 0"
         nulls = [key for key, value in tree["batch_effect"].items() if value is None]
         tree["null_reasons"] |= {f"batch_effect.{key}": reason for key in nulls}
     if median is not None:
@@ -122,30 +127,6 @@ def worst_samples(comparison: Comparison) -> list[tuple[float | None, OutputComp
         rows.sort(key=lambda row: (-row[0], row[2].sample, row[1].name))
         del rows[WORST_KEPT:]
     return [*ranked[True], *((None, output, sample) for _, output, sample in ranked[False])]
-
-
-def _batch_effect(effect: BatchEffect) -> Tree:
-    def largest(*movements: Movement) -> float | None:
-        return max((value for movement in movements for value in movement.values()), default=None)
-
-    return {
-        "max_abs": largest(effect.serving, effect.large),
-        "serving_max_abs": largest(effect.serving),
-        "large_max_abs": largest(effect.large),
-        "large_error_max_abs": largest(effect.large_error),
-        "large_batch": effect.large_batch,
-        "samples": effect.samples,
-        "reason": effect.reason,
-        "outputs": {
-            name: {
-                "serving": effect.serving.get(name),
-                "large": effect.large.get(name),
-                "large_error": effect.large_error.get(name),
-                "fp32": effect.fp32.get(name),
-            }
-            for name in effect.large
-        },
-    }
 
 
 def wider_tolerance(result: ParityResult, params: Parity) -> Advice | None:

@@ -1,14 +1,9 @@
 """The judged samples in shards, each compared by its own Ray actor; their statistics are merged in order."""
 
-import importlib
-import logging
 import os
 import platform
-import signal
-import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +16,7 @@ from stages.common.base.params import Serving
 from stages.common.compare.comparison import Choose, Comparison
 from stages.common.decisions import Decider, leading
 from stages.common.judging.serve import calls
+from stages.common.ray_cluster import connected
 from stages.parity.measure import Kept
 from stages.parity.measure import compared as compared_here
 from stages.parity.setting import Setting, open_setting
@@ -42,7 +38,10 @@ def compared(setting: Setting, kept: Kept, decider: Choose) -> Comparison:
     samples = setting.indices[: len(next(iter(outputs.values()), ()))]
     decides = decider(outputs, setting.data.labels(samples))
     kept.draw(outputs)
-    with _connected() as ray:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = os.environ.get("RAY_ADDRESS") or None
+    unreachable = f"No Ray cluster answers at {address}, the address in RAY_ADDRESS. Start one, or unset the variable."
+    with connected(address, missing=WITHOUT_RAY, unreachable=unreachable, include_dashboard=False) as ray:
         shares = parts(setting.indices, setting.batch, _free(ray, setting.serving.threads))
         actor = ray.remote(Shard).options(num_cpus=setting.serving.threads)
         actors = [actor.remote(Path.cwd(), setting.serving, setting.sha256, setting.isa) for _ in shares]
@@ -94,32 +93,6 @@ def parts(indices: np.ndarray, batch: int, most: int) -> list[np.ndarray]:
     batches = -(-len(indices) // batch)
     cuts = np.linspace(0, batches, min(most, batches) + 1).astype(np.int64)[1:-1] * batch
     return np.split(indices, cuts)
-
-
-@contextmanager
-def _connected() -> Iterator[Any]:
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ImportError as error:
-        raise StageError(WITHOUT_RAY) from error
-    address = os.environ.get("RAY_ADDRESS", "")
-    host, _, port = address.rpartition("//")[2].rpartition(":")
-    try:
-        if port.isdigit():  # fails at once if nothing listens; Ray itself tries for minutes
-            socket.create_connection((host, int(port)), timeout=10).close()
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-    except OSError as error:
-        raise StageError(
-            f"No Ray cluster answers at {address}, the address in RAY_ADDRESS. Start one, or unset the variable."
-        ) from error
-    try:
-        for number, handler in handlers.items():  # Ray installs its own
-            signal.signal(number, handler)
-        yield ray
-    finally:
-        ray.shutdown()  # ends every actor of this job
 
 
 def _free(ray: Any, threads: int) -> int:

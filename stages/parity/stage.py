@@ -1,11 +1,11 @@
 """The stage from params to a result, and other tolerances tried on the figures of the last run."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
-from stages.common.base.files import read_json, rounded, sha256
+from stages.common.base.files import read_json, sha256
 from stages.common.base.params import Params, Parity
 from stages.common.judging.rules import evaluate_rules, samples_needed
 from stages.parity import shards
@@ -37,7 +37,7 @@ def run(params: Params) -> ParityResult:
     return replace(
         result,
         tolerance=wider_tolerance(result, params.parity),
-        outliers=[asdict(far) | {"z": rounded(far.z)} for far in outliers(measurement.setting, moved)],
+        outliers=outliers(measurement.setting, moved),
     )
 
 

@@ -17,14 +17,6 @@ from scipy.special import betaincinv
 from stages.report.revision import Revision
 
 
-class NoiseSource(StrEnum):
-    """What else than the model can move a figure."""
-
-    NOTHING = "nothing"
-    MACHINE = "machine"
-    SAMPLES = "samples"
-
-
 class Mark(StrEnum):
     NONE = ""
     BETTER = "better"
@@ -68,10 +60,11 @@ class Figure:
     headline: bool = False
 
     @property
-    def noise(self) -> NoiseSource:
+    def noise(self) -> Literal["samples", "machine", "nothing"]:
+        """What else than the model can move it."""
         if self.stage == "parity" and self.key.startswith(("decisions.", "task.")):
-            return NoiseSource.SAMPLES
-        return NoiseSource.MACHINE if self.stage == "bench" else NoiseSource.NOTHING
+            return "samples"
+        return "machine" if self.stage == "bench" else "nothing"
 
     def of(self, revision: Revision) -> Any:
         """The value, or None if unknown."""
@@ -176,7 +169,7 @@ def changes(base: Revision, head: Revision, context: Conditions) -> list[Change]
 def mark(figure: Figure, base: Revision, head: Revision, context: Conditions) -> Mark:
     """What the change of one figure means."""
     then, now = figure.of(base), figure.of(head)
-    if figure.noise is NoiseSource.MACHINE and context.timing:
+    if figure.noise == "machine" and context.timing:
         return Mark.NOT_COMPARED
     if then == now or not (_number(then) and _number(now)):
         return Mark.NONE
@@ -199,9 +192,9 @@ def speedup_mark(then: Sequence[float], now: Sequence[float]) -> Mark:
 
 def _beyond_noise(figure: Figure, base: Revision, head: Revision, context: Conditions) -> bool:
     then, now = figure.of(base), figure.of(head)
-    if figure.noise is NoiseSource.NOTHING:
+    if figure.noise == "nothing":
         return True
-    if figure.noise is NoiseSource.SAMPLES:
+    if figure.noise == "samples":
         return _shares_differ(figure, base, head)
     if figure.key in (SPEEDUP.key, "latency.int8_p50_ms"):
         # Both models take turns in one process, so the ratio does not depend on what slows the machine; fp32 is the

@@ -27,14 +27,7 @@ ON_HOVER: Spec = {"description": {"field": "label"}}
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture.
-
-    Attributes:
-        name: of its file.
-        alt: description for those who cannot see it.
-        spec: in Vega-Lite.
-        broad: takes the full width of a page.
-    """
+    """One picture in Vega-Lite; `alt` describes it in words, `broad` gives it the full width of a page."""
 
     name: str
     alt: str

@@ -90,7 +90,10 @@ def quantization(head: Revision) -> list[str]:
         group[node.get("op_type", ""), node.get(why, "")].append(node)
     parts = []
     if quantized:
-        rows = [(escape(op), escape(how), *_nodes(nodes), _worst_sqnr(nodes)) for (op, how), nodes in quantized.items()]
+        rows = []
+        for (op, how), nodes in quantized.items():
+            noise = [float(node["weight_sqnr_db"]) for node in nodes if node.get("weight_sqnr_db")]
+            rows.append((escape(op), escape(how), *_nodes(nodes), number(min(noise, default=None), "dB")))
         header = ("operator", "how", "nodes", "weights", "names", "lowest weight SQNR")
         parts += ["**Quantized**", table(header, rows)]
     if kept:
@@ -108,11 +111,6 @@ def _nodes(nodes: Sequence[Mapping[str, str]]) -> tuple[str, str, str]:
     weights = sum(float(node.get("weight_bytes") or 0) for node in nodes)
     size = number(weights / 1e6, "MB") if weights >= 1e5 else number(weights / 1e3, "kB")
     return number(len(nodes)), size, ", ".join([*names, *more])
-
-
-def _worst_sqnr(nodes: Sequence[Mapping[str, str]]) -> str:
-    values = [float(node["weight_sqnr_db"]) for node in nodes if node.get("weight_sqnr_db")]
-    return number(min(values), "dB") if values else UNKNOWN
 
 
 def frontier(head: Revision) -> list[str]:

@@ -20,6 +20,8 @@ from stages.common.base.errors import MissingInputError, StageError
 Layout = Literal["samples", "feeds"]
 Subset = Literal["search", "judge"]
 
+SUBSETS: tuple[Subset, ...] = ("search", "judge")
+
 CHUNK_BYTES = 8 << 20
 """Bytes of inputs read at once."""
 
@@ -80,8 +82,15 @@ class EvalData:
             ) from error
 
     def indices(self, subset: Subset) -> np.ndarray:
-        """The samples of one side of the split: int64, sorted."""
-        return np.asarray(np.load(self._folder / f"{subset}.npy"))
+        """The samples of one side of the split: int64, sorted.
+
+        Raises:
+            StageError: there are none to judge.
+        """
+        indices = np.asarray(np.load(self._folder / f"{subset}.npy"))
+        if subset == "judge" and not len(indices):
+            raise StageError(f"{paths.EVAL} has no samples to judge. Give export more evaluation data.")
+        return indices
 
     def labels(self, indices: np.ndarray) -> np.ndarray | None:
         """The labels of these samples; None if there are none."""

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
-from stages.export import tables
+from stages.export import eval_files
 from stages.export.drift import SourceAnswers
 from stages.export.framework import (
     Converted,
@@ -97,7 +97,7 @@ def _features(inputs: Any, columns: Sequence[str], name: str) -> tuple[np.ndarra
     """
     inputs = only_array(inputs, name)
     if hasattr(inputs, "columns"):
-        inputs = given = tables.select(inputs, columns or list(inputs.columns))
+        inputs = given = eval_files.select(inputs, columns or list(inputs.columns))
         if text := [str(column) for column in inputs.columns if inputs[column].dtype.kind not in "iufb"]:
             raise StageError(
                 f"The column '{text[0]}' of the evaluation data is {inputs[text[0]].dtype}, but the export of "
@@ -134,7 +134,7 @@ def _converted(
 def _answers(model: Any, given: Any, predict: Callable[[Any], Any]) -> SourceAnswers:
     """The answers of an estimator with scikit-learn's interface, or of a booster, which takes `predict`."""
     if hasattr(model, "get_params"):
-        return sklearn.Fitted(model, given)
+        return sklearn.fitted_answers(model, given)
     return lambda indices, names: _by_name(np.asarray(predict(sklearn.rows(given, indices))), names)
 
 

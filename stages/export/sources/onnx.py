@@ -11,7 +11,7 @@ import onnx_ir as ir
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
 from stages.common.model import ir_conversion, model_file
-from stages.export import tables
+from stages.export import eval_files
 from stages.export.framework import Converted, Framework
 
 
@@ -46,7 +46,7 @@ def convert(model: onnx.ModelProto | ir.Model, inputs: Any, params: Export) -> C
         model = ir_conversion.from_proto(model)
     names = input_names(model)
     if hasattr(inputs, "columns"):
-        arrays, notes = tables.as_inputs(inputs, [value for value in model.graph.inputs if value.name in names])
+        arrays, notes = eval_files.as_inputs(inputs, [value for value in model.graph.inputs if value.name in names])
         return Converted(model, arrays, notes=tuple(notes))
     if not isinstance(inputs, Mapping):
         if len(names) != 1:
