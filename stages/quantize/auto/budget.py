@@ -1,7 +1,7 @@
 """The best assignment whose noise stays below a limit. Pure.
 
-A weight of noise is searched that just meets it. What is left of the limit is spent by moves that gain most, and by
-exchanges: one node pays for another.
+A bisection finds the weight of noise that just meets the limit. The rest of the limit is used up by the moves that gain
+most, and by pairs of moves where one node makes room for another.
 """
 
 import math
@@ -15,22 +15,22 @@ from stages.quantize.auto.problem import Point, Problem, Weights, point
 from stages.quantize.auto.solve import EXHAUSTIVE, Group, best, blocks
 
 Moves = Sequence[tuple[int, int]]
-
+"""(place in the group, number of the option) for each node that changes."""
 
 STEPS = 16
-"""Weights of noise that are tried."""
+"""Number of weights of noise to try."""
 
 
 def cheapest(problem: Problem, weights: Weights, limit: float) -> Point:
     """The assignment with the least weighted sum of time and size among those within the limit.
 
     Args:
-        problem: to be solved.
-        weights: of time and size.
-        limit: of the noise.
+        problem: the problem to solve.
+        weights: the weights of time and size.
+        limit: the limit of the noise.
 
     Returns:
-        It; option 0 everywhere where nothing is within the limit.
+        The best assignment; all float if none is within the limit.
     """
     if math.prod(map(len, problem.options)) <= EXHAUSTIVE:
         everything = (point(problem, candidate) for candidate in product(*(range(len(o)) for o in problem.options)))
@@ -54,7 +54,7 @@ def cheapest(problem: Problem, weights: Weights, limit: float) -> Point:
 
 
 def _filled(group: Group, numbers: list[int], limit: float) -> list[int]:
-    """Take the moves, and the exchanges, that gain most within the limit, until none is left."""
+    """Make the moves, and pairs of moves, that gain most within the limit, until none is left."""
     options = [group.problem.options[node] for node in group.nodes]
     everything = list(blocks(group))
 
@@ -75,9 +75,9 @@ def _filled(group: Group, numbers: list[int], limit: float) -> list[int]:
 
 
 def _best_move(costs: np.ndarray, noises: np.ndarray, spare: float) -> list[int]:
-    """The number of the move, or of the two together, that gain most; empty where nothing gains.
+    """The number of the move, or of the two moves, that gain most; empty if none gains.
 
-    Two that share a border may gain less together than this expects.
+    Two moves at the same junction may gain less together than this expects.
     """
     least = -1e-9 * max(1.0, float(np.abs(costs).max(initial=0.0)))
     fits = np.flatnonzero((noises <= spare) & (costs < least))

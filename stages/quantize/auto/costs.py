@@ -1,4 +1,4 @@
-"""What kernels and conversions cost on this machine: each distinct one timed as a model of its own, all in turn."""
+"""What kernels and conversions cost on this machine: each is timed as a model of its own, all in turn."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,14 @@ from stages.quantize.auto.timing import Call, call, in_turn, one_by_one, quiet_u
 from stages.quantize.methods import Assignment
 
 SECONDS_EACH = 0.1
-"""Timed for each kernel, and at most `SECONDS_ALL` for all of them."""
+"""Seconds to time each kernel."""
 
 SECONDS_ALL = 5.0
+"""Most seconds for all kernels."""
 
 LARGE_BYTES = 256 << 20
-"""Weights above which nodes of equal shapes are timed once; below it all of them are, so that caches are as they are
-while the whole model runs."""
+"""With more bytes of weights, nodes of equal shapes are timed once; otherwise all are timed, so that caches are as in
+the whole model."""
 
 _ROW = 384
 _CHANNELS = 32
@@ -33,29 +34,29 @@ _CHANNELS = 32
 
 @dataclass(frozen=True)
 class Line:
-    """Microseconds as a line over the number of values: what one call costs, and what each value adds."""
+    """Microseconds as a linear function of the number of values."""
 
     fixed: float
     per_value: float
 
     def us(self, values: int) -> float:
-        """The time for this many values; never below zero."""
+        """The time for this many values, at least zero."""
         return max(0.0, self.fixed + self.per_value * values)
 
     def __add__(self, other: "Line") -> "Line":
-        """What both cost."""
+        """The cost of both."""
         return Line(self.fixed + other.fixed, self.per_value + other.per_value)
 
 
 @dataclass(frozen=True)
 class Conversions:
-    """What converting a tensor into a form, and back into floats, costs; of images (rank 4) and of all else."""
+    """The cost of converting a tensor into a form and back into floats, for images (rank 3 or more) and for others."""
 
     image: Mapping[str, tuple[Line, Line]]
     plain: Mapping[str, tuple[Line, Line]]
 
     def price(self, shape: Sequence[int]) -> tuple[dict[str, float], dict[str, float]]:
-        """Into each form and back, in microseconds, for a tensor of this shape."""
+        """Microseconds into each form, and back, for a tensor of this shape."""
         lines = self.image if len(shape) >= 3 and self.image else self.plain
         values = int(np.prod(shape, dtype=np.int64))
         into = {form: line.us(values) for form, (line, _) in lines.items()}
@@ -65,21 +66,21 @@ class Conversions:
 def kernel_us(
     probed: Mapping[str, Probed], op_types: Mapping[str, str], conversions: Conversions, threads: int
 ) -> dict[tuple[str, str], float]:
-    """Microseconds of each node's kernel with each choice, float included, conversions excluded.
+    """Microseconds of each node's kernel with each choice, including float, without conversions.
 
-    The nodes run in order, all with one choice, then all with the next: a small model by itself would find its weights
-    in the cache in every call, which it does not between the others. Nodes of equal operator, attributes and shapes
-    cost the same, the median of them. A node like no other is opened twice, as two sessions of one file differ by a
-    percent or two. What a call that does next to nothing takes is subtracted: a whole model pays it once.
+    The nodes run in order, all with one choice, then all with the next: alone, a small model would find its weights in
+    the cache in every call. Nodes with equal operator, attributes and shapes get the median of their times. A node
+    like no other is timed in two sessions, as two sessions of one file differ by a percent or two. The time of an
+    (almost) empty call is subtracted, because a whole model pays it once.
 
     Args:
         probed: nodes by name.
-        op_types: of them.
-        conversions: to subtract: a model of one node has a border on both sides.
-        threads: intra-op.
+        op_types: their operator types by name.
+        conversions: the conversions to subtract: a model of one node has them on both sides.
+        threads: number of intra-op threads.
 
     Returns:
-        By node and choice.
+        Microseconds by node and choice.
     """
     choices = dict.fromkeys([KEPT, *(choice for node in probed.values() for choice in node.models if choice != STORED)])
     large = sum(node.weight_bytes for node in probed.values()) > LARGE_BYTES
@@ -93,7 +94,7 @@ def kernel_us(
             continue
         model = node.models.get(choice, node.single.model)
         for _ in range(1 if large or alike[node.single.key] > 1 else 2):
-            session = sessions.open_session(model, threads, name="a node by itself")
+            session = sessions.open_session(model, threads, name="a single node")
             kernels.append(kernel)
             calls.append(call(session, node.single.feeds[0]))
     calls.append(_open(_single("Identity"), 1, threads, "Identity"))
@@ -125,11 +126,11 @@ def _timed(calls: Sequence[Call]) -> list[float]:
 
 
 def measure_conversions(params: Quantize, threads: int, images: bool) -> Conversions:
-    """Time the conversions between forms on two sizes each.
+    """Time the conversions between forms, at two sizes each.
 
-    Layouts are changed inside of kernels, and rows quantized by several operators, so that those cannot be timed by
-    themselves. One convolution has both conversions, and two in a row have them once more; one product quantizes its
-    rows, and two that share them do not do so again: 2 t1 - t2 is what conversions cost.
+    Layout changes happen inside kernels, and rows are quantized by several operators, so neither can be timed alone.
+    But one convolution (or product) takes t1 = kernel + conversions, and two that share the conversions take
+    t2 = 2 kernels + conversions, so conversions take 2 t1 - t2.
     """
     plain = {DYNAMIC: "DynamicQuantizeLinear", STATIC: "QuantizeLinear", "back": "DequantizeLinear"}
     plain |= {"times": "Mul", "": "Identity"}
@@ -202,7 +203,7 @@ def _open(model: ir.Model, rows: int, threads: int, op_type: str) -> Call:
 
 
 def _products(count: int) -> ir.Model:
-    """So many MatMul of one input."""
+    """A model of `count` MatMul nodes with a common input."""
     read = ir.Value(name="x", shape=ir.Shape([None, _ROW]), type=ir.TensorType(ir.DataType.FLOAT))
     graph = ir.Graph([read], [], nodes=[], name="products", opset_imports={"": 13})
     for number in range(count):
@@ -213,7 +214,7 @@ def _products(count: int) -> ir.Model:
 
 
 def _convolutions(count: int, side: int) -> ir.Model:
-    """So many Conv, one after the other."""
+    """A model of `count` Conv nodes in a row."""
     shape = [1, _CHANNELS, side, side]
     value = read = ir.Value(name="x", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
     graph = ir.Graph([read], [], nodes=[], name="convolutions", opset_imports={"": 13})

@@ -1,4 +1,4 @@
-"""Finding the best model: measure nodes, predict the frontier, make real models along it, and time the best of them."""
+"""Find the best model: measure nodes, predict good assignments, build and judge them, and time the best models."""
 
 import math
 import time
@@ -27,28 +27,31 @@ from stages.quantize.methods.static.ranges import Range
 from stages.quantize.outcome import NodeOutcome, kept
 
 TRIAL_SECONDS = 0.4
-"""Timed of each model that is made, together with the float one: it corrects the predicted times."""
+"""Seconds to time each model together with the float one, to correct the predicted times."""
 
 UNIFORM = 5
 """One trial in this many may be a model with one choice everywhere, which shows how long its kernels really take."""
 
 WORTH = 1.5
-"""Such a model is made if it is predicted to be at most this many times as slow, or large, as the best of them."""
+"""Such a model is built if it is predicted to be at most this many times as slow, or large, as the best one."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What the search came to.
+    """The result of the search.
 
     Attributes:
-        trial: the winner; None where the float model is the answer.
-        reason: why it is the float model; empty where it is not.
-        decisions: what was chosen for each node, and why.
-        trials: all that were made, in order.
-        measured: what the prediction rests on.
-        ranges: of activations, by name, that static models were calibrated with.
-        corrections: of the winner's static nodes, by name.
-        smoothing: of the activations that the winner smooths; see `Known`.
+        trial: the winner; None if the float model is better.
+        reason: why the float model is better; empty if it is not.
+        decisions: the choice for each node, and why, by name.
+        trials: all trials, in order.
+        measured: the measurements that predictions are based on.
+        margin: the share of each tolerance that must be left.
+        objective: `latency` or `size`.
+        recipe: how the float model was prepared.
+        ranges: the calibrated ranges of activations, by name.
+        corrections: corrections of the winner's static nodes, by name.
+        smoothing: smoothing of the winner's activations; see `Known`.
     """
 
     trial: Trial | None
@@ -65,14 +68,14 @@ class SearchResult:
 
     @property
     def model(self) -> ir.Model | None:
-        """The quantized model; None where the float model is the answer."""
+        """The quantized model; None if the float model is better."""
         return self.trial.candidate.model if self.trial is not None else None
 
     @property
     def outcomes(self) -> dict[str, NodeOutcome]:
-        """What became of each node, with the reason why it was chosen."""
-        made = self.trial.candidate.outcomes if self.trial is not None else {}
-        outcomes = {name: made.get(name, kept("")) for name in self.measured.names}
+        """The outcomes by node name, with the reasons of the choices."""
+        of_winner = self.trial.candidate.outcomes if self.trial is not None else {}
+        outcomes = {name: of_winner.get(name, kept("")) for name in self.measured.names}
         return {
             name: replace(outcome, reason=self.reason or self._reason(name, outcome))
             for name, outcome in outcomes.items()
@@ -87,7 +90,7 @@ class SearchResult:
 
 @dataclass
 class _Search:
-    """The trials so far, and how many are left."""
+    """The state of a search: the trials so far, and their limits."""
 
     measured: Measured
     make: Make
@@ -105,7 +108,7 @@ class _Search:
         return {trial.candidate.assignment: trial for trial in self.trials}
 
     def attempt(self, assignment: Picks) -> Trial | None:
-        """Make and judge an assignment, unless that was done before or no trial is left."""
+        """Build and judge an assignment, or return its earlier trial; None if no trial is left."""
         problem = self.measured.problem
         choices = {name: choice for name, choice in problem.named(assignment).items() if name in self.measured.names}
         for trial in self.trials:
@@ -123,7 +126,7 @@ class _Search:
         return self.trials[-1]
 
     def _us(self, candidate: Candidate) -> float | None:
-        """Time of a call, as far as the float model takes what is predicted of it."""
+        """Time of a call, relative to the float model's time; None if the model does not run."""
         if candidate.model is None:
             return None
         (speedup,) = side_by_side([candidate.model], self.judge, TRIAL_SECONDS, 2 * self.measured.float_us)
@@ -149,12 +152,12 @@ def find(
 
     Args:
         model: the clean float model.
-        nodes: of it, those that may be quantized.
-        judge: holds candidates against parity's rules.
-        params: `quantize.search`, `serving` and `parity` are read.
-        make: makes a model with the choices given.
-        fault: why a model must not be published.
-        recipe: how `model` was made.
+        nodes: its nodes that may be quantized.
+        judge: judges candidates by parity's rules.
+        params: all params; `quantize.search`, `serving` and `parity` are read.
+        make: builds a model from choices.
+        fault: returns why a model must not be published, empty if it may.
+        recipe: how `model` was prepared.
 
     Raises:
         StageError: no model passes.
@@ -173,7 +176,7 @@ def find(
             state.attempt(assignment)
         state.origin = "predicted"
         passes, fails, learnt = best_that_passes(problem, weights, state.attempt, goal, state.known())
-        state.limit = search.max_evals  # the last trial was kept for the model that adds the least error, all stored
+        state.limit = search.max_evals  # the last trial is reserved for the model with the least error, all stored
         if passes is not None:
             state.origin = "without gaps"
             state.attempt(without_gaps(learnt, passes, len(measured.names)))
@@ -192,11 +195,11 @@ def find(
         if state.trials and not passing:
             raise StageError(_nothing_passes(state.trials, search, len(nodes)))
         if not state.trials and any(len(choices) > 1 for choices in problem.options):
-            reason = "no choice of any node is predicted to gain anything over float"
+            reason = "no choice at any node is predicted to be better than float"
     smaller = [trial for trial in passing if trial.candidate.size < judge.float_bytes]
     if passing and not smaller:
         least = min(trial.candidate.size for trial in passing)
-        reason = f"the smallest model that passes takes {least} bytes, float {judge.float_bytes}"
+        reason = f"the smallest model that passes has {least} bytes, the float model {judge.float_bytes}"
     smaller.sort(key=lambda trial: value(trial.measured))
     raced = race(smaller[:RACERS], judge, measured.float_us)
     won = winner(raced, search.objective) if raced else None
@@ -205,11 +208,11 @@ def find(
     by_assignment = {trial.candidate.assignment: trial for trial in raced}
     trials = [by_assignment.get(trial.candidate.assignment, trial) for trial in state.trials]
     chosen = won.candidate.assignment if won is not None and not reason else problem.all_float
-    made = plan.decisions(problem, chosen, measured.refused, measured.unmeasured, value)
+    decisions = plan.decisions(problem, chosen, measured.refused, measured.unmeasured, value)
     return SearchResult(
         None if reason else won,
         reason,
-        {name: decision for name, decision in made.items() if name in measured.names},
+        {name: decision for name, decision in decisions.items() if name in measured.names},
         trials,
         measured,
         search.margin,
@@ -219,9 +222,9 @@ def find(
 
 
 def _uniform(measured: Measured, weights: Weights) -> list[tuple[str, Picks]]:
-    """One choice wherever it can be had: of each method the best, and of about equal ones the most exact.
+    """Assignments with one choice everywhere: the best of each method, or the most exact of about equal ones.
 
-    Filters of zeros are for single nodes.
+    Filters of zeros are left out: they only pay at single nodes.
     """
     problem = measured.problem
     names = {option.choice for options_ in problem.options[: len(measured.names)] for option in options_}
@@ -244,22 +247,22 @@ def _nothing_passes(trials: Sequence[Trial], search: Search, nodes: int) -> str:
     candidate = nearest.candidate
     if math.isinf(candidate.strain):
         return (
-            f"None of the {len(trials)} models that were made can be published: "
+            f"None of the {len(trials)} models that were built can be published: "
             f"{candidate.fault or _failed(candidate.rules)}. "
-            "Exclude nodes with quantize.exclude_nodes, or deploy the float model."
+            "Exclude nodes with quantize.exclude_nodes, or deploy the fp32 model."
         )
     count = sum(choice != KEPT for choice in candidate.choices.values())
     more = "raise quantize.search.max_evals, " if len(trials) >= search.max_evals else ""
     closer = "lower quantize.search.margin, " if candidate.strain <= 1 else ""
-    remedies = f"{closer}{more}widen the tolerance, or deploy the float model."
+    remedies = f"{closer}{more}widen the tolerance, or deploy the fp32 model."
     return (
-        f"None of the {len(trials)} models that were made keeps the answers: the best, with {count} of {nodes} nodes "
-        f"quantized, uses {candidate.strain:.2f} of a tolerance of parity, {1 - search.margin:.2g} is allowed "
-        f"(quantize.search.margin is left for the samples that judge). {remedies[0].upper()}{remedies[1:]}"
+        f"None of the {len(trials)} models that were built keeps the answers: the best, with {count} of {nodes} nodes "
+        f"quantized, uses {candidate.strain:.2f} of a parity tolerance, but only {1 - search.margin:.2g} is allowed "
+        f"(quantize.search.margin is reserved for the judge samples). {remedies[0].upper()}{remedies[1:]}"
     )
 
 
 def _failed(rules: Sequence[Rule]) -> str:
-    """The rule that no tolerance can be widened for."""
+    """The failed rule that has no tolerance to widen, as a clause."""
     rule = max(rules, key=strain)
     return f"the rule {rule.name} fails{f' for {rule.output}' if rule.output else ''}: {rule.message.rstrip('.')}"

@@ -1,7 +1,7 @@
-"""What whole models teach about the noise and the time of single nodes: a factor for each choice. Pure.
+"""Correct the predicted noise and time by whole models: a factor for each choice. Pure.
 
-Each choice is mispredicted in a way of its own: static meets values that it was not calibrated on, kernels are fused
-with what follows them. Excess strain or time is attributed to the choices of a model by their predicted shares.
+Each choice has its own systematic error: static clips values that it was not calibrated on, kernels are fused with the
+operators after them. Excess strain or time is attributed to the choices of a model by their predicted shares.
 """
 
 import math
@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from stages.quantize.auto.problem import Junction, Option, Picks, Problem
 
 SWEEPS = 20
-"""Over all models: each of them shifts what the others taught."""
+"""Passes over all models: each model shifts the factors that the others gave."""
 
 LARGEST = math.log(1e6)
-"""Of the logarithm of a factor."""
+"""The largest logarithm of a factor."""
 
 LEVEL, LEVEL_US = 0.05, 1.0
 """Times are equal if they differ by less than this share and this many microseconds: another run would reorder them."""
@@ -25,23 +25,23 @@ BORDERS = "borders"
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model that was made was found to be; None for what was not measured."""
+    """The measured strain and time of a model; None if not measured."""
 
     strain: float | None
     us: float | None
 
 
 def corrected(problem: Problem, seen: Mapping[Picks, Seen]) -> Problem:
-    """The problem with noise and time as the models that were made teach them."""
+    """The problem with noise and time corrected by the models that were built."""
     noises = [(_noises(problem, picks), model.strain**2) for picks, model in seen.items() if model.strain is not None]
     times = [(_times(problem, picks), model.us) for picks, model in seen.items() if model.us is not None]
     return levelled(scaled(problem, factors(noises), factors(times)))
 
 
 def levelled(problem: Problem) -> Problem:
-    """The problem in which choices of a node whose times differ by less than the noise of timing take equally long.
+    """The problem with equal times for choices of a node that differ by less than the noise of timing.
 
-    Their errors and sizes decide then, which are the same in every run.
+    Then errors and sizes decide, which are the same in every run.
     """
     return replace(problem, options=tuple(map(_levelled, problem.options)))
 
@@ -55,7 +55,7 @@ def _levelled(options: tuple[Option, ...]) -> tuple[Option, ...]:
 
 
 def scaled(problem: Problem, noise: Mapping[str, float], us: Mapping[str, float]) -> Problem:
-    """The problem with what is predicted of each choice, of borders and of the rest times a factor; 1 by default."""
+    """The problem with the predictions for choices, conversions and the rest times factors, 1 by default."""
     border = us.get(BORDERS, 1.0)
     return replace(
         problem,
@@ -76,10 +76,10 @@ def scaled(problem: Problem, noise: Mapping[str, float], us: Mapping[str, float]
 
 
 def factors(seen: Sequence[tuple[Mapping[str, float], float]]) -> dict[str, float]:
-    """By part, how many times what was predicted of it is real.
+    """Factors from predicted to real values, by part.
 
     Args:
-        seen: sums of which the predicted parts, by name, and the real total are known.
+        seen: predicted parts by name, and the real total, for each model.
     """
     learnt: dict[str, float] = {}
     for _ in range(SWEEPS):

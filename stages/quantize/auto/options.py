@@ -1,4 +1,4 @@
-"""From measurements to a problem: the options of each node, the tensors between them, and what nothing changes."""
+"""From measurements to a problem: the options of nodes, the tensors between them, and the parts that never change."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,25 +21,25 @@ from stages.quantize.auto.timing import call, in_turn, quiet_us
 from stages.quantize.methods import Assignment
 
 TIE = 0.05
-"""What is not the objective counts as much as a twentieth of it: all bytes of weights as much as 5 % of the time."""
+"""The weight of the secondary objective: under `latency` all bytes of weights count as much as 5 % of the time."""
 
 NOISE = 0.02
-"""All the noise that is allowed counts as much as 2 % of the objective: of equal choices, the most exact is taken."""
+"""All of the allowed noise counts as much as 2 % of the objective, so that the most exact of equal choices wins."""
 
 WHOLE_SECONDS = 0.5
-"""Timed of the whole float model."""
+"""Seconds to time the whole float model."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A problem, and what it was made from.
+    """A problem, and the measurements that it comes from.
 
     Attributes:
-        problem: nodes with a weight first, then operators between them.
-        names: of the nodes with a weight, in the order of the problem.
-        sensitivities: of every node and choice, those that are unknown included.
-        refused: by node and choice, why the node cannot take it.
-        unmeasured: of nodes that could not be observed, why.
+        problem: the problem, nodes with a weight first, then operators between them.
+        names: names of the nodes with a weight, in the order of the problem.
+        sensitivities: the error of every choice at every node, including unknown ones.
+        refused: why a node cannot have a choice, by node and choice.
+        unmeasured: why nodes could not be measured, by name.
         float_us: time of a call of the float model, in microseconds.
     """
 
@@ -52,13 +52,13 @@ class Measured:
 
 
 def measured(model: ir.Model, assigned: Sequence[Assignment], feeds: Sequence[Feed], whole: Params) -> Measured:
-    """Probe and time every choice of `nodes`.
+    """Measure the error and the time of every choice at every node.
 
     Args:
-        model: clean.
+        model: the clean float model.
         assigned: the nodes that may be quantized.
-        feeds: of the serving batch.
-        whole: the params; `quantize`, `serving.threads` and `parity` are read.
+        feeds: feeds of the serving batch size.
+        whole: all params; `quantize`, `serving.threads` and `parity` are read.
 
     Raises:
         StageError: the model does not run.
@@ -93,7 +93,7 @@ def measured(model: ir.Model, assigned: Sequence[Assignment], feeds: Sequence[Fe
 
 
 def weights(problem: Problem, objective: str) -> Weights:
-    """How time and bytes count for an objective, `latency` or `size`: the other one and the noise break ties."""
+    """The weights of an objective, `latency` or `size`; the other one and the noise break ties."""
     us = sum(options[0].us for options in problem.options) or 1.0
     size = sum(options[0].size for options in problem.options) or 1
     if objective == "latency":
@@ -104,7 +104,7 @@ def weights(problem: Problem, objective: str) -> Weights:
 def _options(
     node: WeightedNode, probed: Probed | None, us: Mapping[tuple[str, str], float], worst: float
 ) -> tuple[Option, ...]:
-    """Float first. A node that was not observed has the largest noise of all, so that it is not taken for harmless."""
+    """The options of a node, float first. A node that was not measured gets the largest noise of all nodes."""
     takes, gives = forms(node.op_type, KEPT)
     if probed is None:
         kept = Option(KEPT, 0.0, 0.0, node.nbytes)
@@ -130,7 +130,7 @@ def _as_measured(problem: Problem, whole_us: float) -> Problem:
 
 
 def _blocked(problem: Problem) -> tuple[int, ...]:
-    """Everything float, operators between convolutions in their layout."""
+    """The assignment with all nodes float, and operators between convolutions in blocked layout."""
     floats = tuple(
         tuple(option for option in options if option.choice in (KEPT, "blocked")) for options in problem.options
     )
@@ -138,7 +138,7 @@ def _blocked(problem: Problem) -> tuple[int, ...]:
 
 
 def _shapes(probed: Mapping[str, Probed]) -> dict[str, tuple[int, ...]]:
-    """The observed shape of each value that a node with a weight reads or gives."""
+    """The shapes, by name, of the values that nodes with a weight read or return."""
     shapes: dict[str, tuple[int, ...]] = {}
     for node in probed.values():
         shapes |= {name: array.shape for name, array in node.single.feeds[0].items()}

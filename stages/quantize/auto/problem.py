@@ -1,9 +1,8 @@
-"""Time, size and error of a choice at every node: pure sums over nodes and over the tensors between them.
+"""Predicted time, size and error of an assignment: sums over nodes and over the tensors between them. Pure.
 
-A node by itself costs the time of its kernel. What its kernel reads and gives has a form (float, the blocked layout of
-float convolutions, 8 bits), and where two forms meet, the tensor between them is converted: that is paid by the tensor,
-once for each form, however many nodes read it. Noise powers of single nodes add up, nearly: their errors are
-independent.
+A node costs the time of its kernel. The activation that a kernel reads and its output have a form (float, the blocked
+layout of float convolutions, 8 bits). If forms differ, the tensor between the nodes is converted, once per form,
+however many nodes read it. The noise powers of nodes nearly add up, as their errors are independent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,17 +10,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 FLOAT = "float"
-"""The form of plain float tensors, which everything that is not a node with a choice reads and gives."""
+"""The form of plain float tensors, which all nodes without choices read and return."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One choice at one node.
+    """A choice at a node.
 
     Attributes:
-        choice: its name.
-        us: time of the kernel in one call, in microseconds; conversions excluded.
-        noise: the error that it adds, which sums over nodes: the squared share of a tolerance that it uses by itself.
+        choice: name of the choice.
+        us: time of the kernel in a call, in microseconds, without conversions.
+        noise: the error that it adds, which sums over nodes: the squared share of a tolerance that it alone uses.
         size: bytes of its weights.
         takes: the form in which it reads its activation.
         gives: the form of its output.
@@ -37,14 +36,14 @@ class Option:
 
 @dataclass(frozen=True)
 class Junction:
-    """A tensor, or tensors that pass on values in whatever form they come, between nodes with a choice.
+    """A tensor between nodes with choices, or several tensors with operators between that keep any form.
 
     Attributes:
-        givers: numbers of the nodes that give it.
+        givers: numbers of the nodes that output it.
         takers: numbers of the nodes that read it.
-        open: whether anything else gives or reads it, which does so as floats.
-        into: microseconds that it takes to convert floats into a form.
-        back: microseconds that it takes to convert a form into floats.
+        open: whether other nodes output or read it, which do so as floats.
+        into: microseconds to convert floats into a form.
+        back: microseconds to convert a form into floats.
     """
 
     givers: tuple[int, ...]
@@ -54,7 +53,7 @@ class Junction:
     back: Mapping[str, float] = field(default_factory=dict)
 
     def us(self, gives: Sequence[str], takes: Sequence[str]) -> float:
-        """What its conversions cost, given the forms of its givers and takers."""
+        """Microseconds of its conversions, given the forms of its givers and takers."""
         forms = {*gives, *takes}
         if not self.open and len(forms) == 1:
             return 0.0
@@ -62,19 +61,19 @@ class Junction:
 
 
 Picks = tuple[int, ...]
-"""An assignment: for each node the number of the option that it takes."""
+"""An assignment: for each node the number of its option."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """All nodes with a choice, their options, and the tensors between them.
+    """All nodes with choices, their options, and the tensors between them.
 
     Attributes:
-        names: of the nodes.
-        options: of each node; the first one is float.
-        junctions: between them.
-        rest_us: time of a call that no choice changes.
-        rest_bytes: size of the file that no choice changes.
+        names: names of the nodes.
+        options: the options of each node; the first one is float.
+        junctions: the junctions between nodes.
+        rest_us: the part of the time of a call that no choice changes.
+        rest_bytes: the part of the file that no choice changes.
     """
 
     names: tuple[str, ...]
@@ -85,7 +84,7 @@ class Problem:
 
     @cached_property
     def touching(self) -> tuple[tuple[int, ...], ...]:
-        """For each node the numbers of its junctions."""
+        """The numbers of each node's junctions."""
         touching: list[list[int]] = [[] for _ in self.names]
         for number, junction in enumerate(self.junctions):
             for node in {*junction.givers, *junction.takers}:
@@ -94,7 +93,7 @@ class Problem:
 
     @cached_property
     def known_borders(self) -> dict[tuple[int, ...], float]:
-        """What junctions cost, by their number and the options around them, as far as that was asked for."""
+        """A cache of the cost of junctions, by number and by the options around them."""
         return {}
 
     def chosen(self, assignment: Picks) -> list[Option]:
@@ -108,7 +107,7 @@ class Problem:
         return self.rest_us + nodes + borders
 
     def border_us(self, junction: int, assignment: Picks) -> float:
-        """What one junction costs."""
+        """Microseconds of the conversions at a junction."""
         tensor = self.junctions[junction]
         gives = [self.options[node][assignment[node]].gives for node in tensor.givers]
         takes = [self.options[node][assignment[node]].takes for node in tensor.takers]
@@ -132,7 +131,7 @@ class Problem:
         return (0,) * len(self.names)
 
     def uniform(self, choice: str) -> Picks:
-        """The assignment that takes one choice wherever it can be had, else float."""
+        """The assignment with one choice at all nodes that have it, and float at the others."""
         return tuple(
             next((number for number, option in enumerate(options) if option.choice == choice), 0)
             for options in self.options
@@ -141,7 +140,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Weights:
-    """How much a microsecond, a byte and a unit of noise count in the sum that is minimised."""
+    """The weights of a microsecond, a byte and a unit of noise in the sum to minimise."""
 
     us: float
     size: float
@@ -163,5 +162,5 @@ class Point:
 
 
 def point(problem: Problem, assignment: Picks) -> Point:
-    """An assignment with what it is predicted to come to."""
+    """An assignment with its predicted time, noise and size."""
     return Point(assignment, problem.us(assignment), problem.noise(assignment), problem.size(assignment))

@@ -1,4 +1,4 @@
-"""The race: the best models that pass, timed in turn with the float one, and which of them is published."""
+"""The race: time the best models that pass in turn with the float model, and pick the winner."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,31 +12,34 @@ from stages.quantize.auto.problem import Point
 from stages.quantize.auto.timing import SESSIONS, Call, Ratio, raced
 
 RACERS = 5
-"""Models that are timed beside the float one at the end."""
+"""Most models to time against the float model at the end."""
 
 RACE_SECONDS = 1.0
-"""Timed of each of them."""
+"""Seconds per model."""
 
 LARGE_BYTES = 256 << 20
-"""Weights above which a model races in one session, for the memory of more."""
+"""With more bytes of weights, each model races in one session only, to save memory."""
 
 ROUNDS = 20
-"""Of calls that are to be timed: slow models race in fewer sessions for that."""
+"""Rounds to aim for; slow models race in fewer sessions to reach them."""
 
 NOISE = 0.02
-"""Speed-ups that differ by less are equal, as those of two sessions of one file are; the smaller model wins then."""
+"""Speed-ups that differ by less are equal, as two sessions of one file differ as much; then the smaller model wins."""
 
 ALIKE = 0.005
-"""Sizes that differ by less are equal; the more exact model wins then."""
+"""Sizes that differ by less are equal; then the more exact model wins."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate, where it came from, what was predicted of it, and what it was timed to take.
+    """A candidate with its predicted and measured time.
 
     Attributes:
-        us: by a short look, in microseconds; None for a model that does not run.
-        speedup: over the float model, of those that raced.
+        origin: which step of the search proposed it.
+        candidate: the model, judged.
+        predicted: its predicted time, noise and size.
+        us: time of a call from a short measurement, in microseconds; None if it does not run.
+        speedup: speed-up over the float model in the race; None if it did not race.
     """
 
     origin: str
@@ -52,13 +55,13 @@ class Trial:
 
     @property
     def measured(self) -> Point:
-        """Its time, noise and size as they were measured; infinitely slow where it does not run."""
+        """Its measured time, noise and size; infinitely slow if it does not run."""
         us = math.inf if self.us is None else self.us
         return Point(self.candidate.assignment, us, self.strain**2, self.candidate.size)
 
 
 def race(trials: Sequence[Trial], judge: Judge, float_us: float) -> list[Trial]:
-    """The trials with their speed-ups over the float model, which takes `float_us` a call, all timed in turn."""
+    """The trials with their speed-ups over the float model, all timed in turn; `float_us` is its time of a call."""
     if not trials:
         return []
     models = [trial.candidate.model for trial in trials if trial.candidate.model is not None]
@@ -68,13 +71,13 @@ def race(trials: Sequence[Trial], judge: Judge, float_us: float) -> list[Trial]:
 
 
 def side_by_side(models: Sequence[ir.Model], judge: Judge, seconds: float, us: float) -> list[Ratio]:
-    """Speed-ups over the float model, all timed in turn, in as many sessions as these seconds allow.
+    """Speed-ups over the float model, all timed in turn, in as many sessions as the time allows.
 
     Args:
-        models: to time.
-        judge: opens them.
-        seconds: for all together.
-        us: of a call of each, the float model's too, all together.
+        models: the models to time.
+        judge: opens their sessions.
+        seconds: total time.
+        us: expected microseconds of one call of every model and the float model together.
     """
     calls: list[Callable[[], Call]] = [judge.float_call, *(partial(judge.call, model) for model in models)]
     rounds = seconds / (2e-6 * us)  # the first call of each is not timed
@@ -83,9 +86,9 @@ def side_by_side(models: Sequence[ir.Model], judge: Judge, seconds: float, us: f
 
 
 def winner(raced: Sequence[Trial], objective: str) -> Trial:
-    """The fastest, or the smallest; of equal ones the best by the other, and of those the most exact.
+    """The fastest model, or the smallest; size, or speed, breaks ties, then exactness.
 
-    Under `latency` one that is slower than the float model wins only where all are, however small it is.
+    Under `latency` a model that is slower than the float model only wins if all are.
     """
     if objective == "latency":
         raced = [trial for trial in raced if not slower(trial)] or raced
@@ -106,7 +109,7 @@ def winner(raced: Sequence[Trial], objective: str) -> Trial:
 
 
 def slower(best: Trial) -> str:
-    """Why the best of them is slower than the float model; empty if it is not."""
+    """A clause on how much slower than the float model the best trial is; empty if it is not slower."""
     if best.speedup is None or best.speedup.high >= 1:
         return ""
     return (

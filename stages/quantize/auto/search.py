@@ -1,8 +1,8 @@
-"""Which assignments are made as real models, and in which order. Pure.
+"""Which assignments are built as real models, and in which order. Pure.
 
-Noise is the square of the share of a tolerance that is used (strain), as the nodes by themselves predict it. The best
-assignment within that is made, what it really strains corrects the prediction (`learn`), and so on. At last nodes are
-moved back, one group at a time, towards a model that failed.
+Noise is the squared share of a tolerance that is used (strain), predicted from single nodes. The best assignment within
+the limit is built, its measured strain and time correct the prediction (`learn`), and so on. Finally, nodes are moved
+back, group by group, towards a faster model that failed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from stages.quantize.auto.problem import FLOAT, Option, Picks, Point, Problem, W
 
 
 class Tried(Protocol):
-    """What is known of an assignment that was made as a real model."""
+    """The figures of an assignment that was built as a real model."""
 
     @property
     def strain(self) -> float:
@@ -25,33 +25,36 @@ class Tried(Protocol):
 
     @property
     def us(self) -> float | None:
-        """Time of a call, in microseconds; None where it was not timed."""
+        """Time of a call, in microseconds; None if it was not timed."""
         ...
 
 
 NEAR = 0.01
-"""What is predicted to gain a smaller share is not worth a trial: in the race it would be equal."""
+"""A smaller predicted gain, as a share, is not worth a trial: the race would call it equal."""
 
 TIGHTER = 0.8
-"""The share of the allowed noise that is aimed at next, where the best within it has failed before."""
+"""The factor on the allowed noise if the best assignment within it has been tried already."""
 
 TIGHTENINGS = 24
+"""Most times to tighten the allowed noise."""
 
 STORED_TRIALS = 5
+"""Most trials of `store_floats`."""
 
 HARMLESS = 0.02
-"""The share of the allowed noise below which a table is rounded for its size alone."""
+"""A table whose noise is below this share of the allowed noise is quantized for its size alone."""
 
 BACK_TRIALS = 4
+"""Most trials of `back_towards`."""
 
 EXCHANGES = 4
-"""Models with one choice of the best one exchanged for another that are made at most."""
+"""Most variants of the best assignment, with one choice replaced by another, to build."""
 
 DOUBT = 0.2
-"""The share of a kernel's predicted time by which it may be wrong, besides the microsecond of `LEVEL_US`."""
+"""The relative error to expect in the predicted time of a kernel, in addition to `LEVEL_US`."""
 
 Try = Callable[[Picks], Tried | None]
-"""Makes and judges an assignment; None where no trial is left."""
+"""Builds and judges an assignment; returns None if no trial is left."""
 
 
 def best_that_passes(
@@ -60,15 +63,15 @@ def best_that_passes(
     """The best assignment that passes, by as few trials as predictions allow.
 
     Args:
-        problem: that predicts.
-        weights: of time and size.
-        attempt: makes and judges one.
+        problem: the problem to solve.
+        weights: the weights of time and size.
+        attempt: builds and judges an assignment.
         goal: the largest strain that passes.
-        known: what was made before: it teaches times only, as one choice everywhere says little of a mixture's noise.
+        known: earlier trials, which only correct times: one choice everywhere says little about the noise of a mixture.
 
     Returns:
-        It, the nearest one that was made, is better and fails, None where there is none, and the problem as it was
-        corrected.
+        The best assignment that passes; the closest better one that failed; each None if there is none; and the
+        corrected problem.
     """
     tried: dict[Picks, Tried] = dict(known)
     tightened = 0
@@ -105,33 +108,34 @@ def best_that_passes(
 
 
 def without_gaps(problem: Problem, assignment: Picks, count: int) -> Picks:
-    """The assignment with all nodes static that lie between static ones, where they can be: it has fewer borders.
+    """The assignment with all nodes between static ones static too, where possible: it has fewer conversions.
 
-    What borders of small convolutions cost is predicted coarsely, and a real model says whether they are worth it.
+    The cost of conversions around small convolutions is only predicted roughly, so a real model has to show whether
+    this pays.
 
     Args:
-        problem: its first `count` nodes are in the order of the graph.
-        assignment: to start from.
-        count: of the nodes with a weight.
+        problem: the problem; its first `count` nodes are in the order of the graph.
+        assignment: the assignment to start from.
+        count: number of nodes with a weight.
     """
     static = problem.uniform(STATIC)
-    # Products give floats, and have borders of their own wherever they are.
+    # Products have float outputs, so their conversions are the same wherever they are.
     places = [node for node in range(count) if problem.options[node][assignment[node]].gives == STATIC]
     between = set(range(places[0], places[-1]) if places else ()) - set(places)
     return tuple((node in between and static[node]) or own for node, own in enumerate(assignment))
 
 
 def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try, goal: float) -> None:
-    """Make the best model in which no weight is left as floats: as fast within the noise, perhaps, and smaller.
+    """Try models without float weights, which are smaller and may be as fast.
 
-    That is the best one that passes, its floats stored; if that fails, what is predicted to be the best. Where INT8 is
-    not faster, it is the one which computes in floats.
+    First the best assignment that passes, with its float nodes stored; if that fails, the best predicted one; and if
+    INT8 is not faster, the one with all nodes stored.
 
     Args:
-        problem: that predicts.
-        weights: of time and size.
+        problem: the problem to solve.
+        weights: the weights of time and size.
         passes: the best assignment that passes.
-        attempt: makes and judges one; called `STORED_TRIALS` times at most.
+        attempt: builds and judges an assignment; called at most `STORED_TRIALS` times.
         goal: the largest strain that passes.
     """
     numbers, left = _in_8_bits(problem, HARMLESS * goal**2), STORED_TRIALS
@@ -156,7 +160,7 @@ def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try
 
 
 def _in_8_bits(problem: Problem, harmless: float) -> Picks:
-    """`stored` everywhere; tables, which have no such choice, with a scale per row if the noise is negligible."""
+    """`stored` everywhere; tables, which cannot be stored, are dynamic if the noise is negligible."""
 
     def table(options: Sequence[Option]) -> int:
         fits = (option.choice == DYNAMIC and option.takes == FLOAT and option.noise <= harmless for option in options)
@@ -176,21 +180,20 @@ def back_towards(
     goal: float,
     value: Callable[[Point], float],
 ) -> list[Picks]:
-    """Move nodes of an assignment that passes back to what a faster one has, as long as it still passes.
+    """Move nodes of an assignment that passes to the choices of a faster one, as long as it still passes.
 
-    The moves are ranked by what they gain over the noise that they add; half of them are tried at once, then fewer
-    after a failure, and more after a success.
+    The moves are ranked by gain over added noise; half of them are tried at once, fewer after a failure.
 
     Args:
-        problem: that predicts.
-        reached: passes.
-        fast: the one to go back to.
-        attempt: makes and judges one.
+        problem: the problem to solve.
+        reached: an assignment that passes.
+        fast: a faster assignment that fails.
+        attempt: builds and judges an assignment.
         goal: the largest strain that passes.
-        value: what is minimised: the predicted time, or the size.
+        value: the objective to minimise: predicted time, or size.
 
     Returns:
-        Assignments that pass, each better than the one before; none where all moves together gain next to nothing.
+        Assignments that pass, each better than the one before; none if all moves together gain next to nothing.
     """
     accepted: list[Picks] = []
     refused: set[int] = set()
@@ -222,15 +225,14 @@ def back_towards(
 
 
 def exchanges(problem: Problem, weights: Weights, best: Picks, goal: float) -> list[Picks]:
-    """Assignments that may be better than the best known one, as far as predictions can be trusted.
+    """Assignments that may be better than the best known one, within the error of predictions.
 
-    Which of two choices with about the same time is predicted to be faster is up to the noise of timing, and so is
-    which of them was made as a real model. Here the others follow: nodes of the same size with the same choice take
-    another one together.
+    If two choices take about the same time, timing noise decides which is predicted to be faster, and so which was
+    built. Here the other one gets its trial: nodes of equal size with the same choice change it together.
 
     Args:
-        problem: that predicts.
-        weights: of time and size.
+        problem: the problem to solve.
+        weights: the weights of time and size.
         best: the best assignment that passes.
         goal: the largest strain that passes.
 
@@ -257,7 +259,7 @@ def exchanges(problem: Problem, weights: Weights, best: Picks, goal: float) -> l
 def _effect(
     problem: Problem, assignment: Picks, node: int, option: int, value: Callable[[Point], float]
 ) -> tuple[float, float]:
-    """What a move gains, and the noise that it adds."""
+    """The gain of a move, and the noise that it adds."""
     moved = (*assignment[:node], option, *assignment[node + 1 :])
     before, after = point(problem, assignment), point(problem, moved)
     return value(before) - value(after), max(0.0, after.noise - before.noise)

@@ -7,20 +7,20 @@ from itertools import product
 from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights
 
 EXHAUSTIVE = 4096
-"""The most assignments of nodes with common borders that are tried exhaustively."""
+"""Groups of nodes with at most this many assignments are solved exhaustively."""
 
 
 def best(problem: Problem, weights: Weights, near: Picks | None = None) -> Picks:
     """The assignment with the least weighted sum of time, size and noise.
 
     Args:
-        problem: to be solved.
-        weights: of the sum.
-        near: the best assignment for weights nearby, from which alone a descent starts then.
+        problem: the problem to solve.
+        weights: the weights of the sum.
+        near: the best assignment for similar weights; if given, the descent starts only there.
 
-    Nodes without a common border do not depend on each other, so each group that has one is decided by itself: by
-    trying everything where that is little, else by descent from several starts. The descent moves single nodes, all
-    nodes around a tensor, and runs of neighbours: an island of one node pays two borders, a longer one no more.
+    Nodes without a common junction do not depend on each other, so each group of connected nodes is solved alone:
+    exhaustively if it is small, else by descent from several starts. The descent moves single nodes, all nodes around a
+    tensor, and runs of neighbours: one INT8 node among float nodes pays two conversions, and a run of them no more.
     """
     assignment = list(problem.all_float)
     for group in _groups(problem):
@@ -51,7 +51,7 @@ def _groups(problem: Problem) -> list[list[int]]:
 
 
 class Group:
-    """The sum over one group of nodes and the junctions between them."""
+    """The weighted sum over a group of nodes and the junctions between them."""
 
     def __init__(self, problem: Problem, nodes: Sequence[int], weights: Weights) -> None:
         self.problem = problem
@@ -82,7 +82,7 @@ class Group:
         return nodes + sum(self.border(junction, numbers) for junction in self.junctions)
 
     def change(self, numbers: list[int], moves: Sequence[tuple[int, int]]) -> float:
-        """By how much the sum changes if nodes (by place) take other options."""
+        """The change of the sum if nodes (by place in the group) take other options."""
         touched = {junction for place, _ in moves for junction in self.problem.touching[self.nodes[place]]}
         before = sum(self.border(junction, numbers) for junction in touched)
         after = numbers.copy()
@@ -94,7 +94,7 @@ class Group:
 
 
 def _exhaustive(problem: Problem, nodes: Sequence[int], weights: Weights) -> Sequence[int] | None:
-    """The best of all assignments, None where they are too many; of options with equal borders only the best counts."""
+    """The best of all assignments; None if there are too many. Of options with equal forms only the best counts."""
     group = Group(problem, nodes, weights)
     useful = []
     for node, costs in zip(nodes, group.costs, strict=True):
@@ -115,7 +115,7 @@ def _descent(problem: Problem, nodes: Sequence[int], weights: Weights, near: Pic
 
 
 def _descend(group: Group, numbers: list[int], blocks: Sequence[Sequence[tuple[int, int]]]) -> list[int]:
-    """Take every move that gains, until none does."""
+    """Make every move that gains, until none does."""
     gained = True
     while gained:
         gained = False
@@ -129,7 +129,7 @@ def _descend(group: Group, numbers: list[int], blocks: Sequence[Sequence[tuple[i
 
 
 def _starts(group: Group) -> Iterator[list[int]]:
-    """Each choice everywhere, and each node's own cheapest."""
+    """Starts of the descent: all float, the cheapest option of each node, and each choice everywhere."""
     options = [group.problem.options[node] for node in group.nodes]
     yield [0] * len(group.nodes)
     yield [costs.index(min(costs)) for costs in group.costs]
@@ -138,7 +138,7 @@ def _starts(group: Group) -> Iterator[list[int]]:
 
 
 def blocks(group: Group) -> Iterator[list[tuple[int, int]]]:
-    """Moves: of single nodes, of all nodes around a junction, and of runs of nodes that follow each other."""
+    """Moves of single nodes, of all nodes around a junction, and of runs of consecutive nodes."""
     options = [group.problem.options[node] for node in group.nodes]
     count = len(options)
     for place, node in enumerate(options):
@@ -148,7 +148,7 @@ def blocks(group: Group) -> Iterator[list[tuple[int, int]]]:
         tensor = group.problem.junctions[junction]
         sets.append(sorted({group.place[node] for node in (*tensor.givers, *tensor.takers)}))
     resident = sorted({option.choice for node in options for option in node if option.gives != FLOAT} | {FLOAT})
-    if len(resident) > 1:  # the others have borders of their own wherever they are
+    if len(resident) > 1:  # for the other choices, conversions do not depend on their neighbours
         sets += [range(first, first + run) for run in (2, 3, 4, 6, 8, 12, 16) for first in range(count - run + 1)]
         sets += [range(cut) for cut in range(1, count + 1)] + [range(cut, count) for cut in range(1, count)]
     choices = sorted({option.choice for node in options for option in node})
@@ -158,5 +158,5 @@ def blocks(group: Group) -> Iterator[list[tuple[int, int]]]:
 
 
 def _number(options: Sequence[Option], choice: str) -> int:
-    """The option of that choice, else float."""
+    """The number of the option with this choice, 0 (float) if there is none."""
     return next((number for number, option in enumerate(options) if option.choice == choice), 0)

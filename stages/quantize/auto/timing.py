@@ -1,6 +1,6 @@
-"""Timing many sessions in turn in one process, so that whatever disturbs the machine meets them all.
+"""Time many sessions in turn in one process, so that whatever disturbs the machine affects all of them.
 
-What it gives steers the search; how fast the result is, bench measures in fresh processes.
+These times steer the search; bench measures the speed of the result in fresh processes.
 """
 
 import math
@@ -14,20 +14,20 @@ import onnxruntime as ort
 from stages.common.model.sessions import Feed
 
 BURST_NS = 300_000
-"""Time of the calls that one session gets in a row, at least; the first call, which finds cold caches, not counted."""
+"""Least time of the calls of one session in a row; a first call, with cold caches, does not count."""
 
 FEWEST_ROUNDS = 5
 
 SESSIONS = 3
-"""Of one model in a race."""
+"""Sessions per model in a race."""
 
 QUIET = 0.05
-"""The quantile of the bursts that stands for a quiet machine: neighbours only add time."""
+"""The quantile of the bursts that represents a quiet machine: disturbances only add time."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Time of a reference over time of another session, with the ends of a 95 % interval."""
+    """Time of a reference session over that of another one, with the ends of a 95 % interval."""
 
     ratio: float
     low: float
@@ -38,18 +38,18 @@ Call = Callable[[], object]
 
 
 def call(session: ort.InferenceSession, feed: Feed) -> Call:
-    """One run of a session."""
+    """A function that runs a session once."""
     fed = dict(feed)
     return lambda: session.run(None, fed)
 
 
 def in_turn(calls: Sequence[Call], seconds: float, seed: int = 0) -> np.ndarray:
-    """Call each in bursts, in turn, the order drawn anew each round.
+    """Time calls in bursts, in turn, in a new random order each round.
 
     Args:
-        calls: to time.
-        seconds: for all of them together; each gets at least `FEWEST_ROUNDS` bursts.
-        seed: of the order.
+        calls: the calls to time.
+        seconds: total time; each call gets at least `FEWEST_ROUNDS` bursts.
+        seed: seed of the order.
 
     Returns:
         Microseconds of one call, float64 [rounds, calls].
@@ -72,15 +72,15 @@ def in_turn(calls: Sequence[Call], seconds: float, seed: int = 0) -> np.ndarray:
 
 
 def raced(open_calls: Sequence[Callable[[], Call]], seconds: float, sessions: int = SESSIONS) -> list[Ratio]:
-    """How much faster the others are than the first, each in several sessions, all timed in turn.
+    """How much faster the other models are than the first, each in several sessions, all timed in turn.
 
-    Two sessions of one file differ by a percent or two, as their memory lies elsewhere. So the interval of a ratio is
-    wide enough to hold those of all its pairs of sessions.
+    Two sessions of one file differ by a percent or two because of their memory layout, so the interval of a ratio
+    covers the intervals of all its pairs of sessions.
 
     Args:
-        open_calls: each opens a session anew.
-        seconds: for all of them together.
-        sessions: of each.
+        open_calls: functions that open a new session, by model.
+        seconds: total time.
+        sessions: sessions per model.
     """
     calls = [open_call() for _ in range(sessions) for open_call in open_calls]
     rounds = in_turn(calls, seconds).reshape(-1, sessions, len(open_calls))
@@ -99,11 +99,11 @@ def raced(open_calls: Sequence[Callable[[], Call]], seconds: float, sessions: in
 
 
 def one_by_one(calls: Sequence[Call], seconds: float) -> np.ndarray:
-    """Time single calls in a fixed order, each round once: each finds the caches as the others leave them.
+    """Time single calls in a fixed order, once per round, so that each finds the caches as the others leave them.
 
     Args:
-        calls: to time, in the order in which a model would run them.
-        seconds: for all of them together; each is timed at least `FEWEST_ROUNDS` times.
+        calls: the calls to time, in the order in which a model would run them.
+        seconds: total time; each call is timed at least `FEWEST_ROUNDS` times.
 
     Returns:
         Microseconds of one call, float64 [rounds, calls].
@@ -136,10 +136,10 @@ def quiet_us(rounds: np.ndarray) -> np.ndarray:
 
 
 def ratio(reference: np.ndarray, other: np.ndarray) -> Ratio:
-    """How much faster `other` is, from the rounds of both, float64 [rounds].
+    """How much faster `other` is than `reference`, from the times of both in each round, float64 [rounds].
 
-    The median of the ratios of each round, and the order statistics that enclose it with 95 % confidence (the sign
-    test's interval; n / 2 -+ 0.98 sqrt(n), rounded outwards).
+    The median of the ratios by round, and the order statistics that enclose it with 95 % confidence (the interval of
+    the sign test: n / 2 -+ 0.98 sqrt(n), rounded outwards).
     """
     ratios = np.sort(reference / other)
     count = len(ratios)

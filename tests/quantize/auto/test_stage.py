@@ -145,7 +145,7 @@ def test_a_plan_gives_the_same_bytes_on_a_cpu_without_vnni(bench: Bench, found: 
 def test_nothing_passes(bench: Bench) -> None:
     bench.give(*outlying_mlp())
     bench.sections = {"parity": {"min_sqnr_db": 200.0}}
-    with pytest.raises(StageError, match=r"None of the \d+ models that were made keeps the answers: the best, with"):
+    with pytest.raises(StageError, match=r"None of the \d+ models that were built keeps the answers: the best, with"):
         bench.run(method="auto")
     assert not paths.INT8_MODEL.exists()
 
@@ -153,15 +153,15 @@ def test_nothing_passes(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("made", "strain", "remedies"),
     [
-        (1, 0.9, "Lower quantize.search.margin, widen the tolerance, or deploy the float model."),
-        (1, 1.1, "Widen the tolerance, or deploy the float model."),
-        (3, 1.1, "Raise quantize.search.max_evals, widen the tolerance, or deploy the float model."),
+        (1, 0.9, "Lower quantize.search.margin, widen the tolerance, or deploy the fp32 model."),
+        (1, 1.1, "Widen the tolerance, or deploy the fp32 model."),
+        (3, 1.1, "Raise quantize.search.max_evals, widen the tolerance, or deploy the fp32 model."),
     ],
 )
 def test_only_what_may_help_is_advised(made: int, strain: float, remedies: str) -> None:
     candidate = Candidate((1,), {}, None, {}, (), strain, 100)
     trials = [Trial("predicted", candidate, Point((1,), 1.0, 0.0, 100))] * made
-    assert find._nothing_passes(trials, Search(max_evals=3), 3).endswith(f"samples that judge). {remedies}")
+    assert find._nothing_passes(trials, Search(max_evals=3), 3).endswith(f"the judge samples). {remedies}")
 
 
 def test_float64_has_no_choices_and_the_reason_is_given(bench: Bench) -> None:
