@@ -69,17 +69,17 @@ def corrected(quantized: ir.Model, floats: ir.Model, feeds: Iterator[Feed]) -> t
     known = {name_of(value) for node in floats.graph for value in node.outputs}
     wanted = [name_of(node.outputs[0]) for node in quantized.graph if _correctable(node)]
     wanted = [name for name in wanted if name in known]
-    given = list(islice(feeds, FEEDS)) if wanted else []
-    if len(given) < 2:
+    used = list(islice(feeds, FEEDS)) if wanted else []
+    if len(used) < 2:
         return quantized, {}
-    first = _observed(floats, wanted, given[:1])[0]
-    given = given[: BYTES // max(1, sum(array.nbytes for array in first.values()))]
-    if len(given) < 2:
+    first = _observed(floats, wanted, used[:1])[0]
+    used = used[: BYTES // max(1, sum(array.nbytes for array in first.values()))]
+    if len(used) < 2:
         return quantized, {}
-    expected = _observed(floats, wanted, given)
+    expected = _observed(floats, wanted, used)
     model = quantized.clone()
     nodes = [node for node in model.graph if _correctable(node) and name_of(node.outputs[0]) in known]
-    seen: list[dict[str, np.ndarray]] = [dict(feed) for feed in given]
+    seen: list[dict[str, np.ndarray]] = [dict(feed) for feed in used]
     corrections = {}
     for node, name in zip(nodes, wanted, strict=True):
         arrays = _segment(model, node, seen)
@@ -92,7 +92,7 @@ def corrected(quantized: ir.Model, floats: ir.Model, feeds: Iterator[Feed]) -> t
         for known_values, array in zip(seen, arrays, strict=True):
             known_values[name] = array * correction.factor.reshape(shape) + correction.shift.reshape(shape)
         corrections[node.name or ""] = correction
-    result, held = quantized.clone(), given[1::2]
+    result, held = quantized.clone(), used[1::2]
     apply(result, corrections)
     answers = [_answers(model, held) for model in (floats, quantized, result)]
     before, after = (_noise(answers[0], other) for other in answers[1:])
@@ -106,17 +106,17 @@ def fit(fitted: Sequence[tuple[np.ndarray, np.ndarray]], held: Sequence[tuple[np
         fitted: for each feed the quantized and the float output, both [channels, values].
         held: the same for the held-out feeds.
     """
-    given, target = (np.concatenate(side, axis=1).astype(np.float64) for side in zip(*fitted, strict=True))
-    mean, target_mean = given.mean(axis=1), target.mean(axis=1)
-    centred = given - mean[:, None]
+    quantized, target = (np.concatenate(side, axis=1).astype(np.float64) for side in zip(*fitted, strict=True))
+    mean, target_mean = quantized.mean(axis=1), target.mean(axis=1)
+    centred = quantized - mean[:, None]
     variance = np.square(centred).mean(axis=1)
-    slope = np.ones(len(given))
+    slope = np.ones(len(quantized))
     np.divide((centred * (target - target_mean[:, None])).mean(axis=1), variance, out=slope, where=variance > 0)
     slope = slope.clip(0.5, 2)
-    ones, zeros = np.ones(len(given)), np.zeros(len(given))
+    ones, zeros = np.ones(len(quantized)), np.zeros(len(quantized))
     choices = [(ones, zeros), (ones, target_mean - mean), (slope, target_mean - slope * mean)]
-    given, target = (np.concatenate(side, axis=1).astype(np.float64) for side in zip(*held, strict=True))
-    errors = [np.square(factor[:, None] * given + shift[:, None] - target).sum(axis=1) for factor, shift in choices]
+    quantized, target = (np.concatenate(side, axis=1).astype(np.float64) for side in zip(*held, strict=True))
+    errors = [np.square(factor[:, None] * quantized + shift[:, None] - target).sum(axis=1) for factor, shift in choices]
     best = np.argmin([GAIN * errors[0], *errors[1:]], axis=0)
     factor, shift = (np.choose(best, [choice[side] for choice in choices]) for side in (0, 1))
     return Correction(factor.astype(np.float32), shift.astype(np.float32))
@@ -228,10 +228,10 @@ def _answers(model: ir.Model, feeds: Sequence[Feed]) -> list[list[np.ndarray]]:
     return [sessions.run(session, feed, name="a candidate") for feed in feeds]
 
 
-def _noise(expected: Sequence[Sequence[np.ndarray]], given: Sequence[Sequence[np.ndarray]]) -> float:
+def _noise(expected: Sequence[Sequence[np.ndarray]], answers: Sequence[Sequence[np.ndarray]]) -> float:
     """Noise power over signal power, summed over the float outputs."""
     total = 0.0
-    for before, after in zip(zip(*expected, strict=True), zip(*given, strict=True), strict=True):
+    for before, after in zip(zip(*expected, strict=True), zip(*answers, strict=True), strict=True):
         pairs = [
             (a, b) for a, b in zip(before, after, strict=True) if isinstance(a, np.ndarray) and a.dtype.kind == "f"
         ]

@@ -35,7 +35,7 @@ def render(result: QuantizeResult) -> str:
 
 
 def ranking(sensitivities: Sequence[Sensitivity]) -> str:
-    """The share of a tolerance that each choice at each node alone uses up, the most sensitive nodes first."""
+    """A table of the share of a tolerance that each choice alone uses up, by node, the most sensitive nodes first."""
     choices = [choice for choice in CHOICES if any(entry.choice == choice for entry in sensitivities)]
     rows: dict[str, dict[str, str]] = {}
     for entry in sensitivities:

@@ -159,7 +159,7 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
 
 
 def sensitivity(params: Params) -> Sequence[Sensitivity]:
-    """The error that each choice of method auto alone adds at each node. Writes nothing.
+    """The error that each choice of method auto adds at each node. Writes nothing.
 
     Raises:
         StageError: the model cannot be quantized, or there are no evaluation data.

@@ -1,8 +1,10 @@
 """What is advised was tried: quantize made it, parity judged it, and the figures are those that the command leaves."""
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -106,11 +108,20 @@ MISSING: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def missed(project: Project) -> Project:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose INT8 model misses at batch 64."""
-    project.write(mlp(), mlp(), {"x": outlying()}, tree=MISSING)
-    quantize()
+    folder = tmp_path_factory.mktemp("missed")
+    with contextlib.chdir(folder):
+        Project.write(mlp(), mlp(), {"x": outlying()}, tree=MISSING)
+        quantize()
+    return folder
+
+
+@pytest.fixture
+def missed(template: Path, project: Project) -> Project:
+    """The same, to change."""
+    shutil.copytree(template, Path(), dirs_exist_ok=True)
     return project
 
 

@@ -1,4 +1,4 @@
-"""The float model that candidates are built from: in the fastest opset, with the rewrites that make it faster."""
+"""The float model that candidates are built from: in the fastest opset, with the rewrites that do not slow it down."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

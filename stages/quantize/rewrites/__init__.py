@@ -1,1 +1,1 @@
-"""Exact rewrites of the float model that ONNX Runtime lacks; `method: auto` applies those that make it faster."""
+"""Exact rewrites of the float model that ONNX Runtime lacks; `method: auto` applies those that do not slow it down."""
