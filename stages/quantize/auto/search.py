@@ -50,6 +50,9 @@ EXCHANGES = 4
 DOUBT = 0.2
 """The share of a kernel's predicted time by which it may be wrong, besides the microsecond of `LEVEL_US`."""
 
+DOUBT_OF_NOISE = 1.5
+"""How many times what is predicted of the noise of a model may be above its real one (2 dB)."""
+
 Try = Callable[[Picks], Tried | None]
 """Makes and judges an assignment; None where no trial is left."""
 
@@ -249,7 +252,7 @@ def exchanges(problem: Problem, weights: Weights, best: Picks, goal: float) -> l
             kernels = sum(problem.options[node][best[node]].us for node in nodes)
             changed = point(problem, assignment)
             gain = value - weights.value(changed) + weights.us * (DOUBT * kernels + LEVEL_US * len(nodes))
-            if gain > NEAR * value and changed.noise <= goal**2:
+            if gain > NEAR * value and changed.noise <= DOUBT_OF_NOISE * goal**2:
                 promising[assignment] = gain
     return sorted(promising, key=lambda assignment: (-promising[assignment], assignment))[:EXCHANGES]
 
