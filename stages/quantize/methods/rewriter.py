@@ -66,7 +66,7 @@ class Rewriter:
         self.model = model
         self.names = Names(model)
         self.shared: dict[tuple[ir.Graph, ir.Value | None, str], tuple[Any, tuple[str, ...]]] = {}
-        self._stored: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self.stored: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     @cached_property
     def ranks(self) -> dict[str, int]:
@@ -91,9 +91,9 @@ class Rewriter:
         """Store a constant in the main graph, which every graph sees; equal ones are stored once."""
         values = np.ascontiguousarray(values).reshape(values.shape)
         key = (str(values.dtype), values.shape, hashlib.sha256(values.data).digest())
-        if key not in self._stored:
-            self._stored[key] = add_initializer(self.model.graph, self.names.fresh(stem), values)
-        return self._stored[key]
+        if key not in self.stored:
+            self.stored[key] = add_initializer(self.model.graph, self.names.fresh(stem), values)
+        return self.stored[key]
 
 
 class Site:
@@ -280,6 +280,13 @@ class Site:
     def number(self, label: str, values: np.ndarray) -> ir.Value:
         """Store a constant that is made of no weight."""
         return self._rewriter.store(label, values)
+
+    def transposed(self, matrix: np.ndarray) -> ir.Value | None:
+        """A matrix as the transpose of one that is stored, such as an embedding that is the last layer, too."""
+        kind, content = (str(matrix.dtype), matrix.T.shape), np.ascontiguousarray(matrix.T).data
+        alike = {key[2]: value for key, value in self._rewriter.stored.items() if key[:2] == kind}
+        twin = alike.get(hashlib.sha256(content).digest()) if alike and matrix.ndim == 2 else None
+        return twin and self.emit("Transpose", [twin], perm=[1, 0])
 
     def store(self, weight: Constant, suffix: str, values: np.ndarray) -> ir.Value:
         """Store a constant made of `weight`."""

@@ -6,12 +6,14 @@ the operator meets a constant float weight, as before.
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import onnx_ir as ir
 
 from stages.common.base.params import Quantize
 from stages.common.graph.walk import number
 from stages.common.graph.weights import weight_inputs
+from stages.quantize import linear
 from stages.quantize.methods import Assignment, CalibrationFeeds
 from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewriter, Site
 from stages.quantize.outcome import NodeOutcome
@@ -20,9 +22,9 @@ _CHANNELS: Mapping[str, tuple[int, ...]] = {
     "Attention": (-1,), "Conv": (0,), "ConvTranspose": (1,), "GRU": (0, 1), "Gemm": (-1,), "LSTM": (0, 1),
     "MatMul": (-1,), "RNN": (0, 1),
 }  # fmt: skip
-"""The axes of a weight with a scale for each index."""
+"""The axes of a weight with a scale for each index; those of a table depend on its values."""
 
-OP_TYPES = BY_DEFAULT = frozenset(_CHANNELS)
+OP_TYPES = BY_DEFAULT = frozenset({*_CHANNELS, "Gather"})
 WHY_NOT: Mapping[str, str] = {}
 
 
@@ -49,6 +51,8 @@ def _stored(site: Site) -> str:
     if not places:
         raise KeepFloatError("its weight is computed while the model runs")
     weights = {index: site.weight(index) for index in places}
+    if node.op_type == "Gather" and weights[0].values.ndim < 2:
+        raise KeepFloatError("its table has one dimension: numbers to look up rather than an embedding")
     axes = {index: _channels(node, index, weight) for index, weight in weights.items()}
     scales = [math.prod(weight.values.shape[axis] for axis in axes[index]) for index, weight in weights.items()]
     if 3 * sum(weight.values.size for weight in weights.values()) < 4 * sum(scales):
@@ -56,15 +60,22 @@ def _stored(site: Site) -> str:
     inputs = list(node.inputs)
     for index, weight in weights.items():
         made = site.quantized(weight, "QInt8", axes[index], reduce_range=False)
-        floats = site.emit("Cast", [site.store(weight, "int8", made.values)], f"{weight.name}_floats", to=1)
-        scale = site.store(weight, "int8_scale", made.scale)
-        inputs[index] = site.emit("Mul", [floats, scale], f"{weight.name}_stored")
+        what = f"stored along {axes[index]}"
+        inputs[index] = site.share(site.input(index), what, partial(_floats, site, weight, made))
     site.keep(inputs)
     return "stored as QInt8, computed in float"
 
 
+def _floats(site: Site, weight: Constant, made: linear.Quantized) -> ir.Value:
+    values = site.transposed(made.values) or site.store(weight, "int8", made.values)
+    floats = site.emit("Cast", [values], f"{weight.name}_floats", to=1)
+    return site.emit("Mul", [floats, site.store(weight, "int8_scale", made.scale)], f"{weight.name}_stored")
+
+
 def _channels(node: ir.Node, index: int, weight: Constant) -> tuple[int, ...]:
     ndim = weight.values.ndim
+    if node.op_type == "Gather":  # of a stack of matrices every column, as for a product
+        return linear.table_axes(weight.values) if ndim == 2 else (*range(ndim - 2), ndim - 1)
     axes = _CHANNELS[node.op_type]
     if node.op_type == "Gemm" and number(node, "transB", 0):
         axes = (0,)
