@@ -14,7 +14,7 @@ from stages.common.base import params, yaml12
 from stages.common.base.errors import StageError
 from stages.init import merge, screen, stage
 from stages.init.__main__ import requirement
-from tests.pipeline.conftest import Project, clone, shorten_launches
+from tests.pipeline.conftest import Project, clone, environment, shorten_launches
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,11 +51,11 @@ export:
 """
 
 
-@pytest.fixture
-def team(tmp_path: Path) -> Project:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A repository with two stages that ran, commented params and a remote."""
-    environment = clone(tmp_path / "checkout").env
-    project = Project(tmp_path / "team", environment)
+    folder = tmp_path_factory.mktemp("template")
+    project = Project(folder / "team", environment(folder))
     project.root.mkdir()
     for name, text in {
         "dvc.yaml": DVC_YAML,
@@ -67,10 +67,17 @@ def team(tmp_path: Path) -> Project:
         (project.root / name).write_text(text)
     project.run("git", "init", "-q")
     project.run("dvc", "init", "-q")
-    project.run("dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
+    project.run("dvc", "remote", "add", "-d", "store", str(folder / "store"))
     project.run("dvc", "repro")
     project.commit("The team's work")
     return project
+
+
+@pytest.fixture
+def team(template: Project, tmp_path: Path) -> Project:
+    """The same, to change."""
+    shutil.copytree(template.root, tmp_path / "team", symlinks=True)
+    return Project(tmp_path / "team", template.env)
 
 
 @pytest.fixture
@@ -115,6 +122,7 @@ def small(folder: Path, at: Path, width: int, name: str = "small") -> None:
     text = re.sub(r"(?m)^  source: .*", f"  source: models.{name}:build", knobs.read_text())
     text = text.replace("target_halfwidth: 0.02", "target_halfwidth: 0.5").replace("memory: true", "memory: false")
     text = text.replace("advice_seconds: 60", "advice_seconds:").replace("min_speedup: 0.97", "min_speedup:")
+    text = text.replace("  max_seconds: 15\n", "  max_seconds: 0.1\n")
     knobs.write_text(re.sub(r"batch_sizes:(\n  - \d+)+", "batch_sizes: []", text))
 
 
@@ -178,7 +186,7 @@ def test_at_the_root_three_models_by_matrix_have_three_verdicts_and_one_report(t
 def test_a_repository_may_depend_on_the_wheel_in_place_of_a_copy(team: Project, tmp_path: Path) -> None:
     checkout, site = tmp_path / "checkout", tmp_path / "wheel"
     build = "from setuptools import build_meta; build_meta.build_wheel('.')"
-    Project(checkout, team.env).run("python", "-c", build)
+    clone(checkout).run("python", "-c", build)
     with zipfile.ZipFile(next(checkout.glob("*.whl"))) as wheel:
         wheel.extractall(site)
     assert sorted(path.name.partition("-")[0] for path in site.iterdir()) == ["onnx_int8", "onnx_quantize_pipeline"]

@@ -31,8 +31,8 @@ class Project:
 
     capture: pytest.CaptureFixture[str]
 
+    @staticmethod
     def write(
-        self,
         fp32: ModelProto,
         int8: ModelProto,
         inputs: Mapping[str, np.ndarray],
@@ -47,9 +47,10 @@ class Project:
         shutil.rmtree(paths.EVAL, ignore_errors=True)
         evaldata.write(paths.EVAL, inputs, labels, layout, seed=0)
         np.save(paths.EVAL / "judge.npy", np.arange(len(next(iter(inputs.values())))))
-        self.params(tree or {})
+        Project.params(tree or {})
 
-    def params(self, tree: Mapping[str, Any]) -> None:
+    @staticmethod
+    def params(tree: Mapping[str, Any]) -> None:
         """Write params.yaml, which JSON is; without a word about it, nothing is tried for advice."""
         tree = {**tree, "parity": {"advice_seconds": None, **tree.get("parity", {})}}
         paths.PARAMS.write_text(json.dumps(tree), encoding="utf-8")
