@@ -159,7 +159,7 @@ def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try
 
 
 def _in_8_bits(problem: Problem, harmless: float) -> Picks:
-    """`stored` everywhere; tables, which have no such choice, with a scale per row if the noise is negligible."""
+    """`stored` everywhere; tables that have no such choice in 8 bits if the noise is negligible."""
 
     def table(options: Sequence[Option]) -> int:
         fits = (option.choice == DYNAMIC and option.takes == FLOAT and option.noise <= harmless for option in options)
