@@ -10,8 +10,8 @@ import argparse
 from pathlib import Path
 
 from stages.bench import figures, screen, stage
+from stages.bench.control import self_check
 from stages.bench.pair import compare_pair
-from stages.bench.selfcheck import self_check
 from stages.common.base import command, params
 from stages.common.timing.launches import ModelPair
 

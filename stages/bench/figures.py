@@ -9,11 +9,11 @@ import numpy as np
 from stages.bench.stage import BenchResult, Measurements
 from stages.common.base import paths
 from stages.common.base.files import rounded, together
-from stages.common.timing.interval import Interval
-from stages.common.timing.summary import PairedTiming, calls_for, quantile_ms
+from stages.common.timing.summary import Interval, PairedTiming, calls_for, quantile_ms
 
 _TAIL = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
 _CURVE = np.linspace(0.01, 0.99, 99).round(2)
+_GROUPS = ("batches", "latency", "memory", "load", "spread", "call", "control", "noise", "operators")
 _SAME = "both files are equal, so there is nothing to compare"
 
 
@@ -56,7 +56,8 @@ def details(result: BenchResult) -> dict[str, Any]:
     measured, subject = result.measurements, result.inputs
     serving = measured.serving if measured else None
     tree = {
-        **(_measured(measured) if measured else _not_measured(subject.batch)),
+        **dict.fromkeys(_GROUPS),
+        **(_measured(measured) if measured else {"batches": [{"batch": subject.batch, "not_measured": _SAME}]}),
         "without_int8": subject.without_int8,
         "measured": {
             "machine_id": subject.machine.machine_id,
@@ -130,11 +131,6 @@ def _spread(measured: Measurements) -> dict[str, dict[str, list[float | None]]]:
         "load": {f"{model}_ms": footprint.load_spread for model, footprint in pairs},
     }
     return {group: {key: list(map(rounded, ends)) for key, ends in known.items()} for group, known in groups.items()}
-
-
-def _not_measured(batch: int) -> dict[str, Any]:
-    groups = ("latency", "memory", "load", "spread", "call", "control", "noise", "operators")
-    return {"batches": [{"batch": batch, "not_measured": _SAME}], **dict.fromkeys(groups)}
 
 
 def _batch(timing: PairedTiming) -> dict[str, Any]:

@@ -70,19 +70,15 @@ def measure_footprints(
 
 
 def _summarize(answers: Sequence[Mapping[str, Any]]) -> Footprint:
-    loads, resident = ([answer[key] for answer in answers] for key in ("load_ms", "resident_mb"))
+    known = {key: [answer[key] for answer in answers if answer[key] is not None] for key in answers[0]}
+    loads, resident = known["load_ms"], known["resident_mb"]
     return Footprint(
         load_ms=min(loads),
-        first_ms=min(answer["first_ms"] for answer in answers),
+        first_ms=min(known["first_ms"]),
         resident_mb=median(resident),
-        peak_load_mb=_median_of_known([answer["peak_load_mb"] for answer in answers]),
-        peak_run_mb=_median_of_known([answer["peak_run_mb"] for answer in answers]),
+        peak_load_mb=median(known["peak_load_mb"]) if known["peak_load_mb"] else None,
+        peak_run_mb=median(known["peak_run_mb"]) if known["peak_run_mb"] else None,
         method=answers[0]["method"],
         load_spread=(min(loads), max(loads)),
         resident_spread=(min(resident), max(resident)),
     )
-
-
-def _median_of_known(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None

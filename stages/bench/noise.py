@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,28 +15,8 @@ _BUSY = 0.1
 _CROWDED = 0.1
 _STOLEN = 0.01
 
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Counters of the system, in seconds; None for those that it does not keep.
-
-    Attributes:
-        clock: of the wall.
-        own: CPU time of this process and of the children that it has waited for.
-        busy: CPU time of all processes.
-        stolen: CPU time that the hypervisor gave to others.
-        waited: time during which some task waited for a CPU (pressure stall information).
-        throttled: time during which the CPU quota stopped the container.
-        load: runnable tasks, averaged over a minute.
-    """
-
-    clock: float
-    own: float
-    busy: float
-    stolen: float | None
-    waited: float | None
-    throttled: float | None
-    load: float
+Counters = Mapping[str, float | None]
+"""By name; None for those that the system does not keep."""
 
 
 @dataclass(frozen=True)
@@ -78,39 +59,41 @@ class Noise:
         return ", ".join(findings)
 
 
-def snapshot() -> Snapshot:
+def snapshot() -> Counters:
+    """Counters in seconds: `clock` of the wall, and CPU time of this process and its ended children (`own`), of all
+    processes (`busy`), and of other machines (`stolen`); how long some task `waited` for a CPU (pressure stall
+    information), and how long the quota `throttled` the container; `load` is the number of runnable tasks.
+    """
     cpu = psutil.cpu_times()
     pressure = _number(r"some .*total=(\d+)", Path("/proc/pressure/cpu"))
-    return Snapshot(
-        clock=time.monotonic(),
-        own=sum(os.times()[:4]),
-        busy=cpu.user + cpu.nice + cpu.system + getattr(cpu, "irq", 0) + getattr(cpu, "softirq", 0),
-        stolen=getattr(cpu, "steal", None),
-        waited=None if pressure is None else pressure / 1e6,
-        throttled=_throttled(),
-        load=os.getloadavg()[0],
-    )
+    return {
+        "clock": time.monotonic(),
+        "own": sum(os.times()[:4]),
+        "busy": cpu.user + cpu.nice + cpu.system + getattr(cpu, "irq", 0) + getattr(cpu, "softirq", 0),
+        "stolen": getattr(cpu, "steal", None),
+        "waited": None if pressure is None else pressure / 1e6,
+        "throttled": _throttled(),
+        "load": os.getloadavg()[0],
+    }
 
 
-def between(before: Snapshot, after: Snapshot, quiet_share: float, cpu_share: float | None) -> Noise:
+def between(before: Counters, after: Counters, quiet_share: float, cpu_share: float | None) -> Noise:
     """What happened between two snapshots."""
-    seconds = max(after.clock - before.clock, 1e-9)
+
+    def spent(key: str, of: float = 1.0) -> float | None:
+        start, end = before[key], after[key]
+        return None if start is None or end is None else max(0.0, end - start) / of
+
+    seconds = max(spent("clock") or 0.0, 1e-9)
     capacity = seconds * (os.cpu_count() or 1)
-
-    def spent(start: float | None, end: float | None) -> float | None:
-        return None if start is None or end is None else max(0.0, end - start)
-
-    others = (after.busy - before.busy) - (after.own - before.own)
-    stolen = spent(before.stolen, after.stolen)
-    waited = spent(before.waited, after.waited)
     return Noise(
         quiet_share=quiet_share,
         cpu_share=cpu_share,
-        others_share=max(0.0, others) / capacity,
-        stolen_share=None if stolen is None else stolen / capacity,
-        waiting_share=None if waited is None else waited / seconds,
-        throttled_s=spent(before.throttled, after.throttled),
-        load=before.load,
+        others_share=max(0.0, (spent("busy") or 0.0) - (spent("own") or 0.0)) / capacity,
+        stolen_share=spent("stolen", capacity),
+        waiting_share=spent("waited", seconds),
+        throttled_s=spent("throttled"),
+        load=before["load"] or 0.0,
     )
 
 

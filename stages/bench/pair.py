@@ -15,7 +15,7 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.common.data import feeding
 from stages.common.data.evaldata import EvalData
-from stages.common.data.generated import generated_feed
+from stages.common.data.feeding import generated_feed
 from stages.common.model.sessions import open_session, ort_message
 from stages.common.timing.feed import StoredFeed, store
 from stages.common.timing.launches import LaunchSettings, ModelPair, draw_feed, time_pair

@@ -12,11 +12,10 @@ from stages.bench.inputs import Inputs, write_identity
 from stages.bench.noise import Noise
 from stages.bench.operators import Profile
 from stages.common.base.params import Params
-from stages.common.timing.interval import Interval
 from stages.common.timing.launch import fewest_calls
 from stages.common.timing.launches import LaunchSettings, ModelPair, median_ms, time_pair
 from stages.common.timing.lock import alone
-from stages.common.timing.summary import MIN_LAUNCHES, PairedTiming
+from stages.common.timing.summary import MIN_LAUNCHES, Interval, PairedTiming
 
 SECONDS_BESIDE = 0.2
 """Timed per launch at the batch sizes other than that of serving, and on the identity model."""

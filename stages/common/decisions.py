@@ -58,13 +58,6 @@ class Decider:
         assert scores is not None
         return Decided(self, np.asarray(scores.argmax(axis=1)), scores)
 
-    def flips(self, reference: Outputs, candidate: Outputs) -> int:
-        """How many decisions differ, without ties, see `TIE`."""
-        decided = self.read(reference)
-        changed = decided.decisions != self.read(candidate).decisions
-        margins = decided.margins
-        return int(np.count_nonzero(changed if margins is None else changed & ~(margins < TIE)))
-
 
 @dataclass(frozen=True)
 class Decided:
@@ -99,9 +92,15 @@ class Decided:
             return 2 * np.abs(self.scores[:, -1].astype(np.float64) - self.decider.threshold)
         probabilities = self.probabilities
         if probabilities is None:
-            probabilities = _softmax(self.scores.astype(np.float64))
+            raised = np.exp(self.scores.astype(np.float64) - self.scores.max(axis=1, keepdims=True))
+            probabilities = raised / raised.sum(axis=1, keepdims=True)
         best = np.partition(probabilities, -2, axis=1)
         return np.asarray(best[:, -1] - best[:, -2])
+
+    def flips(self, candidate: "Decided") -> np.ndarray:
+        """Where another model decides otherwise and this one is sure, see `TIE`; bool [rows]."""
+        changed = np.asarray(self.decisions != candidate.decisions)
+        return changed if self.margins is None else changed & ~(self.margins < TIE)
 
 
 def choose(
@@ -226,8 +225,3 @@ def _indexes(labels: np.ndarray | None, classes: int) -> bool:
         return False
     whole = bool(np.all(np.mod(labels, 1) == 0))
     return whole and float(labels.min()) >= 0 and float(labels.max()) < classes
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True))

@@ -39,7 +39,9 @@ def reference_answers(session: ort.InferenceSession, data: EvalData, origin: str
 
 def clean_model(model: ir.Model, expected: Reference) -> tuple[ir.Model, list[Step]]:
     """Clean a copy of a float model, checked against `reference_answers`; returns it with the steps done or undone."""
-    leave = [share_constants.apply, *([drop_listed_initializers.apply] if _tiny_weights(model) else [])]
+    listed = [value.const_value for value in model.graph.inputs if value.is_initializer()]
+    tiny = sum(tensor.nbytes for tensor in listed if tensor is not None) < TINY_BYTES
+    leave = [share_constants.apply, *([drop_listed_initializers.apply] if tiny else [])]
     cleaned, steps = cleaning.clean(model, expected, leave)
     undone: list[Step] = []
     for name, apply in cleaning.PASSES:
@@ -51,8 +53,3 @@ def clean_model(model: ir.Model, expected: Reference) -> tuple[ir.Model, list[St
             cleaned, steps = cleaning.clean(model, expected, leave)
             undone.append(Step(name, f"the weights would grow by {growth / 1e6:.2g} MB"))
     return cleaned, [*steps, *undone]
-
-
-def _tiny_weights(model: ir.Model) -> bool:
-    listed = [value.const_value for value in model.graph.inputs if value.is_initializer()]
-    return bool(sum(tensor.nbytes for tensor in listed if tensor is not None) < TINY_BYTES)

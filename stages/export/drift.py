@@ -72,22 +72,18 @@ def measure_drift(
         if decider is None:  # the batch size is fixed, so the first batch is the same in every run
             decider = decisions.choose(reference, labels(indices[judged]))
         if decider.decides:
-            flips += decider.flips(reference, exported)
+            flips += int(np.count_nonzero(decider.read(reference).flips(decider.read(exported))))
     decides = decider is not None and decider.decides
-    return Drift(compared, flips if decides else None, _null_reasons(source_answers is None, compared, decides))
+    reasons = {
+        "max_abs": "" if compared else "the source and the export have no numeric output in common",
+        "flips": "" if decides else "the model decides nothing",
+    }
+    if source_answers is None:
+        reasons = dict.fromkeys(reasons, "the source is ONNX already")
+    known = {key: reason for key, reason in reasons.items() if reason}
+    return Drift(compared, flips if decides else None, known)
 
 
 def _judged(array: np.ndarray, judged: np.ndarray) -> np.ndarray:
     """The judged rows; the whole array if axis 0 does not count samples."""
     return array[judged] if len(array) == len(judged) else array
-
-
-def _null_reasons(source_is_onnx: bool, compared: Mapping[str, Moments], decides: bool) -> dict[str, str]:
-    if source_is_onnx:
-        return dict.fromkeys(("max_abs", "flips"), "the source is ONNX already")
-    reasons = {}
-    if not compared:
-        reasons["max_abs"] = "the source and the export have no numeric output in common"
-    if not decides:
-        reasons["flips"] = "the model decides nothing"
-    return reasons

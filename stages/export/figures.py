@@ -3,6 +3,7 @@
 from typing import Any
 
 from stages.common.base import files, paths
+from stages.common.data.evaldata import SUBSETS
 from stages.common.moments import Moments
 from stages.export.stage import ExportResult
 
@@ -11,20 +12,16 @@ def headlines(result: ExportResult) -> dict[str, Any]:
     drift = result.drift
     return {
         "drift": {"max_abs": files.rounded(drift.max_abs), "flips": drift.flips},
-        "eval": {"samples": result.samples},
+        "eval": {"samples": result.data.samples},
         "clean": {"steps": sum(not step.undone for step in result.steps)},
     }
 
 
 def details(result: ExportResult) -> dict[str, Any]:
+    subsets = {subset: len(result.data.indices(subset)) for subset in SUBSETS}
     return {
-        "source": {"framework": result.framework, "opsets": result.opsets},
-        "eval": {
-            "layout": result.layout,
-            "search": result.search,
-            "judge": result.judge,
-            "labels": result.has_labels,
-        },
+        "source": {"framework": result.exported.framework, "opsets": result.opsets},
+        "eval": {"layout": result.data.layout, **subsets, "labels": result.exported.labels is not None},
         "clean": [{"step": step.name, "undone": step.undone or None} for step in result.steps],
         "drift": {name: _drift(moments) for name, moments in result.drift.outputs.items()},
         "notes": list(result.notes),
@@ -33,13 +30,8 @@ def details(result: ExportResult) -> dict[str, Any]:
 
 
 def _drift(moments: Moments) -> dict[str, float | None]:
-    figures = {
-        "max_abs": moments.largest,
-        "mean_abs": moments.mean_abs,
-        "nrmse": moments.nrmse,
-        "sqnr_db": moments.sqnr_db,
-    }
-    return {key: files.rounded(value) for key, value in figures.items()}
+    figures = (moments.largest, moments.mean_abs, moments.nrmse, moments.sqnr_db)
+    return dict(zip(("max_abs", "mean_abs", "nrmse", "sqnr_db"), map(files.rounded, figures), strict=True))
 
 
 def write(result: ExportResult) -> None:

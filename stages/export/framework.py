@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnx
@@ -39,37 +39,31 @@ class Converted:
     exact: bool = False
 
 
-class Framework(Protocol):
-    """What a module of `stages.export.sources` offers."""
+@dataclass(frozen=True)
+class Framework:
+    """Which models a framework knows, and how they become ONNX.
 
-    NAME: str
-    SUFFIXES: tuple[str, ...]
-    """Of the model files that `load` reads."""
+    Attributes:
+        name: in messages.
+        suffixes: of the model files that `load` reads.
+        knows: whether a model is one of this framework's.
+        load: reads a model file; raises StageError if it is damaged, or not a model of this framework.
+        input_names: of the inputs that evaluation data must hold; empty where the model does not name them.
+        convert: converts a model and its evaluation inputs: a mapping of arrays by name, an array, or a data frame.
+            Raises StageError if the converter does not take the model, or the model does not take the inputs.
+    """
 
-    def knows(self, model: Any) -> bool:
-        """Whether `model` is one of this framework's."""
-
-    def load(self, path: Path) -> Any:
-        """Read a model file.
-
-        Raises:
-            StageError: the file is damaged, or not a model of this framework.
-        """
-
-    def input_names(self, model: Any) -> Sequence[str]:
-        """The names of the inputs that evaluation data must hold; empty where the model does not name them."""
-
-    def convert(self, model: Any, inputs: Any, params: Export) -> Converted:
-        """Convert the model and its evaluation inputs: a mapping of arrays by name, an array, or a data frame.
-
-        Raises:
-            StageError: the converter does not take this model, or the inputs are of a kind the model does not take.
-        """
+    name: str
+    suffixes: tuple[str, ...]
+    knows: Callable[[Any], bool]
+    load: Callable[[Path], Any]
+    input_names: Callable[[Any], Sequence[str]]
+    convert: Callable[[Any, Any, Export], Converted]
 
 
-def belongs_to(model: Any, package: str) -> bool:
-    """Whether the class of `model`, or a base class, is defined in `package`, which is not imported."""
-    return any(kind.__module__.partition(".")[0] == package for kind in type(model).__mro__)
+def defined_in(package: str) -> Callable[[Any], bool]:
+    """Whether the class of a model, or a base class, is defined in `package`, which is not imported."""
+    return lambda model: any(kind.__module__.partition(".")[0] == package for kind in type(model).__mro__)
 
 
 def required(module: str, purpose: str, packages: str) -> ModuleType:
@@ -127,12 +121,11 @@ def as_model(model: onnx.ModelProto, opset: int = DEFAULT_OPSET) -> ir.Model:
 
     skl2onnx imports domains in hash order, some of them twice; onnxmltools omits the default domain.
     """
-    versions = {"": opset} if not any(entry.domain == "" for entry in model.opset_import) else {}
-    for entry in model.opset_import:
-        versions[entry.domain] = max(entry.version, versions.get(entry.domain, 0))
-    del model.opset_import[:]
-    model.opset_import.extend(onnx.helper.make_opsetid(domain, versions[domain]) for domain in sorted(versions))
-    return ir_conversion.from_proto(model)
+    converted = ir_conversion.from_proto(model)
+    versions = {"": opset} | dict(converted.opset_imports)
+    converted.opset_imports.clear()
+    converted.opset_imports.update(sorted(versions.items()))
+    return converted
 
 
 def rounded_by(given: np.ndarray, cast: np.ndarray) -> float:

@@ -6,17 +6,21 @@ from tabulate import tabulate
 
 from stages.common.base import paths
 from stages.common.base.command import fold
+from stages.common.data.evaldata import SUBSETS
 from stages.common.graph.cleaning import Step
+from stages.common.model.model_file import size_mb
 from stages.export.drift import Drift
 from stages.export.stage import ExportResult
 
 
 def render(result: ExportResult) -> str:
     opsets = ", ".join(f"{domain} {version}" for domain, version in result.opsets.items())
-    labels = "with labels" if result.has_labels else "without labels"
+    labels = "without labels" if result.exported.labels is None else "with labels"
+    search, judge = (len(result.data.indices(subset)) for subset in SUBSETS)
+    model = f"{paths.FP32_MODEL.as_posix()}, {size_mb(paths.FP32_MODEL):.2f} MB, from {result.exported.framework}"
     rows = [
-        ("model", f"{paths.FP32_MODEL.as_posix()}, {result.size_mb:.2f} MB, from {result.framework}, opset {opsets}"),
-        ("evaluation", f"{result.samples} samples {labels}: {result.search} to search, {result.judge} to judge"),
+        ("model", f"{model}, opset {opsets}"),
+        ("evaluation", f"{result.data.samples} samples {labels}: {search} to search, {judge} to judge"),
     ]
     lines = [*(f"Note: {note}" for note in result.notes), *([_cleaning(result.steps)] if result.steps else [])]
     return "\n".join([tabulate(rows, tablefmt="plain"), *map(fold, [*lines, conclusion(result.drift)])])

@@ -1,6 +1,9 @@
 """The model of `export.source` as ONNX, with its evaluation data."""
 
-from collections.abc import Iterable, Iterator
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from stages.common.base import paths, pipeline
+from stages.common.base import paths, pipeline, signals
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
-from stages.export import callables, checks, eval_files, sources
+from stages.export import checks, eval_files, sources
 from stages.export.framework import Converted, Framework
 
 MODELS = Path("models")
 """The folder for models, a dependency of export in dvc.yaml."""
+
+_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+"""A source of the form package.module:callable; any other is a path."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,6 @@ class Exported:
         converted: the model as ONNX; axis 0 of its inputs counts samples (or feeds).
         labels: one per sample, or None if unknown.
         origin: the name of the model in errors.
-        framework: of the source.
     """
 
     converted: Converted
@@ -42,17 +47,16 @@ def opened(params: Export) -> Iterator[Exported]:
     Raises:
         StageError: the callable fails, a file cannot be read, no converter knows the model, or its data does not fit.
     """
-    if callables.is_callable(params.source):
+    if _CALLABLE.fullmatch(params.source):
         if params.eval_data is not None:
             raise StageError(
                 f"export.eval_data is {params.eval_data}, but the callable {params.source} returns the evaluation data "
                 "itself. Set export.eval_data to null."
             )
-        built = callables.build(params.source, params.seed)
-        model = built.model
+        model, inputs, labels = _build(params.source, params.seed)
         if isinstance(model, str | Path):
             model = sources.load(_model_path(str(model)), allow_pickle=params.allow_pickle)
-        yield _exported(model, built.inputs, built.labels, f"the model of {params.source}", params)
+        yield _exported(model, inputs, labels, f"the model of {params.source}", params)
         return
     path = _model_path(params.source)
     model = sources.load(path, allow_pickle=params.allow_pickle)
@@ -69,22 +73,18 @@ def opened(params: Export) -> Iterator[Exported]:
 
 def untracked(params: Export) -> list[str]:
     """A sentence for each path that export depends on but DVC does not track."""
-    dependencies = [Path(dependency).resolve() for dependency in _dependencies()]
+    stage = pipeline.here().get("export")  # without dvc.yaml, the models folder is what it would depend on
+    dependencies = [Path(dependency).resolve() for dependency in (stage.deps if stage else (MODELS,))]
     watched = {params.source: params.source, params.eval_data: params.eval_data}
-    if callables.is_callable(params.source):
-        watched[params.source] = callables.file_of(params.source)
+    if _CALLABLE.fullmatch(params.source):
+        module = importlib.import_module(params.source.split(":", maxsplit=1)[0])
+        watched[params.source] = getattr(module, "__file__", None)
     return [
         f"{name} is not among the deps of export in dvc.yaml, so DVC does not notice when it changes. "
         f"Add it there, or move it into {MODELS}/."
         for name, path in watched.items()
         if path and not any(Path(path).resolve().is_relative_to(dependency) for dependency in dependencies)
     ]
-
-
-def _dependencies() -> Iterable[str]:
-    """The deps of export in dvc.yaml; the models folder if dvc.yaml does not exist."""
-    stage = pipeline.here().get("export")
-    return stage.deps if stage else (MODELS.as_posix(),)
 
 
 def _framework(model: Any, params: Export) -> Framework:
@@ -100,7 +100,7 @@ def _framework(model: Any, params: Export) -> Framework:
 def _exported(model: Any, inputs: Any, labels: np.ndarray | None, origin: str, params: Export) -> Exported:
     framework = _framework(model, params)
     checks.check_rows(inputs)
-    return Exported(framework.convert(model, inputs, params), labels, origin, framework.NAME)
+    return Exported(framework.convert(model, inputs, params), labels, origin, framework.name)
 
 
 def _model_path(source: str) -> Path:
@@ -111,3 +111,56 @@ def _model_path(source: str) -> Path:
             "Name a model file, relative to the repository root, or a callable as package.module:callable."
         )
     return path
+
+
+def _build(source: str, seed: int) -> tuple[Any, Any, np.ndarray | None]:
+    """Import and call package.module:callable, with `seed` if it takes one.
+
+    Returns:
+        A model of any framework; evaluation inputs, an array, a data frame, or a mapping of arrays by input name; and
+        labels, one per sample, or None if unknown.
+
+    Raises:
+        StageError: it cannot be imported, fails, or returns something other than a model and evaluation data.
+    """
+    function = _import(source)
+    takes_seed = "seed" in inspect.signature(function).parameters
+    try:
+        returned = function(seed=seed) if takes_seed else function()
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        raise StageError(
+            f"export.source {source} raised {type(error).__name__}: {str(error).rstrip('.')}. "
+            "Fix it; --debug shows the traceback."
+        ) from error
+    signals.raise_if_stopped()  # scikit-learn's MLPs catch KeyboardInterrupt, and return a half-trained model
+    if not isinstance(returned, tuple) or len(returned) not in (2, 3):
+        raise StageError(
+            f"export.source {source} returned {type(returned).__name__}. "
+            "Return (model, inputs) or (model, inputs, labels), where inputs is the evaluation data."
+        )
+    model, inputs, labels = (*returned, None)[:3]
+    return model, inputs, None if labels is None else np.asarray(labels)
+
+
+def _import(source: str) -> Callable[..., Any]:
+    module_name, name = source.split(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise StageError(
+            f"export.source is {source}, but Python finds no module named {error.name}. "
+            "Put it under models/ and run from the repository root, or install it."
+        ) from error
+    except Exception as error:  # importing runs the user's code
+        raise StageError(
+            f"Importing export.source {source} raised {type(error).__name__}: {str(error).rstrip('.')}. Fix it."
+        ) from error
+    function: Callable[..., Any] | None = getattr(module, name, None)
+    if not callable(function):
+        known = [
+            other for other, value in vars(module).items() if inspect.isfunction(value) and not other.startswith("_")
+        ]
+        raise StageError(
+            f"export.source is {source}, but {module_name} has no function {name}; it has {', '.join(known) or 'none'}."
+        )
+    return function

@@ -1,5 +1,6 @@
 """Build or read the model, clean it, run it on its evaluation data, and publish both."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stages.common.base import files, paths
@@ -10,6 +11,7 @@ from stages.common.model import model_file, sessions
 from stages.export import checks, fp32, source
 from stages.export.clean import clean_model, reference_answers
 from stages.export.drift import Drift, measure_drift
+from stages.export.source import Exported
 
 
 @dataclass(frozen=True)
@@ -17,28 +19,19 @@ class ExportResult:
     """What was exported.
 
     Attributes:
-        framework: of the source.
-        opsets: version by domain.
-        size_mb: of the fp32 model on disk, in MB (1e6 bytes).
+        data: the evaluation data, published.
+        opsets: of the published model, version by domain.
         steps: of cleaning, done or undone.
         drift: between the source and its export, on the judge samples.
-        samples: of the evaluation data, of which `search` to search and `judge` to judge.
-        layout: what axis 0 of the evaluation data counts.
-        has_labels: whether labels are known.
         notes: sentences on what was cast or left out, and what DVC does not track.
     """
 
-    framework: str
+    exported: Exported
+    data: evaldata.EvalData
     opsets: dict[str, int]
-    size_mb: float
-    steps: tuple[Step, ...]
+    steps: Sequence[Step]
     drift: Drift
-    samples: int
-    search: int
-    judge: int
-    layout: str
-    has_labels: bool
-    notes: tuple[str, ...]
+    notes: Sequence[str]
 
 
 def run(params: Export) -> ExportResult:
@@ -62,21 +55,9 @@ def run(params: Export) -> ExportResult:
         with model_file.staged(model, paths.FP32_MODEL) as written:
             session = sessions.open_session(written, name=exported.origin)
             answers = fp32.answers(session, model, data, exported.origin)
-            judge = data.indices("judge")
-            drift = measure_drift(answers, exported.converted.answers, judge, data.labels)
+            drift = measure_drift(answers, exported.converted.answers, data.indices("judge"), data.labels)
             if exported.converted.exact:
                 checks.check_conversion(drift, exported.origin)
-        search = len(data.indices("search"))
-    return ExportResult(
-        framework=exported.framework,
-        opsets={domain or "ai.onnx": version for domain, version in model.opset_imports.items()},
-        size_mb=model_file.size_mb(paths.FP32_MODEL),
-        steps=tuple(steps),
-        drift=drift,
-        samples=data.samples,
-        search=search,
-        judge=len(judge),
-        layout=data.layout,
-        has_labels=exported.labels is not None,
-        notes=(*exported.converted.notes, *source.untracked(params)),
-    )
+    opsets = {domain or "ai.onnx": version for domain, version in model.opset_imports.items()}
+    notes = (*exported.converted.notes, *source.untracked(params))
+    return ExportResult(exported, evaldata.EvalData(), opsets, steps, drift, notes)

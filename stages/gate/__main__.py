@@ -1,6 +1,6 @@
-"""Hold the metrics against the rules, and decide which model to deploy.
+"""Check the metrics against the rules, and decide which model to deploy.
 
-Metrics that do not belong together, or to the models, params and code as they stand, are refused (exit 1).
+Metrics that do not belong together, or to the current models, params and code, are refused (exit 1).
 
 Reads   metrics/host.json, metrics/quantize.json, metrics/parity.json, metrics/bench.json, metrics/details/parity.json,
         metrics/details/bench.json, metrics/details/export.json; dvc.lock and what it lists.
@@ -17,25 +17,25 @@ from stages.gate import figures, screen, stage
 
 EXIT_CODES = (
     "Exit codes: 0 the gate is open; 1 it is closed, or the metrics cannot be judged; 2 usage or params. A closed gate "
-    "exits 0 inside `dvc exp run`, so that a sweep keeps the row, unless --strict is given."
+    "exits 0 inside `dvc exp run`, so that DVC keeps the experiment, unless --strict is given."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this stage."""
-    parser.add_argument("--strict", action="store_true", help="exit 1 for a closed gate inside an experiment, too")
+    parser.add_argument("--strict", action="store_true", help="exit 1 for a closed gate, inside an experiment too")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Decide, write, print; raise where the gate is closed and that must stop the run."""
+    """Decide, write and print; raise if the gate is closed and that must stop the run."""
     result = stage.run(params.load())
     figures.write(result)
     command.show(screen.render(result))
     verdict = screen.verdict(result)
     if not result.open and (arguments.strict or "DVC_EXP_NAME" not in os.environ):
         raise StageError(verdict)
-    kept = "" if result.open else " (Exit 0 inside an experiment, so that its row is kept.)"
-    print(f"{verdict}{kept}")
+    note = "" if result.open else " (Exit 0 inside an experiment, so that DVC keeps it.)"
+    print(f"{verdict}{note}")
 
 
 if __name__ == "__main__":

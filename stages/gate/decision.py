@@ -1,4 +1,4 @@
-"""Which model to deploy, and why. A pure function over figures and rules."""
+"""Which model to deploy, and why: a pure function of figures and rules."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ class Deployment:
     Attributes:
         deploy: the model to ship.
         reason: why, in sentences.
-        advice: the one command to run next; None where nothing needs to be done.
+        advice: the one command to run next; None if nothing needs to be done.
     """
 
     deploy: Literal["int8", "fp32"]
@@ -25,12 +25,12 @@ class Deployment:
 
 
 def decide(figures: Figures, rules: Sequence[Rule], bench: str = "bench") -> Deployment:
-    """INT8 where no rule failed and it gains speed or size; fp32 otherwise.
+    """INT8 if no rule failed and it gains speed or size; fp32 otherwise.
 
     Args:
-        figures: of the other stages.
-        rules: evaluated on them.
-        bench: what DVC's commands call the stage bench.
+        figures: what the other stages measured.
+        rules: the gate's rules, evaluated on `figures`.
+        bench: the name of the stage bench in DVC commands.
     """
     decision = _decide(figures, [rule for rule in rules if rule.failed], bench)
     return replace(decision, reason=f"{decision.reason} {figures.drift}") if figures.drift else decision
@@ -49,18 +49,18 @@ def _decide(figures: Figures, failed: Sequence[Rule], bench: str) -> Deployment:
         case "equivalent":
             start = f"Parity passed, and INT8 is as fast as fp32: {speed}."
         case "slower":
-            start = f"Parity passed; INT8 is slower, which the rules of the gate allow: {speed}."
+            start = f"Parity passed; INT8 is slower, which the gate's rules allow: {speed}."
         case _:
-            start = f"Parity passed; whether INT8 is faster is not known, and no rule asks: {speed}."
+            start = f"Parity passed; whether INT8 is faster is unknown, and no rule requires it: {speed}."
     if smaller:
         return Deployment("int8", f"{start} Its file is {1 / figures.size_ratio:.2g} times smaller.")
     if figures.speedup.verdict == "faster":
-        return Deployment("int8", f"{start} Its file has {figures.size_ratio:.2f} times the size of the fp32 file.")
-    return Deployment("fp32", f"{start} Its file is not smaller, so nothing is gained.")
+        return Deployment("int8", f"{start} Its file is {figures.size_ratio:.2f} times the size of the fp32 file.")
+    return Deployment("fp32", f"{start} Its file is not smaller, so INT8 gains nothing.")
 
 
 def _advice(figures: Figures, failed: Sequence[Rule], bench: str) -> str | None:
-    """What parity tried, where the model is at fault; bench once more, where its figure is."""
+    """What parity tried and saw pass; bench again if only its figure is inconclusive."""
     names = {rule.name for rule in failed}
     if names == {"min_speedup"} and figures.speedup.verdict == "inconclusive":
         return f"dvc repro --force --single-item {bench}"

@@ -8,19 +8,19 @@ from stages.gate.stage import GateResult
 
 
 def write(result: GateResult) -> None:
-    """Put details and headlines in place, together."""
+    """Write both files together."""
     with files.together() as outputs:
         outputs.json(paths.GATE_DETAILS, details(result))
         outputs.json(paths.GATE, headlines(result))
 
 
 def headlines(result: GateResult) -> dict[str, Any]:
-    """The tree of `metrics/gate.json`."""
+    """The content of `metrics/gate.json`."""
     return {"open": result.open, "deploy": result.deployment.deploy}
 
 
 def details(result: GateResult) -> dict[str, Any]:
-    """The tree of `metrics/details/gate.json`; numbers are rounded to four digits."""
+    """The content of `metrics/details/gate.json`; numbers are rounded to four digits."""
     rules = [rule.as_json() for rule in result.rules]
     for rule in rules:
         rule |= {key: files.rounded(rule[key]) for key in ("value", "limit", "margin") if isinstance(rule[key], float)}

@@ -1,4 +1,4 @@
-"""The figures that the decision rests on, as the metrics of the other stages hold them."""
+"""The figures that the decision is based on, read from the metrics of the other stages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Speedup:
-    """fp32 time over INT8 time with its 95 % interval, and bench's verdict on it. None: it was not measured."""
+    """fp32 time over INT8 time with its 95 % interval, and bench's verdict; all None if it was not measured."""
 
     ratio: float | None
     low: float | None
@@ -44,21 +44,21 @@ class Speedup:
 
 @dataclass(frozen=True)
 class Figures:
-    """All that the rules and the decision are computed from.
+    """Everything that the rules and the decision are computed from.
 
     Attributes:
-        quantized: whether there is an INT8 model at all.
-        size_ratio: size of the INT8 model over that of fp32.
-        without_int8: operator types of the model that have no INT8 form: trees and the like.
-        parity_passed: whether the answers hold.
-        samples: how many parity judged.
-        parity_failures: the rules of parity that failed.
-        drift: where the export alone exceeds a tolerance of parity, in a sentence; empty where it does not.
-        parity_advice: commands that parity tried, the surest first.
-        speedup: at the serving batch.
-        findings: what bench found about the INT8 model's time, in sentences.
-        noise: what disturbed the measurement, in a sentence without its full stop, or nothing.
-        host: where it was measured.
+        quantized: whether there is an INT8 model.
+        size_ratio: size of the INT8 model over that of the fp32 model.
+        without_int8: operator types of the model that have no INT8 form, such as tree ensembles.
+        parity_passed: whether parity passed.
+        samples: number of samples that parity judged.
+        parity_failures: parity's rules that failed.
+        drift: a sentence if the export alone exceeds a tolerance of parity, else empty.
+        parity_advice: commands that parity tried and saw pass, best first.
+        speedup: at the serving batch size.
+        findings: bench's sentences on where the INT8 model spends its time.
+        noise: what disturbed the measurement, as a sentence without its full stop; empty if nothing did.
+        host: where and how speed was measured.
     """
 
     quantized: bool
@@ -76,7 +76,7 @@ class Figures:
 
 
 class Metrics:
-    """One metrics file of a stage; a missing key is reported with the stage that must run again."""
+    """A metrics file of a stage; a missing key is reported with the stage to run again."""
 
     def __init__(self, path: Path, stage: str) -> None:
         self.tree = files.read_json(path, stage)
@@ -87,7 +87,7 @@ class Metrics:
         """The value at these keys.
 
         Raises:
-            StageError: it is not there.
+            StageError: one of them is missing.
         """
         node: Any = self.tree
         for key in keys:
@@ -97,7 +97,7 @@ class Metrics:
         return node
 
     def optional(self, *keys: str) -> Any:
-        """The value at these keys, or None where one of them is absent or null."""
+        """The value at these keys, or None if one of them is missing or null."""
         node: Any = self.tree
         for key in keys:
             node = node.get(key) if isinstance(node, Mapping) else None
@@ -118,7 +118,7 @@ class Evidence:
 
     @classmethod
     def read(cls) -> "Evidence":
-        """Read them.
+        """Read all files.
 
         Raises:
             StageError: one is missing, or is not JSON.
@@ -134,7 +134,7 @@ class Evidence:
         )
 
     def figures(self) -> Figures:
-        """The figures in them.
+        """Pick out the figures.
 
         Raises:
             StageError: one is missing.

@@ -1,4 +1,4 @@
-"""Do these metrics belong together, and to the files as they stand? Metrics that do not are not judged."""
+"""Refuse metrics that do not belong together, or to the current params, models, data and code."""
 
 import json
 import subprocess
@@ -20,16 +20,16 @@ _MODELS = {"fp32": paths.FP32_MODEL, "int8": paths.INT8_MODEL}
 
 
 def refuse_foreign_metrics(evidence: Evidence, serving: Serving) -> list[str]:
-    """Check that all metrics come from one run over the files as they stand.
+    """Check that all metrics come from one run over the current files.
 
-    What the metrics record of each other is compared first: machine, models, threads. Then DVC compares params, models,
-    data, code and metrics with `dvc.lock`.
+    First the machine, models and threads that the metrics record are compared with each other; then DVC compares
+    params, models, data, code and metrics with `dvc.lock`.
 
     Returns:
         Sentences on what could not be checked.
 
     Raises:
-        StageError: something does not belong, with the stage to run again.
+        StageError: something does not match; the message names the stage to run again.
     """
     _same_machine(evidence)
     _same_arithmetic(evidence)
@@ -39,45 +39,45 @@ def refuse_foreign_metrics(evidence: Evidence, serving: Serving) -> list[str]:
         for stage, change in changes_since_lock():
             pull = ", or `dvc pull` if a remote holds it" if change.endswith("is missing") else ""
             raise StageError(
-                f"The metrics do not belong to the files as they stand: {change}. {stage} must run: `dvc repro`{pull}."
+                f"The metrics do not belong to the current files: {change}. {stage} must run: `dvc repro`{pull}."
             )
         frozen = ", ".join(stage.name for stage in pipeline.here().values() if stage.frozen)
-        unchecked = f"dvc.yaml freezes {frozen}: whether these params, data and code were run was not checked there."
+        unchecked = f"dvc.yaml freezes {frozen}: DVC does not check whether params, data or code changed there."
         return [unchecked] if frozen else []
     if pipeline.here():
         raise StageError(
-            "dvc.lock is missing, so nothing shows that the metrics belong to the files as they stand. Restore it from "
-            "git, or run `dvc repro` and commit it."
+            "dvc.lock is missing, so nothing shows that the metrics belong to the current files. Restore it from git, "
+            "or run `dvc repro` and commit it."
         )
-    _models_as_they_stand(evidence)
+    _unchanged_models(evidence)
     return ["dvc.lock does not exist, so only models, machine and threads were checked, not params, data and code."]
 
 
 def changes_since_lock() -> list[tuple[str, str]]:
-    """What changed since `dvc.lock` was written, as `stale` yields it.
+    """What changed since `dvc.lock` was written; see `stale`.
 
     Raises:
         StageError: `dvc status` fails.
     """
     names = _names()
     locked = yaml12.load(pipeline.lock().read_text(encoding="utf-8")).get("stages") or {}
-    lock = {"stages": {room: locked[name] for room, (name, _) in names.items() if name in locked}}
+    lock = {"stages": {stage: locked[name] for stage, (name, _) in names.items() if name in locked}}
     status = _dvc_status([address for _, address in names.values()])
-    return list(stale({room: status.get(address, ()) for room, (_, address) in names.items()}, lock, _params()))
+    return list(stale({stage: status.get(address, ()) for stage, (_, address) in names.items()}, lock, _params()))
 
 
 def _names() -> dict[str, tuple[str, str]]:
-    """What a stage is called in dvc.lock and by DVC's commands, by the room that it runs."""
+    """The name of each stage in dvc.lock and its address in DVC commands, by the package that it runs."""
     here = pipeline.here()
-    return {room: (here[room].name, here[room].address) if room in here else (room, room) for room in STAGES}
+    return {stage: (here[stage].name, here[stage].address) if stage in here else (stage, stage) for stage in STAGES}
 
 
 def stale(status: Tree, lock: Tree, params: Tree) -> Iterator[tuple[str, str]]:
     """What changed since `dvc.lock` was written, in the order of the pipeline.
 
     Args:
-        status: what `dvc status --json` prints, by room.
-        lock: the content of `dvc.lock`, its stages by room.
+        status: the output of `dvc status --json`, by package.
+        lock: the content of `dvc.lock`, its stages by package.
         params: the content of `params.yaml`.
 
     Yields:
@@ -93,16 +93,16 @@ def stale(status: Tree, lock: Tree, params: Tree) -> Iterator[tuple[str, str]]:
 
 
 def _changes(changes: Tree, locked: Tree, params: Tree) -> Iterator[str]:
-    for path, what in changes.items():
-        if path == PARAMS.name and isinstance(what, dict):
-            for key in what:
+    for path, change in changes.items():
+        if path == PARAMS.name and isinstance(change, dict):
+            for key in change:
                 old = locked.get("params", {}).get(path, {}).get(key)
                 yield from _changed_keys(old, _at(params, key.split(".")), key)
-        elif isinstance(what, dict):
-            yield from (f"{key} in {path} {_word(word)}" for key, word in what.items())
-        elif what not in ("not in cache", "not in remote"):
-            yield f"{path} {_word(what)}"
-        elif not Path(path).exists():  # DVC looks into its cache first, and says no more
+        elif isinstance(change, dict):
+            yield from (f"{key} in {path} {_clause(status)}" for key, status in change.items())
+        elif change not in ("not in cache", "not in remote"):
+            yield f"{path} {_clause(change)}"
+        elif not Path(path).exists():  # DVC checks its cache first, and reports only that
             yield f"{path} is missing"
 
 
@@ -128,8 +128,8 @@ def _params() -> Tree:
     return yaml12.load(PARAMS.read_text(encoding="utf-8")) or {} if PARAMS.exists() else {}
 
 
-def _word(word: Any) -> str:
-    return {"new": "was added", "deleted": "is missing"}.get(str(word), f"was {word}")
+def _clause(status: Any) -> str:
+    return {"new": "was added", "deleted": "is missing"}.get(str(status), f"was {status}")
 
 
 def _dvc_status(addresses: Iterable[str]) -> Tree:
@@ -148,19 +148,19 @@ def _same_machine(evidence: Evidence) -> None:
     here, measured = evidence.host.get("machine_id"), evidence.bench_details.get("measured", "machine_id")
     if here != measured:
         raise StageError(
-            f"metrics/bench.json was measured on the machine {measured}, and metrics/host.json describes {here}. "
+            f"metrics/bench.json was measured on machine {measured}, but metrics/host.json describes {here}. "
             "Run bench again."
         )
 
 
 def _same_arithmetic(evidence: Evidence) -> None:
-    """INT8 gives different answers on another instruction set, and may with another version of ONNX Runtime."""
+    """INT8 answers can differ with the instruction set and with the version of ONNX Runtime."""
     judged = [evidence.parity_details.get("judged", key) for key in ("isa", "onnxruntime")]
     here = [evidence.host.get("cpu", "isa"), evidence.host.get("onnxruntime")]
     if judged != here:
         raise StageError(
-            f"Parity was judged on {judged[0]} with ONNX Runtime {judged[1]}, and metrics/host.json describes {here[0]}"
-            f" with {here[1]}, where INT8 may answer differently. Run parity again."
+            f"Parity was judged on {judged[0]} with ONNX Runtime {judged[1]}, but metrics/host.json describes {here[0]}"
+            f" with {here[1]}, where INT8 answers may differ. Run parity again."
         )
 
 
@@ -169,7 +169,7 @@ def _same_models(evidence: Evidence) -> None:
         judged = evidence.parity_details.get("judged", "sha256", model)
         if judged != evidence.bench_details.get("measured", "sha256", model):
             raise StageError(
-                f"parity and bench saw different files as {path.as_posix()}. Run both again: `dvc repro`, or "
+                f"parity and bench used different versions of {path.as_posix()}. Run both again: `dvc repro`, or "
                 "`python -m stages.parity` and `python -m stages.bench`."
             )
 
@@ -181,12 +181,12 @@ def _same_threads(evidence: Evidence, serving: Serving) -> None:
     ):
         if threads != serving.threads:
             raise StageError(
-                f"metrics/{stage}.json was measured with serving.threads {threads}, and params.yaml has "
+                f"metrics/{stage}.json was measured with serving.threads {threads}, but params.yaml has "
                 f"{serving.threads}. Run {stage} again."
             )
 
 
-def _models_as_they_stand(evidence: Evidence) -> None:
+def _unchanged_models(evidence: Evidence) -> None:
     for model, path in _MODELS.items():
         if path.exists() and files.sha256(path) != evidence.parity_details.get("judged", "sha256", model):
-            raise StageError(f"{path.as_posix()} was changed since parity and bench ran. Run both again.")
+            raise StageError(f"{path.as_posix()} has changed since parity and bench ran. Run both again.")

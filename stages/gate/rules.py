@@ -1,4 +1,4 @@
-"""The rules of the gate: each holds one figure against one limit. Pure functions over `Figures`."""
+"""The rules of the gate: each checks one figure against one limit. Pure functions of `Figures`."""
 
 from stages.common.base.params import Gate
 from stages.common.rule import Outcome, Rule
@@ -6,7 +6,7 @@ from stages.gate.inputs import Figures
 
 
 def evaluate_rules(figures: Figures, limits: Gate) -> list[Rule]:
-    """Hold the figures against every rule, in the order in which they are shown."""
+    """Every rule with its outcome, in the order of the screen."""
     return [
         _parity(figures),
         _min_samples(figures, limits),
@@ -17,7 +17,7 @@ def evaluate_rules(figures: Figures, limits: Gate) -> list[Rule]:
 
 
 def sentences(*parts: str) -> str:
-    """Parts that may lack their full stop, as sentences; empty ones are left out."""
+    """Join sentences, adding missing full stops and leaving out empty ones."""
     return " ".join(part if part.endswith((".", "?", "!")) else f"{part}." for part in parts if part)
 
 
@@ -27,14 +27,14 @@ def _parity(figures: Figures) -> Rule:
     worst = next(iter(figures.parity_failures), None)
     message = sentences(
         f"Parity failed, so INT8 must not ship regardless of speed (speed-up {figures.speedup})",
-        "" if worst is None else worst.message or _held(worst),
+        "" if worst is None else worst.message or _missed(worst),
     )
     return Rule("parity", "failed", "passed", None, Outcome.FAILED, message=message)
 
 
-def _held(rule: Rule) -> str:
+def _missed(rule: Rule) -> str:
     place = f" of '{rule.output}'" if rule.output else ""
-    return f"{rule.name}{place} is {rule.value}, the limit {rule.limit}"
+    return f"{rule.name}{place} is {rule.value}, but the limit is {rule.limit}"
 
 
 def _min_samples(figures: Figures, limits: Gate) -> Rule:
@@ -52,7 +52,7 @@ def _min_samples(figures: Figures, limits: Gate) -> Rule:
 
 
 def _unjudged(name: str, value: float | None, limit: float | None) -> Rule:
-    """A rule that is off, or that has no INT8 model to judge."""
+    """A rule that is off, or that does not apply because nothing was quantized."""
     return Rule(name, value, limit, None, Outcome.OFF if limit is None else Outcome.NOT_APPLICABLE)
 
 
@@ -61,9 +61,7 @@ def _require_quantized(figures: Figures, limits: Gate) -> Rule:
     if not limits.require_quantized:
         return Rule("require_quantized", value, None, None, Outcome.OFF)
     outcome = Outcome.PASSED if figures.quantized else Outcome.FAILED
-    message = (
-        "" if figures.quantized else f"gate.require_quantized is true, and nothing was. {nothing_quantized(figures)}"
-    )
+    message = "" if figures.quantized else f"gate.require_quantized demands an INT8 model. {nothing_quantized(figures)}"
     return Rule("require_quantized", value, "quantized", None, outcome, message=message)
 
 
@@ -74,7 +72,7 @@ def _max_size_ratio(figures: Figures, limits: Gate) -> Rule:
     if ratio <= limit:
         return Rule("max_size_ratio", ratio, limit, limit - ratio, Outcome.PASSED)
     message = (
-        f"The INT8 file has {ratio:.3f} times the size of the fp32 file, above gate.max_size_ratio {limit:g}; "
+        f"The INT8 file is {ratio:.3f} times the size of the fp32 file, above gate.max_size_ratio {limit:g}; "
         "metrics/details/nodes.csv says which weights stayed float."
     )
     return Rule("max_size_ratio", ratio, limit, limit - ratio, Outcome.FAILED, message=message)
@@ -98,20 +96,17 @@ def _min_speedup(figures: Figures, limits: Gate) -> Rule:
     if speedup.verdict == "slower":
         message = sentences(f"INT8 is slower than fp32: speed-up {speedup} {figures.host}", *figures.findings)
     else:
-        message = (
-            f"The speed-up {speedup} {figures.host} does not reach gate.min_speedup {limit:g} with the lower end of "
-            "its interval."
-        )
+        message = f"The lower end of the speed-up {speedup} {figures.host} is below gate.min_speedup {limit:g}."
     return Rule("min_speedup", low, limit, low - limit, Outcome.FAILED, message=message)
 
 
 def nothing_quantized(figures: Figures) -> str:
-    """Why there is no INT8 model, and what follows."""
+    """Why there is no INT8 model, and what to do."""
     if figures.without_int8:
         verb = "has" if len(figures.without_int8) == 1 else "have"
         return (
             f"Nothing was quantized: {', '.join(figures.without_int8)} {verb} no INT8 form; trees and linear models of "
             "ai.onnx.ml gain nothing. Skip quantization and ship fp32."
         )
-    same = "Nothing was quantized, so both files are the same model; metrics/details/nodes.csv says why."
+    same = "Nothing was quantized, so both files hold the same model; metrics/details/nodes.csv says why."
     return same if figures.parity_advice else f"{same} Ship fp32."

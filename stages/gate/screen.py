@@ -1,4 +1,4 @@
-"""The gate's screen: the rules that apply, then the decision."""
+"""What the gate prints: the rules that apply, then the decision."""
 
 from tabulate import tabulate
 
@@ -9,7 +9,7 @@ _SIGN = {"min_samples": "at least ", "max_size_ratio": "at most ", "min_speedup"
 
 
 def render(result: GateResult) -> str:
-    """A table of the rules that are on, and the reason; `verdict` comes last, or as the error of a closed gate."""
+    """A table of the rules that are on, notes, reason and advice. `verdict` follows, as the error if it is closed."""
     rows = [_row(rule) for rule in result.rules if rule.outcome is not Outcome.OFF]
     table = tabulate(rows, headers=("rule", "value", "limit", "margin", "outcome"), disable_numparse=True)
     notes = [f"Note: {note}" for note in result.notes]

@@ -1,4 +1,4 @@
-"""From the metrics of the other stages to the decision."""
+"""The stage: read the metrics of the other stages, evaluate the rules, decide."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from stages.gate.rules import evaluate_rules
 
 @dataclass(frozen=True)
 class GateResult:
-    """The rules, the decision, and what the decision could not look at."""
+    """The rules, the decision, and notes on what could not be checked."""
 
     figures: Figures
     rules: list[Rule]
@@ -22,12 +22,12 @@ class GateResult:
 
     @property
     def failed(self) -> list[Rule]:
-        """The rules that do not hold."""
+        """The rules that failed."""
         return [rule for rule in self.rules if rule.failed]
 
     @property
     def open(self) -> bool:
-        """Whether every rule that applies holds."""
+        """Whether no rule failed."""
         return not self.failed
 
 

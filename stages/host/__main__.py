@@ -1,10 +1,10 @@
-"""Fingerprint the machine: what INT8 runs on here, and whether two measurements may be compared.
+"""Fingerprint the machine: what INT8 runs on here, and whether two measurements can be compared.
 
-This stage runs first, so it also checks the whole of params.yaml: a bad value stops the pipeline before it works.
+This stage runs first, so it also checks all of params.yaml: a bad value stops the pipeline before any work is done.
 
 Reads   the system, params.yaml.
 Writes  metrics/details/search_target.json (what quantize.method auto and plan depend on), metrics/host.json.
-Params  all are checked; parity, quantize.method and serving for the search target.
+Params  all are checked; parity, quantize.method, quantize.plan and serving go into the search target.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The CPU as the system describes it: model, caches, and how many cores this process may use."""
+"""The CPU as the system reports it: model, caches, and how many cores this process may use."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ def name() -> str:
 
 
 def describe(cpuinfo: str) -> str:
-    """One line from the first processor of `/proc/cpuinfo`, whichever architecture wrote it."""
+    """One line on the first processor in `/proc/cpuinfo`, of any architecture."""
     first = dict(re.findall(r"^([^\n:]+?)\s*:[ \t]*(.*)$", cpuinfo.split("\n\n", maxsplit=1)[0], re.MULTILINE))
     name = first.get("model name") or first.get("Hardware") or platform.machine()
     numbers = [
@@ -42,9 +42,9 @@ def describe(cpuinfo: str) -> str:
 
 
 def caches(folder: Path = CACHES) -> str:
-    """The caches of one core, e.g. `L1d 32K, L1i 32K, L2 1024K, L3 32768K`; empty where the system reports none.
+    """The caches of one core, e.g. `L1d 32K, L1i 32K, L2 1024K, L3 32768K`; empty if the system reports none.
 
-    A virtual machine, and many an ARM board, lists a cache without its size: its name then stands alone.
+    Virtual machines and many ARM boards list caches without a size; such a cache is named alone.
     """
     names = []
     for index in sorted(folder.glob("index*")):
@@ -57,7 +57,7 @@ def caches(folder: Path = CACHES) -> str:
 
 
 def _read(file: Path) -> str:
-    """The text of a file of the system, stripped; empty where it cannot be read."""
+    """The text of a system file, stripped; empty if it cannot be read."""
     try:
         return file.read_text(encoding="utf-8").strip()
     except OSError:
@@ -65,18 +65,18 @@ def _read(file: Path) -> str:
 
 
 def quota(root: Path = CGROUP, membership: Path = MEMBERSHIP) -> float | None:
-    """Cores' worth of time that the control groups of this process allow, or None without a limit.
+    """The CPU quota of this process's control groups, in cores; None without a limit.
 
     Args:
         root: where control groups are mounted.
-        membership: the file that names this process's group, below `root`.
+        membership: the file that names the group of this process.
     """
     limits = [limit for folder in _groups(root, membership) if (limit := _limit(folder)) is not None]
     return min(limits, default=None)
 
 
 def _groups(root: Path, membership: Path) -> Iterator[Path]:
-    """The group of this process and those that enclose it, in version 2 and in version 1 of control groups."""
+    """The control group of this process and its parents, in versions 1 and 2."""
     lines = _read(membership).splitlines()
     for line in ["0::/", *lines]:
         _, controllers, name = line.split(":", 2)
@@ -99,7 +99,7 @@ def _limit(folder: Path) -> float | None:
 
 
 def cores() -> float:
-    """Cores that this process may use: its affinity, cut by the quota of its control group."""
+    """Cores that this process may use: its CPU affinity, limited by the quota of its control groups."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     limit = quota()
     return affinity if limit is None else min(affinity, limit)

@@ -1,4 +1,4 @@
-"""`metrics/host.json`, and what a search by `quantize.method: auto` depends on."""
+"""`metrics/host.json`, and `metrics/details/search_target.json`, which `quantize.method: auto` depends on."""
 
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,18 @@ from stages.host.stage import Machine
 
 
 def write(machine: Machine, params: Params) -> None:
-    """Put the fingerprint and the target of a search in place."""
+    """Write both files together."""
     with files.together() as outputs:
         outputs.json(paths.SEARCH_TARGET, search_target(machine, params))
         outputs.json(paths.HOST, headlines(machine))
 
 
 def search_target(machine: Machine, params: Params) -> dict[str, Any]:
-    """The tree of `metrics/details/search_target.json`; empty unless `quantize.method` is auto or plan.
+    """The content of `metrics/details/search_target.json`; empty unless `quantize.method` is auto or plan.
 
-    Auto searches within the tolerances of parity, at the serving batch, by the speed of this machine. As params of
-    quantize in `dvc.yaml` these would run it again for every method; quantize depends on this file instead. Nor can
-    `dvc.yaml` name the file of a plan, which params do.
+    Auto searches within parity's tolerances, at the serving batch size, by the speed of this machine. If these were
+    params of quantize in `dvc.yaml`, a change would re-run it for every method, so quantize depends on this file
+    instead. It also holds the hash of the plan, because `dvc.yaml` cannot depend on a file that params name.
     """
     plan = Path(params.quantize.plan or "")
     if params.quantize.method == "plan":
@@ -35,7 +35,7 @@ def search_target(machine: Machine, params: Params) -> dict[str, Any]:
 
 
 def headlines(machine: Machine) -> dict[str, Any]:
-    """The tree of `metrics/host.json`."""
+    """The content of `metrics/host.json`."""
     hardware = machine.hardware
     return {
         "machine_id": hardware.identifier(),

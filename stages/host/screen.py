@@ -1,4 +1,4 @@
-"""The host's screen: the machine as a table, then what it means for INT8."""
+"""What host prints: the machine as a table, then what it means for INT8."""
 
 from tabulate import tabulate
 
@@ -21,7 +21,7 @@ def render(machine: Machine) -> str:
 
 def _meaning(name: str) -> str:
     if name == "unknown":
-        return "The instruction set is unknown, so nothing can be said about INT8 before it is measured."
+        return "The instruction set is unknown, so how INT8 performs here must be measured."
     if name in isa.SATURATING:
         return f"INT8 runs on {name} here: its 16-bit sums can saturate where quantize.portable is false."
     return f"INT8 runs on {name} here, with 32-bit sums."

@@ -1,4 +1,4 @@
-"""The fingerprint: everything about a machine that affects a latency, and one identifier for it."""
+"""The stage: everything about the machine that affects latency, and one identifier for it."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from stages.host import cpu
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the speed of a kernel depends on. Nothing that changes between boots: no clock, hostname or kernel."""
+    """What the speed of an operator depends on. Nothing that changes between boots: no clock, hostname or kernel."""
 
     model: str
     isa: str
@@ -33,7 +33,7 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Machine:
-    """The hardware, and what else the reader of a measurement wants to know."""
+    """The hardware, and what else a reader of measurements needs to know."""
 
     hardware: Hardware
     ram_gb: float | None
@@ -73,7 +73,7 @@ def _ram_gb() -> float | None:
 
 
 def _system() -> str:
-    """Name and version of the system, without the kernel version."""
+    """Name and version of the operating system, without the kernel version."""
     if platform.system() == "Linux":
         try:
             return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")

@@ -32,14 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    adoption = stage.run(_origin(), arguments.path, models=arguments.models, upgrade=arguments.upgrade)
-    print(screen.render(adoption))
-
-
-def _origin() -> stage.Origin:
+    origin = stage.Origin(Path(__file__).resolve().parents[2])
     if TEMPLATE.exists():
-        return stage.Origin(TEMPLATE, requirement(metadata.distribution(DISTRIBUTION)))
-    return stage.Origin(Path(__file__).resolve().parents[2])
+        origin = stage.Origin(TEMPLATE, requirement(metadata.distribution(DISTRIBUTION)))
+    print(screen.render(stage.run(origin, arguments.path, models=arguments.models, upgrade=arguments.upgrade)))
 
 
 def requirement(distribution: metadata.Distribution) -> str:

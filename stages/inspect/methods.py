@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from stages.common.graph.passes import convert_opset
-from stages.common.graph.walk import all_nodes, input_of, number
+from stages.common.graph.shapes import inferred
+from stages.common.graph.walk import all_nodes, constant, input_of, name_of, number, only_reader
 from stages.common.graph.weights import DEFAULT_OPERATORS, Weight, WeightedNode, weighted_nodes
-from stages.inspect import qdq
 
 OPSET = 13
 """The opset to which quantize converts older models if it can."""
@@ -20,6 +20,13 @@ BLOCK_SIZE = 32
 
 NODE_BYTES: Mapping[str, tuple[int, int]] = {"dynamic": (300, 18), "weight_only": (160, 2)}
 """The size of the new nodes per quantized node, fitted to real models: bytes, and occurrences of its name."""
+
+PAIR, WEIGHT, BIAS, FOLDED = (206, 12), (162, 6), (134, 4), (-170, -4)
+"""Bytes and occurrences of the name: of the two nodes at an activation; the one at a weight; the one at a bias; a
+BatchNormalization, which is folded into its Conv."""
+
+ADD, ZEROS = 60, 35
+"""Bytes of an Add that becomes the bias of a MatMul, and of the header of zero points."""
 
 UNSEEN = ("body", "decoder", "encoder", "init_decoder")
 """Subgraphs that calibration does not reach: those of loops, BeamSearch and the like."""
@@ -46,7 +53,7 @@ def predict(model: ir.Model, file_bytes: int) -> tuple[Prediction, ...]:
     """Predict what each method does to a clean float model of `file_bytes` with its defaults (8 bits, per channel)."""
     listed = {value.name for value in model.graph.inputs if value.is_initializer()}
     transposed = {node.name for node in all_nodes(model) if node.op_type == "Gemm" and number(node, "transB", 0)}
-    unknown = _without_kernel(model)
+    unknown = {node.name for node in all_nodes(model) if not _has_kernel(node)}
     nodes = weighted_nodes(model)
     usable = [
         _upright(node) if node.name in transposed else node
@@ -89,7 +96,7 @@ def _predict(
             plain, copies = NODE_BYTES[method]
             overhead += plain + copies * len(node.name)
     if method == "static":
-        overhead = qdq.added_bytes(model, taken)
+        overhead = _added_bytes(model, taken)
     replaced = sum(weights[name] for name in int8)
     size = file_bytes - replaced + sum(int8.values()) + overhead
     if size >= file_bytes:  # quantize keeps fp32 if the file would grow
@@ -97,14 +104,10 @@ def _predict(
     return Prediction(method, tuple(taken), size / 1e6, replaced / max(1, sum(weights.values())))
 
 
-def _without_kernel(model: ir.Model) -> frozenset[str]:
-    """The names of nodes with features that the INT8 kernel of their operator does not support."""
-    return frozenset(
-        node.name or ""
-        for node in all_nodes(model)
-        if node.op_type == "EmbedLayerNormalization"
-        and (len(node.outputs) > 2 or input_of(node, 8) is not None or number(node, "mask_index_type", 0))
-    )
+def _has_kernel(node: ir.Node) -> bool:
+    """Whether the INT8 kernel of the operator, if it has one, supports the features of the node."""
+    plain = len(node.outputs) <= 2 and input_of(node, 8) is None and not number(node, "mask_index_type", 0)
+    return node.op_type != "EmbedLayerNormalization" or plain
 
 
 def _upright(node: WeightedNode) -> WeightedNode:
@@ -135,15 +138,11 @@ def _taken(method: str, node: WeightedNode) -> tuple[Weight, ...]:
     return node.weights
 
 
-def _block_count(node: WeightedNode, weight: Weight) -> int:
-    rows, width = weight.shape if node.op_type == "Gather" else weight.shape[::-1]
-    return rows * math.ceil(width / BLOCK_SIZE)
-
-
 def _int8_bytes(method: str, node: WeightedNode, weight: Weight) -> int:
     elements = math.prod(weight.shape)
     if method == "weight_only":
-        blocks = _block_count(node, weight)
+        rows, width = weight.shape if node.op_type == "Gather" else weight.shape[::-1]
+        blocks = rows * math.ceil(width / BLOCK_SIZE)
         return 4 * blocks + (elements if node.op_type == "Gather" else BLOCK_SIZE * blocks)  # lookups have no padding
     if node.op_type == "Gather":
         return elements + 4 * (weight.shape[0] if len(weight.shape) == 2 else 1)
@@ -152,3 +151,42 @@ def _int8_bytes(method: str, node: WeightedNode, weight: Weight) -> int:
     if method == "static" or node.op_type == "EmbedLayerNormalization":
         return elements
     return elements + 4 * weight.shape[-1]
+
+
+def _added_bytes(model: ir.Model, nodes: Sequence[WeightedNode]) -> int:
+    """How much static quantization of these nodes (Conv, Gemm and MatMul with one weight each) adds to the file."""
+    by_name = {node.name: node for node in all_nodes(model)}
+    rank = {value: len(shape) for value, shape in inferred(model).items()} if nodes else {}
+    paired: set[ir.Value | None] = set()
+    zeros: set[int] = set()
+    total = 0
+    for weighted in nodes:
+        node, (weight,) = by_name[weighted.name], weighted.weights[-1:]
+        channels = weight.shape[0 if node.op_type == "Conv" else -1]
+        total += 4 * channels + (0 if channels in zeros else channels) - (ZEROS if channels in zeros else 0)
+        zeros.add(channels)
+        total += _around(node, channels, rank, paired)
+    return total
+
+
+def _around(node: ir.Node, channels: int, rank: Mapping[ir.Value, int], paired: set[ir.Value | None]) -> int:
+    """The size at a node's input, weight, bias and, for Conv, output; `paired` are activations counted already."""
+    size = 0
+    parts = [(WEIGHT, node.inputs[1])]
+    bias, written = input_of(node, 2), node.outputs[0]
+    while (reader := only_reader(written)) and reader.op_type in ("BatchNormalization", "Clip", "Relu"):
+        if reader.op_type == "BatchNormalization":
+            size -= 4 * channels * (3 if bias is None else 4)
+            bias = reader.inputs[2]
+            parts.append((FOLDED, reader.inputs[1]))
+        written = reader.outputs[0]
+    if node.op_type == "MatMul" and reader and reader.op_type == "Add" and rank.get(node.inputs[0]) == 2:
+        bias = next((value for value in reader.inputs if constant(value) is not None), None)
+        size -= 0 if bias is None else ADD
+    if bias is not None:
+        size += 4 * channels  # a scale for each
+        parts.append((BIAS, bias))
+    activations = {node.inputs[0], written} if node.op_type == "Conv" else {node.inputs[0]}
+    parts += [(PAIR, value) for value in activations - paired]
+    paired |= activations
+    return size + sum(plain + copies * len(name_of(value)) for (plain, copies), value in parts)

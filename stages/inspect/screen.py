@@ -1,13 +1,16 @@
 """What inspect prints."""
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Sequence
 
+import onnx_ir as ir
 from tabulate import tabulate
 
+from stages.common.base.command import WIDTH, fold
+from stages.common.graph.walk import all_nodes
 from stages.inspect.stage import Inspection
 
-WIDTH = 120
 ROWS = 8
 
 
@@ -15,35 +18,44 @@ def render(inspection: Inspection) -> str:
     """Interface, weights, what each method would do, likely problems, and params to start from."""
     blocks = [_facts(inspection)]
     if inspection.refused:
-        blocks.append(_filled(f"The pipeline refuses this model. {inspection.refused}"))
+        blocks.append(fold(f"The pipeline refuses this model. {inspection.refused}"))
         return "\n\n".join(blocks)
-    if inspection.weights:
+    if inspection.nodes:
         blocks.append(_weights(inspection))
     blocks.append(_methods(inspection))
     if inspection.trouble:
-        blocks.append("\n".join(_filled(f"- {sentence}", "  ") for sentence in inspection.trouble))
+        blocks.append("\n".join(fold(f"- {sentence}", "  ") for sentence in inspection.trouble))
     return "\n\n".join([*blocks, _start(inspection)])
 
 
 def _facts(inspection: Inspection) -> str:
-    opsets = ", ".join(f"{domain} {version}" for domain, version in inspection.opsets.items())
-    operators = [f"{count} {name}" for name, count in inspection.operators.items()]
+    model = inspection.model
+    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in model.opset_imports.items())
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+    operators = Counter(node.op_type for node in all_nodes(model)).most_common()
     rows = [
         ("model", f"{inspection.path.as_posix()}, {inspection.mb:.2f} MB, opset {opsets}"),
-        ("inputs", _shortened(_pairs(inspection.inputs))),
-        ("outputs", _shortened(_pairs(inspection.outputs))),
-        ("operators", _shortened(operators)),
+        ("inputs", _shortened([_declared(value) for value in inputs])),
+        ("outputs", _shortened([_declared(value) for value in model.graph.outputs])),
+        ("operators", _shortened([f"{count} {name}" for name, count in operators])),
     ]
     filled = [(label, textwrap.fill(text, WIDTH - 12)) for label, text in rows]
     return str(tabulate(filled, tablefmt="plain"))
 
 
 def _weights(inspection: Inspection) -> str:
-    total = inspection.mb * 1e6
-    rows = [(name, f"{size / 1e6:.3f}", f"{size / total:.0%}") for name, size in inspection.weights.items()]
-    return str(
-        tabulate(rows[:ROWS], headers=["weights of", "MB", "of the file"], disable_numparse=True, stralign="right")
-    )
+    """Bytes of weights by operator type; a shared weight counts once, for its first reader."""
+    readers: dict[str, tuple[str, int]] = {}
+    for node in inspection.nodes:
+        for weight in node.weights:
+            readers.setdefault(weight.name, (node.op_type, weight.nbytes))
+    by_type: Counter[str] = Counter()
+    for op_type, size in readers.values():
+        by_type[op_type] += size
+    total, largest = inspection.mb * 1e6, by_type.most_common(ROWS)
+    rows = [(name, f"{size / 1e6:.3f}", f"{size / total:.0%}") for name, size in largest]
+    headers = ["weights of", "MB", "of the file"]
+    return str(tabulate(rows, headers=headers, disable_numparse=True, stralign="right"))
 
 
 def _methods(inspection: Inspection) -> str:
@@ -57,21 +69,18 @@ def _methods(inspection: Inspection) -> str:
 
 def _start(inspection: Inspection) -> str:
     if inspection.start is None:
-        return _filled("No method makes this file smaller by a tenth: ship fp32.")
+        return fold("No method makes this file smaller by a tenth: ship fp32.")
     lines = ["Start with these params:", "", "export:", f"  source: {inspection.path.as_posix()}"]
     lines += ["  eval_data: models/samples.npz  # real inputs, an array per input", "quantize:"]
     return "\n".join([*lines, f"  method: {inspection.start}"])
 
 
-def _pairs(values: Mapping[str, str]) -> list[str]:
-    return [f"{name} {declared}" for name, declared in values.items()]
+def _declared(value: ir.Value) -> str:
+    dtype = str(value.dtype).lower() if value.dtype is not None else "sequence or map"
+    shape = "" if value.shape is None else f" [{', '.join('?' if size is None else str(size) for size in value.shape)}]"
+    return f"{value.name or ''} {dtype}{shape}"
 
 
-def _shortened(parts: Iterable[str]) -> str:
-    listed = list(parts)
+def _shortened(listed: Sequence[str]) -> str:
     more = f" and {len(listed) - ROWS} more" if len(listed) > ROWS else ""
     return ", ".join(listed[:ROWS]) + more
-
-
-def _filled(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""Advice as commands that the shell, DVC and Hydra take as they are."""
+"""Advice as commands that can be pasted into a shell: quoted for the shell, DVC and Hydra."""
 
 import re
 import shlex
@@ -14,23 +14,23 @@ _NOT_TEXT = re.compile(r"true|false|null|nan|inf|[\d.eE+-]+", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Advice:
-    """A command, and what it was seen to do."""
+    """A command, and the effect that was measured."""
 
     command: str
     effect: str
 
     def as_json(self) -> dict[str, str]:
-        """As it stands in `metrics/details/parity.json`."""
+        """The advice as written to `metrics/details/parity.json`."""
         return {"command": self.command, "effect": self.effect}
 
 
 def experiment(overrides: Iterable[tuple[str, Any]]) -> str | None:
-    """The `dvc exp run` command that sets these keys of params.yaml; None where Hydra cannot express a value.
+    """The `dvc exp run` command that sets these keys of params.yaml; None if Hydra cannot express a value.
 
-    A key that the file leaves at its default gets the `+` that Hydra asks for.
+    A key that is not in the file gets the `+` that Hydra requires.
     """
     tree = yaml12.load(paths.PARAMS.read_text(encoding="utf-8")) if paths.PARAMS.exists() else {}
-    pairs = [(key if _stands_in(tree, key) else f"+{key}", _value(value)) for key, value in overrides]
+    pairs = [(key if _is_in(tree, key) else f"+{key}", _value(value)) for key, value in overrides]
     if any(text is None for _, text in pairs):
         return None
     before, target = pipeline.scope()
@@ -38,7 +38,7 @@ def experiment(overrides: Iterable[tuple[str, Any]]) -> str | None:
     return " ".join(["dvc exp run", *settings, *([target] if target else [])])
 
 
-def _stands_in(tree: Any, key: str) -> bool:
+def _is_in(tree: Any, key: str) -> bool:
     for part in key.split("."):
         if not isinstance(tree, Mapping) or part not in tree:
             return False
@@ -47,7 +47,7 @@ def _stands_in(tree: Any, key: str) -> bool:
 
 
 def _value(value: Any) -> str | None:
-    """A value in Hydra's override grammar; None where the grammar has no form for it."""
+    """A value in Hydra's override grammar; None if the grammar has no form for it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int | float):
@@ -64,7 +64,7 @@ def _value(value: Any) -> str | None:
 
 
 def _quoted(text: str) -> str | None:
-    """Text in double quotes: a quote is escaped, and so are backslashes, but only before one or at the end."""
+    """Text in double quotes: quotes are escaped, and backslashes before a quote or at the end."""
     if "${" in text:
         return None  # Hydra interpolates it, quoted or not
     return '"' + re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), text) + '"'

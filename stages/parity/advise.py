@@ -1,4 +1,4 @@
-"""What to advise: variants are made and judged until the budget is spent, and those that pass are printed."""
+"""Advice: quantize and judge variants until the time is up, and recommend those that pass."""
 
 import time
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 from stages.common.base import paths
 from stages.common.base.params import Params
-from stages.common.timing.interval import Interval
+from stages.common.timing.summary import Interval
 from stages.parity.advice import Advice, experiment
-from stages.parity.candidates import auto, formats, row_scale, static, stayed_float, stored
+from stages.parity.candidates import auto, formats, kept_float, row_scale, static, stored
 from stages.parity.judge import ParityResult
 from stages.parity.measure import Measurement
 from stages.parity.notes import batch_effect_is_noted
@@ -21,40 +21,40 @@ from stages.parity.trials import (
     OUT_OF_TIME,
     Overrides,
     TriedVariant,
-    Workshop,
+    Workspace,
     model_size,
+    open_workspace,
     timed,
-    workshop,
 )
 
 ENOUGH = 3
-"""Variants that pass, beyond which no more are tried."""
+"""Once this many variants have passed, no more are tried."""
 
 SLOW_SECONDS = 2.0
-"""What it may take to see that the model which passed is slower than fp32."""
+"""Time limit to find out whether a model that passed is slower than fp32."""
 
 HARDLY_SMALLER = 0.9
-"""Above this share of the size of fp32, a model that passes gained too little."""
+"""A model that passes, but is larger than this share of fp32, gained too little."""
 
-CLOSE = "near the speed of fp32, where another search may choose fp32"
-"""Added to the advice of auto if its model may be slower: what is measurably slower is not published."""
+CLOSE = "close to the speed of fp32, so another search may choose fp32"
+"""Added to the advice of auto if its model may be slower than fp32: auto does not publish slower models."""
 
-UNKNOWN = "at a speed that a few launches do not tell"
-"""Stands for the speed if the ends of its interval are more than `APART` times apart."""
+UNKNOWN = "speed unclear after a few launches"
+"""Replaces the speed if the ends of its interval differ by more than a factor of `WIDE`."""
 
-APART = 2.0
+WIDE = 2.0
 
 SLOWER = 0.97
-"""An estimated speed-up below this is not advised: as fast within 3 % is what counts as equivalent."""
+"""Variants with an estimated speed-up below this are not advised; within 3 % of fp32 counts as equivalent."""
 
 
 @dataclass(frozen=True)
 class Advised:
-    """What the trials came to.
+    """The result of the trials.
 
     Attributes:
-        advice: what passed, best first.
-        outcome: why anything was tried after a pass, and a sentence on what was tried in vain; empty where nothing was.
+        advice: commands for variants that pass, best first.
+        outcome: sentences on why variants were tried after a pass, and on what was tried without success; may be empty.
     """
 
     advice: list[Advice]
@@ -62,47 +62,47 @@ class Advised:
 
 
 def advise(measurement: Measurement, result: ParityResult, params: Params, seconds: float) -> Advised:
-    """Try other params of quantize: after a miss, a batch effect or a slow model, or where Conv stayed float.
+    """Try other params of quantize: after a miss, a batch effect or a slow model, or if convolutions stayed float.
 
     Args:
-        measurement: what was measured.
-        result: the verdict over it.
-        params: of the pipeline.
-        seconds: that the measurement took: a trial is not begun where it could not end in time.
+        measurement: the measurement of the current models.
+        result: its verdict.
+        params: all params.
+        seconds: the time that the measurement took, which is subtracted from the time for trials.
     """
     on_batch = depends_on_batch(result, params)
     budget = params.parity.advice_seconds
     if budget is None or model_size(paths.FP32_MODEL) > LARGEST_MODEL:
-        cause = "parity.advice_seconds is null" if budget is None else "the model is too large to quantize again here"
-        return Advised([], "" if result.passed else f"Nothing was tried: {cause}.")
+        cause = "parity.advice_seconds is null" if budget is None else "the model is too large to quantize it again"
+        return Advised([], "" if result.passed else f"No variant was tried: {cause}.")
     deadline = time.monotonic() + budget - seconds
     slow = _slow(measurement.setting, deadline) if result.passed else ""
     trials: list[TriedVariant] = []
     if result.passed:
         ratio = model_size(paths.INT8_MODEL) / model_size(paths.FP32_MODEL)
-        keeps = bool(slow) or (ratio > HARDLY_SMALLER and bool(stayed_float()))
-        variants = _after_a_pass(params, trials, on_batch=on_batch, keeps=keeps)
+        no_gain = bool(slow) or (ratio > HARDLY_SMALLER and bool(kept_float()))
+        variants = _after_a_pass(params, trials, on_batch=on_batch, no_gain=no_gain)
     else:
         variants = formats(params, depends_on_batch=on_batch)
     _try(trials, measurement.setting, variants, params, deadline, movement=on_batch)
-    worth = [trial for trial in trials if trial.speedup is not None and trial.speedup.ratio >= SLOWER]
-    if result.passed:  # one scale per row is advised for what it was tried for only
-        worth = [trial for trial in worth if not (_per_row(trial) and _moves(trial, params))]
-    worth.sort(
+    useful = [trial for trial in trials if trial.speedup is not None and trial.speedup.ratio >= SLOWER]
+    if result.passed:  # after a pass, row scales are only advised if they end the batch effect
+        useful = [trial for trial in useful if not (_per_row(trial) and _moves(trial, params))]
+    useful.sort(
         key=lambda trial: (
             _rank(trial, on_batch),
             -round(trial.speedup.ratio, 1) if trial.speedup else 0,
             trial.size_ratio,
         )
     )
-    commands = [(experiment(trial.overrides.items()), trial) for trial in worth]
+    commands = [(experiment(trial.overrides.items()), trial) for trial in useful]
     advice = [Advice(command, _effect(trial, on_batch)) for command, trial in commands if command is not None]
     outcome = "" if advice else _nothing_passed(trials, passed=result.passed)
     return Advised(advice, " ".join(part for part in (slow, outcome) if part))
 
 
 def depends_on_batch(result: ParityResult, params: Params) -> bool:
-    """Whether the batch moves the answers beyond a tolerance, or may be what made them miss."""
+    """Whether the batch moves the answers beyond a tolerance, or may have caused a miss."""
     if batch_effect_is_noted(result.figures, params.parity):
         return True
     failed = [rule.name for rule in result.rules if rule.failed]
@@ -110,7 +110,7 @@ def depends_on_batch(result: ParityResult, params: Params) -> bool:
 
 
 def _slow(setting: Setting, deadline: float) -> str:
-    """That INT8 is slower than fp32, in a sentence; empty where it is not, or a few launches do not show it."""
+    """A sentence if a few launches show that INT8 is slower than fp32, else empty."""
     left = min(SLOW_SECONDS, deadline - time.monotonic())
     if left <= 0 or setting.sha256[0] == setting.sha256[1]:
         return ""
@@ -127,7 +127,7 @@ def _is_auto(overrides: Overrides) -> bool:
 
 
 def _rank(trial: TriedVariant, on_batch: bool) -> int:
-    """What comes first: one scale per row where the answers depend on the batch, then auto, then the fastest."""
+    """The order of advice: row scales if answers depend on the batch, then auto, then everything else."""
     if on_batch and _per_row(trial):
         return 0
     return 1 if _is_auto(trial.overrides) else 2
@@ -137,12 +137,12 @@ def _moves(trial: TriedVariant, params: Params) -> bool:
     return trial.result is not None and batch_effect_is_noted(trial.result.figures, params.parity)
 
 
-def _after_a_pass(params: Params, trials: list[TriedVariant], *, on_batch: bool, keeps: bool) -> Iterator[Overrides]:
-    """What may still be better; auto only if INT8 gains nothing and the simpler variants were judged and missed."""
+def _after_a_pass(params: Params, trials: list[TriedVariant], *, on_batch: bool, no_gain: bool) -> Iterator[Overrides]:
+    """What may be better still; auto only if INT8 gains nothing, and the simpler variants were judged and failed."""
     if on_batch:
         yield from row_scale(params)
     yield from static(params)
-    if keeps:
+    if no_gain:
         yield from stored(params)
         if any(trial.result for trial in trials) and not any(trial.passed for trial in trials):
             yield from auto(params)
@@ -157,8 +157,8 @@ def _try(
     *,
     movement: bool,
 ) -> None:
-    """Add a trial for each variant, until enough pass or the time is spent."""
-    place: Workshop | None = None
+    """Append a trial for each variant, until enough pass or the time is up."""
+    workspace: Workspace | None = None
     with ExitStack() as stack:
         for overrides in variants:
             left = deadline - time.monotonic()
@@ -168,12 +168,12 @@ def _try(
             if left <= 0:
                 trials.append(TriedVariant(overrides, problem=OUT_OF_TIME))
                 continue
-            if place is None:
-                place = stack.enter_context(workshop(setting, params, movement=movement))
+            if workspace is None:
+                workspace = stack.enter_context(open_workspace(setting, params, movement=movement))
                 progress = stack.enter_context(
                     tqdm(desc="parity: trying variants", unit="variant", disable=None, leave=False)
                 )
-            trials.append(place.run(overrides, left))
+            trials.append(workspace.run(overrides, left))
             progress.set_postfix(passed=sum(trial.passed for trial in trials), seconds_left=max(0, int(left)))
             progress.update()
 
@@ -195,7 +195,7 @@ def _effect(trial: TriedVariant, on_batch: bool) -> str:
 def _nothing_passed(trials: list[TriedVariant], *, passed: bool) -> str:
     late = sum(trial.problem == OUT_OF_TIME for trial in trials)
     if late == len(trials):
-        return "" if passed else "No variant was ready within parity.advice_seconds. Raise it, or ship fp32."
+        return "" if passed else "No variant was ready within parity.advice_seconds: raise it, or ship fp32."
     listed = []
     for trial in trials[:4]:
         settings = (f"{key.removeprefix('quantize.')}={value}" for key, value in trial.overrides.items())
@@ -203,15 +203,15 @@ def _nothing_passed(trials: list[TriedVariant], *, passed: bool) -> str:
     more = f", and {len(trials) - 4} more" if len(trials) > 4 else ""
     remedies = (["raise parity.advice_seconds to try the rest"] if late else []) + ([] if passed else ["ship fp32"])
     end = f" {', or '.join(remedies).capitalize()}." if remedies else ""
-    return f"Nothing that was tried passes and pays: {', '.join(listed)}{more}.{end}"
+    return f"No variant passes and gains anything: {', '.join(listed)}{more}.{end}"
 
 
 def _speed(speedup: Interval) -> str:
-    """The ends of the interval: with few launches its middle says less."""
+    """The ends of the interval, as its middle says little after few launches."""
     low, high = f"{speedup.low:.2g}", f"{speedup.high:.2g}"
     if speedup.verdict == "equivalent":
         return "as fast as fp32"
-    if speedup.high > APART * speedup.low:
+    if speedup.high > WIDE * speedup.low:
         return UNKNOWN
     return f"{low if low == high else f'{low} to {high}'} times as fast as fp32"
 

@@ -1,4 +1,4 @@
-"""Which other ways to quantize may keep the answers, the most promising first. Each is tried before it is advised."""
+"""Which other params of quantize may keep the answers, the most promising first. They are tried before advised."""
 
 import csv
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from stages.parity.trials import Overrides
 CONVOLUTIONS = {"Conv", "ConvTranspose"}
 
 
-def stayed_float() -> set[str]:
-    """The types of the nodes that quantize kept float, as `metrics/details/nodes.csv` lists them."""
+def kept_float() -> set[str]:
+    """The operator types that quantize kept float in some node, from `metrics/details/nodes.csv`."""
     if not paths.NODES.exists():
         return set()
     with paths.NODES.open(newline="", encoding="utf-8") as file:
@@ -20,28 +20,28 @@ def stayed_float() -> set[str]:
 
 
 def row_scale(params: Params) -> list[Overrides]:
-    """One scale for each row of activations, where quantize takes one for all: it ends the batch effect."""
+    """One activation scale per row, if quantize used one per tensor: it removes the batch effect."""
     tensor = params.quantize.activation_scale == "tensor" and params.quantize.method == "dynamic"
     return [{"quantize.activation_scale": "row"}] if tensor else []
 
 
 def static(params: Params) -> list[Overrides]:
-    """Static, where convolutions stayed float only because the method does not quantize them."""
+    """Method static, if convolutions stayed float only because the method does not quantize them."""
     others = params.quantize.method in ("dynamic", "weight_only") and params.quantize.op_types is None
-    return [{"quantize.method": "static", **_eight_bits(params)}] if others and stayed_float() & CONVOLUTIONS else []
+    return [{"quantize.method": "static", **_eight_bits(params)}] if others and kept_float() & CONVOLUTIONS else []
 
 
 def stored(params: Params) -> list[Overrides]:
-    """Weights in 8 bits in the file only: as small, as fast as fp32, and with less noise than INT8 arithmetic."""
+    """Method stored: as small, as fast as fp32, and with less noise than INT8 arithmetic."""
     return [{"quantize.method": "stored", **_eight_bits(params)}] if params.quantize.method != "stored" else []
 
 
 def formats(params: Params, *, depends_on_batch: bool) -> Iterator[Overrides]:
-    """Other params of quantize for all nodes, then the search for each node, which takes the longest.
+    """Other params of quantize for all nodes, then method auto, which takes longest.
 
     Args:
-        params: of the pipeline.
-        depends_on_batch: whether the miss may be one of the batch.
+        params: all params.
+        depends_on_batch: whether the batch may have caused the miss.
     """
     quantize = params.quantize
     if depends_on_batch:
@@ -64,7 +64,7 @@ def formats(params: Params, *, depends_on_batch: bool) -> Iterator[Overrides]:
 
 
 def auto(params: Params) -> list[Overrides]:
-    """The search for the best choice at every node, where it is not what made the model."""
+    """Method auto, unless the model comes from auto or a plan."""
     searched = params.quantize.method in ("auto", "plan")
     return [] if searched else [{"quantize.method": "auto", **_eight_bits(params)}]
 

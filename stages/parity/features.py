@@ -1,10 +1,11 @@
 """Input features with values far outside the rest: a single one stretches the scale of a whole batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from stages.common.base.files import rounded
 from stages.parity.setting import Setting
 
 SEARCHED = 64
@@ -23,18 +24,6 @@ MINIMUM = 20
 SHOWN = 5
 
 
-@dataclass(frozen=True)
-class Outlier:
-    """One value of one input: `position` counts along the flattened sample, `z` is its robust z-score."""
-
-    input: str
-    position: int
-    sample: int
-    value: float
-    median: float
-    z: float
-
-
 def robust_z(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """How far values lie from the median of their feature, in robust standard deviations.
 
@@ -51,10 +40,14 @@ def robust_z(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
         return np.where(distance > 0, distance / scale, 0.0)
 
 
-def outliers(setting: Setting, moved: Sequence[int]) -> list[Outlier]:
+def outliers(setting: Setting, moved: Sequence[int]) -> list[dict[str, Any]]:
     """The features farthest outside the rest, at most `SHOWN`, each with its worst sample.
 
     Searched are the batches of the samples that moved most (`moved`, by index); the judged samples show what is usual.
+
+    Returns:
+        As the details hold them: `input`, `position` along the flattened sample, `sample`, `value`, `median`, and `z`,
+        the robust z-score; None if it is infinite.
     """
     data, judged = setting.data, setting.indices
     suspicious = _batches_of(moved, judged, setting.batch)
@@ -75,8 +68,10 @@ def outliers(setting: Setting, moved: Sequence[int]) -> list[Outlier]:
         for position in np.flatnonzero(z.max(axis=0) >= FAR).tolist():
             row = int(rows[position])
             value, median = float(values[row, position]), float(medians[position])
-            farthest.append(Outlier(name, position, int(suspicious[row]), value, median, float(z[row, position])))
-    return sorted(farthest, key=lambda outlier: (-outlier.z, outlier.input, outlier.position))[:SHOWN]
+            outlier = {"input": name, "position": position, "sample": int(suspicious[row]), "value": value}
+            farthest.append((-float(z[row, position]), outlier | {"median": median}))
+    ranked = sorted(farthest, key=lambda outlier: (outlier[0], outlier[1]["input"], outlier[1]["position"]))
+    return [outlier | {"z": rounded(-z)} for z, outlier in ranked[:SHOWN]]
 
 
 def _batches_of(samples: Sequence[int], judged: np.ndarray, batch: int) -> np.ndarray:

@@ -2,22 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
-import onnxruntime
-
-from stages.common import isa
 from stages.common.base import paths
 from stages.common.base.files import Outputs, rounded_tree, together
-from stages.common.compare.comparison import DIGITS, Comparison
+from stages.common.compare.comparison import Comparison
 from stages.common.compare.output import OVERFLOW, OutputComparison
-from stages.common.compare.summaries import WORST_KEPT, WorstSample
-from stages.parity.judge import ParityResult
-from stages.parity.measure import Measurement
-from stages.parity.movement import BatchEffect, Movement
+from stages.parity.judge import ParityResult, finite_or_text, worst_samples
 
-WORST = 5
 BINS_PER_DECADE = 4
 PLOTTED_OUTPUTS = 6
 PLOTTED_PAIRS = 500
@@ -81,82 +73,6 @@ def details(result: ParityResult, diff: Mapping[str, float | None]) -> Tree:
     }
 
 
-def measured(measurement: Measurement, threshold: float | None) -> Tree:
-    """Every figure that rules, notes and screen need; decisions were measured with `threshold`."""
-    setting, comparison, median = measurement.setting, measurement.comparison, measurement.median
-    tree = comparison.figures()
-    moved = {**_batch_effect(measurement.effect), "padding": asdict(measurement.padding)}
-    worst = [
-        {
-            "sample": sample.sample,
-            "output": output.name,
-            "position": sample.position,
-            "fp32": _shown(sample.reference),
-            "int8": _shown(sample.candidate),
-        }
-        for _, output, sample in worst_samples(comparison)[:WORST]
-    ]
-    tree |= rounded_tree({"batch_effect": moved, "median": None, "worst": worst}, DIGITS)
-    if moved["max_abs"] is None:
-        reason = measurement.effect.reason or "no float output counts samples along axis 0"
-        nulls = [key for key, value in tree["batch_effect"].items() if value is None]
-        tree["null_reasons"] |= {f"batch_effect.{key}": reason for key in nulls}
-    if median is not None:
-        tree["median"] = {**median.figures(), "samples": median.samples}
-        del tree["median"]["null_reasons"]
-    tree["judged"] |= {
-        "wanted_threshold": threshold,
-        "samples": comparison.samples,
-        "batch": setting.batch,
-        "batch_size": setting.serving.batch_size,
-        "threads": setting.serving.threads,
-        "logarithms": sorted(setting.fp32.logarithms),
-        "isa": isa.here(),
-        "onnxruntime": onnxruntime.__version__,
-        "sha256": dict(zip(("fp32", "int8"), setting.sha256, strict=True)),
-    }
-    return tree
-
-
-def worst_samples(comparison: Comparison) -> list[tuple[float | None, OutputComparison, WorstSample]]:
-    """The samples that moved most, each with its error as a share of the output's range.
-
-    First the worst `WORST_KEPT` over all float outputs, then as many of the others, whose share is None.
-    """
-    ranked: dict[bool, list[tuple[float, OutputComparison, WorstSample]]] = {True: [], False: []}
-    for output in comparison.outputs.values():
-        span = output.span or 1.0
-        ranked[output.is_float] += [(sample.error / span, output, sample) for sample in output.worst.samples]
-    for rows in ranked.values():
-        rows.sort(key=lambda row: (-row[0], row[2].sample, row[1].name))
-        del rows[WORST_KEPT:]
-    return [*ranked[True], *((None, output, sample) for _, output, sample in ranked[False])]
-
-
-def _batch_effect(effect: BatchEffect) -> Tree:
-    def largest(*movements: Movement) -> float | None:
-        return max((value for movement in movements for value in movement.values()), default=None)
-
-    return {
-        "max_abs": largest(effect.serving, effect.large),
-        "serving_max_abs": largest(effect.serving),
-        "large_max_abs": largest(effect.large),
-        "large_error_max_abs": largest(effect.large_error),
-        "large_batch": effect.large_batch,
-        "samples": effect.samples,
-        "reason": effect.reason,
-        "outputs": {
-            name: {
-                "serving": effect.serving.get(name),
-                "large": effect.large.get(name),
-                "large_error": effect.large_error.get(name),
-                "fp32": effect.fp32.get(name),
-            }
-            for name in effect.large
-        },
-    }
-
-
 def _write_evidence(comparison: Comparison, abs_tols: Mapping[str, Any], outputs: Outputs) -> None:
     """Write `metrics/details/parity_errors.csv`, `parity_scatter.csv` and `parity_worst.csv`.
 
@@ -178,8 +94,8 @@ def _write_evidence(comparison: Comparison, abs_tols: Mapping[str, Any], outputs
             sample.sample,
             output.name,
             sample.position,
-            _shown(sample.reference),
-            _shown(sample.candidate),
+            finite_or_text(sample.reference),
+            finite_or_text(sample.candidate),
             None if share is None else sample.error,
             share,
         )
@@ -197,8 +113,3 @@ def _pairs(output: OutputComparison) -> list[tuple[int, float, float]]:
     kept = {(sample, *pair) for sample, pair in zip(samples.tolist(), values.tolist(), strict=True)}
     worst = [moved for moved in output.worst.samples if moved.error < math.inf]
     return sorted(kept | {(moved.sample, moved.reference, moved.candidate) for moved in worst})
-
-
-def _shown(value: Any) -> Any:
-    """A value for JSON and CSV: NaN and infinities as text."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from tqdm import tqdm
@@ -76,10 +77,7 @@ def measure(setting: Setting, params: Parity, *, movement: bool = True, engine: 
         StageError: a model does not run, fp32 gives nothing finite, or the two have different outputs.
         ParamsError: `parity.padding` names an input that the model does not have.
     """
-
-    def decider(outputs: Outputs, labels: np.ndarray | None) -> Decider:
-        return choose(outputs, labels, threshold=params.threshold, classifier=params.max_flip_rate is not None)
-
+    decider = partial(choose, threshold=params.threshold, classifier=params.max_flip_rate is not None)
     kept = Kept(setting.indices)
     try:
         comparison = engine(setting, kept, decider)

@@ -5,13 +5,14 @@ mask tells the model to ignore. fp32 depends on neither, unless the model itself
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
 
 from stages.common.base.errors import ParamsError, StageError
-from stages.common.judging.serve import Call, Model, calls
+from stages.common.data.evaldata import Batch
+from stages.common.judging.serve import Model, calls
 from stages.parity.setting import Setting
 
 SAMPLES = 256
@@ -27,29 +28,31 @@ MASK_TYPES = ("tensor(int64)", "tensor(int32)", "tensor(bool)")
 AXIS = 1
 """The axis of positions, in a mask [batch, positions] and in the inputs and outputs with the same positions."""
 
-Movement = Mapping[str, float]
 Answer = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class BatchEffect:
-    """Largest absolute movement of each float output of INT8, by name, against the same sample served alone.
+    """How far float outputs move against the same sample served alone.
 
     Attributes:
         samples: how many were tried, drawn with a fixed seed.
-        serving: movement in batches of `serving.batch_size`; `large` in batches of `large_batch`.
-        large_error: largest difference of INT8 from fp32 in batches of `large_batch`.
-        fp32: movement of fp32 in those batches; more than rounding if the model mixes the samples of a batch.
         reason: why there are no figures; else empty.
+        outputs: by name, the largest absolute movement of INT8 in batches of `serving.batch_size` (`serving`) and of
+            `large_batch` (`large`); in the latter also its difference from fp32 (`large_error`) and the movement of
+            fp32 (`fp32`), which is more than rounding if the model mixes the samples of a batch. None for an output
+            whose shape depends on the batch.
     """
 
-    samples: int = 0
-    serving: Movement = field(default_factory=dict)
-    large: Movement = field(default_factory=dict)
     large_batch: int | None = None
-    large_error: Movement = field(default_factory=dict)
-    fp32: Movement = field(default_factory=dict)
+    samples: int = 0
     reason: str = ""
+    outputs: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+
+    def largest(self, *keys: str) -> float | None:
+        """The largest movement of any output under these keys."""
+        moved = [output[key] for output in self.outputs.values() for key in keys]
+        return max((value for value in moved if value is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,15 @@ def measure_batch_effect(setting: Setting) -> BatchEffect:
         fp32_alone, fp32_large = (_answers(setting, setting.fp32, drawn, batch) for batch in (1, size))
     except StageError as problem:
         return BatchEffect(reason=f"another batch size does not run: {problem}")
+    moved = {
+        "serving": _movement(alone, serving),
+        "large": _movement(alone, large),
+        "large_error": _movement(fp32_large, large),
+        "fp32": _movement(fp32_alone, fp32_large),
+    }
+    names = dict.fromkeys([*moved["large"], *moved["serving"]])
     return BatchEffect(
-        len(drawn),
-        _movement(alone, serving),
-        _movement(alone, large),
-        size,
-        _movement(fp32_large, large),
-        _movement(fp32_alone, fp32_large),
+        size, len(drawn), outputs={name: {key: by.get(name) for key, by in moved.items()} for name in names}
     )
 
 
@@ -158,7 +163,7 @@ def _floats(outputs: Answer) -> Answer:
     return {name: array for name, array in outputs.items() if array.dtype.kind == "f"}
 
 
-def _movement(before: Iterable[Answer], after: Iterable[Answer]) -> Movement:
+def _movement(before: Iterable[Answer], after: Iterable[Answer]) -> dict[str, float]:
     """The largest movement by output; one whose shape depends on the batch cannot be compared and is ignored."""
     largest: dict[str, float] = {}
     for one, other in zip(before, after, strict=True):
@@ -175,7 +180,7 @@ def _largest(one: np.ndarray, other: np.ndarray, seen: np.ndarray | None = None)
     return float(moved.max(where=np.isfinite(moved), initial=0.0))
 
 
-def _padded(model: Model, call: Call, mask: str, length: int) -> Call:
+def _padded(model: Model, call: Batch, mask: str, length: int) -> Batch:
     """The call with zeros appended to the positions of the mask, and of every input with the same positions."""
     shapes = {entry.name: entry.shape for entry in model.session.get_inputs()}
     before = call.feed[mask].shape[AXIS]
@@ -185,10 +190,10 @@ def _padded(model: Model, call: Call, mask: str, length: int) -> Call:
         along = len(shape) > AXIS and shape[AXIS] == shapes[mask][AXIS] and array.shape[AXIS] == before
         widths = [(0, length - before if along and axis == AXIS else 0) for axis in range(array.ndim)]
         feed[name] = np.pad(array, widths)
-    return Call(call.indices, feed, call.size)
+    return replace(call, feed=feed)
 
 
-def _padding_movement(model: Model, call: Call, longer: Call, mask: str) -> float:
+def _padding_movement(model: Model, call: Batch, longer: Batch, mask: str) -> float:
     """Compare the positions that the mask lets the model see; an output without positions is compared whole."""
     largest = 0.0
     after = model.answer(longer)

@@ -1,4 +1,4 @@
-"""What the verdict alone does not say: what it proves, and where it would not hold. Read from the figures alone."""
+"""Notes on what the verdict proves and where it would not hold, from the figures alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,26 +8,26 @@ from stages.common.compare.decided import upper_bound
 from stages.common.judging.rules import evaluate_rules, samples_needed, tolerance_of
 from stages.common.rule import failures
 
-CONFIDENCE_SHIFT = 0.02
-"""A change of the confidence error that is worth a note."""
+ECE_SHIFT = 0.02
+"""A larger change of the expected calibration error gets a note."""
 
 PROVING_NRMSE = 0.1
 PROVING_FLIP_RATE = 0.01
-"""Limits to suggest where the rules prove nothing."""
+"""Limits to suggest if the rules prove nothing."""
 
 LEAST_NRMSE = 0.01
-"""Below it, a model that answers the median is as good as an INT8 model can be: no limit tells the two apart."""
+"""Below it, a model that answers the median is as close as an INT8 model can be: no limit separates the two."""
 
 Tree = Mapping[str, Any]
 
 
 def notes(details: Tree, params: Parity, vacuous: Sequence[str]) -> list[str]:
-    """Sentences about `metrics/details/parity.json`, the most important first.
+    """Sentences on the figures, the most important first.
 
     Args:
-        details: the tree of that file.
+        details: the content of `metrics/details/parity.json`.
         params: the tolerances.
-        vacuous: from `vacuous_outputs`.
+        vacuous: the result of `vacuous_outputs`.
     """
     return [
         *_vacuous(details, vacuous),
@@ -43,14 +43,14 @@ def notes(details: Tree, params: Parity, vacuous: Sequence[str]) -> list[str]:
 
 
 def vacuous_outputs(details: Tree, params: Parity) -> list[str]:
-    """The outputs whose rules hold for a model that always answers fp32's median, so that passing proves nothing."""
+    """The outputs whose rules also pass for a model that always answers fp32's median: there a pass proves nothing."""
     median = details["median"]
     if median is None:
         return []
     rules = evaluate_rules(median, params)
     failed = {rule.output for rule in failures(rules)}
     if not failed <= set(median["outputs"]):
-        return []  # a rule on decisions or on the task tells such a model apart
+        return []  # a rule on decisions or on the task fails for such a model
     equal = {rule.output for rule in rules if rule.name == "equal"}
     judged = [
         name for name, output in median["outputs"].items() if output["values"] and (output["is_float"] or name in equal)
@@ -64,18 +64,18 @@ def _vacuous(details: Tree, names: Sequence[str]) -> Iterator[str]:
         remedies.setdefault(_proving_rule(details["median"], name), []).append(f"'{name}'")
     for remedy, outputs in remedies.items():
         listed = ", ".join(outputs[:3]) + (f" and {len(outputs) - 3} more" if len(outputs) > 3 else "")
-        yield f"A model that always answers the median passes too: this proves nothing about {listed}; {remedy}."
+        yield f"A model that always answers the median would pass too: this proves nothing about {listed}; {remedy}."
 
 
 def _proving_rule(median: Tree, name: str) -> str:
-    """Which rule would tell a model that answers the median from fp32."""
+    """Which rule a model that answers the median would fail."""
     output, decisions = median["outputs"][name], median["decisions"]
     nrmse = output.get("nrmse") or 0.0
     if nrmse > LEAST_NRMSE:
-        return f"parity.outputs.{name}.max_nrmse, e.g. {min(PROVING_NRMSE, nrmse / 2):.1g}, would"
+        return f"set parity.outputs.{name}.max_nrmse, e.g. to {min(PROVING_NRMSE, nrmse / 2):.1g}"
     if decisions["flips"] and decisions["flips"] > PROVING_FLIP_RATE * decisions["count"]:
-        return f"parity.max_flip_rate, e.g. {PROVING_FLIP_RATE:g}, would"
-    return "fp32 answers (almost) the same to every sample, so give export samples that differ"
+        return f"set parity.max_flip_rate, e.g. to {PROVING_FLIP_RATE:g}"
+    return "fp32 gives (almost) the same answer to every sample, so give export samples that differ"
 
 
 def _too_few(details: Tree, params: Parity) -> Iterator[str]:
@@ -83,22 +83,24 @@ def _too_few(details: Tree, params: Parity) -> Iterator[str]:
     for rule, needed in samples_needed(details, params).items():
         if samples < needed and rule == "abs_tol":
             share = upper_bound(0, samples)
+            judged = f"{samples} sample{'s' * (samples != 1)}"
             yield (
-                f"{samples} sample{'s bound' if samples != 1 else ' bounds'} the share of samples outside abs_tol by "
-                f"{share:.1%} at best, "
-                f"at 95 % confidence; {needed} would bound it by 1 %."
+                f"With {judged}, up to {share:.1%} of all samples may exceed abs_tol (95 % confidence); with {needed} "
+                "it would be 1 %."
             )
         elif samples < needed:
-            yield f"{rule} {params.max_flip_rate:g} takes at least {needed} samples to prove; {samples} were judged."
+            yield f"{rule} {params.max_flip_rate:g} needs at least {needed} samples as proof; {samples} were judged."
 
 
 def _serving(details: Tree) -> Iterator[str]:
     judged = details["judged"]
     if judged["batch"] != judged["batch_size"]:
-        wanted = f"serving.batch_size {judged['batch_size']}"
-        yield f"Served in batches of {judged['batch']}, as the model and its data prescribe, not of {wanted}."
+        yield (
+            f"Served in batches of {judged['batch']}, as the model and its data require, not of serving.batch_size "
+            f"{judged['batch_size']}."
+        )
     if judged["samples"] < judged["batch"]:
-        yield f"{judged['samples']} samples do not fill a batch of {judged['batch']}: they were repeated to fill it."
+        yield f"{judged['samples']} samples do not fill a batch of {judged['batch']}, so they were repeated."
 
 
 def _batch(details: Tree, params: Parity) -> Iterator[str]:
@@ -112,12 +114,12 @@ def _batch(details: Tree, params: Parity) -> Iterator[str]:
         if serving > limit:
             yield (
                 f"'{name}' of the same sample moves by up to {serving:.2g} between batches of 1 and of "
-                f"{judged['batch']}: the answer depends on what is served beside it."
+                f"{judged['batch']}: the answer depends on the rest of the batch."
             )
         else:
             yield (
-                f"In batches of {effect['large_batch']} '{name}' of the same samples moves by up to {large:.2g} and is "
-                f"{error:.2g} from fp32: this verdict holds for batches of {judged['batch']} only."
+                f"In batches of {effect['large_batch']}, '{name}' of the same samples moves by up to {large:.2g} and "
+                f"differs from fp32 by {error:.2g}: this verdict only holds for batches of {judged['batch']}."
             )
 
 
@@ -128,7 +130,7 @@ def _mixing(details: Tree, params: Parity) -> Iterator[str]:
         by = moved.get("fp32") or 0.0  # metrics of older versions lack it
         if limit is not None and by > limit:
             yield (
-                f"In batches of {effect['large_batch']} '{name}' of the same samples moves by up to {by:.2g} in fp32, "
+                f"In batches of {effect['large_batch']}, '{name}' of the same samples moves by up to {by:.2g} in fp32 "
                 "too: the model mixes the samples of a batch."
             )
 
@@ -150,7 +152,7 @@ def batch_effect_is_noted(details: Tree, params: Parity) -> bool:
 
 
 def _movement_limit(output: Tree, tolerance: OutputTolerance) -> float | None:
-    """From which movement on the batch is worth a note: abs_tol, or max_nrmse as a share of the output's range."""
+    """The batch effect above which there is a note: abs_tol, or max_nrmse as a share of the output's range."""
     if tolerance.abs_tol is not None or tolerance.max_nrmse is None or output["high"] is None or output["low"] is None:
         return tolerance.abs_tol
     return tolerance.max_nrmse * float(output["high"] - output["low"])
@@ -163,16 +165,16 @@ def _decisions(details: Tree, params: Parity) -> Iterator[str]:
     if decisions["confident_flips"]:
         yield (
             f"{decisions['confident_flips']} of {decisions['flips']} flips are confident: "
-            "fp32 was sure by a margin of 0.1 or more."
+            "fp32 decided by a margin of 0.1 or more."
         )
     before, after = probabilities["ece_fp32"], probabilities["ece_int8"]
-    if before is not None and after is not None and abs(after - before) > CONFIDENCE_SHIFT:
-        yield f"The confidence error of the probabilities goes from {before:.3f} to {after:.3f}."
+    if before is not None and after is not None and abs(after - before) > ECE_SHIFT:
+        yield f"The expected calibration error of the probabilities changes from {before:.3f} to {after:.3f}."
 
 
 def _logarithms(details: Tree) -> Iterator[str]:
     for name in details["judged"].get("logarithms", ()):  # metrics of older versions lack it
-        yield f"'{name}' holds logarithms of probabilities, and is compared as these probabilities."
+        yield f"'{name}' holds logarithms of probabilities; the probabilities are compared."
 
 
 def _changed_values(details: Tree) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a person reads: the outputs, the rules, after a miss the cause and what to try, then one sentence."""
+"""What parity prints: the outputs, the rules, notes, after a miss the cause and what to try, then the verdict."""
 
 import math
 import textwrap
@@ -20,7 +20,7 @@ Tree = Mapping[str, Any]
 
 
 def render(result: ParityResult) -> str:
-    """All of it, without a trailing newline. No line is wider than `WIDTH`, except commands to copy."""
+    """The whole screen, without a trailing newline. No line is wider than `WIDTH`, except commands to copy."""
     parts = [_outputs(result.figures["outputs"]), "\n".join(_lines(result)), _rules(result.rules)]
     if not result.passed:
         parts += _cause(result)
@@ -30,7 +30,7 @@ def render(result: ParityResult) -> str:
 
 
 def _outputs(outputs: Mapping[str, Tree]) -> str:
-    """The outputs; of many, those that moved most. Columns that no output has are left out."""
+    """A table of the outputs; of many, those that moved most. Empty columns are left out."""
     shown = list(outputs.items())
     if len(shown) > MANY:
         shown = sorted(shown, key=lambda item: -(item[1].get("max_of_range") or 0.0))[:MANY]
@@ -43,7 +43,7 @@ def _outputs(outputs: Mapping[str, Tree]) -> str:
     used = [column for column in range(len(header)) if any(row[column] for row in rows)]
     table = _table([[row[column] for column in used] for row in rows], [header[column] for column in used])
     hidden = len(outputs) - len(shown)
-    return table + (f"\nand {hidden} outputs that moved less" if hidden else "")
+    return table + (f"\nand {hidden} more that moved less" if hidden else "")
 
 
 def _equal(output: Tree) -> str:
@@ -70,7 +70,7 @@ def _lines(result: ParityResult) -> Iterator[str]:
 
 
 def _rules(rules: Sequence[Rule]) -> str:
-    """The rules with a limit to speak of; of many, those that are missed and the closest of each kind."""
+    """A table of the rules, without a passed `nonfinite`; of many, those that failed and the closest of each kind."""
     listed = [rule for rule in rules if rule.name != "nonfinite" or rule.failed]
     shown = listed
     if len(listed) > 2 * MANY:
@@ -95,7 +95,7 @@ def _rules(rules: Sequence[Rule]) -> str:
     ]
     lines = [_table(rows, ("rule", "of", "value", "limit", "margin", "sample", ""))]
     if len(shown) < len(listed):
-        lines.append(f"and {len(listed) - len(shown)} rules more")
+        lines.append(f"and {len(listed) - len(shown)} more rules")
     lines += [_wrapped(f"{rule.name}{_of(rule)}: {rule.message}.") for rule in shown if rule.message]
     return "\n".join(lines)
 
@@ -114,7 +114,7 @@ def _cause(result: ParityResult) -> Iterator[str]:
     if result.outliers:
         far = [(_name(row["input"]), str(row["position"]), str(row["sample"]), *_far(row)) for row in result.outliers]
         header = ("input", "feature", "sample", "value", "median", "robust z")
-        yield "Input features far outside the rest, in these samples or in their batches:\n" + _table(far, header)
+        yield "Input features with outliers, in these samples or in their batches:\n" + _table(far, header)
 
 
 def _advice(result: ParityResult) -> Iterator[str]:
@@ -140,11 +140,11 @@ def _conclusion(result: ParityResult) -> str:
     where = f"{samples} sample{'s' * (samples != 1)} in batches of {judged['batch']}, on {judged['isa']}"
     if result.passed:
         judged_floats = [name for name, output in result.figures["outputs"].items() if output.get("values_compared")]
-        proof = ", but this proves nothing" if result.vacuous and set(judged_floats) <= set(result.vacuous) else ""
-        return f"Parity holds on {where}{proof}."
+        proof = ", but that proves nothing" if result.vacuous and set(judged_floats) <= set(result.vacuous) else ""
+        return f"Parity passed on {where}{proof}."
     missed = list(dict.fromkeys(f"{rule.name}{_of(rule)}" for rule in result.rules if rule.failed))
     more = f" and {len(missed) - 3} more" if len(missed) > 3 else ""
-    return _wrapped(f"Parity is missed on {where}: {', '.join(missed[:3])}{more}.")
+    return _wrapped(f"Parity failed on {where}: {', '.join(missed[:3])}{more}.")
 
 
 def _wrapped(text: str, indent: str = "") -> str:
@@ -158,7 +158,7 @@ def _table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
 
 
 def _name(text: str) -> str:
-    """A name, its middle left out where it is too long for a table."""
+    """A name; if it is too long for a table, its middle is left out."""
     half = (NAME - 3) // 2
     return text if len(text) <= NAME else f"{text[:half]}...{text[-half:]}"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.common import isa
 from stages.common.base import files, paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Serving
@@ -22,6 +23,7 @@ class Setting:
         indices: of the judged samples, int64 [n], ascending, in the order served.
         batch: samples in one call, see `feeding.feed_batch`; `free` if another size is possible.
         sha256: of fp32 and of int8, external data included.
+        isa: the instruction set of this machine.
     """
 
     fp32: Model
@@ -32,6 +34,7 @@ class Setting:
     free: bool
     serving: Serving
     sha256: tuple[str, str]
+    isa: str
 
 
 def open_setting(serving: Serving) -> Setting:
@@ -46,8 +49,6 @@ def open_setting(serving: Serving) -> Setting:
     check_fit(fp32.session, data.inputs, data.layout)
     check_pair(fp32, int8)
     indices = data.indices("judge")
-    if not len(indices):
-        raise StageError("artifacts/eval has no samples to judge. Give export more evaluation data.")
     batch = feed_batch(fp32.session, data.layout, serving.batch_size)
     found = logarithms(fp32, calls(data, indices, batch))
     return Setting(
@@ -59,6 +60,7 @@ def open_setting(serving: Serving) -> Setting:
         free=data.layout == "samples" and fixed_batch(fp32.session, data.layout) is None,
         serving=serving,
         sha256=(files.sha256(paths.FP32_MODEL), files.sha256(paths.INT8_MODEL)),
+        isa=isa.here(),
     )
 
 

@@ -1,27 +1,22 @@
 """The judged samples in shards, each compared by its own Ray actor; their statistics are merged in order."""
 
-import importlib
-import logging
 import os
 import platform
-import signal
-import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from stages.common import isa
 from stages.common.base.errors import StageError
 from stages.common.base.params import Serving
 from stages.common.compare.comparison import Choose, Comparison
 from stages.common.decisions import Decider, leading
 from stages.common.judging.serve import calls
+from stages.common.ray_cluster import connected
 from stages.parity.measure import Kept
 from stages.parity.measure import compared as compared_here
 from stages.parity.setting import Setting, open_setting
@@ -43,10 +38,13 @@ def compared(setting: Setting, kept: Kept, decider: Choose) -> Comparison:
     samples = setting.indices[: len(next(iter(outputs.values()), ()))]
     decides = decider(outputs, setting.data.labels(samples))
     kept.draw(outputs)
-    with _connected() as ray:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = os.environ.get("RAY_ADDRESS") or None
+    unreachable = f"No Ray cluster answers at {address}, the address in RAY_ADDRESS. Start one, or unset the variable."
+    with connected(address, missing=WITHOUT_RAY, unreachable=unreachable, include_dashboard=False) as ray:
         shares = parts(setting.indices, setting.batch, _free(ray, setting.serving.threads))
         actor = ray.remote(Shard).options(num_cpus=setting.serving.threads)
-        actors = [actor.remote(Path.cwd(), setting.serving, setting.sha256, isa.here()) for _ in shares]
+        actors = [actor.remote(Path.cwd(), setting.serving, setting.sha256, setting.isa) for _ in shares]
         waiting = [
             (one, one.compare.remote(share, decides, Kept(setting.indices, kept.drawn)))
             for one, share in zip(actors, shares, strict=True)
@@ -60,14 +58,14 @@ def compared(setting: Setting, kept: Kept, decider: Choose) -> Comparison:
     return comparison
 
 
+@dataclass(frozen=True)
 class Shard:
-    """An actor: it loads both models in its own process when asked to compare."""
+    """An actor: it loads both models in its own process when asked to compare; they must be those of the driver."""
 
-    def __init__(self, folder: Path, serving: Serving, sha256: tuple[str, str], isa_here: str) -> None:
-        self._folder = folder
-        self._serving = serving
-        self._sha256 = sha256
-        self._isa = isa_here
+    folder: Path
+    serving: Serving
+    sha256: tuple[str, str]
+    isa: str
 
     def compare(self, indices: np.ndarray, decider: Decider, kept: Kept) -> tuple[Comparison, Kept]:
         """Compare both models over some of the judged samples.
@@ -75,16 +73,16 @@ class Shard:
         Raises:
             StageError: this node has other files or another instruction set, or a model does not run.
         """
-        node, folder = platform.node(), self._folder
+        node, folder = platform.node(), self.folder
         if not folder.is_dir():
             raise StageError(f"Node {node} has no folder {folder}. Share it with every node of the Ray cluster.")
         os.chdir(folder)
-        setting = open_setting(self._serving)
-        if setting.sha256 != self._sha256:
+        setting = open_setting(self.serving)
+        if setting.sha256 != self.sha256:
             raise StageError(f"Node {node} has other models in {folder}. Share it with every node of the cluster.")
-        if isa.here() != self._isa:
+        if setting.isa != self.isa:
             raise StageError(
-                f"Node {node} computes on {isa.here()}, this machine on {self._isa}, so INT8 answers may differ. "
+                f"Node {node} computes on {setting.isa}, this machine on {self.isa}, so INT8 answers may differ. "
                 "Use nodes of the same kind, or set parity.engine to local."
             )
         return compared_here(replace(setting, indices=indices), kept, lambda _outputs, _labels: decider), kept
@@ -95,32 +93,6 @@ def parts(indices: np.ndarray, batch: int, most: int) -> list[np.ndarray]:
     batches = -(-len(indices) // batch)
     cuts = np.linspace(0, batches, min(most, batches) + 1).astype(np.int64)[1:-1] * batch
     return np.split(indices, cuts)
-
-
-@contextmanager
-def _connected() -> Iterator[Any]:
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ImportError as error:
-        raise StageError(WITHOUT_RAY) from error
-    address = os.environ.get("RAY_ADDRESS", "")
-    host, _, port = address.rpartition("//")[2].rpartition(":")
-    try:
-        if port.isdigit():  # fails at once if nothing listens; Ray itself tries for minutes
-            socket.create_connection((host, int(port)), timeout=10).close()
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-    except OSError as error:
-        raise StageError(
-            f"No Ray cluster answers at {address}, the address in RAY_ADDRESS. Start one, or unset the variable."
-        ) from error
-    try:
-        for number, handler in handlers.items():  # Ray installs its own
-            signal.signal(number, handler)
-        yield ray
-    finally:
-        ray.shutdown()  # ends every actor of this job
 
 
 def _free(ray: Any, threads: int) -> int:

@@ -1,21 +1,20 @@
 """The stage from params to a result, and other tolerances tried on the figures of the last run."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
-from stages.common.base.files import read_json, rounded, sha256
+from stages.common.base.files import read_json, sha256
 from stages.common.base.params import Params, Parity
-from stages.common.judging.rules import samples_needed
-from stages.parity import figures, shards
+from stages.common.judging.rules import evaluate_rules, samples_needed
+from stages.parity import shards
 from stages.parity.advise import advise
 from stages.parity.features import outliers
-from stages.parity.judge import ParityResult, judge
+from stages.parity.judge import ParityResult, judge, wider_tolerance, worst_samples
 from stages.parity.measure import compared, measure
 from stages.parity.notes import notes, vacuous_outputs
 from stages.parity.setting import open_setting
-from stages.parity.tolerances import wider_tolerance
 
 
 def run(params: Params) -> ParityResult:
@@ -29,16 +28,16 @@ def run(params: Params) -> ParityResult:
     engine = shards.compared if params.parity.engine == "ray" else compared
     measurement = measure(open_setting(params.serving), params.parity, engine=engine)
     seconds = time.monotonic() - begin
-    verdict = judge(figures.measured(measurement, params.parity.threshold), params.parity, measurement.comparison)
+    verdict = judge(measurement, params.parity)
     advised = advise(measurement, verdict, params, seconds)
     result = replace(_explained(verdict, params.parity), advice=advised.advice, tried=advised.outcome)
     if result.passed:
         return result
-    moved = [sample.sample for _, _, sample in figures.worst_samples(measurement.comparison)]
+    moved = [sample.sample for _, _, sample in worst_samples(measurement.comparison)]
     return replace(
         result,
-        tolerance=wider_tolerance(result.figures, result.rules, params.parity),
-        outliers=[asdict(far) | {"z": rounded(far.z)} for far in outliers(measurement.setting, moved)],
+        tolerance=wider_tolerance(result, params.parity),
+        outliers=outliers(measurement.setting, moved),
     )
 
 
@@ -68,7 +67,7 @@ def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
             )
     outputs = {name: own.model_copy(update=given) for name, own in params.parity.outputs.items()}
     tried = params.parity.model_copy(update={**given, "outputs": outputs})
-    return _explained(judge(tree, tried), tried)
+    return _explained(ParityResult(tree, evaluate_rules(tree, tried)), tried)
 
 
 def _explained(verdict: ParityResult, params: Parity) -> ParityResult:

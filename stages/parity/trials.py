@@ -1,4 +1,4 @@
-"""Trying what might be advised: quantize runs with other params in a copy of the workspace, and its model is judged."""
+"""Try a variant: run quantize with other params in a copy of the workspace, and judge its model."""
 
 import dataclasses
 import json
@@ -21,9 +21,9 @@ from stages.common.base.files import sha256
 from stages.common.base.params import Params
 from stages.common.judging.serve import Model
 from stages.common.model.sessions import open_session
-from stages.common.timing.interval import Interval
 from stages.common.timing.launches import LaunchSettings, ModelPair, draw_feed, time_pair
 from stages.common.timing.lock import alone
+from stages.common.timing.summary import Interval
 from stages.parity import figures
 from stages.parity.judge import ParityResult, judge
 from stages.parity.measure import measure
@@ -32,30 +32,30 @@ from stages.parity.setting import Setting, check_pair
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 LARGEST_MODEL = 600 << 20
-"""Size of fp32 in bytes beyond which nothing is tried: each trial quantizes the model anew."""
+"""Size of the fp32 model in bytes above which nothing is tried, as each trial quantizes the model again."""
 
 OUT_OF_TIME = "no result within parity.advice_seconds"
-"""The problem of a variant that was not judged."""
+"""The problem of a variant that was not judged in time."""
 
 TIMING_SECONDS = 4.0
 LAUNCH_SECONDS = 0.1
 FEWEST_LAUNCHES = 2
 TARGET = 0.03
-"""How a variant that passes is timed: about eight launches of a small model, as one process is one observation."""
+"""How to time a variant that passes: about eight launches of a small model, each of which is one observation."""
 
 Overrides = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class TriedVariant:
-    """One variant that quantize made, judged.
+    """A variant that was tried.
 
     Attributes:
-        overrides: of params.yaml, by dotted key.
-        result: the verdict on all judged samples; None where quantize made no variant.
+        overrides: overrides of params.yaml, by dotted key.
+        result: the verdict on all judged samples; None if there is no model to judge.
         size_ratio: its size over that of fp32.
-        speedup: over fp32, of one call at the serving batch; None where it does not pass or is not smaller.
-        problem: why quantize made none; empty where it did.
+        speedup: over fp32, for one call at the serving batch size; None if it does not pass or is not smaller.
+        problem: why there is no model to judge; empty if there is.
     """
 
     overrides: Overrides
@@ -66,17 +66,17 @@ class TriedVariant:
 
     @property
     def passed(self) -> bool:
-        """Whether it is quantized, and every rule holds."""
+        """Whether it was judged, and no rule failed."""
         return self.result is not None and self.result.passed
 
     @property
     def largest(self) -> float | None:
-        """The largest difference that it leaves."""
+        """Its largest difference from fp32; None if it was not judged."""
         return None if self.result is None else figures.headlines(self.result)["diff"]["max_abs"]
 
 
-class Workshop:
-    """A copy of what quantize reads, in a temporary folder."""
+class Workspace:
+    """A folder with a copy of what quantize reads."""
 
     def __init__(self, folder: Path, setting: Setting, params: Params, *, movement: bool) -> None:
         self._folder = folder
@@ -93,8 +93,8 @@ class Workshop:
         """Quantize with these params, and judge the result.
 
         Args:
-            overrides: of params.yaml, by dotted key.
-            seconds: to give up quantizing after.
+            overrides: overrides of params.yaml, by dotted key.
+            seconds: time limit for quantize.
         """
         deadline = time.monotonic() + seconds
         try:
@@ -103,7 +103,7 @@ class Workshop:
             return TriedVariant(overrides, problem=str(error))
         (self._folder / paths.PARAMS).write_text(json.dumps(params.model_dump(mode="json")), encoding="utf-8")
         try:
-            made = subprocess.run(
+            done = subprocess.run(
                 [sys.executable, "-m", "stages.quantize"],
                 cwd=self._folder,
                 env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -114,14 +114,14 @@ class Workshop:
             )
         except subprocess.TimeoutExpired:
             return TriedVariant(overrides, problem=OUT_OF_TIME)
-        if made.returncode:
-            return TriedVariant(overrides, problem=made.stderr.strip().rpartition("\n")[2])
+        if done.returncode:
+            return TriedVariant(overrides, problem=done.stderr.strip().rpartition("\n")[2])
         int8 = self._folder / paths.INT8_MODEL
         status = json.loads((self._folder / paths.QUANTIZE).read_text(encoding="utf-8"))["status"]
         if status != "quantized":
-            return TriedVariant(overrides, problem="it quantizes nothing")
+            return TriedVariant(overrides, problem="quantizes nothing")
         if sha256(int8) == self._setting.sha256[1]:
-            return TriedVariant(overrides, problem="it makes the same model")
+            return TriedVariant(overrides, problem="gives the same model")
         return self._judged(overrides, int8, params, deadline)
 
     def _judged(self, overrides: Overrides, int8: Path, params: Params, deadline: float) -> TriedVariant:
@@ -130,10 +130,7 @@ class Workshop:
             model = Model(open_session(int8, setting.serving.threads), "the variant", setting.fp32.logarithms)
             check_pair(setting.fp32, model)
             variant = dataclasses.replace(setting, int8=model)
-            measurement = measure(variant, params.parity, movement=self._movement)
-            verdict = judge(
-                figures.measured(measurement, params.parity.threshold), params.parity, measurement.comparison
-            )
+            verdict = judge(measure(variant, params.parity, movement=self._movement), params.parity)
             ratio = model_size(int8) / model_size(paths.FP32_MODEL)
             speedup = timed(variant, int8, deadline - time.monotonic()) if verdict.passed and ratio < 1 else None
         except StageError as error:
@@ -142,16 +139,16 @@ class Workshop:
 
 
 @contextmanager
-def workshop(setting: Setting, params: Params, *, movement: bool) -> Iterator[Workshop]:
-    """A workshop in a folder that is removed afterwards.
+def open_workspace(setting: Setting, params: Params, *, movement: bool) -> Iterator[Workspace]:
+    """A workspace in a temporary folder, which is removed at the end.
 
     Args:
         setting: the models as they were judged.
-        params: of the pipeline.
+        params: all params.
         movement: whether to measure how a variant's answers move with the batch.
     """
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        yield Workshop(Path(folder), setting, params, movement=movement)
+        yield Workspace(Path(folder), setting, params, movement=movement)
 
 
 def overridden(params: Params, overrides: Overrides) -> Params:
@@ -171,12 +168,12 @@ def overridden(params: Params, overrides: Overrides) -> Params:
 
 
 def timed(setting: Setting, int8: Path, seconds: float) -> Interval:
-    """fp32 time over INT8 time of one call at the serving batch, by fewer and shorter launches than those of bench.
+    """fp32 time over INT8 time of one call at the serving batch size, from fewer and shorter launches than bench's.
 
     Args:
         setting: how the models are served.
-        int8: the variant.
-        seconds: after which no further launch is begun.
+        int8: path of the variant.
+        seconds: time limit; no launch starts after it.
     """
     with tempfile.TemporaryDirectory(prefix="parity-") as folder, alone() as lock:
         feed = draw_feed(setting.data, setting.batch, 0, Path(folder))

@@ -2,10 +2,10 @@
 
 Reads   artifacts/model.onnx, artifacts/model.onnx.data, artifacts/eval/.
 Writes  artifacts/model.int8.onnx, artifacts/model.int8.onnx.data, metrics/quantize.json; in metrics/details/:
-        nodes.csv, quantize.json, and of method auto frontier.csv, plan.json, sensitivity.csv.
+        nodes.csv, quantize.json, and for method auto frontier.csv, plan.json, sensitivity.csv.
 Params  quantize; parity and serving for method auto.
 
-If nothing can be quantized, it writes the fp32 model, `status` is nothing_to_quantize, and the exit code is 0.
+If nothing can be quantized, the output is the fp32 model, `status` is nothing_to_quantize, and the exit code is 0.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sensitivity",
         action="store_true",
-        help="print the error that each choice adds at each node, to choose by hand with quantize.nodes; write nothing",
+        help="print the error that each choice adds at each node, so that you can set quantize.nodes; write nothing",
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether a quantized model may be published: it loads, keeps the interface, runs, and no output is broken."""
+"""Whether a quantized model may be published: it must load, keep its interface, run, and give no broken output."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,55 +12,55 @@ from stages.common.graph.equivalence import Reference
 from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 
-SANE = 0.98
-"""With 8-bit weights, an output with a lower cosine similarity to the float one is broken; parity is stricter."""
+MIN_COSINE = 0.98
+"""With 8-bit weights, an output with a lower cosine similarity to fp32 is broken. Parity is stricter."""
 
-SANE_IN_4_BITS = 0.9
+MIN_COSINE_4_BIT = 0.9
 """The same for 4-bit weights."""
 
-LEAST_SPAN = 0.5
+MIN_SPAN = 0.5
 """The share of an output's range that INT8 should keep."""
 
 
-def fault(model: ir.Model, expected: Reference, least_cosine: float = SANE) -> str:
+def fault(model: ir.Model, expected: Reference, min_cosine: float = MIN_COSINE) -> str:
     """Why a quantized model must not be published; empty if it may."""
-    judge = partial(_broken, least_cosine, expected.declared)
+    judge = partial(_broken, min_cosine, expected.declared)
     return equivalence.problem(model, expected, "the quantized model", judge)
 
 
-def collapsed(quantized: ir.Model, model: ir.Model, feeds: Sequence[Feed]) -> list[str]:
+def collapsed_outputs(quantized: ir.Model, model: ir.Model, feeds: Sequence[Feed]) -> list[str]:
     """A sentence on each float output that, in INT8 only, is constant on some feed or loses most of its range."""
-    opened = [sessions.open_session(candidate) for candidate in (model, quantized)]
-    names = [output.name for output in opened[0].get_outputs()]
-    still = dict.fromkeys(names, 0)
+    both = [sessions.open_session(candidate) for candidate in (model, quantized)]
+    names = [output.name for output in both[0].get_outputs()]
+    constant = dict.fromkeys(names, 0)
     spans = {name: [[np.inf, -np.inf], [np.inf, -np.inf]] for name in names}
     for feed in feeds:
-        before, after = (sessions.answers(session, feed, name="the model") for session in opened)
+        before, after = (sessions.answers(session, feed, name="the model") for session in both)
         for name in names:
             pair = before[name], after[name]
             if any(array.dtype.kind != "f" or array.size < 2 for array in pair):
                 continue
-            still[name] += bool(np.ptp(pair[0]) > 0 and np.ptp(pair[1]) == 0)
+            constant[name] += bool(np.ptp(pair[0]) > 0 and np.ptp(pair[1]) == 0)
             for span, array in zip(spans[name], pair, strict=True):
                 span[:] = min(span[0], float(array.min())), max(span[1], float(array.max()))
     sentences = []
     for name in names:
         (low, high), (int8_low, int8_high) = spans[name]
-        if still[name]:
+        if constant[name]:
             sentences.append(
-                f"On {still[name]} of {len(feeds)} feeds all values of the output {name!r} are the same in INT8, but "
-                "not in fp32: ranges that suit other samples are too coarse for these."
+                f"On {constant[name]} of {len(feeds)} feeds all values of the output {name!r} are equal in INT8, but "
+                "not in fp32: the calibrated ranges are too coarse for these feeds."
             )
-        elif high > low and int8_high - int8_low < LEAST_SPAN * (high - low):
+        elif high > low and int8_high - int8_low < MIN_SPAN * (high - low):
             sentences.append(
-                f"The output {name!r} keeps {(int8_high - int8_low) / (high - low):.0%} of its range in INT8: values "
-                "outside the calibrated ranges are clipped. Calibrate on more samples, or with minmax."
+                f"The output {name!r} keeps only {(int8_high - int8_low) / (high - low):.0%} of its range in INT8: "
+                "values outside the calibrated ranges are clipped. Calibrate on more samples, or with minmax."
             )
     return sentences
 
 
 def _broken(
-    least_cosine: float,
+    min_cosine: float,
     declared: Mapping[str, Sequence[int | str | None]],
     output: str,
     floats: list[np.ndarray],
@@ -70,19 +70,19 @@ def _broken(
     for a, b in zip(floats, others, strict=True):
         if a.shape != b.shape:
             if _as_declared(a.shape, declared[output]) and _as_declared(b.shape, declared[output]):
-                continue  # for example the number of boxes of a detector depends on a threshold: parity judges that
+                continue  # e.g. a detector's number of boxes, which depends on a threshold: parity judges that
             return f"output {output!r} has shape {b.shape} instead of {a.shape}"
         if a.dtype.kind != "f":
             continue
         finite = np.isfinite(a)
         if not np.all(np.isfinite(b[finite])):
-            return f"output {output!r} is not finite where the float model's is"
+            return f"output {output!r} has NaN or infinity where fp32 has none"
         x, y = a[finite].astype(np.float64), b[finite].astype(np.float64)
         product += float(x @ y)
         squares_a += float(x @ x)
         squares_b += float(y @ y)
-    if squares_a and (cosine := product / max(math.sqrt(squares_a * squares_b), 1e-300)) < least_cosine:
-        return f"output {output!r} has a cosine similarity of {cosine:.3f} to the float model's, below {least_cosine}"
+    if squares_a and (cosine := product / max(math.sqrt(squares_a * squares_b), 1e-300)) < min_cosine:
+        return f"output {output!r} has a cosine similarity of {cosine:.3f} to fp32, below {min_cosine}"
     return ""
 
 

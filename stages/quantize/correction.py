@@ -1,13 +1,13 @@
-"""Correcting static operators: each channel of their output fitted to what the float model gives there.
+"""Correct the output channels of static operators: fit each one to the float model's by scale and bias.
 
-Rounding a weight moves the mean of a channel and its span. Where y' is what the quantized operator gives and y what the
-float one does, a y' + b is nearest to y for
+Rounding a weight changes the mean and the spread of a channel. With y' the output of the quantized operator and y that
+of the float operator, the least-squares fit a y' + b of y has
 
-    a = cov(y', y) / var(y'),    b = mean(y) - a mean(y')
+    a = cov(y', y) / var(y'),    b = mean(y) - a mean(y').
 
-(least squares), a going into the weight's scales and b into its bias, so that it costs nothing at run time. (Nagel et
-al., ICCV 2019, correct the mean alone.) Half of the samples fit; each channel takes what is best on the other half,
-both numbers, b alone, or nothing. Operators are corrected in order, as each changes what the next ones read.
+The scales of the weight absorb a and the bias absorbs b, so the correction is free at run time. (Nagel et al., ICCV
+2019, correct only the mean.) One half of the samples is fitted; on the other half each channel takes the best of a and
+b, b alone, or no correction. Operators are corrected in order, because each one changes the inputs of those after it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,45 +23,45 @@ from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 
 FEEDS = 64
-"""Calls that are looked at, at most."""
+"""Most feeds to use."""
 
 BYTES = 256 << 20
-"""Outputs of operators that are held at once; fewer calls are looked at where they are larger."""
+"""Most bytes of operator outputs to keep in memory; larger outputs mean fewer feeds."""
 
 GAIN = 0.9
-"""Noise with a correction over noise without, on samples that did not fit it, above which it is left out."""
+"""A correction is kept if it lowers the noise on the held-out samples to at most this share."""
 
 _LARGEST = 2.0**30
-"""A bias is held in 32 bits."""
+"""The largest magnitude of a bias, which has 32 bits."""
 
 
 @dataclass(frozen=True)
 class Correction:
-    """What the output of an operator is multiplied by, and what is added, float32 [channels] each."""
+    """What the output of an operator is multiplied by and what is added to it, each float32 [channels]."""
 
     factor: np.ndarray
     shift: np.ndarray
 
     def as_json(self) -> dict[str, list[float]]:
-        """With as many digits as tell float32 numbers apart."""
+        """The shortest decimals that give the same float32 numbers."""
         return {"factor": [float(str(x)) for x in self.factor], "shift": [float(str(x)) for x in self.shift]}
 
     @classmethod
-    def of_json(cls, numbers: Mapping[str, Sequence[float]]) -> "Correction":
-        """The same, read back."""
+    def from_json(cls, numbers: Mapping[str, Sequence[float]]) -> "Correction":
+        """Read what `as_json` returned."""
         return cls(np.array(numbers["factor"], np.float32), np.array(numbers["shift"], np.float32))
 
 
 def corrected(quantized: ir.Model, floats: ir.Model, feeds: Iterator[Feed]) -> tuple[ir.Model, dict[str, Correction]]:
-    """Correct the static Conv and Gemm nodes of a model where that brings its outputs nearer to the float model.
+    """Correct the static Conv and Gemm nodes of a model if that brings its outputs closer to the float model.
 
     Args:
-        quantized: not changed.
-        floats: the float model that it was made of; values of one name mean the same.
+        quantized: the quantized model; not changed.
+        floats: the float model that it was made from; values with the same name correspond.
         feeds: calibration samples.
 
     Returns:
-        The model, and corrections by name of the node; none where the whole gains nothing.
+        The model, and corrections by node name; no corrections if the outputs of the model gain nothing.
 
     Raises:
         StageError: a model does not run.
@@ -69,17 +69,17 @@ def corrected(quantized: ir.Model, floats: ir.Model, feeds: Iterator[Feed]) -> t
     known = {name_of(value) for node in floats.graph for value in node.outputs}
     wanted = [name_of(node.outputs[0]) for node in quantized.graph if _correctable(node)]
     wanted = [name for name in wanted if name in known]
-    given = list(islice(feeds, FEEDS)) if wanted else []
-    if len(given) < 2:
+    used = list(islice(feeds, FEEDS)) if wanted else []
+    if len(used) < 2:
         return quantized, {}
-    first = _observed(floats, wanted, given[:1])[0]
-    given = given[: BYTES // max(1, sum(array.nbytes for array in first.values()))]
-    if len(given) < 2:
+    first = _observed(floats, wanted, used[:1])[0]
+    used = used[: BYTES // max(1, sum(array.nbytes for array in first.values()))]
+    if len(used) < 2:
         return quantized, {}
-    expected = _observed(floats, wanted, given)
+    expected = _observed(floats, wanted, used)
     model = quantized.clone()
     nodes = [node for node in model.graph if _correctable(node) and name_of(node.outputs[0]) in known]
-    seen: list[dict[str, np.ndarray]] = [dict(feed) for feed in given]
+    seen: list[dict[str, np.ndarray]] = [dict(feed) for feed in used]
     corrections = {}
     for node, name in zip(nodes, wanted, strict=True):
         arrays = _segment(model, node, seen)
@@ -92,7 +92,7 @@ def corrected(quantized: ir.Model, floats: ir.Model, feeds: Iterator[Feed]) -> t
         for known_values, array in zip(seen, arrays, strict=True):
             known_values[name] = array * correction.factor.reshape(shape) + correction.shift.reshape(shape)
         corrections[node.name or ""] = correction
-    result, held = quantized.clone(), given[1::2]
+    result, held = quantized.clone(), used[1::2]
     apply(result, corrections)
     answers = [_answers(model, held) for model in (floats, quantized, result)]
     before, after = (_noise(answers[0], other) for other in answers[1:])
@@ -100,30 +100,30 @@ def corrected(quantized: ir.Model, floats: ir.Model, feeds: Iterator[Feed]) -> t
 
 
 def fit(fitted: Sequence[tuple[np.ndarray, np.ndarray]], held: Sequence[tuple[np.ndarray, np.ndarray]]) -> Correction:
-    """The correction of each channel that is best on samples that did not fit it.
+    """Fit the channels of an operator's output, and keep what helps on held-out feeds.
 
     Args:
-        fitted: of each call the quantized and the float output, [channels, values] each.
-        held: the same of other calls.
+        fitted: for each feed the quantized and the float output, both [channels, values].
+        held: the same for the held-out feeds.
     """
-    given, target = (np.concatenate(side, axis=1).astype(np.float64) for side in zip(*fitted, strict=True))
-    mean, target_mean = given.mean(axis=1), target.mean(axis=1)
-    centred = given - mean[:, None]
+    quantized, target = (np.concatenate(side, axis=1).astype(np.float64) for side in zip(*fitted, strict=True))
+    mean, target_mean = quantized.mean(axis=1), target.mean(axis=1)
+    centred = quantized - mean[:, None]
     variance = np.square(centred).mean(axis=1)
-    slope = np.ones(len(given))
+    slope = np.ones(len(quantized))
     np.divide((centred * (target - target_mean[:, None])).mean(axis=1), variance, out=slope, where=variance > 0)
     slope = slope.clip(0.5, 2)
-    ones, zeros = np.ones(len(given)), np.zeros(len(given))
+    ones, zeros = np.ones(len(quantized)), np.zeros(len(quantized))
     choices = [(ones, zeros), (ones, target_mean - mean), (slope, target_mean - slope * mean)]
-    given, target = (np.concatenate(side, axis=1).astype(np.float64) for side in zip(*held, strict=True))
-    errors = [np.square(factor[:, None] * given + shift[:, None] - target).sum(axis=1) for factor, shift in choices]
+    quantized, target = (np.concatenate(side, axis=1).astype(np.float64) for side in zip(*held, strict=True))
+    errors = [np.square(factor[:, None] * quantized + shift[:, None] - target).sum(axis=1) for factor, shift in choices]
     best = np.argmin([GAIN * errors[0], *errors[1:]], axis=0)
     factor, shift = (np.choose(best, [choice[side] for choice in choices]) for side in (0, 1))
     return Correction(factor.astype(np.float32), shift.astype(np.float32))
 
 
 def apply(model: ir.Model, corrections: Mapping[str, Correction]) -> None:
-    """Put corrections into the scales and biases of static Conv and Gemm nodes, in place."""
+    """Write corrections into the scales and biases of static Conv and Gemm nodes, in place."""
     names = Names(model)
     for node in [node for node in model.graph if node.name in corrections and _correctable(node)]:
         correction = corrections[node.name or ""]
@@ -156,7 +156,7 @@ def apply(model: ir.Model, corrections: Mapping[str, Correction]) -> None:
 
 
 def _correctable(node: ir.Node) -> bool:
-    """Whether a node is a static Conv or Gemm with a scale for each channel, and a constant bias or none."""
+    """Whether a node is a static Conv or Gemm with a scale per channel, and a constant bias or none."""
     if (
         node.op_type not in ("Conv", "Gemm")
         or node.domain
@@ -183,12 +183,12 @@ def _number(node: ir.Node, index: int) -> np.ndarray:
 
 
 def _channels(array: np.ndarray) -> np.ndarray:
-    """[batch, channels, ...] as [channels, values]."""
+    """Reshape [batch, channels, ...] to [channels, values]."""
     return np.moveaxis(array, 1, 0).reshape(array.shape[1], -1)
 
 
 def _segment(model: ir.Model, node: ir.Node, seen: Sequence[Mapping[str, np.ndarray]]) -> list[np.ndarray] | None:
-    """What a node gives for each call, run from the values that are known; None where that cannot be."""
+    """The output of a node for each feed, computed from the known values; None if that is impossible."""
     needed: dict[ir.Value, None] = {}
     visited, waiting = set(), [node.outputs[0]]
     while waiting:
@@ -228,10 +228,10 @@ def _answers(model: ir.Model, feeds: Sequence[Feed]) -> list[list[np.ndarray]]:
     return [sessions.run(session, feed, name="a candidate") for feed in feeds]
 
 
-def _noise(expected: Sequence[Sequence[np.ndarray]], given: Sequence[Sequence[np.ndarray]]) -> float:
-    """Noise over signal power, summed over the outputs of floats."""
+def _noise(expected: Sequence[Sequence[np.ndarray]], answers: Sequence[Sequence[np.ndarray]]) -> float:
+    """Noise power over signal power, summed over the float outputs."""
     total = 0.0
-    for before, after in zip(zip(*expected, strict=True), zip(*given, strict=True), strict=True):
+    for before, after in zip(zip(*expected, strict=True), zip(*answers, strict=True), strict=True):
         pairs = [
             (a, b) for a, b in zip(before, after, strict=True) if isinstance(a, np.ndarray) and a.dtype.kind == "f"
         ]

@@ -1,4 +1,4 @@
-"""A weight in 8 bits, and what that costs it; while method auto searches, each is made once for all its models."""
+"""Quantize a weight to 8 bits and measure the loss, with a cache for the many models of method auto."""
 
 import hashlib
 from collections import OrderedDict
@@ -12,7 +12,7 @@ import numpy as np
 from stages.quantize import linear, portable
 from stages.quantize.linear import Quantized
 
-REMEMBERED_BYTES = 256 << 20
+CACHE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class QuantizedWeight:
     """A quantized weight.
 
     Attributes:
-        quantized: read-only.
-        sqnr_db: of it.
-        full_range_sqnr_db: had it not been made portable; None where it was not.
+        quantized: values, scales and zero points; read-only.
+        sqnr_db: its signal-to-quantization-noise ratio.
+        full_range_sqnr_db: the ratio that `portable: false` would give; None for a weight that is not portable.
     """
 
     quantized: Quantized
@@ -30,17 +30,17 @@ class QuantizedWeight:
     full_range_sqnr_db: float | None
 
 
-_known: ContextVar[OrderedDict[tuple[object, ...], QuantizedWeight] | None] = ContextVar("_known", default=None)
+_cache: ContextVar[OrderedDict[tuple[object, ...], QuantizedWeight] | None] = ContextVar("_cache", default=None)
 
 
 @contextmanager
-def remembered() -> Iterator[None]:
-    """Keep what `quantize_weight` makes, the latest `REMEMBERED_BYTES` of it, until the end of the block."""
-    token = _known.set(OrderedDict())
+def cached() -> Iterator[None]:
+    """Cache the latest `CACHE_BYTES` of weights from `quantize_weight` until the end of the block."""
+    token = _cache.set(OrderedDict())
     try:
         yield
     finally:
-        _known.reset(token)
+        _cache.reset(token)
 
 
 def quantize_weight(
@@ -50,37 +50,37 @@ def quantize_weight(
     *,
     reduce_range: bool,
     summed: portable.Summed,
-    least: np.ndarray | float,
+    min_scale: np.ndarray | float,
 ) -> QuantizedWeight:
     """Quantize a weight.
 
     Args:
         weight: float32.
         weight_type: QInt8 or QUInt8.
-        channel_axes: one scale for each index along these axes.
+        channel_axes: axes with one scale per index.
         reduce_range: use 7 of the 8 bits.
-        summed: along what pairs must not saturate; None where they may.
-        least: the scales are at least this; a number, or of the shape of `Quantized.scale`.
+        summed: what the kernel sums along, if pairs there must not saturate; None if they may.
+        min_scale: lower bound of the scales, a number or an array of the shape of `Quantized.scale`.
     """
 
     def make() -> QuantizedWeight:
-        quantized, full = linear.quantize(weight, weight_type, channel_axes, reduce_range, least), None
+        quantized, full = linear.quantize(weight, weight_type, channel_axes, reduce_range, min_scale), None
         if weight_type == "QInt8" and not reduce_range and summed is not None:
             full = linear.sqnr_db(weight, quantized.dequantized())
-            quantized = portable.quantize(weight, summed, channel_axes, least)
+            quantized = portable.quantize(weight, summed, channel_axes, min_scale)
         for array in (quantized.values, quantized.scale, quantized.zero_point):
             array.flags.writeable = False
         return QuantizedWeight(quantized, linear.sqnr_db(weight, quantized.dequantized()), full)
 
-    known = _known.get()
-    if known is None:
+    cache = _cache.get()
+    if cache is None:
         return make()
     content = hashlib.sha256(np.ascontiguousarray(weight).data).digest()
-    bound = np.asarray(least, np.float64).tobytes()
+    bound = np.asarray(min_scale, np.float64).tobytes()
     key = (content, weight.shape, weight_type, channel_axes, reduce_range, summed, bound)
-    if key not in known:
-        known[key] = make()
-        while len(known) > 1 and sum(entry.quantized.values.nbytes for entry in known.values()) > REMEMBERED_BYTES:
-            known.popitem(last=False)
-    known.move_to_end(key)
-    return known[key]
+    if key not in cache:
+        cache[key] = make()
+        while len(cache) > 1 and sum(entry.quantized.values.nbytes for entry in cache.values()) > CACHE_BYTES:
+            cache.popitem(last=False)
+    cache.move_to_end(key)
+    return cache[key]

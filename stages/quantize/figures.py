@@ -1,4 +1,4 @@
-"""What quantize writes: metrics/quantize.json, and in metrics/details quantize.json, nodes.csv and auto's evidence."""
+"""metrics/quantize.json, and in metrics/details quantize.json, nodes.csv and the evidence of method auto."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,8 +29,8 @@ NODES_HEADER = (
 
 
 def headlines(result: QuantizeResult) -> dict[str, Any]:
-    made = result.made
-    quantized = sum(made.outcomes[name].quantized for name in made.quantizable)
+    quantization = result.quantization
+    quantized = sum(quantization.outcomes[name].quantized for name in quantization.quantizable)
     return {
         "status": "quantized" if quantized else "nothing_to_quantize",
         "size": {
@@ -39,35 +39,35 @@ def headlines(result: QuantizeResult) -> dict[str, Any]:
             "times_smaller": rounded(result.fp32_mb / result.int8_mb),
         },
         "nodes": {
-            "quantizable": len(made.quantizable),
+            "quantizable": len(quantization.quantizable),
             "quantized": quantized,
-            "kept_float": len(made.quantizable) - quantized,
+            "kept_float": len(quantization.quantizable) - quantized,
         },
-        "saturation": {"share": rounded(sum(made.pairs.values(), Pairs()).share)},
-        "search": {"evals": None if made.search is None else len(made.search.trials)},
+        "saturation": {"share": rounded(sum(quantization.pairs.values(), Pairs()).share)},
+        "search": {"evals": None if quantization.search is None else len(quantization.search.trials)},
     }
 
 
 def details(result: QuantizeResult) -> dict[str, Any]:
-    made = result.made
-    warning = saturation.warning(made.pairs)
+    quantization = result.quantization
+    warning = saturation.warning(quantization.pairs)
     return {
         "method": result.method,
-        "steps": [{"name": step.name, "undone": step.undone or None} for step in made.steps],
-        "in_attributes": list(made.in_attributes),
+        "steps": [{"name": step.name, "undone": step.undone or None} for step in quantization.steps],
+        "in_attributes": list(quantization.in_attributes),
         "warnings": [warning] if warning else [],
-        "notes": list(made.notes),
+        "notes": list(quantization.notes),
         "null_reasons": {}
-        if made.search is not None
+        if quantization.search is not None
         else {"search.evals": f"quantize.method {result.method} does not search"},
     }
 
 
 def node_rows(result: QuantizeResult) -> Iterator[tuple[Any, ...]]:
     """The rows of nodes.csv."""
-    made = result.made
-    for node in made.nodes:
-        outcome = made.outcomes[node.name]
+    quantization = result.quantization
+    for node in quantization.nodes:
+        outcome = quantization.outcomes[node.name]
         yield (
             node.name,
             node.op_type,
@@ -80,7 +80,7 @@ def node_rows(result: QuantizeResult) -> Iterator[tuple[Any, ...]]:
             outcome.how,
             _decibels(outcome.sqnr_db),
             _decibels(outcome.full_range_sqnr_db),
-            rounded(made.pairs[node.name].share) if node.name in made.pairs else "",
+            rounded(quantization.pairs[node.name].share) if node.name in quantization.pairs else "",
             outcome.reason,
             ";".join(outcome.becomes),
         )
@@ -91,7 +91,7 @@ def _decibels(ratio: float | None) -> float | str | None:
 
 
 def write(result: QuantizeResult) -> None:
-    search = result.made.search
+    search = result.quantization.search
     with files.together() as outputs:
         outputs.csv(paths.NODES, NODES_HEADER, node_rows(result))
         outputs.csv(paths.SENSITIVITY, evidence.SENSITIVITY_HEADER, evidence.sensitivity_rows(search) if search else ())

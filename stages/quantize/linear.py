@@ -1,7 +1,7 @@
-"""Linear quantization of a weight: values = (quantized - zero point) * scale. Pure NumPy.
+"""Linear quantization of a weight: weight = (quantized - zero point) * scale. Pure NumPy.
 
-The same scales as ONNX Runtime's quantizer: signed weights are symmetric (zero point 0, range +-127), unsigned ones
-cover [min(values, 0), max(values, 0)].
+Scales are those of ONNX Runtime's quantizer: signed weights are symmetric (zero point 0, range +-127), unsigned ones
+cover [min(weight, 0), max(weight, 0)].
 """
 
 import math
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEAST_ROW = 8
-"""Rows of a table narrower than this have no scale each: its 4 bytes would take what INT8 saves."""
+MIN_ROW = 8
+"""A table with shorter rows gets one scale: 4 bytes per row would use up what INT8 saves."""
 
 _ROWS = 4096
-"""About how many rows of a table decide."""
+"""About how many rows of a table are sampled."""
 
 _CHUNK = 1 << 20
-"""Values that are held in double precision at once."""
+"""Values in double precision at a time."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Quantized:
 
     Attributes:
         values: int8 or uint8, the shape of the weight.
-        scale: float32; of the shape of the weight with 1 in place of every reduced axis, so that it broadcasts.
-        zero_point: of the dtype of `values` and the shape of `scale`; all zero where the weight is signed.
+        scale: float32, the shape of the weight with 1 for every reduced axis, so that it broadcasts.
+        zero_point: the dtype of `values` and the shape of `scale`; all zero if the weight is signed.
     """
 
     values: np.ndarray
@@ -34,8 +34,8 @@ class Quantized:
     zero_point: np.ndarray
 
     def dequantized(self) -> np.ndarray:
-        """The float32 values that the quantized ones stand for."""
-        # In place: a weight may be a good part of the memory there is.
+        """The float32 values that the quantized ones represent."""
+        # In place, because a weight may be large.
         floats = self.values.astype(np.float32)
         floats -= self.zero_point.astype(np.float32)
         floats *= self.scale
@@ -47,16 +47,16 @@ def quantize(
     weight_type: str,
     channel_axes: tuple[int, ...],
     reduce_range: bool,
-    least: np.ndarray | float = 0,
+    min_scale: np.ndarray | float = 0,
 ) -> Quantized:
-    """Quantize to the nearest of 8 bits, ties to even.
+    """Quantize to 8 bits, rounding to nearest, ties to even.
 
     Args:
         weight: float32, finite, not empty.
         weight_type: QInt8 or QUInt8.
-        channel_axes: one scale for each index along these axes; empty for one scale in all.
+        channel_axes: axes with one scale per index; empty for a single scale.
         reduce_range: use 7 of the 8 bits.
-        least: the scales are at least this; a number, or of the shape of `Quantized.scale`.
+        min_scale: lower bound of the scales, a number or an array of the shape of `Quantized.scale`.
     """
     signed = weight_type == "QInt8"
     reduced = tuple(axis for axis in range(weight.ndim) if axis not in channel_axes)
@@ -66,7 +66,7 @@ def quantize(
     if signed:
         high = np.maximum(-low, high)
         low = -high
-    scale = over_tiny(np.maximum((high - low) / (highest - lowest), least).astype(np.float32))
+    scale = without_underflow(np.maximum((high - low) / (highest - lowest), min_scale).astype(np.float32))
     dtype = np.int8 if signed else np.uint8
     zero_point = np.zeros_like(scale) if signed else np.rint(lowest - low / scale).clip(lowest, highest)
     values = weight / scale
@@ -77,27 +77,27 @@ def quantize(
 
 
 def table_axes(table: np.ndarray) -> tuple[int, ...]:
-    """What has a scale each in a table of signed weights, [rows, columns]: rows (0), columns (1), or neither.
+    """The axis with one scale per index in a table of signed weights, [rows, columns]: (0,), (1,), or none.
 
-    Whichever keeps the rows closer, each by its own measure: a table of few rows, such as that of token types, or one
-    in which a few columns hold the large values, does better by columns.
+    It is the one with the higher SQNR of the rows, each divided by its norm. Columns do better in a table with few
+    rows, such as that of token types, and in one whose large values are in a few columns.
     """
-    if table.shape[1] < LEAST_ROW:
+    if table.shape[1] < MIN_ROW:
         return ()
     largest = np.maximum(table.max(axis=0), -table.min(axis=0)) / 127
     part = table[:: max(1, len(table) // _ROWS)]
     lengths = np.linalg.norm(part, axis=1, keepdims=True)
     lengths[lengths == 0] = 1
 
-    def kept_closely(axes: tuple[int, ...]) -> float:
-        least = largest[None] if axes == (1,) else 0
-        return sqnr_db(part / lengths, quantize(part, "QInt8", axes, False, least).dequantized() / lengths)
+    def row_sqnr(axes: tuple[int, ...]) -> float:
+        min_scale = largest[None] if axes == (1,) else 0
+        return sqnr_db(part / lengths, quantize(part, "QInt8", axes, False, min_scale).dequantized() / lengths)
 
-    return max(((0,), (1,)), key=kept_closely)
+    return max(((0,), (1,)), key=row_sqnr)
 
 
-def over_tiny(scale: np.ndarray) -> np.ndarray:
-    """Scales with 1 in place of those that underflow, of weights that are zero or next to it: any will do."""
+def without_underflow(scale: np.ndarray) -> np.ndarray:
+    """Replace scales that underflow by 1: their weights are (almost) zero, so any scale will do."""
     return np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
 
 

@@ -1,19 +1,19 @@
-"""The outcome for a node with a weight: quantized and how, or kept float and why."""
+"""The outcome of a node with a weight: quantized and how, or kept float and why."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class NodeOutcome:
-    """The outcome for one node.
+    """The outcome of one node.
 
     Attributes:
         quantized: whether its weight is now stored in 8 bits or fewer.
-        how: of a quantized node, e.g. `QInt8 per channel`; else empty.
-        reason: of a node kept float, why, and what to do about it if anything; else empty.
-        sqnr_db: of its weights, in dB; None if it was kept float or nothing was lost.
-        full_range_sqnr_db: of its weights without portable scales; None if they were not used.
-        becomes: of a quantized node, the names of the nodes of the INT8 model that replace it.
+        how: e.g. `QInt8 per channel`; empty if it was kept float.
+        reason: why it was kept float, and what to do about it; empty if it was quantized.
+        sqnr_db: the lowest SQNR of its weights, in dB; None if it was kept float or nothing was lost.
+        full_range_sqnr_db: the same without portable scales; None if they were not used.
+        becomes: names of the nodes of the INT8 model that replace it; empty if it was kept float.
     """
 
     quantized: bool

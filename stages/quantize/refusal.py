@@ -1,4 +1,4 @@
-"""Models that must not be quantized are refused, with the reason."""
+"""Refuse models that must not be quantized, with the reason."""
 
 import numpy as np
 import onnx_ir as ir
@@ -11,10 +11,10 @@ _TRAINED = WEIGHT_INPUTS.keys() - {"Gather"}
 
 
 def refuse(model: ir.Model, name: str) -> None:
-    """Refuse a model, called `name` in errors, that is quantized already.
+    """Refuse a model that is quantized already.
 
     Raises:
-        StageError: it is.
+        StageError: it is; the message calls the model `name`.
     """
     for node in all_nodes(model):
         if is_quantized(node.op_type):
@@ -24,27 +24,26 @@ def refuse(model: ir.Model, name: str) -> None:
 
 
 def refuse_non_finite_weights(model: ir.Model, name: str) -> None:
-    """Refuse a model with NaN or infinity in a weight of a trained operator.
+    """Refuse a model with NaN or infinity in a trained weight.
 
-    Tables that Gather reads and constants of other operators may hold infinity on purpose, as attention masks do.
+    Tables of Gather and constants of other operators may hold infinity on purpose, as attention masks do.
 
     Raises:
-        StageError: the model has one; it names the tensor and the node.
+        StageError: it has; the message names tensor and node.
     """
     for node in all_nodes(model):
-        places = WEIGHT_INPUTS[known_as(node)] if known_as(node) in _TRAINED else ()
-        for index in places:
+        indices = WEIGHT_INPUTS[known_as(node)] if known_as(node) in _TRAINED else ()
+        for index in indices:
             tensor = constant(node.inputs[index]) if index < len(node.inputs) else None
             if tensor is None or tensor.dtype not in _FLOATS:
                 continue
             values = tensor.numpy()
             bad = int(values.size - np.count_nonzero(np.isfinite(values)))
             if bad:
-                what = "NaN" if np.isnan(values).any() else "infinity"
+                kind = "NaN" if np.isnan(values).any() else "infinity"
                 raise StageError(
-                    f"{name}: the weight {tensor.name!r} of {_place(node)} has {what} in {bad} of "
-                    f"{values.size} values. "
-                    "Training diverged, or the export is damaged: fix the model."
+                    f"{name}: the weight {tensor.name!r} of {_place(node)} has {kind} in {bad} of {values.size} "
+                    "values. Training diverged, or the export is damaged: fix the model."
                 )
 
 

@@ -1,9 +1,9 @@
-"""Which weights would saturate on x86 CPUs without VNNI.
+"""Which weights can saturate on x86 CPUs without VNNI.
 
-There ONNX Runtime multiplies unsigned activations with signed weights by VPMADDUBSW, which adds two neighbouring
-products in 16 bits: with activations up to 255, a pair of weights whose sum is outside -128 to 128 can overflow, and
-the sum saturates (ONNX Runtime issues 5849 and 6004), so the same file gives other answers. Neighbours are weights 2k
-and 2k + 1 along the axis that is summed over, as the kernels pack it.
+There ONNX Runtime multiplies unsigned activations and signed weights with VPMADDUBSW, which adds two neighbouring
+products in 16 bits. With activations up to 255, a pair of weights whose sum is outside -128 to 128 can overflow: the
+sum saturates, and the same file gives different answers (ONNX Runtime issues 5849 and 6004). Neighbours are weights 2k
+and 2k + 1 along the summed axis, as the kernels pack it.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from stages.common.graph.walk import constant, number
 from stages.quantize.portable import LARGEST_SUM
 
 SHARE_THAT_MATTERS = 0.001
-"""From this share of pairs, answers moved noticeably in experiments: see docs/quantize.md."""
+"""From this share of pairs on, answers moved noticeably in experiments: see docs/quantize.md."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Neighbouring weights that are multiplied at once, and how many of them can overflow."""
+    """How many pairs of neighbouring weights there are, and how many of them can overflow."""
 
     counted: int = 0
     at_risk: int = 0
@@ -35,35 +35,35 @@ class Pairs:
 
 
 def pairs(weight: np.ndarray) -> Pairs:
-    """The pairs of a weight, int8 [..., K, N], in the order in which it is summed over K."""
+    """The pairs of a weight, int8 [..., K, N], with K in the order of summation."""
     even = weight[..., 0 : weight.shape[-2] - 1 : 2, :].astype(np.int16)
     sums = even + weight[..., 1::2, :]
     return Pairs(sums.size, int(np.count_nonzero(np.abs(sums) > LARGEST_SUM)))
 
 
 def of_model(model: ir.Model) -> dict[str, Pairs]:
-    """The pairs of each node, by name, that multiplies 8-bit activations with a signed constant weight.
+    """The pairs, by name, of each node that multiplies 8-bit activations by a signed constant weight.
 
-    Signed activations count too: on x86 ONNX Runtime turns them into unsigned ones at load.
+    Signed activations count too: on x86 ONNX Runtime makes them unsigned at load.
     """
     counted = ((node.name or node.outputs[0].name or "", _of_node(node)) for node in model.graph.all_nodes())
     return {name: pairs for name, pairs in counted if pairs is not None}
 
 
 def warning(pairs_of: Mapping[str, Pairs]) -> str | None:
-    """The warning about a model with these pairs, with what to do; None if their share does not matter."""
+    """A warning about a model with these pairs, and what to do; None if too few can saturate to matter."""
     total = sum(pairs_of.values(), Pairs())
     if total.share < SHARE_THAT_MATTERS:
         return None
     worst = max(pairs_of, key=lambda name: pairs_of[name].share)
     return (
         f"{total.share:.2%} of the pairs of INT8 weights (worst: {worst}, {pairs_of[worst].share:.2%}) can saturate on "
-        "x86 CPUs without VNNI: answers there differ from those judged on a CPU with VNNI. If the model may run on "
+        "x86 CPUs without VNNI, where answers may differ from those judged on a CPU with VNNI. If the model may run on "
         "such a CPU, set quantize.portable: true."
     )
 
 
-# The inputs that are weights: of operators on 8-bit values, and of those with DequantizeLinear at their inputs.
+# The weight inputs of operators on 8-bit values, and of float operators behind DequantizeLinear.
 _WEIGHTS = {"MatMulInteger": (1,), "QAttention": (1,), "DynamicQuantizeLSTM": (1, 2)}
 _BETWEEN = {"MatMul": (1,), "Gemm": (1,), "Conv": (1,)}
 
@@ -89,10 +89,10 @@ def _dequantized(value: ir.Value | None) -> ir.Value | None:
 
 
 def _as_summed(node: ir.Node, weight: np.ndarray) -> np.ndarray:
-    """A weight as [..., K, N], K in the order in which the node's kernel sums.
+    """A weight as [..., K, N], with K in the kernel's order of summation.
 
-    A convolution sums over the channels of one kernel position after the other. A depthwise one sums in 32 bits, so it
-    has no pairs.
+    A convolution sums the channels of one kernel position after another. A depthwise one sums in 32 bits, so it has no
+    pairs.
     """
     if node.op_type == "Conv":
         filters, channels = weight.shape[:2]

@@ -1,4 +1,4 @@
-"""Which nodes with a weight are quantized, and how: op_types, exclude_nodes and nodes of the params."""
+"""Which nodes with a weight are quantized, and how, by the params op_types, exclude_nodes and nodes."""
 
 import difflib
 from collections.abc import Collection, Iterable, Sequence
@@ -16,10 +16,10 @@ _BLOCKED_LAYOUT = "com.microsoft.nchwc."
 
 
 def select(nodes: Sequence[WeightedNode], params: Quantize) -> tuple[list[Assignment], dict[str, NodeOutcome]]:
-    """Split `nodes` into those to quantize, each with its own params, and outcomes for the rest by name.
+    """Split `nodes` into those to quantize, with their params, and outcomes by name for the rest.
 
     Raises:
-        StageError: the method does not know an operator type, or a pattern matches no node.
+        StageError: the method does not support an operator type, or a pattern matches no node.
     """
     method, names = methods.scope(params.method), [node.name for node in nodes]
     _check_op_types(params.op_types or (), method.OP_TYPES, params.method)
@@ -47,10 +47,10 @@ def matching(pattern: str, names: Collection[str]) -> set[str]:
 
 
 def _reason(node: WeightedNode, params: Quantize, chosen: bool) -> str:
-    """Why a node is not quantized with these params, empty if it is; `chosen` if they name a method for it."""
+    """Why a node is not quantized with these params; empty if it is. `chosen`: quantize.nodes names its method."""
     method = methods.scope(params.method)
     if node.op_type.startswith(_BLOCKED_LAYOUT):
-        return "ONNX Runtime's optimiser changed its layout for one kind of CPU; give the model from before that"
+        return "ONNX Runtime's optimiser changed its layout for one kind of CPU; use the model as it was before that"
     if node.op_type not in method.OP_TYPES:
         return f"quantize.method {params.method} does not quantize {node.op_type}"
     if chosen:
@@ -70,7 +70,7 @@ def _check_op_types(op_types: Iterable[str], known: frozenset[str], method: str)
 
 
 def _matched(key: str, patterns: Iterable[str], names: Sequence[str]) -> dict[str, list[str]]:
-    """The names that the patterns of a key match, each with its patterns in order.
+    """The names that the patterns of a key match, with the patterns that match them, in order.
 
     Raises:
         StageError: a pattern matches no node.

@@ -1,4 +1,4 @@
-"""The stage: read the fp32 model, refuse, clean, quantize and check it, and publish the result."""
+"""The stage: read the fp32 model, clean, quantize and check it, and publish the result."""
 
 import shutil
 import sys
@@ -25,27 +25,27 @@ from stages.quantize.auto import base
 from stages.quantize.auto.base import Recipe
 from stages.quantize.auto.find import SearchResult
 from stages.quantize.auto.probe import Sensitivity
-from stages.quantize.auto.run import made as run_auto
-from stages.quantize.auto.run import ranked
+from stages.quantize.auto.run import quantize as run_auto
+from stages.quantize.auto.run import sensitivities
 from stages.quantize.feeds import SearchFeeds, search_feeds
 from stages.quantize.outcome import NodeOutcome, kept
 from stages.quantize.saturation import Pairs
 from stages.quantize.selection import select
 
 CHECK_FEEDS = 8
-"""Feeds that the checks run: enough to notice a broken model, too few to take time."""
+"""Number of feeds that the checks run: enough to notice a broken model, few enough to be fast."""
 
 UNSEEN_FEEDS = 32
-"""Feeds on which the outputs of a static model are checked for lost ranges."""
+"""Number of feeds on which the outputs of a static model are checked for lost ranges."""
 
 LARGEST_SHARE = 1.0
-"""From this size of the quantized file, as a share of the float one, the float model is kept."""
+"""From this share of the size of the float file on, the float model is kept."""
 
-WIDENED = "float16 made float32"
+WIDENED = "float16 converted to float32"
 
-MADE_UP = (
-    "There are no evaluation data, so the model was checked on generated inputs, and no answers were judged. "
-    "Run export with your own data for that."
+GENERATED_INPUTS = (
+    "There are no evaluation data, so the model was only checked on generated inputs. Run export with your own data "
+    "to have its answers judged."
 )
 
 
@@ -56,13 +56,13 @@ class Quantization:
     Attributes:
         model: the quantized model, or None if nothing was quantized.
         nodes: every node with a weight.
-        outcomes: of each of them, by name.
-        steps: of cleaning and rewriting.
-        quantizable: names of the nodes that the method has an INT8 form for.
-        pairs: of the quantized nodes, the pairs of weights that can saturate without VNNI.
-        in_attributes: the operators that keep their parameters in attributes, which have no INT8 form.
+        outcomes: their outcomes, by name.
+        steps: steps of cleaning and rewriting.
+        quantizable: names of the nodes whose operators the method supports.
+        pairs: how many pairs of weights can saturate without VNNI, by quantized node.
+        in_attributes: operators that keep their parameters in attributes, which have no INT8 form.
         notes: sentences on what else a reader should know.
-        search: the result of method auto's search.
+        search: the result of method auto's search; None for other methods.
     """
 
     model: ir.Model | None
@@ -80,27 +80,27 @@ class Quantization:
 class QuantizeResult:
     """The quantization, the method, and the size of both files in MB."""
 
-    made: Quantization
+    quantization: Quantization
     method: str
     fp32_mb: float
     int8_mb: float
 
 
 def run(params: Params) -> QuantizeResult:
-    """Write the quantized model.
+    """Quantize the fp32 model, and write the result.
 
     Raises:
         StageError: the model must not or cannot be quantized.
     """
     fp32 = model_file.read(paths.FP32_MODEL, made_by="export")
     data = EvalData() if paths.EVAL.exists() else None
-    made = quantize(fp32, data, params, paths.FP32_MODEL.as_posix())
-    with model_file.staged(made.model or fp32, paths.INT8_MODEL) as written:
-        if made.model is None:  # byte by byte: rewriting may enlarge it; a large model is rewritten after this block
+    quantization = quantize(fp32, data, params, paths.FP32_MODEL.as_posix())
+    with model_file.staged(quantization.model or fp32, paths.INT8_MODEL) as written:
+        if quantization.model is None:  # a copy, as rewriting may enlarge the file; large models are rewritten on exit
             shutil.copyfile(paths.FP32_MODEL, written)
         sessions.open_session(written)
     sizes = [model_file.size_mb(path) for path in (paths.FP32_MODEL, paths.INT8_MODEL)]
-    return QuantizeResult(made, params.quantize.method, *sizes)
+    return QuantizeResult(quantization, params.quantize.method, *sizes)
 
 
 def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -> Quantization:
@@ -108,12 +108,12 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
 
     Args:
         model: the float model; not changed.
-        data: whose search split is used for checks and calibration; None for generated inputs.
-        whole: the params; methods other than auto only read the section `quantize`.
-        name: of the model, in errors.
+        data: evaluation data, whose search split is used for checks and calibration; None for generated inputs.
+        whole: all params; methods other than auto only read the section `quantize`.
+        name: what to call the model in errors.
 
     Raises:
-        StageError: the model must not or cannot be quantized, or auto finds nothing that passes.
+        StageError: the model must not or cannot be quantized, or a plan does not fit it.
     """
     params = whole.quantize
     ready = _ready(model, data, whole, name)
@@ -123,24 +123,26 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
     make = partial(methods.quantize, prepared, calibration=lambda: feeds(params.calibration.samples))
     in_4_bits = any(assigned.params.weight_type.endswith("4") for assigned in selected)
     fault = partial(
-        check.fault, expected=ready.expected, least_cosine=check.SANE_IN_4_BITS if in_4_bits else check.SANE
+        check.fault, expected=ready.expected, min_cosine=check.MIN_COSINE_4_BIT if in_4_bits else check.MIN_COSINE
     )
     search = None
     if ready.recipe is not None:
-        quantized, made, search = run_auto(
+        quantized, changed, search = run_auto(
             model, prepared, nodes, selected, data=data, params=whole, fault=fault, name=name, recipe=ready.recipe
         )
     else:
-        quantized, made = trial.most_that_passes(make, selected, fault)
-    outcomes = {**outcomes, **made}
-    if quantized is not None and (grown := _growth(model, quantized, steps, _twice(model, ready, quantized, outcomes))):
-        quantized = None
-        outcomes = {name: kept(grown) if outcome.quantized else outcome for name, outcome in outcomes.items()}
-    notes = [] if data is not None else [MADE_UP]
+        quantized, changed = trial.most_that_passes(make, selected, fault)
+    outcomes = {**outcomes, **changed}
+    if quantized is not None:
+        twice = _stored_twice(model, ready, quantized, outcomes)
+        if growth := _growth(model, quantized, steps, twice):
+            quantized = None
+            outcomes = {name: kept(growth) if outcome.quantized else outcome for name, outcome in outcomes.items()}
+    notes = [] if data is not None else [GENERATED_INPUTS]
     if search is not None and search.reason:
-        notes.append(f"Float is the answer: {search.reason}.")
+        notes.append(f"The model stays fp32: {search.reason}.")
     if quantized is not None and any(assigned.params.method == "static" for assigned in selected):
-        notes += check.collapsed(quantized, prepared, _unseen(feeds, params.calibration.samples))
+        notes += check.collapsed_outputs(quantized, prepared, _unseen(feeds, params.calibration.samples))
     known = methods.scope(params.method).OP_TYPES
     return Quantization(
         model=quantized,
@@ -157,7 +159,7 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
 
 
 def sensitivity(params: Params) -> Sequence[Sensitivity]:
-    """The error that each choice of method auto adds at each node by itself. Writes nothing.
+    """The error that each choice of method auto adds at each node. Writes nothing.
 
     Raises:
         StageError: the model cannot be quantized, or there are no evaluation data.
@@ -167,7 +169,7 @@ def sensitivity(params: Params) -> Sequence[Sensitivity]:
     model = model_file.read(paths.FP32_MODEL, made_by="export")
     data = EvalData() if paths.EVAL.exists() else None
     ready = _ready(model, data, whole, name)
-    return ranked(model, ready.model, ready.selected, data=data, params=whole, name=name)
+    return sensitivities(model, ready.model, ready.selected, data=data, params=whole, name=name)
 
 
 @dataclass(frozen=True)
@@ -212,30 +214,34 @@ def _require_data(data: EvalData | None, selected: Sequence[methods.Assignment])
     static = next((assigned.name for assigned in selected if assigned.params.method == "static"), None)
     if data is None and static is not None:
         raise StageError(
-            f"quantize.method static calibrates the ranges of activations (such as those of {static}) on samples, but "
+            f"quantize.method static calibrates the activations of {static} on samples, but "
             f"{paths.EVAL.as_posix()} is missing. Run export first."
         )
 
 
 def _growth(model: ir.Model, quantized: ir.Model, steps: Sequence[Step], twice: int) -> str:
-    """Why the float model is kept if the quantized one would be larger; empty if it is not.
+    """Why the float model is kept because the quantized one would not be smaller; empty if it is.
 
-    `twice` is the bytes of the weights that the file holds both in INT8 and in float.
+    Args:
+        model: the float model.
+        quantized: the quantized model.
+        steps: what was done to the float model first.
+        twice: bytes of the weights that the quantized model stores both in INT8 and in float.
     """
     before, after = model_file.stored_bytes(model), model_file.stored_bytes(quantized)
     if after < LARGEST_SHARE * before:
         return ""
     if any(step.name == WIDENED and not step.undone for step in steps):
-        cause = "what stays float was float16"
+        cause = "weights that stay float were float16"
     elif after - twice < before:
         cause = "weights that float nodes also read would be stored twice"
     else:
-        cause = "scales and added nodes outweigh what its weights save"
+        cause = "scales and added nodes take more than INT8 weights save"
     return f"quantized, the file would grow from {before / 1e6:.4g} to {after / 1e6:.4g} MB: {cause}"
 
 
-def _twice(model: ir.Model, ready: "_Ready", quantized: ir.Model, outcomes: Mapping[str, NodeOutcome]) -> int:
-    """Bytes of the weights that the file holds both in INT8 and in float, by name or as what computed them."""
+def _stored_twice(model: ir.Model, ready: "_Ready", quantized: ir.Model, outcomes: Mapping[str, NodeOutcome]) -> int:
+    """Bytes of the weights that are stored in INT8 and also in float, as themselves or as constants that gave them."""
     taken = {
         weight.name: weight.nbytes for node in ready.nodes if outcomes[node.name].quantized for weight in node.weights
     }
@@ -245,19 +251,23 @@ def _twice(model: ir.Model, ready: "_Ready", quantized: ir.Model, outcomes: Mapp
 
 
 def _unseen(feeds: SearchFeeds, calibrated: int) -> list[Feed]:
-    """Feeds that were not used to calibrate; the first ones if there are no others."""
+    """Feeds that calibration did not use; the first ones if there are no others."""
     seen = sum(1 for _ in feeds(calibrated))
     later = list(islice(feeds(sys.maxsize), seen, seen + UNSEEN_FEEDS))
     return later or list(islice(feeds(calibrated), UNSEEN_FEEDS))
 
 
 def needed_opset(assigned: methods.Assignment) -> int:
-    """The opset that the operators of a quantized node need."""
+    """The opset that a node needs once it is quantized."""
     return methods.scope(assigned.params.method).opset(assigned.params)
 
 
 def prepare(model: ir.Model, expected: Reference, opset: int) -> tuple[ir.Model, list[Step]]:
-    """The clean model in the opset and float type that quantized operators need; undoes steps that change answers."""
+    """Convert the clean model to the opset and the float type that quantized operators need.
+
+    Returns:
+        The model, and the steps; a step that changes the answers is undone.
+    """
     steps = []
     name = f"opset converted to {opset}"
     try:
@@ -271,7 +281,7 @@ def prepare(model: ir.Model, expected: Reference, opset: int) -> tuple[ir.Model,
             name_nodes.apply(model)  # the converter adds nodes without names
     result = widen_float16.apply(model.clone())
     if result.modified:
-        # Float16 rounds coarsely, so the float32 model need only be roughly equal to it.
+        # float16 rounds coarsely, so the float32 model is only roughly equal.
         steps.append(Step(WIDENED, check.fault(result.model, expected)))
         model = model if steps[-1].undone else result.model
     return model, steps

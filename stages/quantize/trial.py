@@ -1,4 +1,4 @@
-"""Quantizing as many nodes as pass the check: bisection finds those that break the model, and they stay float."""
+"""Quantize as many nodes as pass the check: bisection finds those that break the model, which stay float."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,10 +8,10 @@ from stages.quantize.methods import Assignment
 from stages.quantize.outcome import NodeOutcome, kept
 
 TRIALS = 48
-"""Most models to make and run: one bad node among a thousand takes twenty."""
+"""Most models to build and run: one bad node among a thousand takes twenty."""
 
 Make = Callable[[Sequence[Assignment]], tuple[ir.Model, dict[str, NodeOutcome]]]
-"""Quantizes these nodes of the model, and gives it with the outcome for each."""
+"""Quantizes these nodes; returns the model and the outcomes by node name."""
 
 Fault = Callable[[ir.Model], str]
 """Why a quantized model must not be published; empty if it may."""
@@ -22,10 +22,10 @@ def most_that_passes(
 ) -> tuple[ir.Model | None, dict[str, NodeOutcome]]:
     """Quantize `nodes`, except those that break the model.
 
-    Groups that fail are halved until single nodes are left, while good nodes stay quantized.
+    Groups that fail are halved until single nodes are left; nodes that passed stay quantized meanwhile.
 
     Returns:
-        The model, None if nothing is quantized in it; and an outcome for each of `nodes`.
+        The model, or None if nothing was quantized; and the outcomes of `nodes` by name.
     """
     model: ir.Model | None = None
     outcomes: dict[str, NodeOutcome] = {}
@@ -36,16 +36,16 @@ def most_that_passes(
         if not groups:
             break
         group = groups.pop(0)
-        candidate, made = make([*good, *group])
-        changed = any(made[node.name].quantized for node in group)
+        candidate, tried = make([*good, *group])
+        changed = any(tried[node.name].quantized for node in group)
         problem = fault(candidate) if changed else ""
         if not problem:
             good += group
-            model, outcomes = (candidate, made) if changed else (model, outcomes | made)
+            model, outcomes = (candidate, tried) if changed else (model, outcomes | tried)
         elif len(group) == 1:
-            refused[group[0].name] = kept(f"quantized, it breaks the model: {problem}")
+            refused[group[0].name] = kept(f"quantizing it breaks the model: {problem}")
         else:
             groups[:0] = [group[: len(group) // 2], group[len(group) // 2 :]]
-    unknown = kept(f"quantized with others, it breaks the model; {TRIALS} trials did not find which of them does")
+    unknown = kept(f"quantizing it and others breaks the model; {TRIALS} trials did not find out which node does")
     refused |= {node.name: unknown for group in groups for node in group}
     return model, outcomes | refused

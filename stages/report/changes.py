@@ -17,14 +17,6 @@ from scipy.special import betaincinv
 from stages.report.revision import Revision
 
 
-class NoiseSource(StrEnum):
-    """What else than the model can move a figure."""
-
-    NOTHING = "nothing"
-    MACHINE = "machine"
-    SAMPLES = "samples"
-
-
 class Mark(StrEnum):
     NONE = ""
     BETTER = "better"
@@ -52,12 +44,8 @@ class Figure:
 
     Attributes:
         group: of the rows that it belongs to.
-        label: for people.
-        stage: whose headlines hold it.
-        key: in that file, joined with dots.
-        unit: of the value.
+        key: in the headlines of `stage`, joined with dots.
         better: the direction of an improvement.
-        noise: what else than the model can move it.
         models: those that it depends on.
         headline: shown unfolded even if it did not change.
     """
@@ -68,18 +56,22 @@ class Figure:
     key: str
     unit: str = ""
     better: Literal["lower", "higher", "neither"] = "lower"
-    noise: NoiseSource = NoiseSource.NOTHING
     models: Sequence[str] = ("fp32", "int8")
     headline: bool = False
+
+    @property
+    def noise(self) -> Literal["samples", "machine", "nothing"]:
+        """What else than the model can move it."""
+        if self.stage == "parity" and self.key.startswith(("decisions.", "task.")):
+            return "samples"
+        return "machine" if self.stage == "bench" else "nothing"
 
     def of(self, revision: Revision) -> Any:
         """The value, or None if unknown."""
         return revision.value(self.stage, self.key)
 
 
-SPEEDUP = Figure(
-    "Latency", "speed-up (95 % interval)", "bench", "speedup.ratio", "×", "higher", NoiseSource.MACHINE, headline=True
-)
+SPEEDUP = Figure("Latency", "speed-up (95 % interval)", "bench", "speedup.ratio", "×", "higher", headline=True)
 
 FIGURES = (
     Figure("Decision", "gate open", "gate", "open", better="neither", headline=True),
@@ -91,34 +83,22 @@ FIGURES = (
     Figure("Size", "nodes quantized", "quantize", "nodes.quantized", better="neither"),
     Figure("Size", "nodes kept in float", "quantize", "nodes.kept_float", better="neither"),
     SPEEDUP,
-    Figure(
-        "Latency",
-        "INT8, median call",
-        "bench",
-        "latency.int8_p50_ms",
-        "ms",
-        "lower",
-        NoiseSource.MACHINE,
-        ("int8",),
-        True,
-    ),
-    Figure(
-        "Latency", "fp32, median call", "bench", "latency.fp32_p50_ms", "ms", "lower", NoiseSource.MACHINE, ("fp32",)
-    ),
-    Figure("Latency", "INT8, load", "bench", "load.int8_ms", "ms", "lower", NoiseSource.MACHINE, ("int8",)),
-    Figure("Latency", "fp32, load", "bench", "load.fp32_ms", "ms", "lower", NoiseSource.MACHINE, ("fp32",)),
-    Figure("Memory", "INT8", "bench", "memory.int8_mb", "MB", "lower", NoiseSource.MACHINE, ("int8",), True),
-    Figure("Memory", "fp32", "bench", "memory.fp32_mb", "MB", "lower", NoiseSource.MACHINE, ("fp32",)),
+    Figure("Latency", "INT8, median call", "bench", "latency.int8_p50_ms", "ms", models=("int8",), headline=True),
+    Figure("Latency", "fp32, median call", "bench", "latency.fp32_p50_ms", "ms", models=("fp32",)),
+    Figure("Latency", "INT8, load", "bench", "load.int8_ms", "ms", models=("int8",)),
+    Figure("Latency", "fp32, load", "bench", "load.fp32_ms", "ms", models=("fp32",)),
+    Figure("Memory", "INT8", "bench", "memory.int8_mb", "MB", models=("int8",), headline=True),
+    Figure("Memory", "fp32", "bench", "memory.fp32_mb", "MB", models=("fp32",)),
     Figure("Answers", "parity passed", "parity", "passed", better="neither", headline=True),
     Figure("Answers", "largest difference", "parity", "diff.max_abs", headline=True),
     Figure("Answers", "mean difference", "parity", "diff.mean_abs"),
     Figure("Answers", "normalized RMS error", "parity", "diff.nrmse"),
     Figure("Answers", "signal to quantization noise", "parity", "diff.sqnr_db", "dB", "higher"),
     Figure("Answers", "smallest cosine similarity", "parity", "diff.min_cosine", better="higher"),
-    Figure("Answers", "decisions flipped", "parity", "decisions.flips", noise=NoiseSource.SAMPLES, headline=True),
-    Figure("Answers", "flip rate, 95 % bound", "parity", "decisions.flip_rate_high95", noise=NoiseSource.SAMPLES),
-    Figure("Answers", "task metric of INT8", "parity", "task.int8", better="higher", noise=NoiseSource.SAMPLES),
-    Figure("Answers", "task metric of fp32", "parity", "task.fp32", "", "higher", NoiseSource.SAMPLES, ("fp32",)),
+    Figure("Answers", "decisions flipped", "parity", "decisions.flips", headline=True),
+    Figure("Answers", "flip rate, 95 % bound", "parity", "decisions.flip_rate_high95"),
+    Figure("Answers", "task metric of INT8", "parity", "task.int8", better="higher"),
+    Figure("Answers", "task metric of fp32", "parity", "task.fp32", better="higher", models=("fp32",)),
     Figure("Answers", "batch effect, largest difference", "parity", "batch_effect.max_abs"),
     Figure("Answers", "weights saturating, share", "quantize", "saturation.share"),
     Figure("Answers", "samples judged", "parity", "judged.samples", better="neither"),
@@ -171,7 +151,9 @@ def conditions(base: Revision, head: Revision) -> Conditions:
         then, now = (_judged(side, key) for side in (base, head))
         if then != now and None not in (then, now):
             judging.append(f"The base was judged with another {label}: {then}, here {now}.")
-    return Conditions(timing, judging, [model for model in ("fp32", "int8") if _same(base, head, model)])
+    hashes = {model: head.model_hash(model) for model in ("fp32", "int8")}
+    same = [model for model, digest in hashes.items() if digest is not None and digest == base.model_hash(model)]
+    return Conditions(timing, judging, same)
 
 
 def changes(base: Revision, head: Revision, context: Conditions) -> list[Change]:
@@ -187,7 +169,7 @@ def changes(base: Revision, head: Revision, context: Conditions) -> list[Change]
 def mark(figure: Figure, base: Revision, head: Revision, context: Conditions) -> Mark:
     """What the change of one figure means."""
     then, now = figure.of(base), figure.of(head)
-    if figure.noise is NoiseSource.MACHINE and context.timing:
+    if figure.noise == "machine" and context.timing:
         return Mark.NOT_COMPARED
     if then == now or not (_number(then) and _number(now)):
         return Mark.NONE
@@ -210,9 +192,9 @@ def speedup_mark(then: Sequence[float], now: Sequence[float]) -> Mark:
 
 def _beyond_noise(figure: Figure, base: Revision, head: Revision, context: Conditions) -> bool:
     then, now = figure.of(base), figure.of(head)
-    if figure.noise is NoiseSource.NOTHING:
+    if figure.noise == "nothing":
         return True
-    if figure.noise is NoiseSource.SAMPLES:
+    if figure.noise == "samples":
         return _shares_differ(figure, base, head)
     if figure.key in (SPEEDUP.key, "latency.int8_p50_ms"):
         # Both models take turns in one process, so the ratio does not depend on what slows the machine; fp32 is the
@@ -269,11 +251,6 @@ def binomial_interval(count: int, samples: int) -> tuple[float, float]:
 def _judged(side: Revision, key: str) -> Any:
     value = side.detail("parity", f"judged.{key}")
     return side.value("parity", f"judged.{key}") if value is None else value
-
-
-def _same(base: Revision, head: Revision, model: str) -> bool:
-    digest = head.model_hash(model)
-    return digest is not None and digest == base.model_hash(model)
 
 
 def _number(value: Any) -> bool:

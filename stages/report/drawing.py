@@ -22,18 +22,12 @@ _HEX = {
 }
 WIDTH, HEIGHT = 330, 210
 VERSION = "5.20"
+ON_HOVER: Spec = {"description": {"field": "label"}}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture.
-
-    Attributes:
-        name: of its file.
-        alt: description for those who cannot see it.
-        spec: in Vega-Lite.
-        broad: takes the full width of a page.
-    """
+    """One picture in Vega-Lite; `alt` describes it in words, `broad` gives it the full width of a page."""
 
     name: str
     alt: str
@@ -58,8 +52,8 @@ def pareto(
 
     Rows have kind, x, y, low, high, size, label (on hover) and name (beside the point).
     """
-    x = {**scale("x", x_title), "axis": {"tickCount": 5}}
-    hue = color_by("kind", kinds)
+    x, y = {**scale("x", x_title), "axis": {"tickCount": 5}}, scale("y", "speed-up")
+    color = color_by("kind", kinds)
     size = {"field": "size", "type": "quantitative", "legend": None, "scale": {"range": [40, 320], "zero": True}}
     places = [row["x"] for row in rows] + ([] if limit is None else [limit])
     third = (max(places) - min(places)) / 3
@@ -73,31 +67,29 @@ def pareto(
         title,
         [
             *([] if limit is None else [line_at(limit, "x", "@limit", "limit")]),
-            {
-                "mark": {"type": "rule", "strokeWidth": 1.5},
-                "encoding": {"x": x, "y": scale("low", "speed-up"), "y2": {"field": "high"}, "color": hue},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "opacity": 0.9},
-                "encoding": {
-                    "x": x,
-                    "y": scale("y", "speed-up"),
-                    "size": size,
-                    "color": hue,
-                    "description": {"field": "label"},
-                },
-            },
+            layer("rule", {"x": x, **interval("low", "high", "speed-up"), "color": color}, strokeWidth=1.5),
+            layer("point", {"x": x, "y": y, "size": size, "color": color, **ON_HOVER}, filled=True, opacity=0.9),
             *(
-                {
-                    "transform": [{"filter": condition}],
-                    "mark": {"type": "text", "align": align, "dx": dx, "dy": dy, "color": "@ink"},
-                    "encoding": {"x": x, "y": scale("y", "speed-up"), "text": {"field": "name"}},
-                }
+                layer("text", {"x": x, "y": y, "text": {"field": "name"}}, align=align, dx=dx, dy=dy, color="@ink")
+                | {"transform": [{"filter": condition}]}
                 for align, dx, dy, condition in sides
             ),
         ],
         rows,
     )
+
+
+def layer(mark: str, encoding: Spec, **options: Any) -> Spec:
+    return {"mark": {"type": mark, **options}, "encoding": encoding}
+
+
+def steps(encoding: Spec) -> Spec:
+    return layer("line", encoding, interpolate="step-after", strokeWidth=2)
+
+
+def interval(low: str, high: str, title: str) -> Spec:
+    """The ends of a vertical line."""
+    return {"y": scale(low, title), "y2": {"field": high}}
 
 
 def scale(field: str, title: str) -> Spec:
@@ -122,28 +114,18 @@ def color_by(field: str, domain: Sequence[str]) -> Spec:
 
 
 def line_at(value: float, axis: Literal["x", "y"], color: str = "@grid", label: str = "") -> Spec:
-    rule: Spec = {
-        "data": {"values": [{}]},
-        "mark": {"type": "rule", "strokeWidth": 1.5, "strokeDash": [5, 3], "color": color},
-        "encoding": {axis: {"datum": value}},
-    }
+    place = {axis: {"datum": value}}
+    mark = {"type": "rule", "strokeWidth": 1.5, "strokeDash": [5, 3], "color": color}
+    rule: Spec = {"data": {"values": [{}]}, "mark": mark, "encoding": place}
     if not label:
         return rule
     text = {"type": "text", "align": "right", "dx": -4, "dy": 8, "baseline": "top", "color": color, "text": label}
-    return {
-        "data": rule["data"],
-        "layer": [rule, {"mark": text, "encoding": {axis: {"datum": value}, "y": {"value": 0}}}],
-    }
+    return {"data": rule["data"], "layer": [rule, {"mark": text, "encoding": {**place, "y": {"value": 0}}}]}
 
 
 def plot(title: str, layers: Sequence[Spec], rows: Sequence[Mapping[str, Any]]) -> Spec:
-    axis = {
-        "labelColor": "@ink",
-        "titleColor": "@ink",
-        "gridColor": "@grid",
-        "domainColor": "@grid",
-        "tickColor": "@grid",
-    }
+    text = {"labelColor": "@ink", "titleColor": "@ink", "labelFontSize": 12, "titleFontSize": 12}
+    lines = {"gridColor": "@grid", "domainColor": "@grid", "tickColor": "@grid", "gridOpacity": 0.6, "offset": 5}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "background": None,
@@ -154,15 +136,8 @@ def plot(title: str, layers: Sequence[Spec], rows: Sequence[Mapping[str, Any]]) 
         "layer": list(layers),
         "config": {
             "font": "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif",
-            "axis": {
-                **axis,
-                "gridOpacity": 0.6,
-                "labelFontSize": 12,
-                "titleFontSize": 12,
-                "titleFontWeight": "normal",
-                "offset": 5,
-            },
-            "legend": {"labelColor": "@ink", "titleColor": "@ink", "labelFontSize": 12, "titleFontSize": 12},
+            "axis": {**text, **lines, "titleFontWeight": "normal"},
+            "legend": text,
             "title": {"color": "@ink", "fontSize": 14, "anchor": "start"},
             "text": {"fontSize": 12},
             "view": {"stroke": None},

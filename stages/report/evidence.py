@@ -7,7 +7,7 @@ from typing import Any
 from stages.report.changes import Mark, speedup_mark
 from stages.report.revision import DETAILS, SPEEDUP, Revision, flat, lookup
 from stages.report.stage import BaseComparison
-from stages.report.text import UNKNOWN, bullets, code, escape, folded, number, plural, table
+from stages.report.text import UNKNOWN, bullets, code, escape, folded, interval, number, plural, table
 
 NAMES_SHOWN = 5
 WORST_SHOWN = 10
@@ -59,7 +59,7 @@ def batches(head: Revision, comparison: BaseComparison | None) -> list[str]:
                 (number(batch), UNKNOWN, UNKNOWN, escape(row["not_measured"]), UNKNOWN, *(("", "") if before else ()))
             )
             continue
-        base = [_speedup(before.get(batch)), _batch_mark(before.get(batch), row, same)] if before else []
+        base = [_speedup(before.get(batch, {})), _batch_mark(before.get(batch, {}), row, same)] if before else []
         times = [number(row.get(f"{model}_p50_ms"), "ms") for model in ("fp32", "int8")]
         rows.append((number(batch), *times, _speedup(row), escape(row.get("verdict") or UNKNOWN), *base))
     header = ("batch", "fp32", "INT8", "speed-up (95 % interval)", "verdict", *(("base", "") if before else ()))
@@ -68,14 +68,12 @@ def batches(head: Revision, comparison: BaseComparison | None) -> list[str]:
     return [folded(f"Speed at {plural(len(rows), 'batch size')}{f': {news}' if news else ''}", table(header, rows))]
 
 
-def _speedup(row: Mapping[str, Any] | None) -> str:
-    if row is None or row.get("speedup") is None:
-        return UNKNOWN
-    return f"{number(row['speedup'], '×')} ({number(row.get('low95'))} to {number(row.get('high95'))})"
+def _speedup(row: Mapping[str, Any]) -> str:
+    return interval(*(row.get(key) for key in ("speedup", "low95", "high95")))
 
 
-def _batch_mark(before: Mapping[str, Any] | None, row: Mapping[str, Any], same: bool) -> str:
-    ends = [[side.get(end) for end in ("low95", "high95")] for side in (before or {}, row)]
+def _batch_mark(before: Mapping[str, Any], row: Mapping[str, Any], same: bool) -> str:
+    ends = [[side.get(end) for end in ("low95", "high95")] for side in (before, row)]
     if None in ends[0] + ends[1]:
         return ""
     return str(Mark.SAME_MODEL if same else speedup_mark(ends[0], ends[1]))  # type: ignore[arg-type]
@@ -88,13 +86,14 @@ def quantization(head: Revision) -> list[str]:
     quantized: dict[tuple[str, str], list[Mapping[str, str]]] = defaultdict(list)
     kept: dict[tuple[str, str], list[Mapping[str, str]]] = defaultdict(list)
     for node in head.nodes:
-        if node.get("quantized") == "true":
-            quantized[node.get("op_type", ""), node.get("how", "")].append(node)
-        else:
-            kept[node.get("op_type", ""), node.get("reason", "")].append(node)
+        group, why = (quantized, "how") if node.get("quantized") == "true" else (kept, "reason")
+        group[node.get("op_type", ""), node.get(why, "")].append(node)
     parts = []
     if quantized:
-        rows = [(escape(op), escape(how), *_nodes(nodes), _worst_sqnr(nodes)) for (op, how), nodes in quantized.items()]
+        rows = []
+        for (op, how), nodes in quantized.items():
+            noise = [float(node["weight_sqnr_db"]) for node in nodes if node.get("weight_sqnr_db")]
+            rows.append((escape(op), escape(how), *_nodes(nodes), number(min(noise, default=None), "dB")))
         header = ("operator", "how", "nodes", "weights", "names", "lowest weight SQNR")
         parts += ["**Quantized**", table(header, rows)]
     if kept:
@@ -114,11 +113,6 @@ def _nodes(nodes: Sequence[Mapping[str, str]]) -> tuple[str, str, str]:
     return number(len(nodes)), size, ", ".join([*names, *more])
 
 
-def _worst_sqnr(nodes: Sequence[Mapping[str, str]]) -> str:
-    values = [float(node["weight_sqnr_db"]) for node in nodes if node.get("weight_sqnr_db")]
-    return number(min(values), "dB") if values else UNKNOWN
-
-
 def frontier(head: Revision) -> list[str]:
     """The models that method auto made, and the one it chose."""
     if not head.frontier:
@@ -126,15 +120,14 @@ def frontier(head: Revision) -> list[str]:
     rows = []
     for row in head.frontier:
         outcome = "passes" if row["passes"] == "true" else "fails"
-        speedup, low, high, size, strain = (figure(row, key) for key in (*SPEEDUP, "mb", "strain"))
-        shown = UNKNOWN if speedup is None else f"{number(speedup, '×')} ({number(low)} to {number(high)})"
+        size, strain = figure(row, "mb"), figure(row, "strain")
         rows.append(
             (
                 "✅\N{NO-BREAK SPACE}chosen" if row["chosen"] == "true" else outcome,
                 f"{escape(row['candidate'])}, {escape(row['origin'])}",
                 escape(row["nodes_quantized"]),
                 number(size, "MB"),
-                shown,
+                interval(*(figure(row, key) for key in SPEEDUP)),
                 UNKNOWN if strain is None else f"{strain:.0%}",
             )
         )
@@ -154,14 +147,9 @@ def figure(row: Mapping[str, str], key: str) -> float | None:
 
 
 def worst_samples(head: Revision) -> list[str]:
+    keys = ("sample", "output", "position", "fp32", "int8", "abs_error")
     rows = [
-        (
-            escape(row.get("sample", "")),
-            code(row.get("output", "")),
-            escape(row.get("position", "")),
-            *(escape(row.get(key, "")) for key in ("fp32", "int8", "abs_error")),
-        )
-        for row in head.worst[:WORST_SHOWN]
+        [(code if key == "output" else escape)(row.get(key, "")) for key in keys] for row in head.worst[:WORST_SHOWN]
     ]
     header = ("sample", "output", "position", "fp32", "INT8", "difference")
     return [folded(f"{plural(len(rows), 'sample')} that moved most", table(header, rows))] if rows else []
@@ -183,12 +171,9 @@ def notes(head: Revision) -> list[str]:
 
 def sentences(listed: Any) -> list[str]:
     """A list of sentences, or of records shown as `key: value`, escaped."""
-    lines = []
-    for entry in listed or []:
-        if isinstance(entry, Mapping):
-            lines.append(
-                ", ".join(f"{escape(key)}: {escape(value)}" for key, value in entry.items() if value is not None)
-            )
-        else:
-            lines.append(escape(entry))
-    return lines
+    return [
+        ", ".join(f"{escape(key)}: {escape(value)}" for key, value in entry.items() if value is not None)
+        if isinstance(entry, Mapping)
+        else escape(entry)
+        for entry in listed or []
+    ]

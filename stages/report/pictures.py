@@ -35,42 +35,20 @@ def speedup(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
         return None
     for row in rows:
         row["label"] = f"{row['side']}, batch {row['batch']}: {row['speedup']} ({row['low95']} to {row['high95']})"
-    x = {
-        "field": "batch",
-        "type": "ordinal",
-        "title": "samples in a call",
-        "axis": {"labelAngle": 0},
-        "scale": {"paddingInner": 0.6},
+    x = {"field": "batch", "type": "ordinal", "title": "samples in a call", "axis": {"labelAngle": 0}}
+    place = {
+        "x": {**x, "scale": {"paddingInner": 0.6}},
+        "xOffset": {"field": "side", "sort": ["base", "this"]},
+        "color": drawing.color_by("side", [name for name, _ in sides]),
     }
-    offset = {"field": "side", "sort": ["base", "this"]}
-    color = drawing.color_by("side", [name for name, _ in sides])
-    spec = drawing.plot(
-        "Speed-up with its 95 % interval",
-        [
-            drawing.line_at(1, "y"),
-            {
-                "mark": {"type": "rule", "strokeWidth": 2},
-                "encoding": {
-                    "x": x,
-                    "xOffset": offset,
-                    "y": drawing.scale("low95", "fp32 time / INT8 time"),
-                    "y2": {"field": "high95"},
-                    "color": color,
-                },
-            },
-            {
-                "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
-                "encoding": {
-                    "x": x,
-                    "xOffset": offset,
-                    "y": drawing.scale("speedup", "fp32 time / INT8 time"),
-                    "color": color,
-                    "description": {"field": "label"},
-                },
-            },
-        ],
-        rows,
-    )
+    title = "fp32 time / INT8 time"
+    point = {**place, "y": drawing.scale("speedup", title), **drawing.ON_HOVER}
+    layers = [
+        drawing.line_at(1, "y"),
+        drawing.layer("rule", {**place, **drawing.interval("low95", "high95", title)}, strokeWidth=2),
+        drawing.layer("point", point, filled=True, size=60, opacity=1),
+    ]
+    spec = drawing.plot("Speed-up with its 95 % interval", layers, rows)
     return Picture("speedup", "Speed-up of INT8 over fp32 by batch size, with 95 % intervals", spec)
 
 
@@ -137,17 +115,11 @@ def differences(report: Report, sides: Sequence[tuple[str, Revision]]) -> Pictur
     y = drawing.log("y", "share of values that differ more", [row["y"] for row in rows], "~%")
     outputs = len({row["output"] for row in rows})
     detail = {"strokeDash": {"field": "output", "title": "output"}} if outputs > 1 else {}
-    layers: list[drawing.Spec] = [
-        {
-            "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2},
-            "encoding": {"x": x, "y": y, "color": drawing.color_by("side", [name for name, _ in judged]), **detail},
-        }
-    ]
-    layers += [drawing.line_at(limit, "x", "@limit", f"tolerance {limit:g}") for limit in limits]
-    spec = drawing.plot("Differences, and the tolerance", layers, rows)
-    return Picture(
-        "differences", "Share of output values that differ from fp32 by more than x, and the tolerance", spec
-    )
+    encoding = {"x": x, "y": y, "color": drawing.color_by("side", [name for name, _ in judged]), **detail}
+    lines = [drawing.line_at(limit, "x", "@limit", f"tolerance {limit:g}") for limit in limits]
+    spec = drawing.plot("Differences, and the tolerance", [drawing.steps(encoding), *lines], rows)
+    alt = "Share of output values that differ from fp32 by more than x, and the tolerance"
+    return Picture("differences", alt, spec)
 
 
 def _survival(side: str, bins: Rows) -> Iterable[dict[str, Any]]:
@@ -173,22 +145,15 @@ def latency(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
     ]
     if not rows:
         return None
-    x = {
-        "field": "x",
-        "type": "quantitative",
-        "title": "milliseconds in a call",
-        "scale": {"type": "log", "nice": False},
+    axis = {"format": "~g", "tickCount": 6, "labelOverlap": "greedy", "labelSeparation": 8, "grid": False}
+    x = {"field": "x", "type": "quantitative", "title": "milliseconds in a call", "axis": axis}
+    encoding: drawing.Spec = {
+        "x": {**x, "scale": {"type": "log", "nice": False}},
+        "y": {"field": "y", "type": "quantitative", "title": "share of calls", "axis": {"format": "%"}},
+        "color": drawing.color_by("model", ["fp32", "INT8"]),
     }
-    x["axis"] = {"format": "~g", "tickCount": 6, "labelOverlap": "greedy", "labelSeparation": 8, "grid": False}
-    y = {"field": "y", "type": "quantitative", "title": "share of calls", "axis": {"format": "%"}}
-    dash = {
-        "field": "side",
-        "legend": {"orient": "top", "title": None},
-        "scale": {"domain": ["this", "base"], "range": [[1, 0], [4, 3]]},
-    }
-    encoding = {"x": x, "y": y, "color": drawing.color_by("model", ["fp32", "INT8"])}
     if len(sides) > 1:
-        encoding["strokeDash"] = dash
-    mark = {"type": "line", "interpolate": "step-after", "strokeWidth": 2}
-    spec = drawing.plot("Latency of both models", [{"mark": mark, "encoding": encoding}], rows)
+        dashes = {"domain": ["this", "base"], "range": [[1, 0], [4, 3]]}
+        encoding["strokeDash"] = {"field": "side", "legend": {"orient": "top", "title": None}, "scale": dashes}
+    spec = drawing.plot("Latency of both models", [drawing.steps(encoding)], rows)
     return Picture("latency", "Distribution of latency of both models at the serving batch", spec)

@@ -9,7 +9,7 @@ from stages.report import evidence
 from stages.report.changes import FIGURES, SPEEDUP, Change, Mark
 from stages.report.revision import Revision
 from stages.report.stage import BaseComparison, Report
-from stages.report.text import UNKNOWN, block, bullets, code, escape, folded, number, plural, setting, table
+from stages.report.text import UNKNOWN, block, bullets, code, escape, folded, interval, number, plural, setting, table
 
 MARKS = {
     Outcome.PASSED: "✅\N{NO-BREAK SPACE}passed",
@@ -154,9 +154,8 @@ def shown(side: Revision, key: str, value: Any, unit: str) -> str:
     """A figure as a table cell; a speed-up with its interval."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if key == SPEEDUP.key and value is not None:
-        low, high = (side.value("bench", f"speedup.{end}") for end in ("low95", "high95"))
-        return f"{number(value, unit)} ({number(low)} to {number(high)})"
+    if key == SPEEDUP.key:
+        return interval(*(side.value("bench", f"speedup.{key}") for key in ("ratio", "low95", "high95")))
     return number(value, unit)
 
 

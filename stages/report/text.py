@@ -30,17 +30,20 @@ def block(text: str) -> str:
 
 
 def number(value: Any, unit: str = "") -> str:
-    """A value to four significant digits, with its unit; a dash for None."""
-    if value is None:
+    """A value to four significant digits, with its unit; a dash for None and NaN."""
+    if value is None or value != value:  # noqa: PLR0124
         return UNKNOWN
     if isinstance(value, bool) or not isinstance(value, int | float):
         return escape(value)
-    if unit == "%":
-        return f"{value:.4g}%" if value else "0%"
     shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
     if "e+" in shown:
         shown = f"{value:,.0f}"
     return f"{shown}{'' if unit in ('', '×') else ' '}{unit}"
+
+
+def interval(ratio: float | None, low: float | None, high: float | None) -> str:
+    """A speed-up with the ends of its 95 % interval; a dash if unknown."""
+    return UNKNOWN if number(ratio) == UNKNOWN else f"{number(ratio, '×')} ({number(low)} to {number(high)})"
 
 
 def setting(value: Any) -> str:

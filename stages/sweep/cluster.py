@@ -1,14 +1,12 @@
 """Tasks on a Ray cluster: one experiment at a time per node, lost nodes retried, nothing left behind by Ctrl-C."""
 
-import importlib
-import logging
-import socket
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from stages.common import ray_cluster
 from stages.common.base.errors import StageError
 from stages.sweep import worker
 from stages.sweep.worker import Experiment, TaskResult
@@ -32,29 +30,12 @@ def connected(address: str | None) -> Iterator[Any]:
     Raises:
         StageError: Ray is not installed, no cluster answers, or none of its nodes can run experiments.
     """
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ImportError as error:
-        raise StageError(WITHOUT_RAY) from error
-    try:
-        if address:
-            _answers(address)
-        ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError) as error:
-        raise StageError(f"No Ray cluster answers at {address or 'this machine'}. Start one: {START}.") from error
-    try:
+    unreachable = f"No Ray cluster answers at {address or 'this machine'}. Start one: {START}."
+    with ray_cluster.connected(address or "auto", missing=WITHOUT_RAY, unreachable=unreachable) as ray:
         if not ray.cluster_resources().get(BENCH):
             raise StageError(f"No node of the cluster has the resource {BENCH}, so none runs experiments: {START}.")
         ray.cloudpickle.register_pickle_by_value(worker)
         yield ray
-    finally:
-        ray.shutdown()
-
-
-def _answers(address: str) -> None:
-    """Raise OSError or ValueError at once if nothing listens; Ray itself tries for minutes."""
-    host, _, port = address.rpartition(":")
-    socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def run(ray: Any, experiments: Sequence[Experiment], nodes: Sequence[str] | None) -> Iterator[TaskResult]:

@@ -1,14 +1,17 @@
 """From a grid of settings to experiments on the git remote."""
 
+import hashlib
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stages.common.base.errors import StageError
-from stages.sweep import cluster, grid, worker
-from stages.sweep.grid import Overrides
+from stages.common.base.errors import ParamsError, StageError
+from stages.sweep import cluster, worker
 from stages.sweep.worker import Experiment, TaskResult
+
+Overrides = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def run(overrides: Sequence[str], *, remote: str, address: str | None, same_host
         StageError: the nodes cannot get the commit or the data, or no cluster answers.
     """
     url, commit = _reachable(remote)
-    settings = {grid.name(commit, chosen): chosen for chosen in grid.expand(overrides)}
+    settings = {experiment_name(commit, chosen): chosen for chosen in expand(overrides)}
     there = [name for name in settings if worker.pushed(url, commit, name)]
     experiments = [Experiment(name, chosen, url, commit) for name, chosen in settings.items() if name not in there]
     outcomes: list[TaskResult] = []
@@ -53,6 +56,31 @@ def run(overrides: Sequence[str], *, remote: str, address: str | None, same_host
                 what = "failed" if outcome.failure else "pushed"
                 _progress(f"{len(outcomes)} of {len(experiments)}: {outcome.name} {what}, {outcome.node}")
     return SweepResult(settings, there, outcomes, remote)
+
+
+def expand(overrides: Sequence[str]) -> list[Overrides]:
+    """All combinations, as in `dvc exp run --queue -S`: `a=1,2` gives two, `choice()` and `range()` work.
+
+    Raises:
+        ParamsError: an override is not in this syntax.
+    """
+    from dvc.utils.hydra import get_hydra_sweeps
+    from hydra.errors import HydraException
+
+    try:
+        sweeps = get_hydra_sweeps({"params.yaml": list(overrides)})
+    except (HydraException, ValueError) as error:
+        problem = str(error).splitlines()[0].rstrip(".")
+        raise ParamsError(
+            f"-S {' -S '.join(overrides)}: {problem}. Write key=value, or key=a,b for several."
+        ) from error
+    return [tuple(sweep["params.yaml"]) for sweep in sweeps]
+
+
+def experiment_name(commit: str, overrides: Overrides) -> str:
+    """A name that depends only on the commit and the overrides, in any order."""
+    text = json.dumps([commit, sorted(overrides)])
+    return f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def _reachable(remote: str) -> tuple[str, str]:

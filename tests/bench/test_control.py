@@ -5,10 +5,9 @@ import pytest
 
 from stages.bench import control
 from stages.bench.inputs import IdentityModel, write_identity
-from stages.common.timing.interval import Interval
 from stages.common.timing.launches import LaunchSettings
 from stages.common.timing.lock import alone
-from stages.common.timing.summary import FEWEST_QUIET
+from stages.common.timing.summary import FEWEST_QUIET, Interval
 
 KNOWN = Interval(1.0, 0.99, 1.01)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from stages.common.base.files import rounded
 from stages.common.base.params import Gate
-from stages.common.timing.interval import EQUIVALENT, Interval, over_launches
+from stages.common.timing.summary import EQUIVALENT, Interval, over_launches
 
 log_ratios = st.lists(st.floats(-2, 2), min_size=2, max_size=30)
 

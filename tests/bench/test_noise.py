@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from stages.bench import noise
-from stages.bench.noise import Noise, Snapshot
+from stages.bench.noise import Counters, Noise
 
 QUIET = Noise(
     quiet_share=1.0,
@@ -42,8 +42,8 @@ def test_each_disturbance_is_named(key: str, value: float, words: str) -> None:
 
 def test_shares_are_of_the_time_between_the_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    before = Snapshot(clock=10, own=1, busy=100, stolen=5, waited=2, throttled=0, load=0.5)
-    after = Snapshot(clock=20, own=9, busy=114, stolen=6, waited=3, throttled=0.5, load=2.0)
+    before: Counters = {"clock": 10, "own": 1, "busy": 100, "stolen": 5, "waited": 2, "throttled": 0, "load": 0.5}
+    after: Counters = {"clock": 20, "own": 9, "busy": 114, "stolen": 6, "waited": 3, "throttled": 0.5, "load": 2.0}
     measured = noise.between(before, after, quiet_share=0.9, cpu_share=None)
     assert measured.others_share == pytest.approx((14 - 8) / 20)
     assert measured.stolen_share == pytest.approx(1 / 20)

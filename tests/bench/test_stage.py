@@ -15,8 +15,8 @@ import pytest
 from skl2onnx import to_onnx
 
 from stages.bench import figures, screen, stage
+from stages.bench.control import CHECKS
 from stages.bench.inputs import HostSummary
-from stages.bench.selfcheck import CHECKS
 from stages.bench.stage import BenchResult
 from stages.common.base import command, paths
 from stages.common.base.errors import StageError

@@ -3,7 +3,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from stages.common.base.errors import StageError
-from stages.common.data.generated import FREE_DIM, generated_feed
+from stages.common.data.feeding import FREE_DIM, generated_feed
 from tests.onnx_models import opened
 
 

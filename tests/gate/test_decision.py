@@ -162,9 +162,9 @@ def test_a_low_end_between_one_over_1_03_and_0_97_fails_the_gate_as_it_fails_the
         (
             Gate(),
             trees.MISS,
-            "regardless of speed (speed-up 2 (1.9 to 2.1)). abs_tol of 'probabilities' is 0.419, the limit",
+            "regardless of speed (speed-up 2 (1.9 to 2.1)). abs_tol of 'probabilities' is 0.419, but the limit is",
         ),
-        (Gate(), trees.NOTHING, "both files are the same model"),
+        (Gate(), trees.NOTHING, "both files hold the same model"),
         (
             Gate(),
             {**trees.NOTHING, "bench_details__without_int8": ["TreeEnsembleClassifier"]},
@@ -186,15 +186,19 @@ def test_a_low_end_between_one_over_1_03_and_0_97_fails_the_gate_as_it_fails_the
             {**trees.MISS, "parity__judged__samples": 99},
             "Parity judged 99 samples, fewer than gate.min_samples 100. Give export more",
         ),
-        (Gate(min_speedup=3), {}, "does not reach gate.min_speedup 3"),
+        (Gate(min_speedup=3), {}, "is below gate.min_speedup 3"),
         (
             Gate(),
             {"quantize__size__int8_mb": 4.4},
             "1.100 times the size of the fp32 file, above gate.max_size_ratio 0.9",
         ),
-        (Gate(require_quantized=True), trees.NOTHING, "gate.require_quantized is true"),
-        (Gate(min_speedup=0.5), trees.speedup(0.8, 0.9, "slower"), "slower, which the rules of the gate allow"),
-        (Gate(min_speedup=None), trees.speedup(0.8, 1.9, "inconclusive"), "is not known, and no rule asks"),
+        (
+            Gate(require_quantized=True),
+            trees.NOTHING,
+            "gate.require_quantized demands an INT8 model",
+        ),
+        (Gate(min_speedup=0.5), trees.speedup(0.8, 0.9, "slower"), "slower, which the gate's rules allow"),
+        (Gate(min_speedup=None), trees.speedup(0.8, 1.9, "inconclusive"), "is unknown, and no rule requires it"),
     ],
 )
 def test_the_reason_says_why(limits: Gate, changes: Any, expected: str) -> None:

@@ -88,20 +88,20 @@ def test_the_screen_shows_no_rule_that_is_off(tmp_path: Path) -> None:
     [
         (
             {"bench_details__measured__machine_id": "other"},
-            "measured on the machine other, and metrics/host.json describes abc",
+            "measured on machine other, but metrics/host.json describes abc",
         ),
         (
             {"parity_details__judged__isa": "avx2"},
-            "judged on avx2 with ONNX Runtime 1.32.0, and metrics/host.json describes avx512_vnni with 1.32.0",
+            "judged on avx2 with ONNX Runtime 1.32.0, but metrics/host.json describes avx512_vnni with 1.32.0",
         ),
         ({"parity_details__judged__onnxruntime": "1.31.0"}, "judged on avx512_vnni with ONNX Runtime 1.31.0"),
         (
             {"bench_details__measured__sha256": {"fp32": "f" * 64, "int8": "0" * 64}},
-            "parity and bench saw different files as artifacts/model.int8.onnx",
+            "parity and bench used different versions of artifacts/model.int8.onnx",
         ),
         (
             {"parity_details__judged__threads": 2},
-            "metrics/parity.json was measured with serving.threads 2, and params.yaml",
+            "metrics/parity.json was measured with serving.threads 2, but params.yaml",
         ),
         ({"bench_details__measured__threads": 4}, "metrics/bench.json was measured with serving.threads 4"),
     ],
@@ -124,7 +124,7 @@ def test_without_a_lock_the_models_must_be_those_that_were_judged(tmp_path: Path
     trees.write(tmp_path, **changes)
     assert gate(tmp_path).returncode == 0
     model.write_bytes(b"others")
-    assert "artifacts/model.int8.onnx was changed since parity and bench ran" in gate(tmp_path).stderr
+    assert "artifacts/model.int8.onnx has changed since parity and bench ran" in gate(tmp_path).stderr
 
 
 def test_without_a_lock_a_clone_without_models_is_judged(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_pipeline_without_its_lock_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dvc.yaml").write_text("stages: {parity: {cmd: python -m stages.parity}}", encoding="utf-8")
     done = gate(tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("Error: dvc.lock is missing, so nothing shows that the metrics belong to the files")
+    assert done.stderr.startswith("Error: dvc.lock is missing, so nothing shows that the metrics belong to the current")
 
 
 def test_what_changed_is_named_in_the_order_of_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

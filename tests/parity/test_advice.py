@@ -111,5 +111,5 @@ def test_the_feature_far_outside_is_named(project: Project) -> None:
     assert result["passed"] is False
     [outlier, *_] = result["outliers"]
     assert (outlier["input"], outlier["position"], outlier["sample"] % 64) == ("x", 13, 5)
-    assert "Input features far outside the rest" in project.printed()
+    assert "Input features with outliers" in project.printed()
     assert paths.PARITY.exists()

@@ -28,7 +28,7 @@ def test_alone_it_passes_and_warns_of_the_other_batch(project: Project, outlying
     assert result["passed"] is True
     assert (effect["serving_max_abs"], effect["large_batch"]) == (0.0, 64)
     assert effect["max_abs"] == effect["large_max_abs"] > 0.04
-    assert "this verdict holds for batches of 1 only" in " ".join(result["notes"])
+    assert "this verdict only holds for batches of 1" in " ".join(result["notes"])
     project.params({"serving": {"batch_size": 64}})
     assert project.run()["passed"] is False
 
@@ -37,7 +37,7 @@ def test_in_the_serving_batch_it_says_that_the_neighbours_matter(project: Projec
     project.write(MODEL, PER_TENSOR, {"x": outlying}, tree={"serving": {"batch_size": 64}})
     result = project.run()
     assert result["batch_effect"]["serving_max_abs"] > 0.04
-    assert "the answer depends on what is served beside it" in " ".join(result["notes"])
+    assert "the answer depends on the rest of the batch" in " ".join(result["notes"])
 
 
 def test_a_model_that_does_not_depend_on_the_batch_moves_by_nothing(project: Project, outlying: np.ndarray) -> None:
@@ -57,4 +57,4 @@ def test_a_model_that_mixes_the_samples_of_a_batch_is_not_blamed_on_int8(
     result = project.run()
     assert result["batch_effect"]["large_error_max_abs"] == 0
     (note,) = (note for note in result["notes"] if "batches of 64" in note)
-    assert "in fp32, too: the model mixes the samples of a batch" in note
+    assert "in fp32 too: the model mixes the samples of a batch" in note

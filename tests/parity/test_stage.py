@@ -340,7 +340,7 @@ class TestVacuous:
         result = project.run()
         assert result["outputs"]["p"]["sqnr_db"] < 6
         assert (result["passed"], result["judged"]["vacuous"]) == (True, ["p"])
-        note = "this proves nothing about 'p'; parity.outputs.p.max_nrmse, e.g. 0.1, would."
+        note = "this proves nothing about 'p'; set parity.outputs.p.max_nrmse, e.g. to 0.1."
         assert note in " ".join(project.printed().split())
         project.params({"parity": {"outputs": {"p": {"max_nrmse": 0.1}}}})
         result = project.run()
@@ -354,7 +354,7 @@ class TestVacuous:
         assert project.run()["judged"]["vacuous"] == ["p"]
         printed = " ".join(project.printed().split())
         assert "give export samples that differ" in printed
-        assert printed.endswith(", but this proves nothing.")
+        assert printed.endswith(", but that proves nothing.")
 
     def test_a_classifier_whose_answers_vary(self, project: Project) -> None:
         project.write(CLASSIFIER, CLASSIFIER, {"x": 4 * normal(120, 3)})
@@ -375,11 +375,9 @@ class TestSamplesNeeded:
         project.write(CLASSIFIER, CLASSIFIER, {"x": normal(2, 3)})
         result = project.run()
         assert result["judged"]["needed"] == {"abs_tol": 299}
-        assert "2 samples bound the share of samples outside abs_tol by 77.6% at best" in " ".join(result["notes"])
+        assert "With 2 samples, up to 77.6% of all samples may exceed abs_tol" in " ".join(result["notes"])
         project.write(CLASSIFIER, CLASSIFIER, {"x": normal(1, 3)})
-        assert "1 sample bounds the share of samples outside abs_tol by 95.0% at best" in " ".join(
-            project.run()["notes"]
-        )
+        assert "With 1 sample, up to 95.0% of all samples may exceed abs_tol" in " ".join(project.run()["notes"])
 
     def test_enough_is_not_mentioned(self, project: Project) -> None:
         project.write(CLASSIFIER, CLASSIFIER, {"x": 4 * normal(299, 3)})
@@ -393,7 +391,7 @@ class TestKindsOfModel:
         result = project.run()
         assert (result["judged"]["batch"], result["judged"]["samples"]) == (4, 10)
         assert result["batch_effect"]["max_abs"] is None
-        note = "Served in batches of 4, as the model and its data prescribe, not of serving.batch_size 1."
+        note = "Served in batches of 4, as the model and its data require, not of serving.batch_size 1."
         assert note in result["notes"]
 
     def test_fewer_samples_than_a_batch_are_repeated(self, project: Project) -> None:
@@ -407,7 +405,7 @@ class TestKindsOfModel:
         repeated = project.run()
         assert (repeated["judged"]["batch"], repeated["judged"]["samples"]) == (32, 5)
         assert repeated["outputs"] == whole["outputs"]
-        assert "5 samples do not fill a batch of 32: they were repeated to fill it." in repeated["notes"]
+        assert "5 samples do not fill a batch of 32, so they were repeated." in repeated["notes"]
 
     def test_a_fixed_batch_that_no_sample_fills(self, project: Project) -> None:
         fixed = graph("(float[4,3] x) => (float[4,3] y) { y = Identity(x) }")
@@ -504,7 +502,7 @@ class TestCommand:
         shutil.rmtree(paths.ARTIFACTS)  # as in a clone without `dvc pull`: nothing can be measured
         missed = command("--abs-tol", "0.02")
         assert (missed.returncode, missed.stderr) == (1, "")
-        assert "Parity is missed on 9 samples" in missed.stdout
+        assert "Parity failed on 9 samples" in missed.stdout
         assert command("--abs-tol", "0.06", "--mean-tol", "0.02").returncode == 0
         assert {path: path.read_bytes() for path in paths.METRICS.rglob("*") if path.is_file()} == before
 

@@ -17,7 +17,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from stages.common.base import params, paths
 from stages.common.rule import Outcome, Rule
-from stages.common.timing.interval import Interval
+from stages.common.timing.summary import Interval
 from stages.parity import advise as advise_module
 from stages.parity import candidates, trials
 from stages.parity.judge import ParityResult
@@ -157,7 +157,7 @@ def test_a_batch_effect_that_is_noted_is_ended_by_the_first_advice(missed: Proje
     tree = {**MISSING, "serving": {"batch_size": 1}, "parity": {**MISSING["parity"], "max_nrmse": None}}
     missed.params(tree)
     result = missed.run()
-    assert "this verdict holds for batches of 1 only" in " ".join(result["notes"])
+    assert "this verdict only holds for batches of 1" in " ".join(result["notes"])
     assert result["batch_effect"]["max_abs"] > 0.04
     carried_out(result["advice"][0]["command"], tree)
     quantize()
@@ -172,7 +172,7 @@ def test_where_nothing_passes_it_says_what_was_tried_and_to_ship_fp32(missed: Pr
     assert result["advice"] == []
     after = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     assert {path: after[path] for path in before} == before, "a trial changed the workspace"
-    assert re.match(r"Nothing that was tried passes and pays: .*abs_tol .*\. Ship fp32\.$", result["tried"])
+    assert re.match(r"No variant passes and gains anything: .*abs_tol .*\. Ship fp32\.$", result["tried"])
     assert result["tried"] in " ".join(missed.printed().split())
 
 
@@ -190,15 +190,15 @@ def test_what_ran_out_of_time_is_not_called_refused_and_fp32_is_not_the_only_way
     if slow:
         assert tried.endswith(" Raise parity.advice_seconds to try the rest, or ship fp32.")
     else:
-        assert tried == "No variant was ready within parity.advice_seconds. Raise it, or ship fp32."
+        assert tried == "No variant was ready within parity.advice_seconds: raise it, or ship fp32."
 
 
 def test_without_a_budget_nothing_is_tried(missed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(advise_module, "workshop", None)  # would fail if it were used
+    monkeypatch.setattr(advise_module, "open_workspace", None)  # would fail if it were used
     missed.params({**MISSING, "parity": {"advice_seconds": None}})
     result = missed.run()
     assert (result["passed"], result["advice"]) == (False, [])
-    assert result["tried"] == "Nothing was tried: parity.advice_seconds is null."
+    assert result["tried"] == "No variant was tried: parity.advice_seconds is null."
 
 
 @pytest.mark.usefixtures("as_fast")
@@ -226,10 +226,10 @@ def test_static_is_tried_where_convolutions_stayed_float(project: Project) -> No
 def test_after_a_pass_the_search_is_tried_where_what_is_simpler_missed(
     monkeypatch: pytest.MonkeyPatch, *, passes: bool, last: str
 ) -> None:
-    monkeypatch.setattr(candidates, "stayed_float", lambda: {"Conv"})
+    monkeypatch.setattr(candidates, "kept_float", lambda: {"Conv"})
     verdict = ParityResult({}, [] if passes else [Rule("abs_tol", 1.0, 0.04, -0.96, Outcome.FAILED)])
     tried: list[TriedVariant] = []
-    for overrides in advise_module._after_a_pass(params.Params(), tried, on_batch=False, keeps=True):
+    for overrides in advise_module._after_a_pass(params.Params(), tried, on_batch=False, no_gain=True):
         tried.append(TriedVariant(overrides, verdict))
     assert tried[0].overrides["quantize.method"] == "static"
     assert tried[-1].overrides["quantize.method"] == last
@@ -261,7 +261,7 @@ def test_a_value_that_params_refuse_is_a_problem_of_the_trial() -> None:
 @pytest.mark.parametrize("method", ["dynamic", "static", "weight_only", "stored", "auto"])
 def test_no_two_methods_point_at_each_other(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A miss points at what passes; what is tried after a pass never leads back."""
-    monkeypatch.setattr(candidates, "stayed_float", lambda: {"Conv"})
+    monkeypatch.setattr(candidates, "kept_float", lambda: {"Conv"})
 
     def follow(current: params.Params, seen: list[params.Params]) -> None:
         assert current not in seen

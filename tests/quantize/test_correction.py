@@ -65,7 +65,7 @@ def test_replayed_from_json_it_gives_the_same_file() -> None:
     made, corrections = correction.corrected(quantized, floats, iter(feeds(8)))
     assert corrections
     written = json.loads(json.dumps({name: each.as_json() for name, each in corrections.items()}))
-    correction.apply(quantized, {name: Correction.of_json(numbers) for name, numbers in written.items()})
+    correction.apply(quantized, {name: Correction.from_json(numbers) for name, numbers in written.items()})
     assert ir.to_proto(quantized).SerializeToString() == ir.to_proto(made).SerializeToString()
 
 

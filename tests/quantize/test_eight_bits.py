@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 
 from stages.quantize import eight_bits
-from stages.quantize.eight_bits import QuantizedWeight, quantize_weight, remembered
+from stages.quantize.eight_bits import QuantizedWeight, cached, quantize_weight
 
 WEIGHT = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
 
 
 def made(weight: np.ndarray = WEIGHT, *, per_channel: bool = True, least: float = 0) -> QuantizedWeight:
-    return quantize_weight(weight, "QInt8", (1,) if per_channel else (), reduce_range=False, summed=0, least=least)
+    return quantize_weight(weight, "QInt8", (1,) if per_channel else (), reduce_range=False, summed=0, min_scale=least)
 
 
 def test_equal_weights_are_made_once_and_others_anew() -> None:
     alone = made()
-    with remembered():
+    with cached():
         first, again = made(), made(WEIGHT.copy())
         others = [made(WEIGHT * 2), made(per_channel=False), made(least=1.0), made(WEIGHT.reshape(8, 16))]
     assert again is first
@@ -29,13 +29,13 @@ def test_equal_weights_are_made_once_and_others_anew() -> None:
 
 
 def test_what_is_shared_cannot_be_changed() -> None:
-    with remembered(), pytest.raises(ValueError, match="read-only"):
+    with cached(), pytest.raises(ValueError, match="read-only"):
         made().quantized.values[0, 0] = 1
 
 
 def test_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eight_bits, "REMEMBERED_BYTES", 2 * WEIGHT.size)
-    with remembered():
+    monkeypatch.setattr(eight_bits, "CACHE_BYTES", 2 * WEIGHT.size)
+    with cached():
         first, second = made(), made(WEIGHT * 2)
         made()
         made(WEIGHT * 3)

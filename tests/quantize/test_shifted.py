@@ -28,7 +28,7 @@ def convolution(
 
 def by_row(model: ModelProto) -> ModelProto:
     made, outcomes = nets.quantized(model, activation_scale="row", op_types=["Conv"])
-    assert [outcome.how for outcome in outcomes.values()] == ["QInt8 per channel, activations per place"]
+    assert [outcome.how for outcome in outcomes.values()] == ["QInt8 per channel, activations per position"]
     return made
 
 

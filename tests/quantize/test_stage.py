@@ -84,7 +84,7 @@ def test_a_model_with_a_fixed_batch_is_fed_in_that_batch(bench: Bench) -> None:
     bench.give(model, {"x": normal(40, 8)})
     assert bench.run().quantized() == {"layer0"}
     bench.give(model, {"x": normal(8, 8)})
-    with pytest.raises(StageError, match="2 samples to search on, but the model takes 3 at once"):
+    with pytest.raises(StageError, match="The search split has 2 samples, but the model takes batches of 3"):
         bench.run()
 
 
@@ -108,7 +108,7 @@ def test_a_node_that_cannot_bear_it_stays_float_and_the_rest_does_not(bench: Ben
     bench.give(graph(nodes, {"x": ("n", 16)}, {"y": ("n", 16)}, weights), {"x": x})
     outcome = bench.run()
     assert outcome.quantized() == {"second", "third"}
-    assert "quantized, it breaks the model: output 'y' has a cosine similarity" in outcome.nodes["first"]["reason"]
+    assert "quantizing it breaks the model: output 'y' has a cosine similarity" in outcome.nodes["first"]["reason"]
     assert outcome.cosine({"x": x}) > 0.98
 
 

@@ -244,7 +244,7 @@ def test_what_calibration_cannot_see_stays_float() -> None:
     ]
     model = net(nodes, {"x": ["N", 16]}, {"y": ["N", 8]}, {"W": normal(16, 8)})
     _, outcomes = nets.quantized(model, method="static")
-    assert all("which calibration does not see into" in outcome.reason for outcome in outcomes.values())
+    assert all("which static cannot calibrate" in outcome.reason for outcome in outcomes.values())
 
 
 def test_activations_without_a_finite_value_stay_float() -> None:
@@ -259,7 +259,7 @@ def test_activations_without_a_finite_value_stay_float() -> None:
 
 def test_an_old_opset_and_4_bit_weights_are_refused() -> None:
     _, outcomes = nets.quantized(nets.mlp(opset=9), method="static")
-    assert all("needs opset 10, the model has 9" in outcome.reason for outcome in outcomes.values())
+    assert all("needs opset 10, but the model has 9" in outcome.reason for outcome in outcomes.values())
     with pytest.raises(ParamsError, match="weight_only"):
         nets.quantized(nets.mlp(), method="static", weight_type="QInt4")
 

@@ -599,4 +599,4 @@ def test_operators_that_are_gone_keep_the_opset_old(bench: Bench) -> None:
     bench.give(model, {"x": normal(6, 1, 2, 4, 4)}, "feeds")
     outcome = bench.run()
     assert "Undone: opset converted to 11, because opset 11 has no ImageScaler." in outcome.said
-    assert "INT8 needs opset 11, the model has 8" in outcome.nodes["dense"]["reason"]
+    assert "INT8 needs opset 11, but the model has 8" in outcome.nodes["dense"]["reason"]

@@ -93,11 +93,11 @@ def test_a_lookup_is_stored_in_blocks(weight_type: str, symmetric: bool, columns
 @pytest.mark.parametrize(
     ("model", "name", "reason"),
     [
-        (lookup(axis=1), "Gather_y", "not a lookup of rows"),
+        (lookup(axis=1), "Gather_y", "does not look up rows"),
         (
             net([node("MatMul", "W x", "y")], {"x": [40, "N"]}, {"y": [48, "N"]}, {"W": normal(48, 40)}),
             "MatMul_y",
-            "constant is on the left",
+            "weight is on the left",
         ),
         (
             net([node("MatMul", "x W", "y")], {"x": [2, 5, 48]}, {"y": [2, 5, 40]}, {"W": normal(2, 48, 40)}),

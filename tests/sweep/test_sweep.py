@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from stages.common.base.errors import ParamsError, StageError
-from stages.sweep import grid, stage, worker
+from stages.sweep import stage, worker
 from tests.report.test_workflows import PATH, git
 from tests.report.trees import ROOT
 
@@ -53,23 +53,32 @@ cluster.shutdown()
 
 
 def test_a_grid_is_expanded_as_dvc_does() -> None:
-    assert grid.expand(["a.b=1,2", "c=[x],null"]) == [
+    assert stage.expand(["a.b=1,2", "c=[x],null"]) == [
         ("a.b=1", "c=[x]"),
         ("a.b=1", "c=null"),
         ("a.b=2", "c=[x]"),
         ("a.b=2", "c=null"),
     ]
-    assert grid.expand(["a=range(1,3)"]) == [("a=1",), ("a=2",)]
+    assert stage.expand(["a=range(1,3)"]) == [("a=1",), ("a=2",)]
 
 
 def test_a_setting_that_cannot_be_read_is_refused() -> None:
     with pytest.raises(ParamsError, match="Write key=value, or key=a,b for several"):
-        grid.expand(["a=[1,"])
+        stage.expand(["a=[1,"])
 
 
 def test_names_depend_on_commit_and_settings_alone() -> None:
-    assert grid.name("c", ("a=1", "b=2")) == grid.name("c", ("b=2", "a=1"))
-    assert len({grid.name("c", ("a=1",)), grid.name("c", ("a=2",)), grid.name("d", ("a=1",))}) == 3
+    assert stage.experiment_name("c", ("a=1", "b=2")) == stage.experiment_name("c", ("b=2", "a=1"))
+    assert (
+        len(
+            {
+                stage.experiment_name("c", ("a=1",)),
+                stage.experiment_name("c", ("a=2",)),
+                stage.experiment_name("d", ("a=1",)),
+            }
+        )
+        == 3
+    )
 
 
 def test_a_command_that_fails_leaves_its_last_lines(tmp_path: Path) -> None:

@@ -61,9 +61,9 @@ def show(text: str) -> None:
         print(fold(line) if len(line) > _LONGEST else line)
 
 
-def fold(text: str) -> str:
-    """A paragraph in lines of at most `WIDTH` columns; commands and names are not broken at hyphens."""
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+def fold(text: str, indent: str = "") -> str:
+    """A paragraph in lines of at most `WIDTH` columns, with `indent` before all but the first; names stay whole."""
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def outcome(main: Main, arguments: argparse.Namespace) -> int:

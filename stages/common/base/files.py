@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from stages.common.base import paths, signals
 from stages.common.base.errors import MissingInputError, StageError
 
@@ -170,22 +172,12 @@ def _temporary(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     for candidate in path.parent.glob(f".{path.name}.*.tmp"):
         match = _TEMPORARY.fullmatch(candidate.name)
-        if match and match["name"] == path.name and not _alive(int(match["pid"])):
+        if match and match["name"] == path.name and not psutil.pid_exists(int(match["pid"])):
             if match["old"] and not path.exists():  # killed between two renames: this is the old content of `path`
                 candidate.rename(path)
             else:
                 _remove(candidate)
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _remove(path: Path) -> None:

@@ -138,7 +138,7 @@ class Quantize(Section):
 
 
 class OutputTolerance(Section):
-    """Tolerances of one output, instead of those for all."""
+    """Tolerances of an output."""
 
     abs_tol: NonNegative | None = None
     mean_tol: NonNegative | None = None
@@ -147,14 +147,12 @@ class OutputTolerance(Section):
     min_cosine: Cosine | None = None
 
 
-class Parity(Section):
+class Parity(OutputTolerance):
     """How far INT8 may move the answers."""
 
     abs_tol: NonNegative | None = 0.04
     mean_tol: NonNegative | None = 0.01
     max_nrmse: NonNegative | None = 0.1
-    min_sqnr_db: float | None = None
-    min_cosine: Cosine | None = None
     max_flip_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     max_task_drop: NonNegative | None = None
     max_batch_effect: NonNegative | None = None

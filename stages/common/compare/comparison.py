@@ -80,9 +80,7 @@ class Comparison:
         """Add the statistics of other samples, under the same decider."""
         self.samples += other.samples
         for name, output in other.outputs.items():
-            if name not in self.outputs:
-                self.outputs[name] = OutputComparison(name, output.dtype)
-            self.outputs[name].merge(output)
+            self.outputs.setdefault(name, OutputComparison(name, output.dtype)).merge(output)
         self.decisions.merge(other.decisions)
         self.accuracy.merge(other.accuracy)
         self.auc.merge(other.auc)

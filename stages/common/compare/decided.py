@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.common.decisions import TIE, Decided
+from stages.common.decisions import Decided
 
 CONFIDENT = 0.1
 """A flip with at least this margin is confident: healthy INT8 models have none."""
@@ -57,7 +57,7 @@ class DecisionComparison:
         changed, margins = before != after, reference.margins
         self.count += len(before)
         self.margins_known &= margins is not None
-        flipped = changed if margins is None else changed & ~(margins < TIE)
+        flipped = reference.flips(candidate)
         self.flips += int(np.count_nonzero(flipped))
         self.ties += int(np.count_nonzero(changed & ~flipped))
         if margins is not None:

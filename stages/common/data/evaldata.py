@@ -20,6 +20,8 @@ from stages.common.base.errors import MissingInputError, StageError
 Layout = Literal["samples", "feeds"]
 Subset = Literal["search", "judge"]
 
+SUBSETS: tuple[Subset, ...] = ("search", "judge")
+
 CHUNK_BYTES = 8 << 20
 """Bytes of inputs read at once."""
 
@@ -39,10 +41,17 @@ class EvalInput:
 
 @dataclass(frozen=True)
 class Batch:
-    """One call: the indices of its samples in the evaluation data, and the arrays to feed by input name."""
+    """One call of a model.
+
+    Attributes:
+        indices: of the samples whose answers count, in the evaluation data, int64 [n].
+        feed: arrays by input name.
+        size: samples in the feed, 1 if the sample is a whole feed; those after the first n only fill the batch.
+    """
 
     indices: np.ndarray
     feed: dict[str, np.ndarray]
+    size: int
 
 
 class EvalData:
@@ -73,8 +82,15 @@ class EvalData:
             ) from error
 
     def indices(self, subset: Subset) -> np.ndarray:
-        """The samples of one side of the split: int64, sorted."""
-        return np.asarray(np.load(self._folder / f"{subset}.npy"))
+        """The samples of one side of the split: int64, sorted.
+
+        Raises:
+            StageError: there are none to judge.
+        """
+        indices = np.asarray(np.load(self._folder / f"{subset}.npy"))
+        if subset == "judge" and not len(indices):
+            raise StageError(f"{paths.EVAL} has no samples to judge. Give export more evaluation data.")
+        return indices
 
     def labels(self, indices: np.ndarray) -> np.ndarray | None:
         """The labels of these samples; None if there are none."""
@@ -105,7 +121,7 @@ class EvalData:
                     feed = {name: np.asarray(array[at - start]) for name, array in arrays.items()}
                 else:
                     feed = {name: array[rows] for name, array in arrays.items()}
-                yield Batch(indices[at : at + step], feed)
+                yield Batch(indices[at : at + step], feed, len(indices[at : at + step]))
 
 
 def fill(indices: np.ndarray, batch: int) -> np.ndarray:

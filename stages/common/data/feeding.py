@@ -1,5 +1,6 @@
-"""Whether the evaluation data fits the model, and the batch size it is fed in."""
+"""Feeding a model: whether the evaluation data fits it, its batch size, and generated inputs where there is no data."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -14,6 +15,9 @@ _SAME = ("float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint3
 _DTYPES = {"float": "float32", "double": "float64", "string": "text", **dict(zip(_SAME, _SAME, strict=True))}
 
 _TENSOR = re.compile(r"(?:optional\()?tensor\((\w+)\)+")
+
+FREE_DIM = 16
+"""The size of an open dimension other than the batch, in generated inputs."""
 
 
 def input_dtype(model_input: ort.NodeArg) -> str | None:
@@ -72,6 +76,28 @@ def feed_batch(session: ort.InferenceSession, layout: Layout, wanted: int) -> in
     return 1 if layout == "feeds" else (fixed_batch(session, layout) or wanted)
 
 
+def generated_feed(session: ort.InferenceSession, batch: int, seed: int) -> dict[str, np.ndarray]:
+    """One feed by the declared shapes: floats from a standard normal distribution, text "a".
+
+    Integers and booleans are 0 or 1. An open dimension has the size `batch` if it comes first or has the name of one
+    that does, else FREE_DIM.
+
+    Raises:
+        StageError: an input has a type that numpy arrays cannot hold.
+    """
+    random = np.random.default_rng(seed)
+    wanted = session.get_inputs()
+    batches = {arg.shape[0] for arg in wanted if arg.shape and isinstance(arg.shape[0], str)}
+    feed: dict[str, np.ndarray] = {}
+    for arg in wanted:
+        shape = [
+            size if isinstance(size, int) else batch if axis == 0 or size in batches else FREE_DIM
+            for axis, size in enumerate(arg.shape)
+        ]
+        feed[arg.name] = _values(arg, shape, random)
+    return feed
+
+
 def _names(names: Iterable[str]) -> str:
     listed = [f"'{name}'" for name in names]
     shown = ", ".join(listed[:8])
@@ -112,3 +138,14 @@ def _check_shape(model_input: ort.NodeArg, array: EvalInput, layout: Layout) -> 
 
 def _shape(dims: Sequence[int | str | None]) -> str:
     return "[" + ", ".join("?" if dim is None else str(dim) for dim in dims) + "]"
+
+
+def _values(arg: ort.NodeArg, shape: list[int], random: np.random.Generator) -> np.ndarray:
+    dtype = input_dtype(arg)
+    if dtype is None:
+        raise StageError(f"No values can be generated for the model input '{arg.name}' of type {arg.type}.")
+    if dtype == "text":
+        return np.full(shape, "a", dtype=object)
+    if np.dtype(dtype).kind == "f":
+        return random.standard_normal(math.prod(shape)).reshape(shape).astype(dtype)
+    return random.integers(0, 2, shape).astype(dtype)

@@ -8,19 +8,11 @@ import onnx_ir as ir
 from stages.common.graph.walk import MICROSOFT, all_nodes, constant, default, paths
 
 WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
-    "Attention": (1,),
-    "Conv": (1,),
-    "ConvTranspose": (1,),
     "EmbedLayerNormalization": (2, 3, 4),
-    "FusedConv": (1,),
-    "FusedGemm": (1,),
-    "FusedMatMul": (0, 1),
-    "GRU": (1, 2),
     "Gather": (0,),
-    "Gemm": (0, 1),
-    "LSTM": (1, 2),
-    "MatMul": (0, 1),
-    "RNN": (1, 2),
+    **dict.fromkeys(("Attention", "Conv", "ConvTranspose", "FusedConv", "FusedGemm"), (1,)),
+    **dict.fromkeys(("FusedMatMul", "Gemm", "MatMul"), (0, 1)),
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), (1, 2)),
 }
 """The inputs, by index, that hold the weights of operators that quantizers know."""
 
@@ -33,17 +25,8 @@ DEFAULT_OPERATORS: Mapping[str, frozenset[str]] = {
 
 _MICROSOFT_OPERATORS = frozenset({"Attention", "EmbedLayerNormalization", "FusedConv", "FusedGemm", "FusedMatMul"})
 
-_IN_ATTRIBUTES = frozenset(
-    {
-        "LinearClassifier",
-        "LinearRegressor",
-        "SVMClassifier",
-        "SVMRegressor",
-        "TreeEnsemble",
-        "TreeEnsembleClassifier",
-        "TreeEnsembleRegressor",
-    }
-)
+_IN_ATTRIBUTES = ("Linear", "SVM", "TreeEnsemble")
+"""How the names of operators in ai.onnx.ml begin that keep their parameters in attributes."""
 
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
 """Operators that do not read the values of their input."""
@@ -98,7 +81,8 @@ def weighted_nodes(model: ir.Model) -> list[WeightedNode]:
 
 def parameters_in_attributes(model: ir.Model) -> list[str]:
     """The operator types in the model that keep their parameters in attributes: trees and linear models."""
-    return sorted({node.op_type for node in all_nodes(model) if node.domain == "ai.onnx.ml"} & _IN_ATTRIBUTES)
+    types = {node.op_type for node in all_nodes(model) if node.domain == "ai.onnx.ml"}
+    return sorted(name for name in types if name.startswith(_IN_ATTRIBUTES))
 
 
 def weight_inputs(node: ir.Node) -> tuple[int, ...] | None:

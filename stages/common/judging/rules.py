@@ -50,17 +50,8 @@ def evaluate_rules(details: Tree, params: Parity) -> list[Rule]:
 
 def tolerance_of(name: str, kind: str, params: Parity) -> OutputTolerance:
     """The tolerances of one output: its own if params list any, else those for outputs of its kind."""
-    own = params.outputs.get(name)
-    if own is not None:
-        return own
-    probabilities = kind == "probabilities"
-    return OutputTolerance(
-        abs_tol=params.abs_tol if probabilities else None,
-        mean_tol=params.mean_tol if probabilities else None,
-        max_nrmse=None if probabilities else params.max_nrmse,
-        min_sqnr_db=params.min_sqnr_db,
-        min_cosine=params.min_cosine,
-    )
+    off = {"max_nrmse": None} if kind == "probabilities" else {"abs_tol": None, "mean_tol": None}
+    return params.outputs.get(name) or params.model_copy(update=off)
 
 
 def samples_needed(details: Tree, params: Parity) -> dict[str, int]:

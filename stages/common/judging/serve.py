@@ -1,7 +1,7 @@
 """Serving samples as production does, in full batches, and pairing the answers of both models."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from stages.common.compare.comparison import OutputPair
-from stages.common.data.evaldata import EvalData, fill
+from stages.common.data.evaldata import Batch, EvalData, fill
 from stages.common.decisions import are_log_probabilities, as_scores
 from stages.common.model.sessions import as_arrays, per_sample, run
 
@@ -27,21 +27,6 @@ Values = list[Any]
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call of a model.
-
-    Attributes:
-        indices: of the n samples whose answers count, int64 [n].
-        feed: arrays by input name.
-        size: samples in the feed, 1 if the sample is a whole feed; those after the first n only fill the batch.
-    """
-
-    indices: np.ndarray
-    feed: dict[str, np.ndarray]
-    size: int
-
-
-@dataclass(frozen=True)
 class Model:
     """A loaded model, and its name in messages; its `logarithms` are answered as the probabilities they stand for."""
 
@@ -53,11 +38,11 @@ class Model:
     def outputs(self) -> list[str]:
         return [output.name for output in self.session.get_outputs()]
 
-    def values(self, call: Call) -> Values:
+    def values(self, call: Batch) -> Values:
         """What the session returns, in the order of `outputs`."""
         return run(self.session, call.feed, name=self.name)
 
-    def arrays(self, call: Call, values: Values) -> dict[str, np.ndarray]:
+    def arrays(self, call: Batch, values: Values) -> dict[str, np.ndarray]:
         """The values of one call by output name, cut to the samples that count, along axis 0."""
         arrays = per_sample(as_arrays(self.outputs, values), call.size)
         return {name: self.meant(name, array[: len(call.indices)]) for name, array in arrays.items()}
@@ -66,12 +51,12 @@ class Model:
         """An output by what it stands for: probabilities in place of their logarithms."""
         return np.exp(array) if name in self.logarithms else array
 
-    def answer(self, call: Call) -> dict[str, np.ndarray]:
+    def answer(self, call: Batch) -> dict[str, np.ndarray]:
         """Run the model; see `arrays`."""
         return self.arrays(call, self.values(call))
 
 
-def calls(data: EvalData, indices: np.ndarray, batch: int) -> Iterator[Call]:
+def calls(data: EvalData, indices: np.ndarray, batch: int) -> Iterator[Batch]:
     """The calls that serve these samples in order, in full batches: the last one repeats its samples to fill up."""
     if data.layout == "feeds":
         batch = 1
@@ -80,11 +65,11 @@ def calls(data: EvalData, indices: np.ndarray, batch: int) -> Iterator[Call]:
     served = np.concatenate([indices[:whole], fill(rest, batch)]) if len(rest) else indices
     left = len(indices)
     for chunk in data.batches(served, batch):
-        yield Call(chunk.indices[: min(batch, left)], chunk.feed, batch)
+        yield replace(chunk, indices=chunk.indices[: min(batch, left)])
         left -= batch
 
 
-def logarithms(model: Model, stream: Iterable[Call]) -> frozenset[str]:
+def logarithms(model: Model, stream: Iterable[Batch]) -> frozenset[str]:
     """The outputs that are logarithms of probabilities along the last axis, in the first `PROBED` calls."""
     found: set[str] | None = None
     for call in islice(stream, PROBED):
@@ -96,7 +81,7 @@ def logarithms(model: Model, stream: Iterable[Call]) -> frozenset[str]:
     return frozenset(found or ())
 
 
-def paired(reference: Model, candidate: Model, stream: Iterable[Call]) -> Iterator[OutputPair]:
+def paired(reference: Model, candidate: Model, stream: Iterable[Batch]) -> Iterator[OutputPair]:
     """The answers of both models, one pair per turn of many calls if their shapes allow, else one per call.
 
     Comparing a thousand samples at a time costs little beside running the models.
@@ -115,13 +100,13 @@ def paired(reference: Model, candidate: Model, stream: Iterable[Call]) -> Iterat
             yield OutputPair(call.indices, reference.arrays(call, values[0]), candidate.arrays(call, values[1]))
 
 
-def _turn_length(call: Call, values: Values) -> int:
+def _turn_length(call: Batch, values: Values) -> int:
     size = sum(array.nbytes for array in call.feed.values())
     size += sum(value.nbytes for value in values if isinstance(value, np.ndarray))
     return min(TURN, TURN_BYTES // max(1, size) + 1)
 
 
-def _joined(model: Model, turn: Sequence[Call], values: Sequence[Values]) -> dict[str, np.ndarray] | None:
+def _joined(model: Model, turn: Sequence[Batch], values: Sequence[Values]) -> dict[str, np.ndarray] | None:
     """The answers of a turn, concatenated; None if they are not arrays that differ in the number of samples only."""
     outputs = {}
     for name, arrays in zip(model.outputs, zip(*values, strict=True), strict=True):

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.common.base.errors import StageError
 from stages.common.data.evaldata import EvalData, fill
 from stages.common.timing import process
 from stages.common.timing.feed import StoredFeed, store
@@ -40,10 +39,7 @@ def draw_feed(data: EvalData, samples: int, seed: int, folder: Path) -> StoredFe
     Raises:
         StageError: the judge split is empty.
     """
-    judge = data.indices("judge")
-    if not len(judge):
-        raise StageError("artifacts/eval has no samples to judge. Give export more evaluation data.")
-    drawn = fill(np.random.default_rng(seed).permutation(judge)[:samples], samples)
+    drawn = fill(np.random.default_rng(seed).permutation(data.indices("judge"))[:samples], samples)
     batch = next(data.batches(drawn, samples))
     return store(folder / f"batch_{samples}.npz", batch.feed, samples)
 
@@ -65,9 +61,7 @@ def time_pair(
     are spent; never because of where an interval lies, which would turn chance into a difference.
 
     Args:
-        models: fp32 and INT8.
         feeds: one timing is returned for each.
-        settings: threads, seed and lock.
         budget: seconds for all launches together.
         target: half-width at which to stop.
         seconds: to time per launch and feed.

@@ -1,4 +1,4 @@
-"""Frameworks that export converts to ONNX: one module each, with the interface of `stages.export.framework`.
+"""Frameworks that export converts to ONNX: each is a `stages.export.framework.Framework`.
 
 A module imports its framework only in the functions that use it: a model of one framework needs no other.
 """
@@ -8,10 +8,10 @@ from typing import Any
 
 from stages.common.base.errors import StageError
 from stages.export.framework import Framework, read_by, required
-from stages.export.sources import lightgbm, onnx, sklearn, torch, xgboost
+from stages.export.sources import boosted, onnx, sklearn, torch
 
 # Estimators of XGBoost and LightGBM are also scikit-learn's, so their own converters come first.
-FRAMEWORKS: tuple[Framework, ...] = (onnx, xgboost, lightgbm, torch, sklearn)
+FRAMEWORKS = (onnx.FRAMEWORK, boosted.XGBOOST, boosted.LIGHTGBM, torch.FRAMEWORK, sklearn.FRAMEWORK)
 
 KNOWN = "scikit-learn, XGBoost, LightGBM or PyTorch"
 
@@ -38,7 +38,7 @@ def load(path: Path, *, allow_pickle: bool) -> Any:
             )
         joblib = required("joblib", f"Loading {path.as_posix()}", "joblib")
         return read_by(lambda: joblib.load(path), path, "joblib")
-    if suffix in sklearn.SUFFIXES:
+    if suffix in sklearn.FRAMEWORK.suffixes:
         return sklearn.load(path, allow_pickle=allow_pickle)
-    framework = next((framework for framework in FRAMEWORKS if suffix in framework.SUFFIXES), onnx)
+    framework = next((framework for framework in FRAMEWORKS if suffix in framework.suffixes), onnx.FRAMEWORK)
     return framework.load(path)

@@ -11,15 +11,11 @@ import onnx_ir as ir
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
 from stages.common.model import ir_conversion, model_file
-from stages.export import tables
-from stages.export.framework import Converted
-
-NAME = "ONNX"
-SUFFIXES: tuple[str, ...] = (".onnx",)
+from stages.export import eval_files
+from stages.export.framework import Converted, Framework
 
 
-def knows(model: Any) -> bool:
-    """Whether `model` is an ONNX model."""
+def _knows(model: Any) -> bool:
     return isinstance(model, (onnx.ModelProto, ir.Model))
 
 
@@ -50,7 +46,7 @@ def convert(model: onnx.ModelProto | ir.Model, inputs: Any, params: Export) -> C
         model = ir_conversion.from_proto(model)
     names = input_names(model)
     if hasattr(inputs, "columns"):
-        arrays, notes = tables.as_inputs(inputs, [value for value in model.graph.inputs if value.name in names])
+        arrays, notes = eval_files.as_inputs(inputs, [value for value in model.graph.inputs if value.name in names])
         return Converted(model, arrays, notes=tuple(notes))
     if not isinstance(inputs, Mapping):
         if len(names) != 1:
@@ -70,3 +66,6 @@ def _array(name: str, values: Any) -> np.ndarray:
             f"The evaluation data for '{name}' is not an array: {str(error).rstrip('.')}. "
             "Give every sample the same shape."
         ) from error
+
+
+FRAMEWORK = Framework("ONNX", (".onnx",), _knows, load, input_names, convert)

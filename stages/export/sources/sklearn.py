@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,13 @@ import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
-from stages.export import tables
+from stages.export import eval_files
+from stages.export.drift import SourceAnswers
 from stages.export.framework import (
     Converted,
+    Framework,
     as_model,
-    belongs_to,
+    defined_in,
     first_line,
     listed,
     only_array,
@@ -29,7 +30,6 @@ from stages.export.framework import (
 from stages.export.sources import estimators, targets
 
 NAME = "scikit-learn"
-SUFFIXES: tuple[str, ...] = (".skops",)
 
 TRUSTED = frozenset(
     f"sklearn.neural_network._stochastic_optimizers.{name}" for name in ("AdamOptimizer", "SGDOptimizer")
@@ -38,11 +38,6 @@ TRUSTED = frozenset(
 
 MISSING_TEXT = "nan"
 """What a missing value in a column of text becomes: ONNX has no missing text."""
-
-
-def knows(model: Any) -> bool:
-    """Whether `model` is a scikit-learn estimator."""
-    return belongs_to(model, "sklearn")
 
 
 def load(path: Path, *, allow_pickle: bool = False) -> Any:
@@ -74,12 +69,14 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
     """
     inputs = only_array(inputs, NAME)
     if hasattr(inputs, "columns") and (columns := input_names(model)):
-        inputs = tables.select(inputs, columns)
+        inputs = eval_files.select(inputs, columns)
     arrays, notes = onnx_inputs(inputs)
     converted = _to_onnx(model, arrays, params.opset)
     # skl2onnx changes names (no spaces, no slashes) and keeps their order.
     names = [value.name or "" for value in converted.graph.inputs]
-    return Converted(converted, dict(zip(names, arrays.values(), strict=True)), Fitted(model, inputs), tuple(notes))
+    return Converted(
+        converted, dict(zip(names, arrays.values(), strict=True)), fitted_answers(model, inputs), tuple(notes)
+    )
 
 
 def onnx_inputs(inputs: Any) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -182,32 +179,29 @@ def rows(inputs: Any, indices: np.ndarray) -> Any:
     return inputs.iloc[indices] if hasattr(inputs, "iloc") else np.asarray(inputs)[indices]
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A fitted estimator with its evaluation inputs, as the callable returned them."""
+def fitted_answers(model: Any, inputs: Any) -> SourceAnswers:
+    """The answers of a fitted estimator to its evaluation inputs, as the callable returned them.
 
-    model: Any
-    inputs: Any
+    Of a classifier, labels [n] and, if it has them, probabilities [n, classes]; of others, predictions or transformed
+    features. StageError is raised if the estimator fails, such as on NaN that its training data did not have.
+    """
 
-    def __call__(self, indices: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """The answers to samples, by the `names` of the exported model's outputs; see `SourceAnswers`.
-
-        Of a classifier, labels [n] and, if it has them, probabilities [n, classes]; of others, predictions or
-        transformed features.
-
-        Raises:
-            StageError: the estimator fails, such as on NaN that its training data did not have.
-        """
-        if hasattr(self.model, "predict_proba") and len(names) == 2:
+    def answers(indices: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        if hasattr(model, "predict_proba") and len(names) == 2:
             methods = ["predict", "predict_proba"]
         else:
-            methods = ["predict" if hasattr(self.model, "predict") else "transform"]
+            methods = ["predict" if hasattr(model, "predict") else "transform"]
         try:
-            answers = [getattr(self.model, method)(rows(self.inputs, indices)) for method in methods]
+            arrays = [getattr(model, method)(rows(inputs, indices)) for method in methods]
         except Exception as error:  # estimators raise anything
             raise StageError(
-                f"{type(self.model).__name__}.{methods[0]} fails on the evaluation data ({first_line(error)}). "
+                f"{type(model).__name__}.{methods[0]} fails on the evaluation data ({first_line(error)}). "
                 "Give the data as the estimator takes it."
             ) from error
         # An estimator with several outputs returns a list of probabilities, one array per output.
-        return {name: answer for name, answer in zip(names, answers, strict=False) if isinstance(answer, np.ndarray)}
+        return {name: array for name, array in zip(names, arrays, strict=False) if isinstance(array, np.ndarray)}
+
+    return answers
+
+
+FRAMEWORK = Framework(NAME, (".skops",), defined_in("sklearn"), load, input_names, convert)

@@ -3,9 +3,8 @@
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,12 @@ import onnx_ir as ir
 
 from stages.common.base.errors import StageError
 from stages.common.base.params import Export
+from stages.export.drift import SourceAnswers
 from stages.export.framework import (
     Converted,
+    Framework,
     as_model,
-    belongs_to,
+    defined_in,
     first_line,
     read_by,
     required,
@@ -26,7 +27,6 @@ from stages.export.framework import (
 )
 
 NAME = "PyTorch"
-SUFFIXES: tuple[str, ...] = (".pt2",)
 
 FIRST_OPSET = 18
 """The oldest opset that the dynamo exporter writes."""
@@ -35,11 +35,6 @@ BATCH = "batch"
 """The name of axis 0 of the inputs."""
 
 PACKAGES = "torch onnxscript"
-
-
-def knows(model: Any) -> bool:
-    """Whether `model` is an nn.Module, an ExportedProgram or an ONNXProgram."""
-    return belongs_to(model, "torch")
 
 
 def load(path: Path) -> Any:
@@ -167,49 +162,33 @@ def _anonymous(model: ir.Model) -> ir.Model:
     return model
 
 
-def _answers(model: Any, arrays: Mapping[str, np.ndarray], params: Export) -> "Answers | None":
+def _answers(model: Any, arrays: Mapping[str, np.ndarray], params: Export) -> SourceAnswers | None:
+    """The answers of the module itself, whose outputs have the order of the exported ones; None if it is unknown."""
+    import torch
+    from torch.utils import _pytree as pytree
+
     feeds = params.eval_layout == "feeds"
-    if hasattr(model, "forward"):
-        return Answers(model, arrays, frozenset(arrays), feeds)
-    program = model.exported_program if hasattr(model, "model_proto") else model
-    if program is None:
-        return None
-    _, keywords = program.example_inputs or ((), {})
-    return Answers(program.module(), arrays, frozenset(keywords), feeds)
+    module, by_name = model, set(arrays)
+    if not hasattr(model, "forward"):
+        program = model.exported_program if hasattr(model, "model_proto") else model
+        if program is None:
+            return None
+        module, by_name = program.module(), set((program.example_inputs or ((), {}))[1])
 
-
-@dataclass(frozen=True)
-class Answers:
-    """The answers of the module itself.
-
-    Attributes:
-        module: takes tensors.
-        arrays: evaluation inputs by input name, in the module's order.
-        keywords: the inputs passed by name; the others are passed by position.
-        feeds: whether each sample is a whole feed.
-    """
-
-    module: Callable[..., Any]
-    arrays: Mapping[str, np.ndarray]
-    keywords: frozenset[str]
-    feeds: bool
-
-    def __call__(self, indices: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """The outputs for these samples, by the names of the exported model's outputs, which have the same order."""
-        import torch
-        from torch.utils import _pytree as pytree
-
+    def answers(indices: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         tensors = {
-            name: torch.from_numpy(np.array(array[indices[0]] if self.feeds else array[indices]))
-            for name, array in self.arrays.items()
+            name: torch.from_numpy(np.array(array[indices[0]] if feeds else array[indices]))
+            for name, array in arrays.items()
         }
-        positional = [tensor for name, tensor in tensors.items() if name not in self.keywords]
-        named = {name: tensor for name, tensor in tensors.items() if name in self.keywords}
+        positional = [tensor for name, tensor in tensors.items() if name not in by_name]
+        keywords = {name: tensor for name, tensor in tensors.items() if name in by_name}
         with torch.no_grad():
-            outputs = [output.numpy() for output in pytree.tree_leaves(self.module(*positional, **named))]
-        if self.feeds:
+            outputs = [output.numpy() for output in pytree.tree_leaves(module(*positional, **keywords))]
+        if feeds:
             outputs = [output[np.newaxis] for output in outputs]
         return dict(zip(names, outputs, strict=False))
+
+    return answers
 
 
 @contextmanager
@@ -222,3 +201,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+FRAMEWORK = Framework(NAME, (".pt2",), defined_in("torch"), load, input_names, convert)

@@ -1,7 +1,7 @@
-"""What arrives at the outputs of the model of an error that one node makes: the float model is run with it added.
+"""How far the error of one node moves the outputs of the model: the float model runs with the error added.
 
-An error is damped or amplified on its way, by normalizations and saturating functions, by layers that follow. So each
-node's error is measured where parity judges, and not where it is made.
+Normalizations, saturating functions and later layers damp or amplify an error, so it is measured at the outputs, where
+parity judges, and not at the node.
 """
 
 import time
@@ -22,19 +22,19 @@ _NOTHING = np.zeros((), np.float32)
 
 
 class Arrival:
-    """The float model with an input for the error of each node."""
+    """The float model with an extra input for the error of each node."""
 
     def __init__(self, model: ir.Model, nodes: Sequence[str], feeds: Sequence[Feed], parity: Parity) -> None:
-        """Open it.
+        """Open a session, and run the float model without errors.
 
         Args:
             model: the float model; not changed.
             nodes: names of nodes of the main graph whose main output is float32.
-            feeds: to run it on.
+            feeds: the feeds to run it on.
             parity: the tolerances.
 
         Raises:
-            StageError: it does not run.
+            StageError: the model does not run.
         """
         watched = model.clone()
         self._inputs = _with_errors(watched, set(nodes))
@@ -48,18 +48,18 @@ class Arrival:
         self.seconds = time.perf_counter() - started
 
     def strain(self, node: str, errors: Mapping[int, np.ndarray]) -> float | None:
-        """The largest share of a tolerance of distance that errors of a node use up, all others being exact.
+        """The largest share of a distance tolerance that errors of one node use up.
 
         Args:
-            node: its name.
-            errors: what is added to its output, by number of the feed.
+            node: the node's name.
+            errors: errors of its output, by feed number.
 
         Returns:
-            None where no output can be compared.
+            None if no output can be compared.
         """
-        made = self._run({number: {self._inputs[node]: error} for number, error in errors.items()}, errors)
+        moved = self._run({number: {self._inputs[node]: error} for number, error in errors.items()}, errors)
         exact = {name: [self._exact[name][number] for number in errors] for name in self._exact}
-        return distance_strain(exact, made, self._parity)
+        return distance_strain(exact, moved, self._parity)
 
     def _run(self, errors: Mapping[int, Feed], numbers: Iterable[int]) -> dict[str, list[np.ndarray]]:
         runs = [
@@ -73,21 +73,21 @@ class Arrival:
 
 
 def _with_errors(model: ir.Model, nodes: set[str]) -> dict[str, str]:
-    """Add an error to what each node gives; the inputs for them by node."""
+    """Add an error to the main output of each node; returns the names of the inputs for the errors by node name."""
     fresh = Names(model).fresh
     inputs = {}
     for node in list(model.graph):
         if node.name not in nodes:
             continue
-        given = main_output(node)
-        name, is_output = name_of(given), given.is_graph_output()
+        exact = main_output(node)
+        name, is_output = name_of(exact), exact.is_graph_output()
         error = ir.Value(name=fresh(f"{name}_error"), type=ir.TensorType(ir.DataType.FLOAT))
-        add = ir.Node("", "Add", [given, error], name=fresh(f"{node.name}_error_added"))
+        add = ir.Node("", "Add", [exact, error], name=fresh(f"{node.name}_error_added"))
         total = add.outputs[0]
-        total.shape, total.type = given.shape, given.type
-        ir.convenience.replace_all_uses_with(given, total, replace_graph_outputs=is_output)
-        add.replace_input_with(0, given)
-        given.name, total.name = fresh(f"{name}_exact"), name
+        total.shape, total.type = exact.shape, exact.type
+        ir.convenience.replace_all_uses_with(exact, total, replace_graph_outputs=is_output)
+        add.replace_input_with(0, exact)
+        exact.name, total.name = fresh(f"{name}_exact"), name
         model.graph.insert_after(node, add)
         model.graph.inputs.append(error)
         inputs[node.name] = error.name or ""

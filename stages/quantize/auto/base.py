@@ -1,4 +1,4 @@
-"""The float model that all candidates are made from: in the fastest opset, with rewrites that all choices gain from."""
+"""The float model that candidates are built from: in the fastest opset, with the rewrites that do not slow it down."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,19 +21,20 @@ from stages.quantize.methods.static import fold_scales, pool_last
 from stages.quantize.rewrites import look_up, read_last_state, read_parts, stack, state_shapes, two_classes, unstack
 
 FULL_OPSET = 13
-"""The opset in which every choice can be had."""
+"""The lowest opset that supports every choice."""
 
 LEAST_OPSET = 11
-"""The opset in which dynamic quantization can."""
+"""The lowest opset that supports dynamic quantization."""
 
 SECONDS = 1.0
+"""Seconds to time a rewrite."""
 
 SLOWER = 0.97
-"""A float model that a rewrite slows for certain to less than this has lost a fusion, which no choice makes up for."""
+"""A rewrite whose speed-up of the float model is certainly below this breaks a fusion, and is left out."""
 
 
 def _fold(model: ir.Model) -> PassResult:
-    """What static does around any Conv, so that all choices start from one model."""
+    """Apply the rewrites of static to all Conv nodes, so that all choices start from one model."""
     names = {node.name or "" for node in model.graph if node.op_type == "Conv"}
     folded, moved = fold_scales.apply(model, names), pool_last.apply(model)
     return PassResult(model, folded.modified or moved.modified)
@@ -42,40 +43,43 @@ def _fold(model: ir.Model) -> PassResult:
 FOLDED = ("scales of convolutions folded", _fold)
 
 REWRITES: Mapping[str, tuple[str, Pass]] = {
-    "shapes": ("shapes that are the same in every run stated", state_shapes.apply),
+    "shapes": ("constant shapes of Reshape computed", state_shapes.apply),
     "last_state": ("states of one step read from the last state", read_last_state.apply),
-    "look_up": ("products of one-hot vectors looked up", look_up.apply),
-    "parts": ("cuts of concatenations read from their parts", read_parts.apply),
-    "two_classes": ("Softmax of two classes as Sigmoid of their difference", two_classes.apply),
+    "look_up": ("products with one-hot vectors replaced by lookups", look_up.apply),
+    "parts": ("slices of concatenations replaced by their parts", read_parts.apply),
+    "two_classes": ("Softmax of two classes replaced by Sigmoid", two_classes.apply),
     "views": ("chains of views collapsed", collapse_views.apply),
-    "unstack": ("tensors that are cut up whole split at once", unstack.apply),
-    "stack": ("stacks of stacks put together at once", stack.apply),
+    "unstack": ("slices of a whole tensor replaced by one Split", unstack.apply),
+    "stack": ("nested stacks built by one Concat", stack.apply),
 }
-"""Exact rewrites that ONNX Runtime lacks, in the order in which they are applied, by their names in plan.json."""
+"""Exact rewrites that ONNX Runtime lacks, in order of application, by their names in plan.json."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the model is prepared: the opset to convert to, and the names of the rewrites that are applied."""
+    """How to prepare the model: the opset to convert to, and the names of the rewrites to apply."""
 
     opset: int
     rewrites: tuple[str, ...] = ()
 
 
 def recipe(model: ir.Model, expected: Reference, params: Params) -> Recipe:
-    """That of a plan that is replayed, or the one to search with: what slows the float model is left out.
+    """The recipe of the plan for method plan; for auto, one without the conversion and rewrites that slow the model.
 
-    ONNX Runtime fuses attention and normalization by patterns, and some of those are of one opset only.
+    ONNX Runtime fuses attention and normalization by patterns, some of which only exist in one opset.
 
     Args:
-        model: clean.
-        expected: feeds to time it on.
-        params: of all stages.
+        model: the clean float model.
+        expected: its answers and the feeds to time it on.
+        params: all params.
+
+    Raises:
+        StageError: the plan cannot be read, or names an unknown rewrite.
     """
     if params.quantize.method == "plan":
         planned = plan.read(Path(params.quantize.plan or ""))
         if strangers := [name for name in planned.rewrites if name not in REWRITES]:
-            raise StageError(f"{planned.place}: rewrites has {strangers[0]!r}; allowed: {', '.join(REWRITES)}.")
+            raise StageError(f"{planned.place}: rewrites names {strangers[0]!r}; allowed: {', '.join(REWRITES)}.")
         return Recipe(planned.opset, planned.rewrites)
     if not expected.feeds:
         return Recipe(FULL_OPSET)
@@ -100,20 +104,20 @@ def _on_a_copy(apply: Pass, model: ir.Model) -> PassResult:
 def _not_slower(
     model: ir.Model, rewrite: Callable[[], PassResult], expected: Reference, threads: int
 ) -> ir.Model | None:
-    """What a rewrite makes of a model; None where that is slower, the model itself where it does nothing."""
+    """The rewritten model; None if it is slower, the model itself if the rewrite does nothing or fails."""
     try:
         result = rewrite()
         if not result.modified:
             return model
         both = [sessions.open_session(version, threads, name="the float model") for version in (model, result.model)]
-    except Exception:  # passes raise what they like; the stage applies them again, and reports it
+    except Exception:  # a pass can raise anything; the stage applies it again, and reports the error
         return model
     rounds = in_turn([call(session, expected.feeds[0]) for session in both], SECONDS)
     return None if ratio(rounds[:, 0], rounds[:, 1]).high < SLOWER else result.model
 
 
 def rewritten(model: ir.Model, expected: Reference, recipe_: Recipe) -> tuple[ir.Model, list[Step]]:
-    """The float model with rewrites that all choices gain from; one that changes an answer is undone."""
+    """The float model with the rewrites of a recipe, and the steps; a rewrite that changes the answers is undone."""
     steps = []
     for name, apply in (FOLDED, *(REWRITES[name] for name in recipe_.rewrites)):
         result = apply(model.clone())

@@ -1,4 +1,4 @@
-"""What can become of a node: float, or one of the ways to quantize it, each a method with params of its own."""
+"""The choices for a node: float, or a way to quantize it, that is a method with its params."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,25 +11,25 @@ from stages.quantize.methods import shifted
 from stages.quantize.methods.static import pad_filters
 
 BLOCKED = "blocked"
-"""The layout that ONNX Runtime keeps float convolutions in (NCHWc)."""
+"""The layout that ONNX Runtime uses for float convolutions (NCHWc)."""
 
 STATIC = "static"
 """8 bits with a fixed scale."""
 
 PADDED = "static_padded"
-"""The same, with filters of zeros for the sake of a faster kernel."""
+"""Static, with filters of zeros for a faster kernel."""
 
 DYNAMIC = "dynamic"
-"""8 bits with a scale computed at run time, for the whole tensor."""
+"""8 bits with one scale per tensor, computed at run time."""
 
 ROW = "row"
-"""The same with a scale for each row."""
+"""8 bits with one scale per row, computed at run time."""
 
 SMOOTH, SMOOTH_ROW = "smooth", "smooth_row"
-"""The two of them, outliers smoothed before."""
+"""Dynamic and row, with smoothed activations."""
 
 STORED = "stored"
-"""Weights in 8 bits in the file, floats in memory: size and not time."""
+"""Weights in 8 bits in the file and float in memory: smaller, but not faster."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Choice:
     """One way to quantize a node.
 
     Attributes:
-        name: in plan.json and on screen.
-        method: the value of `quantize.method` that does it.
+        name: its name in plan.json and on screen.
+        method: the `quantize.method` that it uses.
         changes: other keys of the section `quantize` that it sets.
-        smoothed: whether outliers of the activation are moved into the weight first.
-        padded: whether it has filters of zeros, see `pad_filters`.
+        smoothed: whether the activation is smoothed first, see `smooth`.
+        padded: whether a convolution gets filters of zeros, see `pad_filters`.
     """
 
     name: str
@@ -52,16 +52,16 @@ class Choice:
 
     @property
     def in_subgraphs(self) -> bool:
-        """Whether nodes in the bodies of If and Loop can have it, into which calibration does not see."""
+        """Whether it can be used in the bodies of If and Loop: it needs no calibration."""
         return self.method != "static" and not self.smoothed
 
     def params(self, params: Quantize) -> Quantize:
-        """The section `quantize` for nodes with this choice."""
+        """The section `quantize` of a node with this choice."""
         return params.model_copy(update={"method": self.method, "op_types": None, **self.changes})
 
 
 KEPT = FLOAT
-"""The name of the choice to quantize nothing."""
+"""The name of the choice to keep a node float."""
 
 _SIGNED = {"weight_type": "QInt8"}
 
@@ -118,13 +118,13 @@ WHY_NOT: Mapping[str, str] = {}
 
 
 def opset(params: Quantize) -> int:
-    """See `methods.Scope`; static per channel, and a scale per row, need the most."""
+    """See `methods.Scope`: the highest opset that a choice needs."""
     del params
     return 13
 
 
 def of_node(node: WeightedNode) -> list[Choice]:
-    """The choices that a node's operator has, besides float; whether its weight allows them, the method says."""
+    """The choices of a node besides float, by its operator; its method may still keep it float."""
     names = _OF.get(node.op_type, ())
     if node.op_type == "Conv":
         suited = {ROW: shifted.suited, PADDED: pad_filters.suited}
@@ -133,7 +133,7 @@ def of_node(node: WeightedNode) -> list[Choice]:
 
 
 def forms(op_type: str, choice: str) -> tuple[str, str]:
-    """The forms in which a node's kernel reads its activation and gives its output."""
+    """The forms of the activation that a node's kernel reads, and of its output."""
     if op_type == "Conv":
         if choice in (KEPT, STORED):
             return BLOCKED, BLOCKED

@@ -1,7 +1,9 @@
 """What kernels and conversions cost on this machine: each distinct one timed as a model of its own, all in turn."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +18,7 @@ from stages.quantize.auto.probe import Probed
 from stages.quantize.auto.timing import Call, call, in_turn, one_by_one, quiet_us
 from stages.quantize.methods import Assignment
 
-SECONDS_EACH = 0.05
+SECONDS_EACH = 0.1
 """Timed for each kernel, and at most `SECONDS_ALL` for all of them."""
 
 SECONDS_ALL = 5.0
@@ -24,9 +26,6 @@ SECONDS_ALL = 5.0
 LARGE_BYTES = 256 << 20
 """Weights above which nodes of equal shapes are timed once; below it all of them are, so that caches are as they are
 while the whole model runs."""
-
-_EMPTY = ("", "")
-"""A call that does next to nothing: what is paid once for a whole model is paid by each node by itself."""
 
 _ROW = 384
 _CHANNELS = 32
@@ -70,7 +69,8 @@ def kernel_us(
 
     The nodes run in order, all with one choice, then all with the next: a small model by itself would find its weights
     in the cache in every call, which it does not between the others. Nodes of equal operator, attributes and shapes
-    cost the same, the median of them.
+    cost the same, the median of them. A node like no other is opened twice, as two sessions of one file differ by a
+    percent or two. What a call that does next to nothing takes is subtracted: a whole model pays it once.
 
     Args:
         probed: nodes by name.
@@ -83,28 +83,31 @@ def kernel_us(
     """
     choices = dict.fromkeys([KEPT, *(choice for node in probed.values() for choice in node.models if choice != STORED)])
     large = sum(node.weight_bytes for node in probed.values()) > LARGE_BYTES
-    calls: dict[tuple[str, str], Call] = {}
-    for choice in choices:
-        for name, node in probed.items():
-            model = node.models.get(choice, node.single.model)
-            key = (node.single.key if large else name, choice)
-            if key not in calls:
-                session = sessions.open_session(model, threads, name="a node by itself")
-                calls[key] = call(session, node.single.feeds[0])
-    calls[_EMPTY] = _open(_single("Identity"), 1, threads, "Identity")
-    rounds = one_by_one(list(calls.values()), min(SECONDS_ALL, SECONDS_EACH * len(calls)))
+    alike = Counter(node.single.key for node in probed.values())
+    kernels: list[tuple[str, str]] = []
+    calls: list[Call] = []
+    for choice, name in product(choices, probed):
+        node = probed[name]
+        kernel = (node.single.key, choice)
+        if large and kernel in kernels:
+            continue
+        model = node.models.get(choice, node.single.model)
+        for _ in range(1 if large or alike[node.single.key] > 1 else 2):
+            session = sessions.open_session(model, threads, name="a node by itself")
+            kernels.append(kernel)
+            calls.append(call(session, node.single.feeds[0]))
+    calls.append(_open(_single("Identity"), 1, threads, "Identity"))
+    *us, empty = quiet_us(one_by_one(calls, min(SECONDS_ALL, SECONDS_EACH * len(calls))))
     times: dict[tuple[str, str], list[float]] = {}
-    measured = dict(zip(calls, quiet_us(rounds), strict=True))
-    empty = measured.pop(_EMPTY)
-    for (name, choice), us in measured.items():
-        times.setdefault((name if large else probed[name].single.key, choice), []).append(float(us - empty))
-    timed = {key: float(np.median(us)) for key, us in times.items()}
+    for kernel, took in zip(kernels, us, strict=True):
+        times.setdefault(kernel, []).append(float(took - empty))
+    timed = {kernel: float(np.median(measured)) for kernel, measured in times.items()}
     costs = {}
     for name, node in probed.items():
         for choice in (KEPT, *node.models):
-            kernel = KEPT if choice == STORED else choice
-            borders = _own_borders(node, op_types[name], kernel, conversions)
-            costs[name, choice] = max(0.0, timed[node.single.key, kernel] - borders)
+            run_as = KEPT if choice == STORED else choice
+            borders = _own_borders(node, op_types[name], run_as, conversions)
+            costs[name, choice] = max(0.0, timed[node.single.key, run_as] - borders)
     return costs
 
 

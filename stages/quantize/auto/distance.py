@@ -1,4 +1,4 @@
-"""The share of a tolerance of distance that one model uses, from its outputs on a few calls. Pure."""
+"""The share of a distance tolerance that a model uses, from its outputs on a few feeds. Pure."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ from stages.common.decisions import are_log_probabilities, are_probabilities, as
 from stages.common.judging.rules import tolerance_of
 
 ASSUMED_SQNR_DB = 30.0
-"""Held against errors where no tolerance is one of distance: they are ranked by it, and whole models are judged."""
+"""The tolerance to rank errors by if parity has no distance tolerance; whole models are judged by parity's rules."""
 
 
 def distance_strain(
     reference: Mapping[str, Sequence[np.ndarray]], candidate: Mapping[str, Sequence[np.ndarray]], parity: Parity
 ) -> float | None:
-    """The largest strain of the rules of distance over some calls; None without a float output to compare.
+    """The largest strain of the distance rules; None if there is no float output to compare.
 
     Args:
-        reference: by output, an array for each call.
-        candidate: the same of another model.
+        reference: the fp32 outputs by name, an array per feed.
+        candidate: the outputs of another model, likewise.
         parity: the tolerances.
     """
     strains = []

@@ -26,7 +26,7 @@ FRONTIER_HEADER = (
 
 
 def plan_tree(search: SearchResult) -> dict[str, Any]:
-    """The tree of plan.json."""
+    """The content of plan.json."""
     trial = search.trial
     return {
         "objective": search.objective,
@@ -51,7 +51,7 @@ def plan_tree(search: SearchResult) -> dict[str, Any]:
 
 
 def sensitivity_rows(search: SearchResult) -> Iterator[tuple[Any, ...]]:
-    """The rows of sensitivity.csv, the most sensitive first, what is unknown before all."""
+    """The rows of sensitivity.csv: unknown ones first, then the most sensitive."""
     for entry in by_power(search.measured.sensitivities):
         share = entry.share
         yield (
@@ -66,7 +66,7 @@ def sensitivity_rows(search: SearchResult) -> Iterator[tuple[Any, ...]]:
 
 
 def frontier_rows(search: SearchResult) -> Iterator[tuple[Any, ...]]:
-    """The rows of frontier.csv: every model that was made, in order."""
+    """The rows of frontier.csv: every model that was built, in order."""
     for number, trial in enumerate(search.trials, start=1):
         speedup, candidate = trial.speedup, trial.candidate
         chosen = search.trial is not None and candidate.assignment == search.trial.candidate.assignment

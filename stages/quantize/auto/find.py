@@ -16,10 +16,11 @@ from stages.quantize.auto import options, plan
 from stages.quantize.auto.base import Recipe
 from stages.quantize.auto.choices import CHOICES, KEPT, PADDED
 from stages.quantize.auto.judge import Candidate, Judge, Make, judged
+from stages.quantize.auto.learn import LEVEL
 from stages.quantize.auto.options import Measured
-from stages.quantize.auto.problem import Picks, Point, point
+from stages.quantize.auto.problem import Picks, Weights, point
 from stages.quantize.auto.race import RACERS, Trial, race, side_by_side, slower, winner
-from stages.quantize.auto.search import back_towards, best_that_passes, store_floats, without_gaps
+from stages.quantize.auto.search import back_towards, best_that_passes, exchanges, store_floats, without_gaps
 from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Range
@@ -167,7 +168,7 @@ def find(
     reason = ""
     with tqdm(desc="search", total=search.max_evals, unit=" trials", leave=False, disable=None) as progress:
         state = _Search(measured, make, fault, judge, params, progress, ends, search.max_evals - 1)
-        for name, assignment in _uniform(measured, value)[: max(1, search.max_evals // UNIFORM)]:
+        for name, assignment in _uniform(measured, weights)[: max(1, search.max_evals // UNIFORM)]:
             state.origin = f"all {name}"
             state.attempt(assignment)
         state.origin = "predicted"
@@ -182,6 +183,12 @@ def find(
             state.origin = "add back"
             back_towards(learnt, passes, fails, state.attempt, goal=goal, value=value)
         passing = [trial for trial in state.trials if trial.candidate.passes(search.margin)]
+        if passing:
+            state.origin = "exchanged"
+            best = min(passing, key=lambda trial: value(trial.measured))
+            for exchanged in exchanges(learnt, weights, best.candidate.assignment, goal):
+                state.attempt(exchanged)
+            passing = [trial for trial in state.trials if trial.candidate.passes(search.margin)]
         if state.trials and not passing:
             raise StageError(_nothing_passes(state.trials, search, len(nodes)))
         if not state.trials and any(len(choices) > 1 for choices in problem.options):
@@ -190,17 +197,17 @@ def find(
     if passing and not smaller:
         least = min(trial.candidate.size for trial in passing)
         reason = f"the smallest model that passes takes {least} bytes, float {judge.float_bytes}"
-    smaller.sort(key=lambda trial: value(point(learnt, trial.candidate.assignment)))
+    smaller.sort(key=lambda trial: value(trial.measured))
     raced = race(smaller[:RACERS], judge, measured.float_us)
-    best = winner(raced, search.objective) if raced else None
-    if best is not None:
-        reason = slower(best) if search.objective == "latency" else ""
+    won = winner(raced, search.objective) if raced else None
+    if won is not None:
+        reason = slower(won) if search.objective == "latency" else ""
     by_assignment = {trial.candidate.assignment: trial for trial in raced}
     trials = [by_assignment.get(trial.candidate.assignment, trial) for trial in state.trials]
-    chosen = best.candidate.assignment if best is not None and not reason else problem.all_float
+    chosen = won.candidate.assignment if won is not None and not reason else problem.all_float
     made = plan.decisions(problem, chosen, measured.refused, measured.unmeasured, value)
     return SearchResult(
-        None if reason else best,
+        None if reason else won,
         reason,
         {name: decision for name, decision in made.items() if name in measured.names},
         trials,
@@ -211,20 +218,25 @@ def find(
     )
 
 
-def _uniform(measured: Measured, value: Callable[[Point], float]) -> list[tuple[str, Picks]]:
-    """One choice wherever it can be had, the best of each method, the best predicted first.
+def _uniform(measured: Measured, weights: Weights) -> list[tuple[str, Picks]]:
+    """One choice wherever it can be had: of each method the best, and of about equal ones the most exact.
 
     Filters of zeros are for single nodes.
     """
     problem = measured.problem
     names = {option.choice for options_ in problem.options[: len(measured.names)] for option in options_}
-    uniform = {name: problem.uniform(name) for name in sorted(names - {KEPT, PADDED})}
-    values = {name: value(point(problem, assignment)) for name, assignment in uniform.items()}
-    best: dict[str, str] = {}
+    points = {name: point(problem, problem.uniform(name)) for name in sorted(names - {KEPT, PADDED})}
+    values = {name: replace(weights, noise=0.0).value(points[name]) for name in points}
+    by_method: dict[str, list[str]] = {}
     for name in sorted(values, key=lambda name: values[name]):
         if values[name] <= WORTH * min(values.values()):
-            best.setdefault(CHOICES[name].method, name)
-    return [(name, uniform[name]) for name in best.values()]
+            by_method.setdefault(CHOICES[name].method, []).append(name)
+    uniform = []
+    for best, *others in by_method.values():
+        equal = [best, *(name for name in others if values[name] <= (1 + LEVEL) * values[best])]
+        name = min(equal, key=lambda name: points[name].noise)
+        uniform.append((name, points[name].assignment))
+    return uniform
 
 
 def _nothing_passes(trials: Sequence[Trial], search: Search, nodes: int) -> str:

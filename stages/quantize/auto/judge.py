@@ -1,4 +1,4 @@
-"""Candidates made as real models and held against parity's rules, on the search split alone."""
+"""Build candidates as real models, and judge them by parity's rules, on the search split only."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -13,10 +13,9 @@ import onnxruntime as ort
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.common.compare.comparison import MismatchError, compare
-from stages.common.data.evaldata import EvalData
+from stages.common.data.evaldata import Batch, EvalData
 from stages.common.data.feeding import feed_batch, fixed_batch
 from stages.common.decisions import Decider, Outputs, choose
-from stages.common.judging import serve
 from stages.common.judging.rules import evaluate_rules, largest_strain
 from stages.common.judging.serve import Model, Values, calls, logarithms, paired
 from stages.common.model import model_file, sessions
@@ -30,34 +29,34 @@ from stages.quantize.auto.timing import Call, call
 from stages.quantize.outcome import NodeOutcome
 
 SHUFFLES = 3
-"""How often the samples are served in batches, reshuffled each time: parity judges three times as many batches."""
+"""How often the samples are served in batches, each time reshuffled, as parity judges three times as many batches."""
 
 FEW = 2
-"""Search samples below which all of them calibrate."""
+"""With fewer search samples, all of them calibrate."""
 
 MOVED = 64
-"""Samples that are served alone and together, where parity.max_batch_effect is set."""
+"""Most samples to measure the batch effect on, if parity.max_batch_effect is set."""
 
-REMEMBERED_BYTES = 64 << 20
-"""Answers of the float model that are kept, so that it does not run again for each candidate."""
+CACHE_BYTES = 64 << 20
+"""Most bytes of the float model's answers to cache, so that it does not run again for each candidate."""
 
 PROBE_FEEDS = 8
-"""Feeds that single nodes are measured on."""
+"""Number of feeds that single nodes are measured on."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that was made and judged.
+    """A model that was built and judged.
 
     Attributes:
-        assignment: what it was made from.
-        choices: the same, by name of the node.
-        model: None where it does not run.
-        outcomes: what became of each node.
-        rules: of parity, evaluated on the search split.
+        assignment: the assignment that it was built from.
+        choices: the choices of the assignment by node name.
+        model: the model; None if it does not run.
+        outcomes: the outcomes by node name.
+        rules: parity's rules, evaluated on the search split.
         strain: the largest share of a tolerance that a rule uses; infinite for a broken model.
-        size: bytes of the file.
-        fault: why it is broken; empty where it is not.
+        size: size of the file in bytes.
+        fault: why it is broken; empty if it is not.
     """
 
     assignment: Picks
@@ -70,39 +69,39 @@ class Candidate:
     fault: str = ""
 
     def passes(self, margin: float) -> bool:
-        """Whether every rule holds with this share of its tolerance to spare."""
+        """Whether every rule passes with at least this share of its tolerance to spare."""
         return self.strain <= 1 - margin
 
 
 @dataclass(frozen=True)
-class _Remembering(Model):
-    """A model that runs each call once, as far as its answers can be kept."""
+class _Cached(Model):
+    """A model that caches its answers, up to `CACHE_BYTES`."""
 
-    known: dict[bytes, Values] = field(default_factory=dict)
+    cache: dict[bytes, Values] = field(default_factory=dict)
 
-    def values(self, call: serve.Call) -> Values:
+    def values(self, call: Batch) -> Values:
         """See `Model`."""
         key = call.indices.tobytes()
-        if key in self.known:
-            return self.known[key]
+        if key in self.cache:
+            return self.cache[key]
         values = super().values(call)
-        if sum(map(_size, [values, *self.known.values()])) <= REMEMBERED_BYTES:
-            self.known[key] = values
+        if sum(map(_size, [values, *self.cache.values()])) <= CACHE_BYTES:
+            self.cache[key] = values
         return values
 
 
 def _size(values: Values) -> float:
-    """Bytes of what a call answers; lists of maps and the like are not kept."""
+    """Bytes of the answers to a call; infinite for lists of maps and the like, so that they are not cached."""
     return sum(value.nbytes if isinstance(value, np.ndarray) else math.inf for value in values)
 
 
 class Judge:
-    """Runs candidates beside the float model, in the serving batch."""
+    """Runs candidates and the float model at the serving batch size, and compares their answers."""
 
     def __init__(self, source: ir.Model, data: EvalData, params: Params, name: str) -> None:
         self._params = params
         self._data = data
-        self._float = _Remembering(sessions.open_session(source, params.serving.threads, name=name), name)
+        self._float = _Cached(sessions.open_session(source, params.serving.threads, name=name), name)
         self.float_bytes = model_file.stored_bytes(source)
         self._source = source
         self.batch = feed_batch(self._float.session, data.layout, params.serving.batch_size)
@@ -113,23 +112,23 @@ class Judge:
         self._judged = max(len(data.indices("judge")), len(self._indices))
 
     def feeds(self) -> Iterator[Feed]:
-        """Calls of the serving batch over the search split."""
+        """Feeds of the serving batch size over the search split."""
         for served in calls(self._data, self._indices, self.batch):
             yield served.feed
 
     def probe_feeds(self) -> list[Feed]:
-        """The calls that single nodes are measured on."""
+        """The feeds that single nodes are measured on."""
         return list(islice(self.feeds(), PROBE_FEEDS))
 
     def rules(self, model: ir.Model, *, clips: bool) -> list[Rule]:
-        """Parity's rules over a candidate.
+        """Parity's rules, evaluated on a candidate.
 
         Args:
             model: the candidate.
-            clips: whether it has static ranges.
+            clips: whether it has static ranges, which clip.
 
         Raises:
-            StageError: the model does not load or run, or has other outputs.
+            StageError: the candidate does not load or run, or its outputs do not match those of the float model.
         """
         served = Model(self.session(model), "a candidate", self._float.logarithms)
         parity = self._params.parity
@@ -142,7 +141,7 @@ class Judge:
         try:
             comparison = compare(tails.watch(paired(self._float, served, stream)), self._data.labels, decider)
         except MismatchError as error:
-            raise StageError(f"The candidate has other outputs than the float model: {error}.") from error
+            raise StageError(f"The candidate's outputs do not match those of the float model: {error}.") from error
         tree = comparison.figures()
         tree["judged"]["samples"] = comparison.samples
         for output, factor in tails.factors().items():
@@ -152,7 +151,7 @@ class Judge:
         return evaluate_rules(at_sample_count(tree, self._judged), parity)
 
     def _batch_effect(self, served: Model) -> dict[str, Any]:
-        """How far samples move between being served alone and in a batch; padding is for parity to judge."""
+        """How far answers move between batches of 1 and larger ones; padding is left to parity."""
         indices = self._indices[:MOVED]
         nothing = {"max_abs": None, "padding": {"int8_max_abs": None}, "reason": "one batch size only"}
         if self._data.layout == "feeds" or fixed_batch(self._float.session, self._data.layout) is not None:
@@ -169,19 +168,19 @@ class Judge:
         return {**nothing, "max_abs": largest, "reason": ""}
 
     def session(self, model: ir.Model) -> ort.InferenceSession:
-        """A candidate, loaded as production does."""
+        """A session of a candidate, with the settings of production."""
         return sessions.open_session(model, self._params.serving.threads, name="a candidate")
 
     def call(self, model: ir.Model) -> Call:
-        """A call of the serving batch, in a new session."""
+        """A call with the first feed, in a new session."""
         return call(self.session(model), next(self.feeds()))
 
     def float_call(self) -> Call:
-        """The same of the float model."""
+        """A call of the float model with the first feed."""
         return self.call(self._source)
 
     def _served(self) -> np.ndarray:
-        """The search samples; in batches, several times, each time in another order."""
+        """The search samples; for batches repeated, each time in another order."""
         if self._data.layout == "feeds" or self.batch == 1:
             return self._indices
         random = np.random.default_rng(0)
@@ -189,9 +188,9 @@ class Judge:
 
 
 def calibration_feeds(data: EvalData, batch: int, samples: int) -> Iterator[Feed]:
-    """Calls over every other sample of the search split, up to `samples` of them; over all if there are few.
+    """Feeds over every other sample of the search split, at most `samples`; over all samples if there are few.
 
-    The other half shows what becomes of values that no calibration has seen.
+    The other half shows the effect of clipping on values that calibration has not seen.
     """
     indices = data.indices("search")
     indices = indices if len(indices) else data.indices("judge")
@@ -202,13 +201,13 @@ def calibration_feeds(data: EvalData, batch: int, samples: int) -> Iterator[Feed
 
 
 Make = Callable[[Mapping[str, str]], tuple[ir.Model, dict[str, NodeOutcome]]]
-"""Makes the model in which each node, by name, has the choice of that name."""
+"""Builds the model with these choices by node name; returns it with the outcomes by node name."""
 
 
 def judged(
     assignment: Picks, choices: Mapping[str, str], make: Make, fault: Callable[[ir.Model], str], judge: Judge
 ) -> Candidate:
-    """Make a candidate and judge it."""
+    """Build a candidate and judge it."""
     model, outcomes = make(choices)
     size, problem, runs = model_file.stored_bytes(model), fault(model), True
     rules: tuple[Rule, ...] = ()
@@ -223,7 +222,7 @@ def judged(
 
 
 def model_bytes(model: ir.Model) -> int:
-    """Bytes of all weights of a model, and an estimate of its nodes, which counts names twice over."""
+    """Bytes of all weights of a model, plus an estimate for its nodes, which counts their names twice."""
     weights: int = sum(
         value.const_value.nbytes
         for graph in model.graphs()

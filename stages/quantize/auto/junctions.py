@@ -1,4 +1,4 @@
-"""The tensors between nodes with a choice, and the operators there that can work on 8 bits or in blocked layout."""
+"""The tensors between nodes with choices, and the operators there that can work on 8 bits or in blocked layout."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ BETWEEN = (
     Option(BLOCKED, 0.0, 0.0, 0, BLOCKED, BLOCKED),
     Option(STATIC, 0.0, 0.0, 0, STATIC, STATIC),
 )
-"""What an operator without a weight can work in: it follows the nodes around it."""
+"""The forms that an operator without a weight can work in; it takes the form of the nodes around it."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A junction before its conversions are priced: names of givers, of takers and of its values."""
+    """A junction without the cost of its conversions: the names of its givers, its takers and its values."""
 
     givers: tuple[str, ...]
     takers: tuple[str, ...]
@@ -37,9 +37,9 @@ def between(graph: ir.Graph) -> list[str]:
 
 
 def tensors(graph: ir.Graph, names: Sequence[str]) -> list[Tensor]:
-    """The tensors that nodes of these names give or read as their activations.
+    """The tensors that the named nodes output or read as activations.
 
-    Values on both sides of an operator that passes values on (Reshape, MaxPool, Relu, ...) count as one tensor.
+    Values before and after an operator that passes values on (Reshape, MaxPool, Relu, ...) count as one tensor.
     """
     wanted = set(names)
     leader: dict[ir.Value, ir.Value] = {}
@@ -87,11 +87,11 @@ def tensors(graph: ir.Graph, names: Sequence[str]) -> list[Tensor]:
 
 
 Price = Callable[[Sequence[str]], tuple[Mapping[str, float], Mapping[str, float]]]
-"""What it takes to convert a tensor, by the names of its values, into each form and back, in microseconds."""
+"""The microseconds to convert a tensor into each form and back, by the names of its values."""
 
 
 def priced(tensors_: Sequence[Tensor], names: Sequence[str], price: Price) -> tuple[Junction, ...]:
-    """The junctions of a problem over nodes of these names."""
+    """The junctions of a problem over the named nodes."""
     number = {name: place for place, name in enumerate(names)}
     return tuple(
         Junction(

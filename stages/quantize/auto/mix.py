@@ -1,4 +1,4 @@
-"""A model in which each node has a choice of its own: the methods, one after the other, each on the nodes it is for."""
+"""Quantize every node by its own choice."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,16 +13,16 @@ from stages.quantize.outcome import NodeOutcome, kept
 def mixed(
     model: ir.Model, nodes: Sequence[Assignment], choices: Mapping[str, str], calibration: CalibrationFeeds
 ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """Quantize each node as chosen.
+    """Quantize each node by its choice.
 
     Args:
         model: the clean float model; not changed.
-        nodes: of it, with their params, which choices override.
-        choices: the name of a choice by name of a node; nodes without one stay float.
+        nodes: the nodes that may be quantized, with params that choices override.
+        choices: names of choices by node name; nodes without one stay float.
         calibration: feeds for static.
 
     Returns:
-        The model, and what became of each of `nodes`.
+        The model, and the outcomes of `nodes` by name.
     """
     chosen = [
         Assignment(assigned.node, kind.params(assigned.params), kind.smoothed, kind.padded)
@@ -30,5 +30,5 @@ def mixed(
         if (choice := choices.get(assigned.name, KEPT)) != KEPT and (kind := CHOICES[choice])
     ]
     outcomes = {assigned.name: kept("chosen by quantize.method auto") for assigned in nodes}
-    quantized, made = methods.quantize(model, chosen, calibration)
-    return quantized, outcomes | made
+    quantized, of_chosen = methods.quantize(model, chosen, calibration)
+    return quantized, outcomes | of_chosen

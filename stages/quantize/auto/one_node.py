@@ -1,4 +1,4 @@
-"""Models of a single node, cut out of a model: the time and the error of a choice are measured on them."""
+"""Cut single nodes out of a model, to measure the time and the error of their choices."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from stages.quantize.methods import Assignment
 
 @dataclass(frozen=True)
 class OneNode:
-    """One node with its constants, and feeds for the rest of its inputs.
+    """A node with its constants, and feeds for its other inputs.
 
     Attributes:
-        model: of that node alone.
-        feeds: what the node read in the whole model.
-        outputs: what it gave there, float32, its main output.
-        key: equal for nodes whose kernels cost the same: operator, attributes, shapes.
+        model: a model of this node only.
+        feeds: its inputs in the whole model, one feed each.
+        outputs: its main output in the whole model, float32, one per feed.
+        key: operator, attributes and shapes: equal for nodes that take the same time.
     """
 
     model: ir.Model
@@ -34,28 +34,28 @@ class OneNode:
 
     @property
     def elements(self) -> tuple[int, int]:
-        """Values in its activation and in its output, in one call."""
+        """Number of values in its activation and in its output, for one feed."""
         first = next(iter(self.feeds[0].values()))
         return first.size, self.outputs[0].size
 
 
 def read_values(node: ir.Node) -> list[ir.Value]:
-    """The values that a node reads and that are not constant, each once."""
+    """The values that a node reads, without constants and without repetition."""
     return list(dict.fromkeys(value for value in node.inputs if value is not None and constant(value) is None))
 
 
 def main_output(node: ir.Node) -> ir.Value:
-    """The first output that anything reads: a recurrent layer may be read from its last state alone."""
+    """The first output that is read: of a recurrent layer, only the last state may be."""
     return next((value for value in node.outputs if value.uses() or value.is_graph_output()), node.outputs[0])
 
 
 def cut_out(model: ir.Model, node: ir.Node, seen: list[Mapping[str, np.ndarray]]) -> OneNode:
-    """The model of one node of the main graph.
+    """Cut out a node of the main graph.
 
     Args:
-        model: that it is in.
-        node: to cut out.
-        seen: for each feed of the whole model, the arrays by name of what the node reads and gives.
+        model: the model with the node.
+        node: the node to cut out.
+        seen: for each feed of the whole model, the arrays that the node reads and returns, by name.
     """
     read = read_values(node)
     inputs = {
@@ -78,18 +78,18 @@ def cut_out(model: ir.Model, node: ir.Node, seen: list[Mapping[str, np.ndarray]]
         if value not in stored:
             stored[value] = add_initializer(graph, name_of(value), tensor.numpy())
         copies.append(stored[value])
-    given = main_output(node)
-    first = seen[0][name_of(given)]
-    output = ir.Value(name=name_of(given), type=ir.TensorType(ir.DataType.from_numpy(first.dtype)))
+    main = main_output(node)
+    first = seen[0][name_of(main)]
+    output = ir.Value(name=name_of(main), type=ir.TensorType(ir.DataType.from_numpy(first.dtype)))
     output.shape = ir.Shape([None] * first.ndim)
-    # An output that nothing reads keeps its name, as the operator may demand it.
-    outputs = [output if value is given else ir.Value(name=value.name) for value in node.outputs]
+    # An output that nothing reads keeps its name, as the operator may require it.
+    outputs = [output if value is main else ir.Value(name=value.name) for value in node.outputs]
     graph.append(
         ir.Node(node.domain, node.op_type, copies, list(node.attributes.values()), name=node.name, outputs=outputs)
     )
     graph.outputs.append(output)
     feeds = tuple({name_of(value): array[name_of(value)] for value in read} for array in seen)
-    arrays = tuple(array[name_of(given)] for array in seen)
+    arrays = tuple(array[name_of(main)] for array in seen)
     attributes = sorted(f"{name}={attribute.value}" for name, attribute in node.attributes.items())
     shapes = [
         str(feeds[0][name_of(value)].shape) if value in inputs else str(constant(value).shape)  # type: ignore[union-attr]
@@ -101,7 +101,7 @@ def cut_out(model: ir.Model, node: ir.Node, seen: list[Mapping[str, np.ndarray]]
 
 
 def quantized(single: OneNode, choice: Choice, params: Quantize) -> tuple[ir.Model | None, str]:
-    """The model of that node with a choice; None and the reason where the node cannot take it."""
+    """The model of a single node with a choice; None and the reason if the node cannot have it."""
     nodes = weighted_nodes(single.model)
     if not nodes:
         return None, "it has no constant weight"

@@ -23,6 +23,8 @@ from stages.quantize.methods import Assignment
 TIE = 0.05
 """What is not the objective counts as much as a twentieth of it: all bytes of weights as much as 5 % of the time."""
 
+NOISE = 0.02
+"""All the noise that is allowed counts as much as 2 % of the objective: of equal choices, the most exact is taken."""
 
 WHOLE_SECONDS = 0.5
 """Timed of the whole float model."""
@@ -91,10 +93,12 @@ def measured(model: ir.Model, assigned: Sequence[Assignment], feeds: Sequence[Fe
 
 
 def weights(problem: Problem, objective: str) -> Weights:
-    """How time and bytes count for an objective, `latency` or `size`: the other one breaks ties."""
+    """How time and bytes count for an objective, `latency` or `size`: the other one and the noise break ties."""
     us = sum(options[0].us for options in problem.options) or 1.0
     size = sum(options[0].size for options in problem.options) or 1
-    return Weights(1.0, TIE * us / size) if objective == "latency" else Weights(TIE * size / us, 1.0)
+    if objective == "latency":
+        return Weights(1.0, TIE * us / size, NOISE * us)
+    return Weights(TIE * size / us, 1.0, NOISE * size)
 
 
 def _options(

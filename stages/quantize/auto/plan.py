@@ -1,4 +1,4 @@
-"""The plan: which choice each node gets, with the figures that decided; written by auto, replayed by `method: plan`."""
+"""The plan: the choice for each node, with the figures that decided; auto writes it, `method: plan` replays it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from stages.quantize.correction import Correction
 from stages.quantize.methods.static.ranges import Range
 
 LEAST_US = 0.01
-"""Microseconds below which nothing is measured to be saved."""
+"""Savings below this many microseconds do not count."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What was chosen for a node, and why."""
+    """The choice for a node, and why."""
 
     choice: str
     reason: str
@@ -28,7 +28,7 @@ class Decision:
     noise: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """The decision as it stands in plan.json."""
+        """The decision as written to plan.json."""
         return {
             "choice": self.choice,
             "reason": self.reason,
@@ -45,36 +45,36 @@ def decisions(
     unmeasured: Mapping[str, str],
     value: Callable[[Point], float],
 ) -> dict[str, Decision]:
-    """By name of the node, what an assignment chose and what speaks for it.
+    """The decisions of an assignment, by node name.
 
     Args:
-        problem: that predicted it.
-        assignment: chosen.
-        refused: by node and choice, why the node cannot take it.
-        unmeasured: of nodes that could not be observed, why.
-        value: what was minimised.
+        problem: the problem that the assignment solves.
+        assignment: the chosen assignment.
+        refused: why a node cannot have a choice, by node and choice.
+        unmeasured: why nodes could not be measured, by name.
+        value: the objective that was minimised.
     """
-    made = {}
+    by_name = {}
     for node, name in enumerate(problem.names):
         option, kept = problem.options[node][assignment[node]], problem.options[node][0]
         if name in unmeasured:
-            reason = f"not measured ({unmeasured[name]}): decided by size and by whole models"
-            made[name] = Decision(option.choice, reason, None, None, None)
+            reason = f"not measured ({unmeasured[name]}): decided by size and by judging whole models"
+            by_name[name] = Decision(option.choice, reason, None, None, None)
             continue
         if option.choice != KEPT:
             reason = f"its kernel takes {option.us:.3g} us instead of {kept.us:.3g}"
             if option.us > kept.us:
-                reason += ", which its smaller weights or the borders around it make up for"
+                reason += ", but smaller weights or cheaper conversions around it outweigh that"
         else:
             reason = _why_float(problem, assignment, node, refused.get(name, {}), value)
-        made[name] = Decision(option.choice, reason, option.us, kept.us, option.noise)
-    return made
+        by_name[name] = Decision(option.choice, reason, option.us, kept.us, option.noise)
+    return by_name
 
 
 def _why_float(
     problem: Problem, assignment: Picks, node: int, refused: Mapping[str, str], value: Callable[[Point], float]
 ) -> str:
-    """What speaks against the option that would have been the best one."""
+    """Why a node stays float: what speaks against its best other option."""
     options = problem.options[node]
     if len(options) == 1:
         return next(iter(refused.values()), "its operator has no INT8 form")
@@ -90,17 +90,18 @@ def _why_float(
         return f"{option.choice} would make it neither faster nor smaller"
     if kernel < 0:
         return (
-            f"{option.choice} would save {-kernel:.3g} us in its kernel and cost {whole - kernel:.3g} us at its borders"
+            f"{option.choice} would save {-kernel:.3g} us in its kernel, but conversions around it would cost "
+            f"{whole - kernel:.3g} us"
         )
     return f"{option.choice} would take {option.us:.3g} us in its kernel instead of {options[0].us:.3g}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a plan.json says: how the float model is prepared, the choice of each node, and what was measured for it.
+    """The content of plan.json: how the float model is prepared, the choices by node name, and calibrated values.
 
-    Ranges of activations and corrections of static nodes are in it because another CPU may sum floats in another order,
-    which moves them by a bit.
+    It holds ranges of activations and corrections of static nodes because another CPU may sum floats in another order,
+    which would change them slightly.
     """
 
     opset: int
@@ -112,7 +113,7 @@ class Plan:
     place: str
 
     def check(self, nodes: Sequence[WeightedNode]) -> None:
-        """Hold the plan against the model that it is to be replayed on.
+        """Check that the plan fits a model with these nodes.
 
         Raises:
             StageError: it is for another model.
@@ -120,13 +121,13 @@ class Plan:
         names = {node.name for node in nodes}
         if strangers := sorted(set(self.choices) - names):
             raise StageError(
-                f"{self.place} has a choice for {strangers[0]!r}, which is not a node with a weight of this model: it "
-                "was made for another one. Run quantize.method auto again."
+                f"{self.place} has a choice for {strangers[0]!r}, but this model has no such node with a weight: the "
+                "plan is for another model. Run quantize.method auto again."
             )
 
 
 def read(path: Path) -> Plan:
-    """Read what method auto wrote.
+    """Read a plan.json that method auto wrote.
 
     Raises:
         StageError: the file is missing, or is not a plan.
@@ -136,12 +137,13 @@ def read(path: Path) -> Plan:
     try:
         opset, rewrites = int(tree["opset"]), tuple(map(str, tree["rewrites"]))
         choices = {str(name): str(decision["choice"]) for name, decision in tree["nodes"].items()}
-        corrections = {str(name): Correction.of_json(numbers) for name, numbers in tree["corrections"].items()}
+        corrections = {str(name): Correction.from_json(numbers) for name, numbers in tree["corrections"].items()}
         smoothing = {(entry["scale"], *entry["nodes"]): list(map(int, entry["powers"])) for entry in tree["smoothing"]}
         ranges = {str(name): (float(low), float(high)) for name, (low, high) in tree["ranges"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StageError(
-            f"{place} is not a plan: it lacks {error}. Give a plan.json of quantize.method auto as quantize.plan."
+            f"{place} is not a plan: {error} is missing or invalid. Set quantize.plan to a plan.json that "
+            "quantize.method auto wrote."
         ) from error
     for name, choice in choices.items():
         if choice not in (KEPT, *CHOICES):

@@ -1,8 +1,8 @@
-"""The error that each choice adds at each node: the node by itself, on its inputs in the float model.
+"""The error of each choice at each node, measured on the node alone, with its inputs in the float model.
 
-Noise at a node is reduced to two numbers, the sum of squared differences and the sum of squares of what the float node
-gives; what arrives of it at the outputs of the model, to the share of a tolerance that it uses. These shares rank the
-choices; whole models, run on real samples, decide.
+The error at the node is reduced to two numbers, the sum of squared differences and the sum of squares of the float
+output; its effect on the outputs of the model, to the share of a tolerance that it uses. These shares rank the choices;
+whole models, run on real samples, decide.
 """
 
 import math
@@ -25,26 +25,26 @@ from stages.quantize.auto.one_node import OneNode, cut_out, main_output, quantiz
 from stages.quantize.methods import Assignment
 
 GROUP_BYTES = 128 << 20
-"""Activations that are held at once."""
+"""Most bytes of activations to keep in memory."""
 
 ARRIVAL_SECONDS = 10.0
-"""For running the float model with the errors of its nodes, on as many feeds as that allows."""
+"""Time to run the float model with errors of its nodes, which limits the number of feeds."""
 
-FEWEST = 2
-"""Feeds for that in any case."""
+MIN_FEEDS = 2
+"""Feeds to run it on in any case."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """One choice at one node.
+    """The error of a choice at a node.
 
     Attributes:
-        node: its name.
-        choice: its name.
-        noise: the sum of squared differences over all feeds; None where it was not measured.
+        node: name of the node.
+        choice: name of the choice.
+        noise: the sum of squared differences over all feeds; None if it was not measured.
         signal: the sum of squares of the float output.
-        strain: the share of a tolerance that it uses up by itself; None where no output of the model can be compared.
-        unknown: why it was not measured; empty where it was.
+        strain: the share of a tolerance that this choice alone uses; None if no output of the model can be compared.
+        unknown: why it was not measured; empty if it was.
     """
 
     node: str
@@ -56,20 +56,20 @@ class Sensitivity:
 
     @property
     def share(self) -> float | None:
-        """Noise power over signal power; None where it is not known."""
+        """Noise power over signal power; None if it is unknown."""
         if self.noise is None or self.signal is None:
             return None
         return self.noise / self.signal if self.signal else (0.0 if self.noise == 0 else None)
 
     @property
     def power(self) -> float | None:
-        """The square of the strain, which adds up over nodes; of the share of noise, where the strain is not known."""
+        """The squared strain, which adds up over nodes; if it is unknown, noise power over signal power."""
         return self.share if self.strain is None else self.strain**2
 
 
 @dataclass(frozen=True)
 class Probed:
-    """A node that was cut out, the models of its choices by name, and the error of each."""
+    """A node that was cut out, the models of its choices by name, and their errors."""
 
     single: OneNode
     models: Mapping[str, ir.Model]
@@ -78,13 +78,13 @@ class Probed:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of its constants as floats."""
+        """Bytes of its float constants."""
         initializers = self.single.model.graph.initializers.values()
         return sum(value.const_value.nbytes for value in initializers if value.const_value is not None)
 
 
 def singles(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed]) -> Iterator[OneNode]:
-    """Cut out each node of the main graph that could be observed, with what it reads and gives for each feed.
+    """Cut out the nodes of the main graph, with their inputs and outputs for each feed.
 
     Raises:
         StageError: the model does not run.
@@ -143,7 +143,7 @@ def probe(single: OneNode, assigned: Assignment, arrival: Arrival, numbers: Sequ
 
 
 def probe_all(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed], parity: Parity) -> dict[str, Probed]:
-    """By name, every node that could be observed.
+    """Measure every node that can be cut out; returns the results by name.
 
     Raises:
         StageError: the model does not run.
@@ -152,7 +152,7 @@ def probe_all(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed
     floats = [node for node in nodes if not node.node.graph and node.node.weights[0].dtype == "float32"]
     arrival = Arrival(model, [node.name for node in floats], feeds, parity)
     runs = sum(len(of_node(node.node)) for node in floats)
-    numbers = _unseen_first(len(feeds))[: max(FEWEST, int(ARRIVAL_SECONDS / (arrival.seconds * max(1, runs))))]
+    numbers = _unseen_first(len(feeds))[: max(MIN_FEEDS, int(ARRIVAL_SECONDS / (arrival.seconds * max(1, runs))))]
     probed = {}
     progress = tqdm(singles(model, nodes, feeds), "probe", len(nodes), unit=" nodes", leave=False, disable=None)
     for single in progress:
@@ -166,16 +166,16 @@ def probe_all(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed
 
 
 def unmeasured(nodes: Iterable[WeightedNode], probed: Mapping[str, Probed]) -> dict[str, str]:
-    """Of nodes that could not be observed, why."""
+    """Why nodes could not be measured, by name."""
     return {
-        node.name: f"it is in the subgraph {node.graph}" if node.graph else "it does not run by itself"
+        node.name: f"it is in the subgraph {node.graph}" if node.graph else "it does not run alone"
         for node in nodes
         if node.name not in probed
     }
 
 
 def unknowns(nodes: Iterable[WeightedNode], reasons: Mapping[str, str]) -> list[Sensitivity]:
-    """Of nodes that could not be observed, each choice, with the reason."""
+    """The choices of nodes that could not be measured, with the reason."""
     return [
         Sensitivity(node.name, choice.name, unknown=reasons[node.name])
         for node in nodes
@@ -185,7 +185,7 @@ def unknowns(nodes: Iterable[WeightedNode], reasons: Mapping[str, str]) -> list[
 
 
 def by_power(sensitivities: Iterable[Sensitivity]) -> list[Sensitivity]:
-    """The most sensitive first, what is unknown before all."""
+    """Sort: unknown ones first, then the most sensitive."""
     return sorted(
         sensitivities,
         key=lambda entry: (-(math.inf if entry.power is None else entry.power), entry.node, entry.choice),
@@ -193,7 +193,7 @@ def by_power(sensitivities: Iterable[Sensitivity]) -> list[Sensitivity]:
 
 
 def _unseen_first(count: int) -> list[int]:
-    """The numbers of the feeds; those that calibrate static come last."""
+    """The feed numbers, those that calibrate static last."""
     return [*range(1, count, 2), *range(0, count, 2)]
 
 
@@ -202,7 +202,7 @@ def _ends(node: ir.Node) -> list[ir.Value]:
 
 
 def _observed(model: ir.Model, nodes: Sequence[ir.Node], feeds: Sequence[Feed]) -> list[dict[str, np.ndarray]]:
-    """For each feed, the arrays that these nodes read and give, by name."""
+    """For each feed, the arrays that these nodes read and return, by name."""
     names = sorted({name_of(value) for node in nodes for value in _ends(node) if constant(value) is None} - {""})
     watched = model.clone()
     graph = watched.graph
@@ -213,17 +213,17 @@ def _observed(model: ir.Model, nodes: Sequence[ir.Node], feeds: Sequence[Feed]) 
     session = sessions.open_session(watched, name="the model with its activations as outputs")
     seen = []
     for feed in feeds:
-        arrays = sessions.run(session, feed, asked, name="the float model") if asked else []  # none asked for means all
-        given = {name: array for name, array in zip(asked, arrays, strict=True) if isinstance(array, np.ndarray)}
-        seen.append(given | {name: np.asarray(feed[name]) for name in names if name in inputs and name in feed})
+        arrays = sessions.run(session, feed, asked, name="the float model") if asked else []  # no names would mean all
+        outputs = {name: array for name, array in zip(asked, arrays, strict=True) if isinstance(array, np.ndarray)}
+        seen.append(outputs | {name: np.asarray(feed[name]) for name in names if name in inputs and name in feed})
     return seen
 
 
 def _errors(model: ir.Model, single: OneNode) -> list[np.ndarray]:
-    """What the choice of a node adds to its output, for each feed."""
-    session = sessions.open_session(model, name="the node by itself")
+    """The error of the quantized node's output for each feed."""
+    session = sessions.open_session(model, name="the node alone")
     with np.errstate(invalid="ignore"):
         return [
-            sessions.run(session, feed, name="the node by itself")[0] - expected
+            sessions.run(session, feed, name="the node alone")[0] - expected
             for feed, expected in zip(single.feeds, single.outputs, strict=True)
         ]

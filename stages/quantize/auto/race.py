@@ -1,5 +1,6 @@
 """The race: the best models that pass, timed in turn with the float one, and which of them is published."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +11,7 @@ from stages.quantize.auto.judge import Candidate, Judge
 from stages.quantize.auto.problem import Point
 from stages.quantize.auto.timing import SESSIONS, Call, Ratio, raced
 
-RACERS = 4
+RACERS = 5
 """Models that are timed beside the float one at the end."""
 
 RACE_SECONDS = 1.0
@@ -48,6 +49,12 @@ class Trial:
     def strain(self) -> float:
         """The largest share of a tolerance that a rule uses."""
         return self.candidate.strain
+
+    @property
+    def measured(self) -> Point:
+        """Its time, noise and size as they were measured; infinitely slow where it does not run."""
+        us = math.inf if self.us is None else self.us
+        return Point(self.candidate.assignment, us, self.strain**2, self.candidate.size)
 
 
 def race(trials: Sequence[Trial], judge: Judge, float_us: float) -> list[Trial]:

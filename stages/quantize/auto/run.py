@@ -1,4 +1,4 @@
-"""Method auto and method plan, as the stage calls them."""
+"""Quantize by method auto or plan."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,16 +20,16 @@ from stages.quantize.auto.find import SearchResult, find
 from stages.quantize.auto.judge import Judge, calibration_feeds
 from stages.quantize.auto.probe import Sensitivity, by_power, probe_all, unknowns, unmeasured
 from stages.quantize.correction import Correction
-from stages.quantize.eight_bits import remembered
+from stages.quantize.eight_bits import cached
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Known
 from stages.quantize.outcome import NodeOutcome
 
 Result = tuple[ir.Model | None, dict[str, NodeOutcome], SearchResult | None]
-"""The quantized model, None where float is the answer; what became of each node; and what was found by a search."""
+"""The quantized model, None if fp32 is better; the outcomes by node name; the result of the search, None for plan."""
 
 
-def made(
+def quantize(
     source: ir.Model,
     prepared: ir.Model,
     nodes: Sequence[WeightedNode],
@@ -44,27 +44,27 @@ def made(
     """Search for a plan, or replay one.
 
     Args:
-        source: the float model as it is published.
-        prepared: what candidates are made from.
-        nodes: every node with a weight of it.
-        selected: those that may be quantized.
-        data: the search split is used.
-        params: of all stages.
-        fault: why a model must not be published.
-        name: what to call the float model in an error.
-        recipe: how `prepared` was made.
+        source: the fp32 model as published.
+        prepared: the float model that candidates are built from.
+        nodes: all nodes of `prepared` with a weight.
+        selected: the nodes that may be quantized.
+        data: evaluation data; only the search split is used.
+        params: all params.
+        fault: returns why a model must not be published, empty if it may.
+        name: what to call the fp32 model in errors.
+        recipe: how `prepared` was prepared.
 
     Raises:
         StageError: there are no evaluation data, nothing passes, or the plan does not fit.
     """
-    data = _needed(data)
+    data = _required(data)
     judge = Judge(source, data, params, name)
     calibration = params.quantize.calibration
     feeds = partial(calibration_feeds, data, judge.calibration_batch, calibration.samples)
     if params.quantize.method == "auto":
         known = Known(feeds, calibration.method)
         make = _Make(prepared, selected, known)
-        with remembered():
+        with cached():
             search = find(prepared, selected, judge, params, make=make, fault=fault, recipe=recipe)
         corrections = make.corrections.get(_key(search.trial.candidate.choices), {}) if search.trial else {}
         chosen = search.trial.candidate.choices if search.trial else {}
@@ -87,7 +87,7 @@ def made(
 
 
 class _Make:
-    """Makes candidates, their static nodes corrected, and remembers the corrections of each."""
+    """Builds candidates and corrects their static nodes; keeps the corrections of each candidate."""
 
     def __init__(self, prepared: ir.Model, selected: Sequence[Assignment], known: Known) -> None:
         self._prepared, self._selected, self._known = prepared, selected, known
@@ -103,7 +103,7 @@ def _key(choices: Mapping[str, str]) -> frozenset[tuple[str, str]]:
     return frozenset(choices.items())
 
 
-def ranked(
+def sensitivities(
     source: ir.Model,
     prepared: ir.Model,
     selected: Sequence[Assignment],
@@ -112,21 +112,21 @@ def ranked(
     params: Params,
     name: str,
 ) -> list[Sensitivity]:
-    """The error that each choice adds at each node, the most sensitive first, what is unknown before all.
+    """The error that each choice adds at each node: unknown ones first, then the most sensitive.
 
     Raises:
         StageError: there are no evaluation data, or the model does not run.
     """
-    judge = Judge(source, _needed(data), params, name)
+    judge = Judge(source, _required(data), params, name)
     probed = probe_all(prepared, selected, judge.probe_feeds(), params.parity)
     unknown = unmeasured((assignment.node for assignment in selected), probed)
     known = [sensitivity for node in probed.values() for sensitivity in node.sensitivities]
     return by_power([*known, *unknowns((assignment.node for assignment in selected), unknown)])
 
 
-def _needed(data: EvalData | None) -> EvalData:
+def _required(data: EvalData | None) -> EvalData:
     if data is None:
         raise StageError(
-            f"The error of a choice is measured on samples, and {paths.EVAL.as_posix()} is missing. Run export first."
+            f"Method auto measures errors on samples, but {paths.EVAL.as_posix()} is missing. Run export first."
         )
     return data

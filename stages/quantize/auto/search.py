@@ -11,7 +11,7 @@ from typing import Protocol
 
 from stages.quantize.auto.budget import cheapest
 from stages.quantize.auto.choices import DYNAMIC, STATIC, STORED
-from stages.quantize.auto.learn import Seen, corrected
+from stages.quantize.auto.learn import LEVEL_US, Seen, corrected
 from stages.quantize.auto.problem import FLOAT, Option, Picks, Point, Problem, Weights, point
 
 
@@ -43,6 +43,12 @@ HARMLESS = 0.02
 """The share of the allowed noise below which a table is rounded for its size alone."""
 
 BACK_TRIALS = 4
+
+EXCHANGES = 4
+"""Models with one choice of the best one exchanged for another that are made at most."""
+
+DOUBT = 0.2
+"""The share of a kernel's predicted time by which it may be wrong, besides the microsecond of `LEVEL_US`."""
 
 Try = Callable[[Picks], Tried | None]
 """Makes and judges an assignment; None where no trial is left."""
@@ -213,6 +219,39 @@ def back_towards(
         else:
             share /= 2
     return accepted
+
+
+def exchanges(problem: Problem, weights: Weights, best: Picks, goal: float) -> list[Picks]:
+    """Assignments that may be better than the best known one, as far as predictions can be trusted.
+
+    Which of two choices with about the same time is predicted to be faster is up to the noise of timing, and so is
+    which of them was made as a real model. Here the others follow: nodes of the same size with the same choice take
+    another one together.
+
+    Args:
+        problem: that predicts.
+        weights: of time and size.
+        best: the best assignment that passes.
+        goal: the largest strain that passes.
+
+    Returns:
+        At most `EXCHANGES` assignments, the most promising first.
+    """
+    alike: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+    for node, (options, number) in enumerate(zip(problem.options, best, strict=True)):
+        alike.setdefault((options[number].choice, tuple(option.size for option in options)), []).append(node)
+    value = weights.value(point(problem, best))
+    promising: dict[Picks, float] = {}
+    for (choice, _), nodes in alike.items():
+        for other in (option.choice for option in problem.options[nodes[0]] if option.choice != choice):
+            uniform = problem.uniform(other)
+            assignment = tuple(uniform[node] if node in nodes else own for node, own in enumerate(best))
+            kernels = sum(problem.options[node][best[node]].us for node in nodes)
+            changed = point(problem, assignment)
+            gain = value - weights.value(changed) + weights.us * (DOUBT * kernels + LEVEL_US * len(nodes))
+            if gain > NEAR * value and changed.noise <= goal**2:
+                promising[assignment] = gain
+    return sorted(promising, key=lambda assignment: (-promising[assignment], assignment))[:EXCHANGES]
 
 
 def _effect(

@@ -1,4 +1,4 @@
-"""Figures over the search split as they would be over the samples that parity judges. Pure."""
+"""Adjust figures of the search split to the number of samples that parity judges. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ Tree = Mapping[str, Any]
 
 
 def at_sample_count(figures: Tree, samples: int) -> dict[str, Any]:
-    """The figures with the bound of the flip rate that as many flips per decision would give over `samples`.
+    """The figures with the flip rate's bound as if `samples` had been judged, with as many flips per decision.
 
-    The search split is smaller than what parity judges, and a bound over few samples fails whatever the model does.
+    The search split is smaller than the judge split, and a bound over few samples fails for any model.
     """
     decisions = figures["decisions"]
     if not decisions["count"] or decisions["flips"] is None:

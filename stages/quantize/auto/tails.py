@@ -1,4 +1,4 @@
-"""How the largest difference grows from the search samples to three times as many, as parity judges."""
+"""How much larger the largest difference is expected to be over three times as many samples, as parity judges."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -9,28 +9,28 @@ from stages.common.compare.comparison import OutputPair
 from stages.common.decisions import are_probabilities, as_scores
 
 TIMES = 3
-"""The samples of parity over those of the search."""
+"""Number of judge samples over number of search samples."""
 
 FEWEST = 9
-"""Samples below which they are not dealt into parts."""
+"""With fewer samples, the growth is not estimated from parts."""
 
 CERTAIN = 1e-6
-"""A probability this close to 0 or 1 has log-odds that are mostly rounding."""
+"""The log-odds of a probability this close to 0 or 1 are mostly rounding error."""
 
 NOISY = 0.9
-"""The quantile of the noise to expect at a sample on the edge of a decision; stronger noise rarely meets one."""
+"""The quantile of the noise to expect for a sample near a decision boundary; stronger noise rarely hits one."""
 
 
 def tail_factor(largest: np.ndarray, times: int = TIMES) -> float:
-    """By how much the largest difference is expected to grow if there were `times` as many samples.
+    """The factor by which the largest difference is expected to grow with `times` as many samples.
 
-    The samples are dealt into three parts: from a part to the whole their number grows threefold. Where a few samples
-    make all of the difference, as outliers do, this is far above 1. The growth is extrapolated as a power of the number
-    of samples. With few samples the tail is not well known, and 1 / sqrt(samples) is added for that.
+    The samples are split into three parts; the growth of the maximum from a part to the whole is extrapolated as a
+    power of the number of samples. It is far above 1 if a few outliers dominate. 1 / sqrt(samples) is added because few
+    samples say little about the tail.
 
     Args:
         largest: the largest difference of each sample, float64 [samples].
-        times: the growth of the number of samples.
+        times: how many times as many samples.
 
     Returns:
         Above 1.
@@ -44,11 +44,11 @@ def tail_factor(largest: np.ndarray, times: int = TIMES) -> float:
 
 
 def log_odds_noise(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """How far the log-odds of the most likely class move, for each row that is not certain of it.
+    """How far the log-odds of the most likely class move, for each row where it is not certain.
 
     Args:
-        reference: probabilities, [rows, classes].
-        candidate: the same of the other model.
+        reference: fp32 probabilities, [rows, classes].
+        candidate: probabilities of the other model, [rows, classes].
 
     Returns:
         float64 [uncertain rows].
@@ -63,26 +63,26 @@ def log_odds_noise(reference: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 
 
 def largest_move(noise: np.ndarray) -> float:
-    """The largest change that noise of its log-odds can make to a probability, over all probabilities: tanh(noise / 4).
+    """The largest change of a probability that noise of its log-odds can cause: tanh(noise / 4).
 
-    Few samples lie on the edge of a decision, where noise moves probabilities most, and the search split may have none
-    of them. The noise varies little over samples, so it predicts what such a sample would do.
+    Noise moves probabilities most near a decision boundary, where few samples lie, and the search split may have none.
+    The noise itself varies little over samples, so it predicts how far such a sample would move.
 
     Args:
-        noise: of the log-odds, float64 [rows]; without rows the result is zero.
+        noise: noise of the log-odds, float64 [rows]; the result is 0 without rows.
     """
     return math.tanh(float(np.quantile(noise, NOISY)) / 4) if len(noise) else 0.0
 
 
 class Tails:
-    """The largest difference of each sample by output, and for probabilities the noise of their log-odds.
+    """Collects the largest difference of each sample by output, and for probabilities the noise of their log-odds.
 
-    Noise explains how far probabilities move, unless static ranges clip what calibration has not seen: then outliers
-    count as they do for other outputs. Half of the search samples calibrate and cannot be clipped, so parity judges six
-    times as many samples as those that can.
+    Noise predicts how far probabilities move, unless static ranges clip values that calibration has not seen: then the
+    growth by outliers counts too, as for other outputs. Half of the search samples calibrate and are never clipped, so
+    parity judges six times as many samples that can be.
 
     Args:
-        clips: whether the model has static ranges.
+        clips: whether the model has static ranges, which clip.
     """
 
     def __init__(self, *, clips: bool) -> None:
@@ -92,7 +92,7 @@ class Tails:
         self._others: set[str] = set()
 
     def watch(self, pairs: Iterable[OutputPair]) -> Iterator[OutputPair]:
-        """Pass pairs on, and keep the largest difference of each sample, or of each row of a whole feed."""
+        """Pass pairs on, and collect the largest difference of each sample, by row for outputs of rank above 2."""
         for pair in pairs:
             for name, reference in pair.reference.items():
                 candidate = pair.candidate[name]
@@ -112,7 +112,7 @@ class Tails:
             yield pair
 
     def factors(self) -> dict[str, float]:
-        """By output, how much the largest difference is expected to grow."""
+        """The factor by which the largest difference is expected to grow, by output."""
         return {
             name: self._factor(name, np.concatenate([known[sample] for sample in sorted(known)]))
             for name, known in self._largest.items()

@@ -21,7 +21,7 @@ FEWEST_ROUNDS = 5
 SESSIONS = 3
 """Of one model in a race."""
 
-QUIET = 0.1
+QUIET = 0.05
 """The quantile of the bursts that stands for a quiet machine: neighbours only add time."""
 
 

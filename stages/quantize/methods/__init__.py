@@ -1,4 +1,4 @@
-"""The methods of quantization, one module each, behind one interface: `Method`."""
+"""The quantization methods: a module for each, all with the interface `Method`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from stages.common.model.sessions import Feed
 from stages.quantize.outcome import NodeOutcome
 
 CalibrationFeeds = Callable[[], Iterator[Feed]]
-"""Gives the feeds of the search split, from the first, each time it is called."""
+"""Iterates over the calibration feeds, from the start on each call."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A node that is to be quantized, and how.
+    """A node to quantize, and how.
 
     Attributes:
-        node: as it is in the model.
-        params: that hold for it.
-        smoothed: whether what it reads is smoothed first.
-        padded: whether it gets filters of zeros where a faster kernel asks for them.
+        node: the node of the float model.
+        params: the params for this node.
+        smoothed: whether its activation is smoothed first.
+        padded: whether a convolution gets filters of zeros if a faster kernel needs them.
     """
 
     node: WeightedNode
@@ -33,17 +33,17 @@ class Assignment:
 
     @property
     def name(self) -> str:
-        """Of the node."""
+        """The node's name."""
         return self.node.name
 
 
 class Scope(Protocol):
-    """What can become of operators: a module with these names.
+    """Which operators a value of `quantize.method` supports: a module with these names.
 
     Attributes:
-        OP_TYPES: the operators that it has an INT8 form for.
-        BY_DEFAULT: those of them that are quantized unless `quantize.op_types` says otherwise.
-        WHY_NOT: of the others, why they are not, by operator.
+        OP_TYPES: the operators that have an INT8 form.
+        BY_DEFAULT: those that are quantized unless `quantize.op_types` says otherwise.
+        WHY_NOT: why the others are not quantized by default, by operator.
     """
 
     OP_TYPES: frozenset[str]
@@ -51,41 +51,41 @@ class Scope(Protocol):
     WHY_NOT: Mapping[str, str]
 
     def opset(self, params: Quantize) -> int:
-        """The opset that the operators of a node with these params need."""
+        """The opset that a node with these params needs once it is quantized."""
         ...
 
 
 class Method(Scope, Protocol):
-    """A method: a module with these names, and a function that quantizes."""
+    """A method: a scope with a function that quantizes."""
 
     def quantize(
         self, model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
     ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-        """Quantize the nodes assigned; the rest of the model stays as it is.
+        """Quantize the assigned nodes; the rest of the model stays as it is.
 
         Args:
-            model: clean; it is not changed.
-            assignments: nodes of `OP_TYPES`; an empty sequence gives the model back.
-            calibration: feeds, for a method that needs them.
+            model: a clean float model; not changed.
+            assignments: the nodes to quantize, all of `OP_TYPES`; none returns the model as it is.
+            calibration: feeds for a method that calibrates.
 
         Returns:
-            A new model, and an outcome for each node by name: the method may keep one float, and says why.
+            A new model, and the outcomes by node name; the method may keep a node float, with the reason.
 
         Raises:
-            StageError: the method cannot work on this model at all.
+            StageError: the method does not work on this model at all.
         """
         ...
 
 
 def scope(name: str) -> Scope:
-    """What `quantize.method` reaches: `auto` and `plan` all that they can choose from."""
+    """The operators that a value of `quantize.method` supports; `auto` and `plan` support what any method does."""
     from stages.quantize.auto import choices
 
     return choices if name in ("auto", "plan") else by_name(name)
 
 
 def by_name(name: str) -> Method:
-    """The method that a node is quantized by."""
+    """The module of a method that quantizes nodes."""
     from stages.quantize.methods import dynamic, static, stored, weight_only
 
     methods: Mapping[str, Method] = {
@@ -100,7 +100,7 @@ def by_name(name: str) -> Method:
 def quantize(
     model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
 ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """Quantize each node by its own method; see `Method.quantize`. Static comes first: it runs the float model."""
+    """Quantize each node by its method; see `Method.quantize`. Static comes first, because it runs the float model."""
     from stages.quantize.methods import smooth
 
     outcomes: dict[str, NodeOutcome] = {}
@@ -110,6 +110,6 @@ def quantize(
     for name in ("static", "dynamic", "weight_only", "stored"):
         own = [assigned for assigned in assignments if assigned.params.method == name]
         if own:
-            model, made = by_name(name).quantize(model, own, calibration)
-            outcomes |= made
+            model, of_method = by_name(name).quantize(model, own, calibration)
+            outcomes |= of_method
     return model, outcomes

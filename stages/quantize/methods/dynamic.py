@@ -1,10 +1,10 @@
-"""Dynamic quantization: weights INT8 in the file, activations quantized at run time with one scale per tensor.
+"""Dynamic quantization: weights are INT8 in the file, activations are quantized at run time, by default per tensor.
 
 The graphs are those of ONNX Runtime's `quantize_dynamic`, which its optimiser fuses into INT8 kernels at load:
 DynamicQuantizeLinear, MatMulInteger, Cast and Mul for MatMul and Gemm; DynamicQuantizeLSTM, QAttention and
-QEmbedLayerNormalization for the operators in their names. They are written here, node by node, rather than by that
-function, because it decides for the whole file what has to be decided for each node: whether its weight can have a
-scale per channel, whether it can be quantized at all, and in which graph it is.
+QEmbedLayerNormalization for the operators in their names. That function is not used because it decides for the whole
+file what must be decided per node: whether the weight can have a scale per channel, whether the node can be quantized
+at all, and in which graph it is.
 """
 
 import dataclasses
@@ -23,21 +23,21 @@ from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, 
 from stages.quantize.outcome import NodeOutcome, kept
 
 OPSET = 11
-"""DynamicQuantizeLinear came with it."""
+"""The first opset with DynamicQuantizeLinear."""
 
 ROW_TYPES = frozenset({"Gemm", "MatMul"})
 """The operators that can have an activation scale per row."""
 
 
 def opset(params: Quantize) -> int:
-    """The opset that the operators of a node with these params need."""
+    """The opset that a node with these params needs once it is quantized."""
     return rows.OPSET if params.activation_scale == "row" else OPSET
 
 
 def quantize(
     model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
 ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """Quantize the nodes assigned; see `Method`. Calibration is not needed."""
+    """Quantize the assigned nodes; see `Method`. Calibration is not needed."""
     del calibration
     version = model.opset_imports.get("", 0)
     outcomes, rewrites = {}, {}
@@ -45,8 +45,8 @@ def quantize(
         needed = opset(assigned.params)
         if version < needed:
             outcomes[assigned.name] = kept(
-                f"INT8 needs opset {needed}, the model has {version} and cannot be converted; "
-                "export it with 13 or later"
+                f"INT8 needs opset {needed}, but the model has {version} and cannot be converted; "
+                "export it with opset 13 or later"
             )
         else:
             rewrites[assigned.name] = REWRITES[assigned.node.op_type], assigned.params
@@ -60,19 +60,19 @@ def _matmul(site: Site) -> str:
         raise KeepFloatError("its weight has one dimension; INT8 kernels need two")
     quantized, how = _columns(site, weight)
     if not _by_row(site, weight):
-        site.give(_multiply(site, left, weight, quantized))
+        site.finish(_multiply(site, left, weight, quantized))
         return how
-    behind = None
+    add_and_bias = None
     if not rows.never_negative(left):
-        behind = rows.bias_behind(site.node, weight.values.shape[1], site.rank(left) == 2)
-    if behind is not None:
-        site.absorb(behind[0])
-    site.give(rows.multiply(site, left, weight, quantized, behind[1] if behind else None))
+        add_and_bias = rows.bias_after(site.node, weight.values.shape[1], site.rank(left) == 2)
+    if add_and_bias is not None:
+        site.absorb(add_and_bias[0])
+    site.finish(rows.multiply(site, left, weight, quantized, add_and_bias[1] if add_and_bias else None))
     return how
 
 
 def _gemm(site: Site) -> str:
-    """The sum alpha A' B' + beta C, where ' may transpose: alpha goes into the scales of B, beta into C."""
+    """Gemm, alpha A' B' + beta C, where ' may transpose: alpha goes into the scales of B, beta into C."""
     node = site.node
     weight = site.right_weight()
     if number(node, "transB", 0):
@@ -90,18 +90,18 @@ def _gemm(site: Site) -> str:
         output = _multiply(site, left, weight, quantized)
     if site.input(2) is not None and beta != 0 and bias is None:
         output = site.emit("Add", [output, _scaled_bias(site, beta)])
-    site.give(output)
+    site.finish(output)
     return how
 
 
 def _by_row(site: Site, weight: Constant) -> bool:
-    """Whether the activations get a scale per row; Attention and a stack of matrices keep a tensor scale."""
+    """Whether the activations get a scale per row; those of Attention and of stacked matrices keep a tensor scale."""
     rows_wanted = site.params.activation_scale == "row"
     return rows_wanted and site.node.op_type in ROW_TYPES and weight.values.ndim == 2
 
 
 def _vector(bias: Constant | None, beta: float, columns: int) -> np.ndarray | None:
-    """A constant bias that is the same for every row, times beta, shape [columns]; else None."""
+    """A constant bias that is the same for every row, times `beta`, shape [columns]; None for any other bias."""
     if bias is None or bias.values.size not in (1, columns) or bias.values.shape[:-1] not in ((), (1,)):
         return None
     return np.broadcast_to((bias.values * np.float32(beta)).reshape(-1), columns).astype(np.float32)
@@ -118,7 +118,7 @@ def _scaled_bias(site: Site, beta: float) -> ir.Value:
 
 
 def _multiply(site: Site, left: ir.Value, weight: Constant, quantized: Quantized) -> ir.Value:
-    """MatMulInteger, and its product scaled back to float."""
+    """Emit MatMulInteger, and scale its product back to float."""
     activation = site.activation(left)
     stem = name_of(site.node.outputs[0])
     inputs = [activation.values, site.store(weight, "int8", quantized.values), activation.zero_point]
@@ -132,7 +132,7 @@ def _multiply(site: Site, left: ir.Value, weight: Constant, quantized: Quantized
 
 
 def _columns(site: Site, weight: Constant) -> tuple[Quantized, str]:
-    """Quantize the right side of a product [..., K, N]: a scale for each column of each matrix, or one in all."""
+    """Quantize the right side of a product, [..., K, N]: one scale per column of each matrix, or one for all."""
     kind, ndim = site.params.weight_type, weight.values.ndim
     columns = tuple(axis for axis in range(ndim) if axis != ndim - 2) if site.params.per_channel else ()
     activations = ", activations per row" if _by_row(site, weight) else _tensor_scale(site)
@@ -141,18 +141,18 @@ def _columns(site: Site, weight: Constant) -> tuple[Quantized, str]:
 
 
 def _compact(values: np.ndarray) -> np.ndarray:
-    """Scales or zero points in the shape that MatMulInteger takes: scalar, vector, or that of a stack of matrices."""
+    """Scales or zero points in the shape that MatMulInteger takes: a scalar, a vector, or that of stacked matrices."""
     if values.size == 1:
         return values.reshape(())
     return values.reshape(-1) if values.ndim == 2 else values
 
 
 def _gather(site: Site) -> str:
-    """An embedding: 8-bit rows are picked, then scaled back to float."""
+    """An embedding: look up INT8 rows, then scale them back to float."""
     weight = site.weight(0)
     kind, ndim = site.params.weight_type, weight.values.ndim
     if ndim < 2:
-        raise KeepFloatError("its table has one dimension: numbers to look up rather than an embedding")
+        raise KeepFloatError("its table has one dimension, so it is not an embedding")
     output, indices = name_of(site.node.outputs[0]), site.input(1)
     axis = int(number(site.node, "axis", 0)) % ndim
     scaled = site.params.per_channel and ndim == 2 and axis == 0 and kind == "QInt8"
@@ -163,20 +163,20 @@ def _gather(site: Site) -> str:
     if not axes:
         scale = site.store(weight, "int8_scale", quantized.scale.reshape(()))
         zero_point = site.store(weight, "int8_zero", quantized.zero_point.reshape(()))
-        site.give(site.emit("DequantizeLinear", [rows, scale, zero_point]))
+        site.finish(site.emit("DequantizeLinear", [rows, scale, zero_point]))
         return f"{kind} per tensor"
     floats = site.emit("Cast", [rows], f"{output}_floats", to=ir.DataType.FLOAT)
     if axes == (1,):
-        site.give(site.emit("Mul", [floats, site.store(weight, "int8_scale", quantized.scale.reshape(-1))]))
+        site.finish(site.emit("Mul", [floats, site.store(weight, "int8_scale", quantized.scale.reshape(-1))]))
         return f"{kind} per column"
     scale = site.store(weight, "int8_scale", quantized.scale)
     scales = site.emit("Gather", [scale, indices], f"{output}_scale", axis=0)
-    site.give(site.emit("Mul", [floats, scales]))
+    site.finish(site.emit("Mul", [floats, scales]))
     return f"{kind} per row"
 
 
 def _lstm(site: Site) -> str:
-    """W [directions, 4 hidden, inputs] and R likewise; the INT8 kernel takes them transposed, and signed."""
+    """W and R, [directions, 4 hidden, inputs] and [directions, 4 hidden, hidden]; the kernel takes them transposed."""
     weights = [site.weight(1), site.weight(2)]
     channels = (0, 1) if site.params.per_channel else (0,)
     values, scales = [], []
@@ -202,7 +202,7 @@ def _attention(site: Site) -> str:
     weight = site.weight(1)
     quantized, how = _columns(site, weight)
     activation = site.activation(site.needed_input(0))
-    # The INT8 kernel demands a bias.
+    # The INT8 kernel requires a bias.
     bias = site.input(2) or site.store(weight, "bias", np.zeros(weight.values.shape[1], np.float32))
     site.replace(
         "QAttention",
@@ -222,9 +222,9 @@ def _attention(site: Site) -> str:
 
 
 def _embed_layer_normalization(site: Site) -> str:
-    """The INT8 kernel takes every constant as uint8, the embeddings as well as gamma and beta."""
+    """The INT8 kernel takes all constants as uint8: the embeddings, gamma and beta."""
     if len(site.node.outputs) > 2:
-        raise KeepFloatError("it has a third output, the sum of the embeddings, which the INT8 kernel does not give")
+        raise KeepFloatError("it has a third output, the sum of the embeddings, which the INT8 kernel lacks")
     if site.input(8) is not None or number(site.node, "mask_index_type", 0):
         raise KeepFloatError("the INT8 kernel takes no position ids and no mask_index_type")
     weights = [site.weight(index) if site.input(index) is not None else None for index in range(2, 7)]
@@ -247,7 +247,7 @@ def _embed_layer_normalization(site: Site) -> str:
 
 
 def _conv(site: Site) -> str:
-    """Excluded by default. Weight [M, C / groups, ...]; a scale per filter where it is symmetric."""
+    """Not quantized by default. Weight [M, C / groups, ...]; one scale per filter if it is signed."""
     if site.params.activation_scale == "row" and shifted.suits(site):
         return shifted.convolve(site)
     weight, bias = site.weight(1), site.constant(2)
@@ -269,12 +269,12 @@ def _conv(site: Site) -> str:
     product = site.emit("Mul", [floats, both], f"{output}_product")
     if bias is not None:
         product = site.emit("Add", [product, site.store(bias, "broadcast", bias.values.reshape(per_filter))])
-    site.give(product)
+    site.finish(product)
     return f"{kind} per {'channel' if by_filter else 'tensor'}{_tensor_scale(site)}"
 
 
 def _tensor_scale(site: Site) -> str:
-    """What is said of an operator whose kernel takes one activation scale only, where another was asked for."""
+    """A remark on an operator whose kernel only takes a tensor scale, if a scale per row was requested."""
     return ", activations per tensor" if site.params.activation_scale == "row" else ""
 
 

@@ -1,4 +1,4 @@
-"""Replacing nodes of a model by quantized ones: what the rewrites of every operator share."""
+"""Replace nodes of a model by quantized ones: what the rewrites of all operators share."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -33,12 +33,12 @@ _WORKERS = frozenset({"ConvInteger", "MatMulInteger"})
 
 
 class KeepFloatError(Exception):
-    """The node stays as it is; `str()` is the reason. Raised before anything is emitted for the node."""
+    """The node stays float; `str()` is the reason. Raised before anything is emitted for the node."""
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant: its name and its values."""
+    """The name and the values of a constant."""
 
     name: str
     values: np.ndarray
@@ -53,14 +53,14 @@ class Activation:
     zero_point: ir.Value
 
 
-Made = TypeVar("Made")
+Shared = TypeVar("Shared")
 
 Rewrite = Callable[["Site"], str]
 """Emits the quantized form of a node at a site, or raises `KeepFloatError`; returns how, e.g. `QInt8 per channel`."""
 
 
 class Rewriter:
-    """Replaces nodes of one model in place, and remembers what they share: names, stored weights, activations."""
+    """Replaces nodes of a model in place, and keeps what they share: names, stored weights, quantized activations."""
 
     def __init__(self, model: ir.Model) -> None:
         self.model = model
@@ -70,11 +70,18 @@ class Rewriter:
 
     @cached_property
     def ranks(self) -> dict[str, int]:
-        """How many dimensions the values of the main graph have, by name, as far as they can be inferred."""
+        """The ranks of the values of the main graph by name, if shape inference finds them."""
         return {name_of(value): len(dims) for value, dims in inferred(self.model).items()}
 
     def rewrite(self, rewrites: Mapping[str, tuple[Rewrite, Quantize]]) -> dict[str, NodeOutcome]:
-        """Apply the rewrite of each node named, by its own params, in every graph; then remove what is unused."""
+        """Apply rewrites to nodes of any graph, then remove what is unused.
+
+        Args:
+            rewrites: the rewrite and the params of each node, by name.
+
+        Returns:
+            The outcomes by node name.
+        """
         outcomes = {}
         nodes = [node for graph in paths(self.model) for node in graph if node.name in rewrites]
         for node in tqdm(nodes, desc="Quantize", unit=" nodes", disable=None, leave=False):
@@ -88,7 +95,7 @@ class Rewriter:
         return outcomes
 
     def store(self, stem: str, values: np.ndarray) -> ir.Value:
-        """Store a constant in the main graph, which every graph sees; equal ones are stored once."""
+        """Store a constant in the main graph, where every graph can read it; equal constants are stored once."""
         values = np.ascontiguousarray(values).reshape(values.shape)
         key = (str(values.dtype), values.shape, hashlib.sha256(values.data).digest())
         if key not in self._stored:
@@ -97,7 +104,7 @@ class Rewriter:
 
 
 class Site:
-    """One node that is being replaced: what its rewrite asks, and the nodes that it emits in place of it."""
+    """A node that is being replaced: what its rewrite reads, and the nodes that it emits instead."""
 
     def __init__(self, rewriter: Rewriter, node: ir.Node, params: Quantize) -> None:
         self.node = node
@@ -112,15 +119,15 @@ class Site:
 
     @property
     def opset(self) -> int:
-        """The version of the default domain."""
+        """The opset version of the default domain."""
         return int(self._rewriter.model.opset_imports[""])
 
     def rank(self, value: ir.Value) -> int | None:
-        """How many dimensions a value has; None where that is unknown."""
+        """The rank of a value; None if it is unknown."""
         return 2 if self.node.op_type == "Gemm" else self._rewriter.ranks.get(name_of(value))
 
     def rewritten(self, rewrite: Rewrite) -> NodeOutcome:
-        """Apply `rewrite`."""
+        """Apply a rewrite, and return the outcome."""
         try:
             how = rewrite(self)
         except KeepFloatError as error:
@@ -132,17 +139,17 @@ class Site:
         )
 
     def input(self, index: int) -> ir.Value | None:
-        """An input of the node; None where it is left out."""
+        """An input of the node; None if it is omitted."""
         return input_of(self.node, index)
 
     def needed_input(self, index: int) -> ir.Value:
-        """An input that the operator cannot do without."""
+        """An input that the operator requires."""
         value = self.input(index)
         assert value is not None, f"{self.node.op_type} without its input {index}"
         return value
 
     def constant(self, index: int) -> Constant | None:
-        """The constant at an input, or None where there is none."""
+        """The constant at an input; None if it is not constant."""
         value = self.input(index)
         tensor = constant(value)
         return Constant(name_of(value), tensor.numpy()) if tensor is not None else None
@@ -155,7 +162,7 @@ class Site:
         """
         weight = self.constant(index)
         if weight is None and default(self.input(index)) is not None:
-            raise KeepFloatError("its weight is an input with a default, which a caller may override")
+            raise KeepFloatError("its weight is a model input with a default, which a caller may override")
         if weight is None:
             raise KeepFloatError("its weight is computed while the model runs")
         if weight.values.dtype != np.float32:
@@ -163,17 +170,17 @@ class Site:
         if weight.values.size == 0:
             raise KeepFloatError("its weight is empty: INT8 kernels return uninitialised memory for it")
         if not np.isfinite(weight.values).all():
-            raise KeepFloatError("its weight has NaN or infinity in it, which has no INT8 form")
+            raise KeepFloatError("its weight contains NaN or infinity, which has no INT8 form")
         return weight
 
     def right_weight(self) -> Constant:
-        """The weight of a product, which INT8 kernels take on the right only.
+        """The weight of a product, which INT8 kernels only take on the right.
 
         Raises:
-            KeepFloatError: as `weight`, or it is on the left.
+            KeepFloatError: as for `weight`, or the weight is on the left.
         """
         if self.constant(1) is None and self.constant(0) is not None:
-            raise KeepFloatError("its constant is on the left; INT8 kernels take it on the right only")
+            raise KeepFloatError("its weight is on the left; INT8 kernels take it only on the right")
         return self.weight(1)
 
     def emit(
@@ -187,29 +194,29 @@ class Site:
         outputs: int = 1,
         **attributes: float | Sequence[int],
     ) -> ir.Value:
-        """Emit a node, with attributes of another one beside those given.
+        """Emit a node, with the attributes `like` and `attributes`.
 
         Returns:
-            Its first output, named after `stem`; by default after the output of the node that is replaced.
+            Its first output, named after `stem`; by default after the output of the replaced node.
         """
-        # The node that does the work of the one that is replaced keeps its name: profiles and reports speak of it.
+        # The first node that does the work of the replaced node takes over its name, so that profiles show it.
         works = domain == MICROSOFT or op_type in _WORKERS
         fresh = self._rewriter.names.fresh
-        first = works and all(made.name != self.node.name for made in self._nodes)
+        first = works and all(emitted.name != self.node.name for emitted in self._nodes)
         name = (self.node.name or "") if first else fresh(f"{self.node.name}_{op_type}")
-        given = [*like, *ir.convenience.convert_attributes(attributes)]
-        node = ir.Node(domain, op_type, list(inputs), given, name=name, num_outputs=outputs)
+        all_attributes = [*like, *ir.convenience.convert_attributes(attributes)]
+        node = ir.Node(domain, op_type, list(inputs), all_attributes, name=name, num_outputs=outputs)
         for output in node.outputs:
             output.name = fresh(stem or f"{name_of(self.node.outputs[0])}_{op_type}")
         self._nodes.append(node)
         return node.outputs[0]
 
-    def give(self, output: ir.Value) -> None:
-        """Let the output that was emitted take the place of the node's only one."""
+    def finish(self, output: ir.Value) -> None:
+        """Let an emitted value replace the node's only output."""
         self._outputs = [output]
 
     def replace(self, op_type: str, inputs: Sequence[ir.Value | None], skip: tuple[str, ...] = ()) -> None:
-        """Emit a node of ONNX Runtime's own domain with the outputs and attributes of the one that is replaced."""
+        """Emit a node of ONNX Runtime's own domain with the outputs and attributes of the replaced node."""
         like = [attribute for name, attribute in self.node.attributes.items() if name not in skip]
         self.emit(op_type, inputs, domain=MICROSOFT, like=like, outputs=len(self.node.outputs))
         for old, new in zip(self.node.outputs, self._nodes[-1].outputs, strict=True):
@@ -217,11 +224,11 @@ class Site:
         self._outputs = list(self._nodes[-1].outputs)
 
     def absorb(self, reader: ir.Node) -> None:
-        """Replace the node that reads this one's output, too, and what it gives."""
+        """Replace also the node that reads this node's output, with its output."""
         self._replaced.append(reader)
 
     def keep(self, inputs: Sequence[ir.Value | None]) -> None:
-        """Keep the node, with other inputs."""
+        """Keep the node, but with other inputs."""
         old = self.node
         node = ir.Node(
             old.domain, old.op_type, inputs, list(old.attributes.values()), name=old.name, num_outputs=len(old.outputs)
@@ -232,7 +239,7 @@ class Site:
         self._outputs = list(node.outputs)
 
     def activation(self, value: ir.Value) -> Activation:
-        """The 8-bit form of an activation; computed once in a graph, however many nodes use it."""
+        """The 8-bit form of an activation, computed once per graph for all nodes that read it."""
         return self.share(value, "activation", lambda: self._quantize(value))
 
     def _quantize(self, value: ir.Value) -> Activation:
@@ -242,18 +249,18 @@ class Site:
         self._nodes.append(ir.node("DynamicQuantizeLinear", [value], outputs=outputs, name=label))
         return Activation(*outputs)
 
-    def share(self, value: ir.Value | None, what: str, make: Callable[[], Made]) -> Made:
-        """What is made of a value, or of none in particular, once in a graph, however many nodes use it."""
+    def share(self, value: ir.Value | None, kind: str, make: Callable[[], Shared]) -> Shared:
+        """The result of `make`, which emits nodes, shared by all nodes of a graph that ask for this value and kind."""
         shared, graph = self._rewriter.shared, self.node.graph
         assert graph is not None
-        key = (graph, value, what)
+        key = (graph, value, kind)
         if key not in shared:
             before = len(self._nodes)
-            made = make()
-            shared[key] = (made, tuple(node.name or "" for node in self._nodes[before:]))
-        made, names = shared[key]
+            result = make()
+            shared[key] = (result, tuple(node.name or "" for node in self._nodes[before:]))
+        result, names = shared[key]
         self._shared.extend(names)
-        return cast(Made, made)
+        return cast(Shared, result)
 
     def quantized(
         self,
@@ -263,29 +270,31 @@ class Site:
         *,
         summed: portable.Summed = None,
         reduce_range: bool | None = None,
-        least: np.ndarray | float = 0,
+        min_scale: np.ndarray | float = 0,
     ) -> Quantized:
-        """`weight` in 8 bits, with its cost on record; see `quantize_weight`; params replace None."""
+        """Quantize a weight, and record its SQNR; see `quantize_weight`. `reduce_range` None takes the param."""
         reduce = self.params.reduce_range if reduce_range is None else reduce_range
         pairs = summed if self.params.portable else None
-        made = quantize_weight(weight.values, weight_type, channel_axes, reduce_range=reduce, summed=pairs, least=least)
-        self._sqnr.append(made.sqnr_db)
-        self._full_sqnr += [] if made.full_range_sqnr_db is None else [made.full_range_sqnr_db]
-        return made.quantized
+        result = quantize_weight(
+            weight.values, weight_type, channel_axes, reduce_range=reduce, summed=pairs, min_scale=min_scale
+        )
+        self._sqnr.append(result.sqnr_db)
+        self._full_sqnr += [] if result.full_range_sqnr_db is None else [result.full_range_sqnr_db]
+        return result.quantized
 
     def record_loss(self, weight: np.ndarray, approximation: np.ndarray) -> None:
-        """Take note that `approximation` stands for `weight` now."""
+        """Record the SQNR of a weight that is replaced by an approximation."""
         self._sqnr.append(linear.sqnr_db(weight, approximation))
 
     def number(self, label: str, values: np.ndarray) -> ir.Value:
-        """Store a constant that is made of no weight."""
+        """Store a constant that does not come from a weight."""
         return self._rewriter.store(label, values)
 
     def store(self, weight: Constant, suffix: str, values: np.ndarray) -> ir.Value:
-        """Store a constant made of `weight`."""
+        """Store a constant derived from `weight`."""
         return self._rewriter.store(f"{weight.name}_{suffix}", values)
 
 
 def _least(ratios: list[float]) -> float | None:
-    """The lowest of some ratios in dB; None where nothing was lost."""
+    """The lowest ratio in dB; None if nothing was lost."""
     return min((ratio for ratio in ratios if np.isfinite(ratio)), default=None)

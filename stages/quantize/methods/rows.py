@@ -1,15 +1,15 @@
-"""Products with one activation scale per row: the answer for a row does not depend on the others in its batch.
+"""Products with one activation scale per row: the answer for a row does not depend on the rest of its batch.
 
 ONNX Runtime's DynamicQuantizeLinear takes one scale for a whole tensor. Here, in standard operators, for activations
-laid out as [rows, K]:
+[rows, K]:
 
     low = min(0, min of the row), high = max(0, max of the row), s = max(high - low, tiny) / 255, z = round(-low / s)
     q = QuantizeLinear(x, s, z); i = MatMulInteger(q, W)
     y = s * (i * weight scale) - s * z * (sum of each column of W * weight scale) + bias
 
-The kernel takes one zero point of q for all rows, so none is given, and the last line corrects for it: correction and
-bias together are one Gemm, [-s * z, 1] by [column sums; bias], which ONNX Runtime fuses with a Relu behind it. Where an
-activation cannot be negative, z is 0 and there is nothing to correct.
+MatMulInteger takes one zero point for all rows of q, so it gets none, and the last line corrects for that: correction
+and bias are one Gemm, [-s * z, 1] by [column sums; bias], which ONNX Runtime fuses with a following Relu. If an
+activation cannot be negative, z is 0 and nothing needs correcting.
 """
 
 from dataclasses import dataclass
@@ -22,17 +22,17 @@ from stages.quantize.linear import Quantized
 from stages.quantize.methods.rewriter import Constant, Site
 
 OPSET = 13
-"""QuantizeLinear along an axis came with it."""
+"""The first opset with QuantizeLinear along an axis."""
 
 _NEVER_NEGATIVE = frozenset({"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Softplus", "Sqrt"})
 _COMBINED = frozenset({"Add", "Concat", "Mul"})
-"""Their output is never negative where no input is."""
+"""Their output is never negative if no input is."""
 
-_PASSED_ON = frozenset(
+_SIGN_KEEPING = frozenset(
     {"AveragePool", "Dropout", "Expand", "Flatten", "Gather", "GlobalAveragePool", "Identity", "MaxPool"}
     | {"ReduceMax", "ReduceMean", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 )
-"""Their output is never negative where their first input is not."""
+"""Their output is never negative if their first input is not."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Rows:
     Attributes:
         values: uint8, shape [rows, K].
         scale: shape [rows, 1].
-        low: -scale * zero point, shape [rows, 1]; None where the activation is never negative.
+        low: -scale * zero point, shape [rows, 1]; None if the activation is never negative.
     """
 
     values: ir.Value
@@ -51,14 +51,14 @@ class Rows:
 
 
 def multiply(site: Site, left: ir.Value, weight: Constant, quantized: Quantized, bias: np.ndarray | None) -> ir.Value:
-    """A product of rows with a weight, and a bias added.
+    """Emit the product of an activation and a weight, plus a bias.
 
     Args:
-        site: of the node.
-        left: shape [..., K], of any rank.
-        weight: what is replaced.
-        quantized: of it, shape [K, N].
-        bias: float32, shape [N]; None for none.
+        site: the site of the node.
+        left: the activation, shape [..., K], of any rank.
+        weight: the float weight.
+        quantized: the quantized weight, shape [K, N].
+        bias: float32, shape [N]; None for no bias.
 
     Returns:
         Shape [..., N].
@@ -81,7 +81,7 @@ def multiply(site: Site, left: ir.Value, weight: Constant, quantized: Quantized,
 
 
 def scaled_product(site: Site, left: ir.Value, rows: Rows, weight: Constant, quantized: Quantized) -> ir.Value:
-    """Rows made of `left` times a weight [K, N], as floats, without what the zero points of the rows add."""
+    """Emit the float product of quantized rows of `left` and a weight [K, N], not corrected for their zero points."""
     inputs: list[ir.Value | None] = [rows.values, site.store(weight, "int8", quantized.values)]
     if quantized.zero_point.any():
         inputs += [None, site.store(weight, "int8_zero", _vector(quantized.zero_point))]
@@ -91,32 +91,32 @@ def scaled_product(site: Site, left: ir.Value, rows: Rows, weight: Constant, qua
 
 
 def column_sums(quantized: Quantized) -> np.ndarray:
-    """What each column of a weight [K, N] sums to, float32, shape [N]."""
+    """The sums of the columns of a weight [K, N], float32, shape [N]."""
     integers: np.ndarray = (quantized.values.astype(np.int64) - quantized.zero_point).sum(axis=0)
     return (integers * quantized.scale.reshape(-1).astype(np.float64)).astype(np.float32)
 
 
 def unfolded(site: Site, like: ir.Value, value: ir.Value, width: int) -> ir.Value:
-    """Rows [rows, width] with the leading dimensions of another value, shape [..., width].
+    """Reshape rows, [rows, width], to the leading dimensions of `like`, [..., width].
 
-    The width is declared: no inference finds it behind such a Reshape, and ONNX's own of Attention fails without it.
+    The result has a declared width: shape inference does not find it, and ONNX's inference of Attention fails without.
     """
     shape = site.share(like, "leading", lambda: _leading(site, like))
     last = site.number(f"{width}", np.array([width], np.int64))
-    made = site.emit("Reshape", [value, site.emit("Concat", [shape, last], axis=0)])
+    output = site.emit("Reshape", [value, site.emit("Concat", [shape, last], axis=0)])
     rank = site.rank(like)
     if rank is not None:
-        made.type, made.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([*[None] * (rank - 1), width])
-    return made
+        output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([*[None] * (rank - 1), width])
+    return output
 
 
 def _vector(values: np.ndarray) -> np.ndarray:
-    """Scales or zero points as a vector, or as a number where there is one."""
+    """Scales or zero points as a vector, or as a scalar if there is only one."""
     return values.reshape(-1) if values.size > 1 else values.reshape(())
 
 
 def never_negative(value: ir.Value | None, depth: int = 6) -> bool:
-    """Whether a value is never below 0, as far as the operators that make it tell."""
+    """Whether the operators that compute a value guarantee that it is never below 0."""
     tensor = constant(value)
     if tensor is not None:
         return tensor.dtype.is_floating_point() and bool((tensor.numpy() >= 0).all())
@@ -129,11 +129,11 @@ def never_negative(value: ir.Value | None, depth: int = 6) -> bool:
         return lowest is not None and float(lowest.numpy()) >= 0
     if kind in _COMBINED:
         return all(never_negative(source, depth - 1) for source in inputs)
-    return kind in _NEVER_NEGATIVE or (kind in _PASSED_ON and never_negative(inputs[0], depth - 1))
+    return kind in _NEVER_NEGATIVE or (kind in _SIGN_KEEPING and never_negative(inputs[0], depth - 1))
 
 
-def bias_behind(node: ir.Node, columns: int, matrix: bool) -> tuple[ir.Node, np.ndarray] | None:
-    """The Add that alone reads a product and adds one constant per column to it, and that constant, shape [N]."""
+def bias_after(node: ir.Node, columns: int, matrix: bool) -> tuple[ir.Node, np.ndarray] | None:
+    """The Add that is the only reader of a product and adds a constant bias, shape [N]; None without one."""
     add = only_reader(node.outputs[0])
     if add is None or add.op_type != "Add" or add.domain:
         return None
@@ -141,19 +141,19 @@ def bias_behind(node: ir.Node, columns: int, matrix: bool) -> tuple[ir.Node, np.
     if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size != columns:
         return None
     values = tensor.numpy()
-    # Of no more dimensions than the product, so that the sum has its rank.
+    # A bias of higher rank would raise the rank of the sum.
     shapes = ((columns,), (1, columns)) if matrix else ((columns,),)
     return (add, values.reshape(-1)) if values.shape in shapes else None
 
 
 def quantize(site: Site, left: ir.Value, inner: int | None, negative: bool | None = None) -> Rows:
-    """Quantize the rows of an activation.
+    """Emit the quantization of an activation, row by row.
 
     Args:
-        site: of the node that reads it.
+        site: the site of the node that reads it.
         left: the activation.
-        inner: its last dimension, along which it is laid out as rows; None where it has two already.
-        negative: whether it can be below 0; None where the operators that make it tell.
+        inner: the length of its rows, to reshape it to [rows, inner]; None if it has rank 2 already.
+        negative: whether it can be below 0; None decides by `never_negative`.
     """
     negative = not never_negative(left) if negative is None else negative
     name, rows = left.name, left
@@ -174,7 +174,7 @@ def quantize(site: Site, left: ir.Value, inner: int | None, negative: bool | Non
     scale = site.emit("Max", [site.emit("Mul", [span, levels]), tiny], f"{name}_row_scale")
     inputs = [rows, site.emit("Reshape", [scale, vector])]
     if low is not None:
-        # As a negative number: low / scale, which times the scale is what the correction adds.
+        # The negative zero point, low / scale; times the scale it is the correction.
         shift = site.emit("Round", [site.emit("Div", [low, scale])], f"{name}_shift")
         unsigned = site.emit("Cast", [site.emit("Neg", [shift])], to=ir.DataType.UINT8)
         inputs.append(site.emit("Reshape", [unsigned, vector], f"{name}_row_zero"))
@@ -184,24 +184,24 @@ def quantize(site: Site, left: ir.Value, inner: int | None, negative: bool | Non
 
 
 def _extreme(site: Site, op_type: str, rows: ir.Value) -> ir.Value:
-    """The largest or smallest value of each row, shape [rows, 1]; the axes became an input in opset 18."""
+    """The largest or smallest value of each row, shape [rows, 1]. Axes are an input since opset 18."""
     if site.opset >= 18:
         return site.emit(op_type, [rows, site.number("columns", np.array([1], np.int64))], keepdims=1)
     return site.emit(op_type, [rows], axes=[1], keepdims=1)
 
 
 def _one(site: Site, left: ir.Value) -> ir.Value:
-    """The number 1, computed at run time, once in a graph.
+    """The number 1, computed at run time, once per graph.
 
-    ONNX Runtime fuses MatMulInteger, Cast and a multiplication by the scales of both sides into one kernel,
-    MatMulIntegerToFloat, where the scale of the left side is a single computed number.
+    ONNX Runtime fuses MatMulInteger, Cast and the multiplication by the scales of both sides into one kernel,
+    MatMulIntegerToFloat, only if the left scale is a single computed number.
     """
 
-    def made() -> ir.Value:
+    def make() -> ir.Value:
         size = site.emit("Cast", [site.emit("Size", [left])], to=ir.DataType.FLOAT)
         return site.emit("Div", [size, size], "one_at_run_time")
 
-    return site.share(None, "one", made)
+    return site.share(None, "one", make)
 
 
 def _with_ones(site: Site, column: ir.Value) -> ir.Value:

@@ -1,11 +1,11 @@
-"""Convolutions along one axis as products of rows with shifted weights, so that each place has a scale of its own.
+"""Convolutions along one axis as sums of products with shifted weights, so that each position has its own scale.
 
-A kernel of k places along one axis and one along all others is a sum of k matrix products,
+A convolution whose kernel has k positions along one axis and one along all others is a sum of k matrix products,
 
-    y[p] = sum over t of x[p * stride + t * dilation] W[t] + bias,    x laid out as [batch, places..., channels],
+    y[p] = sum over t of x[p * stride + t * dilation] W[t] + bias,    x as [batch, positions..., channels].
 
-and a product can be quantized row by row (see `rows`), which ONNX Runtime's INT8 convolutions cannot: a row is a place
-with its channels. The rows are quantized once, and the k products read slices of them.
+Products can be quantized row by row (see `rows`), unlike ONNX Runtime's INT8 convolutions: a row is the channels of
+one position. The rows are quantized once, and the k products read slices of them.
 """
 
 from collections.abc import Sequence
@@ -17,24 +17,24 @@ from stages.common.graph.walk import number
 from stages.quantize.methods import rows
 from stages.quantize.methods.rewriter import Constant, KeepFloatError, Site
 
-LEAST_CHANNELS = 8
-"""Rows of fewer channels than this are not worth a scale of their own each."""
+MIN_CHANNELS = 8
+"""Rows of fewer channels are too short for a scale per row."""
 
-MOST_PLACES = 16
-"""The longest kernel that is split: beyond it, the products are too small to gain from INT8."""
+MAX_POSITIONS = 16
+"""The longest kernel that is split: with more positions, the products are too small to gain from INT8."""
 
 _END = np.iinfo(np.int64).max
 
 
 def convolve(site: Site) -> str:
-    """Emit a Conv as a sum of row-wise products; see `Rewrite`."""
+    """Emit a Conv as a sum of products by row; see `Rewrite`."""
     weight, bias = site.weight(1), site.constant(2)
     if bias is None and site.input(2) is not None:
         raise KeepFloatError("its bias is computed while the model runs")
     filters, channels, *kernel = weight.values.shape
     axis = max(range(len(kernel)), key=kernel.__getitem__)
-    places = kernel[axis]
-    by_place = weight.values.reshape(filters, channels, places).transpose(2, 1, 0)
+    positions = kernel[axis]
+    by_position = weight.values.reshape(filters, channels, positions).transpose(2, 1, 0)
     columns = (1,) if site.params.per_channel else ()
     left, negative = _channels_last(site, len(kernel)), not rows.never_negative(site.needed_input(0))
     quantized_rows = rows.quantize(site, left, channels, negative)
@@ -42,9 +42,9 @@ def convolve(site: Site) -> str:
     scale = rows.unfolded(site, left, quantized_rows.scale, 1)
     low = rows.unfolded(site, left, quantized_rows.low, 1) if quantized_rows.low is not None else None
     parts, lows, sums = [], [], []
-    for place in range(places):
-        cut = _Cut(site, axis, place, places, len(kernel))
-        matrix = Constant(f"{weight.name}_{place}", np.ascontiguousarray(by_place[place]))
+    for position in range(positions):
+        cut = _Cut(site, axis, position, positions, len(kernel))
+        matrix = Constant(f"{weight.name}_{position}", np.ascontiguousarray(by_position[position]))
         quantized = site.quantized(matrix, site.params.weight_type, columns, summed=0)
         read = rows.Rows(cut.of(values), cut.of(scale), cut.of(low) if low is not None else None)
         parts.append(rows.scaled_product(site, left, read, matrix, quantized))
@@ -52,19 +52,19 @@ def convolve(site: Site) -> str:
             lows.append(read.low)
             sums.append(rows.column_sums(quantized))
     if lows:
-        all_lows = site.emit("Concat", lows, axis=-1) if places > 1 else lows[0]
+        all_lows = site.emit("Concat", lows, axis=-1) if positions > 1 else lows[0]
         parts.append(site.emit("MatMul", [all_lows, site.store(weight, "column_sums", np.array(sums))]))
     total = parts[0]
     for part in parts[1:]:
         total = site.emit("Add", [total, part])
     if bias is not None:
         total = site.emit("Add", [total, site.store(bias, "bias", bias.values.reshape(-1))])
-    site.give(site.emit("Transpose", [total], perm=[0, len(kernel) + 1, *range(1, len(kernel) + 1)]))
-    return f"QInt8 per {'channel' if columns else 'tensor'}, activations per place"
+    site.finish(site.emit("Transpose", [total], perm=[0, len(kernel) + 1, *range(1, len(kernel) + 1)]))
+    return f"QInt8 per {'channel' if columns else 'tensor'}, activations per position"
 
 
 def suits(site: Site) -> bool:
-    """Whether a Conv can be written so."""
+    """Whether a Conv can be emitted in this form."""
     weight, auto_pad = site.weight(1).values, site.node.attributes.get("auto_pad")
     explicit = auto_pad is None or auto_pad.as_string() in ("NOTSET", "VALID")
     one_group = number(site.node, "group", 1) == 1
@@ -72,10 +72,10 @@ def suits(site: Site) -> bool:
 
 
 def suited(shape: Sequence[int]) -> bool:
-    """Whether a weight [filters, channels, kernel...] is of a kernel along one axis, over enough channels."""
+    """Whether a weight [filters, channels, kernel...] has a kernel along one axis, and enough channels."""
     _, channels, *kernel = shape
-    long = [places for places in kernel if places > 1]
-    return channels >= LEAST_CHANNELS and len(long) <= 1 and max(long, default=1) <= MOST_PLACES
+    long = [length for length in kernel if length > 1]
+    return channels >= MIN_CHANNELS and len(long) <= 1 and max(long, default=1) <= MAX_POSITIONS
 
 
 def _attribute(site: Site, name: str, count: int, default: int) -> list[int]:
@@ -84,7 +84,7 @@ def _attribute(site: Site, name: str, count: int, default: int) -> list[int]:
 
 
 def _channels_last(site: Site, spatial: int) -> ir.Value:
-    """The activation, padded, as [batch, places..., channels]."""
+    """The padded activation as [batch, positions..., channels]."""
     order = [0, *range(2, spatial + 2), 1]
     value = site.emit("Transpose", [site.needed_input(0)], perm=order)
     pads = _attribute(site, "pads", 2 * spatial, 0)
@@ -95,14 +95,14 @@ def _channels_last(site: Site, spatial: int) -> ir.Value:
 
 
 class _Cut:
-    """What one place of the kernel reads."""
+    """The slice that one position of the kernel reads."""
 
-    def __init__(self, site: Site, axis: int, place: int, places: int, spatial: int) -> None:
+    def __init__(self, site: Site, axis: int, position: int, positions: int, spatial: int) -> None:
         strides, dilations = (_attribute(site, name, spatial, 1) for name in ("strides", "dilations"))
-        first, last = place * dilations[axis], (place - places + 1) * dilations[axis]
+        first, last = position * dilations[axis], (position - positions + 1) * dilations[axis]
         starts, ends = [0] * spatial, [_END] * spatial
         starts[axis], ends[axis] = first, last or _END
-        axes = [at for at in range(spatial) if strides[at] > 1 or (at == axis and places > 1)]
+        axes = [at for at in range(spatial) if strides[at] > 1 or (at == axis and positions > 1)]
         self._site = site
         self._bounds = (
             [
@@ -119,5 +119,5 @@ class _Cut:
         )
 
     def of(self, value: ir.Value) -> ir.Value:
-        """The rows of a value [batch, places..., width] that it reads."""
+        """The rows that it reads of a value [batch, positions..., width]."""
         return self._site.emit("Slice", [value, *self._bounds]) if self._bounds else value

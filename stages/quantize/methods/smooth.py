@@ -1,11 +1,11 @@
-"""Smoothing: scale moved from the channels of an activation into the rows of the weights that read it.
+"""Smoothing: move scale from the channels of an activation into the rows of the weights that multiply it.
 
-    x W = (x / s) (s W),    s = largest |x|^a / largest |row of W|^(1 - a),    for each channel
+    x W = (x / s) (s W),    s = largest |x|^a / largest |row of W|^(1 - a),    per channel
 
-(Xiao et al., SmoothQuant, ICML 2023.) A channel with outliers no longer widens the one scale that all channels share.
-The division is a Mul before the products; s is a power of two, so that it is exact and the answers of the float model
-stay the same bits. The exponent a is searched for each activation, on rows of samples: the one that spoils the products
-least, and none at all where that is better.
+(Xiao et al., SmoothQuant, ICML 2023.) A channel with outliers then no longer widens the scale that all channels share.
+The division is a Mul before the products; s is a power of two, so that it is exact and the float model's answers stay
+identical. The exponent a is chosen per activation, on sampled rows: the one with the least noise in the products. If
+smoothing hardly lowers the noise, it is not applied.
 """
 
 from collections.abc import Sequence
@@ -23,24 +23,24 @@ from stages.quantize.outcome import NodeOutcome, kept
 EXPONENTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 COLUMNS = 64
-"""Columns of a weight that the noise is estimated on."""
+"""Number of weight columns that the noise is estimated on."""
 
 GAIN = 0.9
-"""Noise with smoothing over noise without, above which it is not worth its Mul."""
+"""Smoothing is worth its Mul if it lowers the noise below this share."""
 
 
 def apply(
     model: ir.Model, assigned: Sequence[Assignment], calibration: CalibrationFeeds
 ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """Smooth what MatMul, Gemm and LSTM nodes of the main graph read.
+    """Smooth the activations of MatMul, Gemm and LSTM nodes of the main graph.
 
     Args:
-        model: float; not changed.
-        assigned: the nodes, each of a constant weight.
+        model: the float model; not changed.
+        assigned: nodes with a constant weight.
         calibration: feeds.
 
     Returns:
-        The model, and outcomes for nodes that gain nothing by it.
+        The model, and the outcomes of nodes that stay float because smoothing gains nothing.
 
     Raises:
         StageError: the model does not run on the calibration samples.
@@ -63,20 +63,20 @@ def apply(
         if any(powers := known.smoothing.get(keys[group], ())):
             _move(model, group[0], nodes, np.ldexp(np.float32(1), powers), names)
             smoothed |= {node.name for node in nodes}
-    nothing = kept("its activation has no outliers that smoothing helps against")
-    return model, {assignment.name: nothing for assignment in assigned if assignment.name not in smoothed}
+    no_gain = kept("smoothing its activation gains nothing")
+    return model, {assignment.name: no_gain for assignment in assigned if assignment.name not in smoothed}
 
 
 def best(rows: np.ndarray, weights: Sequence[np.ndarray], by_row: bool) -> np.ndarray:
-    """The scales of the exponent with the least noise; 1 for all where smoothing does not lower it much.
+    """The scales of the exponent with the least noise; all 1 if smoothing hardly lowers the noise.
 
     Args:
-        rows: of the activation, float32 [rows, K]. Scales are fitted on every other one, noise is taken on the rest.
-        weights: that read it, float32 [K, N] each.
-        by_row: whether each row has a scale of its own.
+        rows: rows of the activation, float32 [rows, K]; every other row fits scales, the rest measures noise.
+        weights: the weights that multiply it, float32 [K, N] each.
+        by_row: whether each row is quantized with its own scale.
 
     Returns:
-        int [K], as powers of two.
+        The scales as exponents of two, int [K].
     """
     fitted, held = (rows[::2], rows[1::2]) if len(rows) > 1 else (rows, rows)
     largest = np.abs(fitted).max(axis=0)
@@ -87,18 +87,18 @@ def best(rows: np.ndarray, weights: Sequence[np.ndarray], by_row: bool) -> np.nd
     for exponent in EXPONENTS:
         powers = powers_of_two(largest, of_weights, exponent)
         scale = np.ldexp(np.float32(1), powers)
-        with_it = sum(noise(held / scale, weight * scale[:, None], by_row) for weight in sampled)
-        if with_it < least:
-            least, chosen = with_it, powers
+        smoothed = sum(noise(held / scale, weight * scale[:, None], by_row) for weight in sampled)
+        if smoothed < least:
+            least, chosen = smoothed, powers
     return chosen
 
 
 def powers_of_two(activation: np.ndarray, weight: np.ndarray, exponent: float) -> np.ndarray:
-    """log2 of activation^exponent / weight^(1 - exponent), rounded, around 0; 0 where either is zero.
+    """log2 of activation^exponent / weight^(1 - exponent), rounded, with median 0; 0 where either is zero.
 
     Args:
         activation: the largest magnitude of each channel, shape [K].
-        weight: that of each row of the weights, shape [K].
+        weight: the largest magnitude of each row of the weights, shape [K].
         exponent: from 0 to 1.
 
     Returns:
@@ -114,7 +114,7 @@ def powers_of_two(activation: np.ndarray, weight: np.ndarray, exponent: float) -
 
 
 def noise(rows: np.ndarray, weight: np.ndarray, by_row: bool) -> float:
-    """Noise over signal power of a product in 8 bits: activations unsigned, weights signed with a scale per column."""
+    """Noise over signal power of an 8-bit product: unsigned activations, signed weights with a scale per column."""
     exact = rows.astype(np.float64) @ weight
     axis = 1 if by_row else None
     low = np.minimum(rows.min(axis=axis, keepdims=True), 0)
@@ -135,20 +135,20 @@ def _fits(node: ir.Node) -> bool:
 
 
 def _stored(node: ir.Node) -> tuple[np.ndarray, bool]:
-    """The weight as the node has it, and whether its channels are its last axis: [N, K], of an LSTM [D, N, K]."""
+    """The weight as stored, and whether K is its last axis: [N, K] or, for an LSTM, [D, N, K]."""
     tensor = constant(node.inputs[1])
     assert tensor is not None
     return np.asarray(tensor.numpy()), node.op_type == "LSTM" or bool(number(node, "transB", 0))
 
 
 def _weight(node: ir.Node) -> np.ndarray:
-    """The weight that multiplies the activation, [K, N]; of an LSTM for both directions."""
+    """The weight that multiplies the activation, [K, N]; for an LSTM those of both directions."""
     values, last = _stored(node)
     return values.reshape(-1, values.shape[-1]).T if last else values
 
 
 def _move(model: ir.Model, value: ir.Value, nodes: Sequence[ir.Node], scale: np.ndarray, names: Names) -> None:
-    """Divide the activation by a scale for these nodes, and multiply their weights by it."""
+    """Divide the activation of these nodes by a scale, and multiply their weights by it."""
     name = name_of(value)
     factor = add_initializer(model.graph, names.fresh(f"{name}_smoothing"), 1 / scale)
     divided = ir.node("Mul", [value, factor], name=names.fresh(f"{name}_Mul"))

@@ -1,1 +1,1 @@
-"""Rewrites of the float model that ONNX Runtime lacks: each exact, each a choice of `method: auto` that must pay."""
+"""Exact rewrites of the float model that ONNX Runtime lacks; `method: auto` applies those that do not slow it down."""

@@ -1,7 +1,7 @@
-"""OneHot and the product behind it as a lookup of rows.
+"""Replace OneHot times a table by a lookup of its rows.
 
-Keras writes embeddings so: zeros and a single one for each of `depth` values, times a table. Gather picks the row at
-once. A value outside of [-depth, depth) has no one, and its row is zero: the table gets a row of zeros at its end.
+Keras exports embeddings as such products; Gather reads the row directly. For a value outside [-depth, depth) OneHot
+gives only zeros, so the table gets a row of zeros at its end.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from stages.common.graph.names import Names
 from stages.common.graph.walk import add_initializer, constant, input_of, name_of, number, remove_unused
 
 OPSET = 13
-"""Less takes integers from 9 on, Where from 9, Clip from 12; 13 has all in one form."""
+"""All operators used here exist with integers from opset 12 on; 13 is the one that auto converts to."""
 
 _INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Rewrite the products of the main graph that read a OneHot, straight or through a Reshape, in place."""
+    """Rewrite the products of the main graph that read a OneHot, directly or through a Reshape, in place."""
     if model.opset_imports.get("", 0) < OPSET:
         return PassResult(model, False)
     names, modified = Names(model), False
@@ -32,7 +32,7 @@ def apply(model: ir.Model) -> PassResult:
         indices = _in_table(emit, one_hot)
         for reader in shapes:
             size = emit("Concat", [emit("Shape", [one_hot.inputs[0]]), emit.vector(_depth(one_hot))], axis=0)
-            _take_place(reader.outputs[0], size, names)
+            _replace(reader.outputs[0], size, names)
         for product in products:
             table = constant(product.inputs[1])
             assert table is not None
@@ -41,7 +41,7 @@ def apply(model: ir.Model) -> PassResult:
             rows = emit("Gather", [stored, indices], axis=0, name=product.name)
             if _view(product) is not None:
                 rows = emit("Reshape", [rows, emit.vector(-1, values.shape[1])])
-            _take_place(product.outputs[0], rows, names)
+            _replace(product.outputs[0], rows, names)
         modified = True
     if modified:
         remove_unused(model)
@@ -49,10 +49,10 @@ def apply(model: ir.Model) -> PassResult:
 
 
 class _Emitter:
-    """Emits nodes right behind a node."""
+    """Inserts nodes after a node, one after another."""
 
-    def __init__(self, model: ir.Model, behind: ir.Node, names: Names) -> None:
-        self._graph, self._last, self._names = model.graph, behind, names
+    def __init__(self, model: ir.Model, after: ir.Node, names: Names) -> None:
+        self._graph, self._last, self._names = model.graph, after, names
 
     def __call__(
         self, op_type: str, inputs: Sequence[ir.Value | None], *, name: str | None = None, **attributes: int
@@ -71,8 +71,8 @@ class _Emitter:
         return add_initializer(self._graph, self._names.fresh("number"), values)
 
 
-def _take_place(old: ir.Value, new: ir.Value, names: Names) -> None:
-    """Let a value take over the readers and the name of another."""
+def _replace(old: ir.Value, new: ir.Value, names: Names) -> None:
+    """Let `new` take over the readers and the name of `old`."""
     name = name_of(old)
     new.type, new.shape = old.type, old.shape
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
@@ -80,7 +80,7 @@ def _take_place(old: ir.Value, new: ir.Value, names: Names) -> None:
 
 
 def _plain(node: ir.Node) -> bool:
-    """Whether a node makes zeros and ones of integers along a new last axis."""
+    """Whether a node is a OneHot of integers with zeros and ones along a new last axis."""
     if node.op_type != "OneHot" or node.domain or number(node, "axis", -1) != -1 or node.outputs[0].is_graph_output():
         return False
     indices, values = node.inputs[0], constant(node.inputs[2])
@@ -100,7 +100,7 @@ def _depth(one_hot: ir.Node) -> int:
 
 
 def _readers(one_hot: ir.Node) -> tuple[list[ir.Node], list[ir.Node]]:
-    """The nodes that read a OneHot for its shape, and the products that do for its values."""
+    """The Shape nodes that read a OneHot, and the products that read its values."""
     shapes, products = [], []
     for use in one_hot.outputs[0].uses():
         node = use.node
@@ -119,7 +119,7 @@ def _multiplies(node: ir.Node, depth: int) -> bool:
 
 
 def _view(product: ir.Node) -> ir.Node | None:
-    """The Reshape into rows, [-1, depth], that a product reads."""
+    """The Reshape to [-1, depth] that a product reads; None without one."""
     read = input_of(product, 0)
     node = read.producer() if read is not None else None
     shape = constant(input_of(node, 1)) if node is not None and node.op_type == "Reshape" else None
@@ -127,9 +127,9 @@ def _view(product: ir.Node) -> ir.Node | None:
 
 
 def _in_table(emit: _Emitter, one_hot: ir.Node) -> ir.Value:
-    """The rows of the table: negative values count from the end, those outside get the last row."""
+    """Emit the row numbers: negative values count from the end, values out of range get the last row."""
     indices, depth = one_hot.inputs[0], _depth(one_hot)
     assert indices is not None and indices.dtype is not None
-    zero, all_, outside = (emit.number(np.array(size, indices.dtype.numpy())) for size in (0, depth, -1))
-    counted = emit("Where", [emit("Less", [indices, zero]), emit("Add", [indices, all_]), indices])
-    return emit("Clip", [counted, outside, all_])
+    zero, end, last = (emit.number(np.array(number, indices.dtype.numpy())) for number in (0, depth, -1))
+    counted = emit("Where", [emit("Less", [indices, zero]), emit("Add", [indices, end]), indices])
+    return emit("Clip", [counted, last, end])

@@ -1,8 +1,7 @@
-"""The states of a recurrent layer of one step, read from its last state.
+"""Read the states of a recurrent layer with one step from its last state.
 
 Y [steps, directions, batch, hidden] holds the states of all steps, Y_h [directions, batch, hidden] the last one: with
-one step they are the same. What follows Y mostly squeezes its steps away again, which then is nothing at all
-(`collapse_views`).
+one step they are equal. Y is mostly squeezed right after; `collapse_views` then removes both view operators.
 """
 
 import numpy as np
@@ -15,11 +14,11 @@ from stages.common.graph.walk import add_initializer, input_of, name_of, number
 
 _RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _LENGTHS = 4
-"""The input with the number of steps of each sample: where it is 0, the state of the step is 0, the last is another."""
+"""The input with the number of steps of each sample; with 0 steps, Y and Y_h differ."""
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Rewrite the recurrent layers of one step in the main graph, in place."""
+    """Rewrite the recurrent layers with one step in the main graph, in place."""
     shapes, names, modified = inferred(model), Names(model), False
     for node in list(model.graph):
         if node.op_type not in _RECURRENT or node.domain or input_of(node, _LENGTHS) is not None:

@@ -1,7 +1,7 @@
-"""Cuts of a concatenation read its parts.
+"""Read the inputs of a Concat directly where Slice or Split cuts them out of it again.
 
-Detectors put centres and sizes of boxes together, and cut them apart again: each copies a few bytes at a time. A
-Concat that nothing else reads is gone with its cuts.
+Detectors concatenate centres and sizes of boxes and split them again, copying a few bytes at a time. A Concat that
+nothing else reads is removed.
 """
 
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from stages.common.graph.shapes import Dims, inferred
 from stages.common.graph.walk import input_of, number, remove_unused
 
 Cut = tuple[ir.Value, int, int]
-"""A value, and where it begins and ends along the axis of the concatenation."""
+"""A value, and its start and end along the axis of the Concat."""
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Let what reads a Slice or a Split of a Concat in the main graph read the part that it gives, in place."""
+    """Replace slices of Concat outputs in the main graph by the Concat inputs that they equal, in place."""
     shapes, modified = inferred(model), False
     for concat in [node for node in model.graph if node.op_type == "Concat" and not node.domain]:
         parts = _parts(concat, shapes)
@@ -34,7 +34,7 @@ def apply(model: ir.Model) -> PassResult:
 
 
 def _parts(concat: ir.Node, shapes: dict[ir.Value, Dims]) -> dict[tuple[int, int], ir.Value]:
-    """The inputs of a Concat by their places along its axis; empty where a size is not known."""
+    """The inputs of a Concat by start and end along its axis; empty if a size is unknown."""
     axis = int(number(concat, "axis", 0))
     values = [value for value in concat.inputs if value is not None]
     sizes = [shapes[value][axis] if value in shapes else None for value in values]
@@ -46,7 +46,7 @@ def _parts(concat: ir.Node, shapes: dict[ir.Value, Dims]) -> dict[tuple[int, int
 
 
 def _cuts(node: ir.Node, concat: ir.Node, shapes: dict[ir.Value, Dims]) -> Iterator[Cut]:
-    """What a Slice or a Split gives, if it cuts along the axis of the Concat that it reads."""
+    """The outputs of a Slice or Split that cuts along the axis of the Concat that it reads."""
     whole = concat.outputs[0]
     if node.domain or whole not in shapes or input_of(node, 0) is not whole:
         return

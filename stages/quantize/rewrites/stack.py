@@ -1,7 +1,7 @@
-"""A stack of stacks put together at once.
+"""Build a nested stack of tensors with one Concat, one Reshape and one Transpose.
 
-Recurrent models give the states of all their layers as one tensor, [1, layers, units, 2]: states are stacked by layer,
-then by kind, each time by Unsqueeze and Concat. One Concat puts them into one row, and a Transpose turns its axes.
+Recurrent models return the states of all layers as one tensor, [1, layers, units, 2]: states are stacked by layer, then
+by kind, each time with Unsqueeze and Concat.
 """
 
 from dataclasses import dataclass
@@ -15,18 +15,19 @@ from stages.common.graph.shapes import Dims, inferred
 from stages.common.graph.walk import add_initializer, input_of, name_of, number, only_reader, remove_unused
 
 NODES = 3
-"""That take the place of a stack: with as many or fewer it stays."""
+"""Number of nodes that replace a stack; one of as many or fewer stays as it is."""
 
 
 @dataclass(frozen=True)
 class _Stack:
-    """What a value is put together from.
+    """What a value is stacked from.
 
     Attributes:
-        parts: in the order in which they lie in memory once they are in one row.
-        sizes: of the axes of that row: of the stacks, the outermost first, then those of a part that are above 1.
-        axes: for each axis of the value, which of `sizes` it has; None where it is one wide.
-        nodes: that do it.
+        parts: the parts in the order of one Concat.
+        sizes: the axes of that Concat's output once reshaped: the stacks, outermost first, then the axes of a part that
+            are longer than 1.
+        axes: for each axis of the value, its index in `sizes`; None if its length is 1.
+        nodes: number of nodes that build the stack.
     """
 
     parts: tuple[ir.Value, ...]
@@ -44,7 +45,7 @@ def apply(model: ir.Model) -> PassResult:
         stack = _stack(root.outputs[0], shapes, root)
         alike = stack is not None and len({tuple(shapes.get(part, ())) for part in stack.parts}) == 1
         if stack is not None and alike and stack.nodes > NODES:
-            _put_together(model, root, stack, names)
+            _build(model, root, stack, names)
             modified = True
     if modified:
         remove_unused(model)
@@ -52,7 +53,7 @@ def apply(model: ir.Model) -> PassResult:
 
 
 def _stack(value: ir.Value, shapes: dict[ir.Value, Dims], root: ir.Node) -> _Stack | None:
-    """How a value is put together; None where that is not in stacks of equal parts."""
+    """How a value is stacked; None if it is not a stack of equal parts."""
     dims = [size or 0 for size in shapes.get(value, [])]
     if not dims or not all(dims):
         return None
@@ -60,8 +61,8 @@ def _stack(value: ir.Value, shapes: dict[ir.Value, Dims], root: ir.Node) -> _Sta
     if node is not None and (node.domain or (node is not root and only_reader(value) is None)):
         node = None
     if node is not None and node.op_type == "Unsqueeze" and (read := node.inputs[0]) is not None:
-        inner, given = _stack(read, shapes, root), input_of(node, 1)
-        axes = ir.convenience.get_const_tensor(given) if given is not None else None
+        inner, second = _stack(read, shapes, root), input_of(node, 1)
+        axes = ir.convenience.get_const_tensor(second) if second is not None else None
         if inner is None or axes is None:
             return None
         added = {int(axis) % len(dims) for axis in axes.numpy().reshape(-1)}
@@ -79,7 +80,7 @@ def _stack(value: ir.Value, shapes: dict[ir.Value, Dims], root: ir.Node) -> _Sta
 
 
 def _joined(concat: ir.Node, inner: list[_Stack | None]) -> _Stack | None:
-    """The stack that a Concat makes of parts that are alike, along an axis that is one wide in each."""
+    """The stack that a Concat builds from equal parts along an axis of length 1; None for any other Concat."""
     parts = [part for part in inner if part is not None]
     axis, first = int(number(concat, "axis", 0)), parts[0] if parts else None
     if first is None or len(parts) < len(inner) or first.axes[axis] is not None:
@@ -93,10 +94,10 @@ def _joined(concat: ir.Node, inner: list[_Stack | None]) -> _Stack | None:
     return _Stack(values, (len(parts), *first.sizes), tuple(axes), nodes)
 
 
-def _put_together(model: ir.Model, root: ir.Node, stack: _Stack, names: Names) -> None:
+def _build(model: ir.Model, root: ir.Node, stack: _Stack, names: Names) -> None:
     output = root.outputs[0]
     stem = name_of(output)
-    memory: list[int] = []  # axes of the output; those that are one wide stay with what follows them
+    memory: list[int] = []  # axes of the output in memory order; an axis of length 1 stays before its successor
     for place in range(len(stack.sizes)):
         last = first = stack.axes.index(place)
         while first and stack.axes[first - 1] is None:

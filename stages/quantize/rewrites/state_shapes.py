@@ -1,6 +1,7 @@
-"""Shapes to reshape to that exporters compute while the model runs, though they are the same in every run.
+"""Make the shapes of Reshape constant that the model computes at run time although they never change.
 
-`Reshape(x, Concat(Gather(Shape(x), 0), -1, 4))` hides the shape of all that follows: what other rewrites ask for.
+`Reshape(x, Concat(Gather(Shape(x), 0), -1, 4))` hides from shape inference, and so from other rewrites, the shapes of
+everything after it.
 """
 
 import onnx_ir as ir
@@ -12,29 +13,29 @@ from stages.common.graph.shapes import fixed_numbers
 from stages.common.graph.walk import add_initializer, constant, input_of, name_of, remove_unused
 
 ROUNDS = 4
-"""Each makes known what the next Reshape of a chain asks for."""
+"""Most rounds: each one makes shapes known that later Reshape nodes depend on."""
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Make constants of the shapes that Reshape nodes in the main graph read, in place."""
+    """Make the shapes of Reshape nodes in the main graph constant, in place."""
     rounds = 0
-    while rounds < ROUNDS and _stated(model):
+    while rounds < ROUNDS and _round(model):
         rounds += 1
     if rounds:
         remove_unused(model)
     return PassResult(model, rounds > 0)
 
 
-def _stated(model: ir.Model) -> bool:
-    """Whether a shape became constant."""
-    asked = [(node, shape) for node in model.graph if (shape := _computed_shape(node)) is not None]
-    fixed, names = fixed_numbers(model) if asked else {}, Names(model)
-    known, stated = dict.fromkeys(fixed, True), False
-    for node, shape in asked:
+def _round(model: ir.Model) -> bool:
+    """Make the shapes constant that are known now; returns whether there were any."""
+    computed = [(node, shape) for node in model.graph if (shape := _computed_shape(node)) is not None]
+    fixed, names = fixed_numbers(model) if computed else {}, Names(model)
+    known, modified = dict.fromkeys(fixed, True), False
+    for node, shape in computed:
         if is_known(shape, known) and (values := compute(model, shape, fixed)):
             node.replace_input_with(1, add_initializer(model.graph, names.fresh(f"{name_of(shape)}_stated"), values[0]))
-            stated = True
-    return stated
+            modified = True
+    return modified
 
 
 def _computed_shape(node: ir.Node) -> ir.Value | None:

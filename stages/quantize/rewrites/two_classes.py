@@ -1,10 +1,10 @@
-"""Softmax of two classes as the logistic function of their difference.
+"""Replace Softmax of two classes by Sigmoid of their difference.
 
     exp(a) / (exp(a) + exp(b)) = 1 / (1 + exp(b - a))
 
-ONNX Runtime's Softmax takes the rows one by one, which costs much where a detector has thousands of rows of two: the
-product with ((1, -1), (-1, 1)) and Sigmoid take all at once. Probabilities agree within 2e-7; ONNX Runtime's Sigmoid
-gives nothing between 0 and 1.5e-8, so what a logarithm is taken of stays as it is.
+ONNX Runtime's Softmax processes rows one by one, which is slow if a detector has thousands of rows of two: a product
+with ((1, -1), (-1, 1)) and Sigmoid process all at once. Probabilities agree within 2e-7. A Softmax whose logarithm is
+taken stays, as ONNX Runtime's Sigmoid never returns values between 0 and 1.5e-8.
 """
 
 import math
@@ -18,10 +18,10 @@ from stages.common.graph.shapes import inferred
 from stages.common.graph.walk import input_of, name_of, number
 
 ROWS = 256
-"""With fewer of them Softmax is as fast."""
+"""With fewer rows Softmax is as fast."""
 
 _DIFFERENCE = np.array([[1, -1], [-1, 1]], np.float32)
-"""Given by a Constant node: it is no weight, and nothing quantizes it."""
+"""Emitted as a Constant node, so that it does not count as a weight and is not quantized."""
 
 
 def apply(model: ir.Model) -> PassResult:
@@ -51,7 +51,7 @@ def apply(model: ir.Model) -> PassResult:
 
 
 def _logarithm(value: ir.Value) -> bool:
-    """Whether anything takes the logarithm of a value, straight or through Slice, Reshape and the like."""
+    """Whether a node takes the logarithm of a value, directly or through Slice, Reshape and the like."""
     readers = [use.node for use in value.uses()]
     return any(
         node.op_type == "Log" or (node.op_type in _VIEWS and any(map(_logarithm, node.outputs))) for node in readers

@@ -1,8 +1,8 @@
-"""A tensor that is cut along several axes into pieces one wide, split at once.
+"""Replace the Slice nodes that cut a tensor into pieces of length 1 along several axes by one Split.
 
-Recurrent models keep the states of all their layers in one tensor, [1, layers, units, 2], and cut each state out of it
-with a Slice of its own. With the axes of the cuts in front, every piece lies in one run of memory, and one Split gives
-all of them. (ONNX Runtime does so for cuts along one axis.)
+Recurrent models keep the states of all layers in one tensor, [1, layers, units, 2], and cut out each state with its own
+Slice. With the cut axes moved to the front, every piece is contiguous in memory, and one Split returns all of them.
+(ONNX Runtime does so for cuts along one axis.)
 """
 
 import math
@@ -16,11 +16,11 @@ from stages.common.graph.shapes import Dims, inferred
 from stages.common.graph.walk import add_initializer, constant, input_of, name_of, only_reader, remove_unused
 
 Place = tuple[tuple[int, int], ...]
-"""By axis that is cut, where."""
+"""(axis, index) for each axis that is cut."""
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Split the tensors of the main graph that Slice nodes cut up whole, in place."""
+    """Split the tensors of the main graph that Slice nodes cut up completely, in place."""
     if model.opset_imports.get("", 0) < 13 or not any(node.op_type == "Slice" for node in model.graph):
         return PassResult(model, False)
     shapes, names, modified = inferred(model), Names(model), False
@@ -39,7 +39,7 @@ def apply(model: ir.Model) -> PassResult:
 
 
 def _place(node: ir.Node, shapes: dict[ir.Value, Dims]) -> Place:
-    """Where a Slice cuts a piece one wide; empty where it does anything else."""
+    """Where a Slice cuts out a piece of length 1; empty if it does anything else."""
     whole = input_of(node, 0)
     if node.op_type != "Slice" or node.domain or whole not in shapes or node.outputs[0].is_graph_output():
         return ()
@@ -71,7 +71,7 @@ def _split(
     shapes: dict[ir.Value, Dims],
     names: Names,
 ) -> None:
-    """Put Transpose, Reshape and Split in place of the cuts, and of the Reshape behind each where all are alike."""
+    """Replace the Slice nodes, and the Reshape after each if all have one shape, by Transpose, Reshape and Split."""
     dims, axes = [size or 0 for size in shapes[whole]], [axis for axis, _ in next(iter(cuts.values()))]
     targets = [_reshaped(node) for node in cuts]
     if len({tuple(shapes.get(value, ())) for value in targets}) > 1:
@@ -98,7 +98,7 @@ def _split(
 
 
 def _reshaped(node: ir.Node) -> ir.Value:
-    """What a Reshape to a constant shape gives of a cut that it alone reads; else the cut."""
+    """The output of a Slice, or of a Reshape to a constant shape that is its only reader."""
     value: ir.Value = node.outputs[0]
     reader = only_reader(value)
     if reader is None or reader.op_type != "Reshape" or constant(input_of(reader, 1)) is None:

@@ -24,19 +24,16 @@ def tradeoff(rows: Sequence[Row]) -> Picture:
     """Every experiment by error and speed-up, with names on the Pareto front."""
     points = [
         {
-            "kind": "gate open" if row.open else "gate closed",
+            "kind": _kind(row),
             "x": row.error,
-            "y": row.speedup[0],
-            "low": row.speedup[1],
-            "high": row.speedup[2],
+            **dict(zip(("y", "low", "high"), row.speedup, strict=True)),
             "size": row.size,
             "name": row.name if row.front else "",
             "label": _label(row),
         }
         for row in rows
     ]
-    kinds = [kind for kind in ("gate open", "gate closed") if any(point["kind"] == kind for point in points)]
-    spec = drawing.pareto(points, "Speed, error and size (area)", "largest difference from fp32", kinds)
+    spec = drawing.pareto(points, "Speed, error and size (area)", "largest difference from fp32", _kinds(rows))
     spec["width"] = BROAD
     alt = "Speed-up of each experiment against its largest difference from fp32"
     return Picture("pareto", alt, spec, broad=True)
@@ -45,50 +42,38 @@ def tradeoff(rows: Sequence[Row]) -> Picture:
 def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
     """One line per experiment, across the params that differ and the resulting figures; thick on the Pareto front."""
     columns: dict[str, list[Any]] = {
-        key.removeprefix("quantize."): [row.revision.params.get(key) for row in rows] for key in keys
+        **{key.removeprefix("quantize."): [row.revision.params.get(key) for row in rows] for key in keys},
+        "size, MB": [row.size for row in rows],
+        "error": [row.error for row in rows],
+        "speed-up": [row.speedup[0] for row in rows],
     }
-    columns["size, MB"] = [row.size for row in rows]
-    columns["error"] = [row.error for row in rows]
-    columns["speed-up"] = [row.speedup[0] for row in rows]
     lines: list[dict[str, Any]] = []
     ticks: list[dict[str, Any]] = []
     for name, values in columns.items():
         places, marks = _places(list(values))
         ticks += [{"column": name, "place": place, "text": text} for text, place in marks]
         for row, place in zip(rows, places, strict=True):
-            kind = "gate open" if row.open else "gate closed"
-            point = {"row": row.name, "kind": kind, "column": name, "place": place, "label": _label(row)}
+            point = {"row": row.name, "kind": _kind(row), "column": name, "place": place, "label": _label(row)}
             lines.append(point | {"width": 4 if row.front else 1.5})
-    x = {
-        "field": "column",
-        "type": "nominal",
-        "sort": list(columns),
-        "title": None,
-        "axis": {"labelAngle": 0, "labelPadding": 6},
+    axis = {"labelAngle": 0, "labelPadding": 6}
+    axes: drawing.Spec = {
+        "x": {"field": "column", "type": "nominal", "sort": list(columns), "title": None, "axis": axis},
+        "y": {"field": "place", "type": "quantitative", "axis": None, "scale": {"domain": [-0.1, 1.1]}},
     }
-    y = {"field": "place", "type": "quantitative", "axis": None, "scale": {"domain": [-0.1, 1.1]}}
-    kinds = [kind for kind in ("gate open", "gate closed") if any(line["kind"] == kind for line in lines)]
-    layers: list[drawing.Spec] = [
-        {
-            "mark": {"type": "line", "opacity": 0.75},
-            "encoding": {
-                "x": x,
-                "y": y,
-                "detail": {"field": "row"},
-                "color": drawing.color_by("kind", kinds),
-                "strokeWidth": {"field": "width", "type": "quantitative", "scale": None},
-            },
-        },
-        {
-            "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
-            "encoding": {"x": x, "y": y, "color": drawing.color_by("kind", kinds), "description": {"field": "label"}},
-        },
+    line: drawing.Spec = {
+        **axes,
+        "detail": {"field": "row"},
+        "color": drawing.color_by("kind", _kinds(rows)),
+        "strokeWidth": {"field": "width", "type": "quantitative", "scale": None},
+    }
+    dot = {**axes, "color": line["color"], **drawing.ON_HOVER}
+    text = {**axes, "text": {"field": "text"}}
+    layers = [
+        drawing.layer("line", line, opacity=0.75),
+        drawing.layer("point", dot, filled=True, size=45, opacity=1),
         *(
-            {
-                "data": {"values": [tick for tick in ticks if (tick["place"] < 0.5) == lower]},
-                "mark": {"type": "text", "align": "left", "dx": 7, "dy": 13 if lower else -7, "color": "@ink"},
-                "encoding": {"x": x, "y": y, "text": {"field": "text"}},
-            }
+            drawing.layer("text", text, align="left", dx=7, dy=13 if lower else -7, color="@ink")
+            | {"data": {"values": [tick for tick in ticks if (tick["place"] < 0.5) == lower]}}
             for lower in (True, False)
         ),
     ]
@@ -110,8 +95,15 @@ def _places(values: Sequence[Any]) -> tuple[list[float], list[tuple[str, float]]
     return [place[setting(value)] for value in values], list(place.items())
 
 
+def _kind(row: Row) -> str:
+    return "gate open" if row.open else "gate closed"
+
+
+def _kinds(rows: Sequence[Row]) -> list[str]:
+    return sorted(set(map(_kind, rows)), reverse=True)
+
+
 def _label(row: Row) -> str:
     ratio, low, high = row.speedup
-    gate = "open" if row.open else "closed"
     speed = f"speed-up {ratio:.4g} ({low:.4g} to {high:.4g})"
-    return f"{row.name}: {speed}, error {row.error:.4g}, {row.size:.4g} MB, gate {gate}"
+    return f"{row.name}: {speed}, error {row.error:.4g}, {row.size:.4g} MB, {_kind(row)}"

@@ -14,10 +14,6 @@ class Row:
     """An experiment as a row of the table.
 
     Attributes:
-        name: of the experiment.
-        revision: all of its figures.
-        open: whether its gate is open.
-        deploy: `int8` or `fp32`.
         size: of the INT8 file in MB; NaN if unknown, as the figures below.
         error: the largest absolute difference from fp32.
         speedup: ratio, and both ends of its 95 % interval.
@@ -113,11 +109,8 @@ def differing_params(sides: Sequence[Tree]) -> list[str]:
 
 def _ordered(rows: Sequence[Row]) -> list[Row]:
     marked = [replace(row, front=row.comparable and not any(dominates(other, row) for other in rows)) for row in rows]
-    return sorted(marked, key=lambda row: (not row.ships_int8, not row.open, not row.front, -_low(row), row.name))
-
-
-def _low(row: Row) -> float:
-    return -math.inf if math.isnan(row.speedup[1]) else row.speedup[1]
+    slow = {row.name: math.inf if math.isnan(row.speedup[1]) else -row.speedup[1] for row in marked}
+    return sorted(marked, key=lambda row: (not row.ships_int8, not row.open, not row.front, slow[row.name], row.name))
 
 
 def _figure(side: Revision, stage: str, key: str) -> float:

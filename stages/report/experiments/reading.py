@@ -26,10 +26,8 @@ class Finished:
 class Failed:
     """An experiment in which a stage failed. It has no metrics; DVC shows those of the baseline.
 
-    Attributes:
-        name: or the start of its revision, if it has no name.
-        params: `params.yaml`, keys joined with dots.
-        reason: the last line of its output, usually the error.
+    One without a name is called by the start of its revision; the reason is the last line of its output, usually the
+    error.
     """
 
     name: str

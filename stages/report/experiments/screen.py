@@ -8,7 +8,7 @@ from stages.report.evidence import machine
 from stages.report.experiments.ranking import Row, best, differing_params
 from stages.report.experiments.reading import BASELINE, Sweep
 from stages.report.revision import Tree
-from stages.report.text import UNKNOWN, block, code, escape, number, plural, setting, table
+from stages.report.text import UNKNOWN, block, code, escape, interval, number, plural, setting, table
 
 
 def render(sweep: Sweep, machines: Mapping[str, Sequence[Row]], pictures: str = "") -> str:
@@ -45,7 +45,9 @@ def _conclusion(sweep: Sweep, rows: Sequence[Row]) -> str:
         verdict, command = "## ✅ Keep the committed params: no experiment is better", []
     else:
         verdict, command = f"## ✅ Best: {code(first.name)}", ["", block(f"dvc exp apply {first.name}")]
-    figures = f"{number(first.size, 'MB')}, speed-up {_speedup(first)}, largest difference {_number(first.error)}"
+    figures = (
+        f"{number(first.size, 'MB')}, speed-up {interval(*first.speedup)}, largest difference {number(first.error)}"
+    )
     sentence = f"{figures}. {plural(count, 'experiment')} of {code(sweep.commit)} finished.{failed}{waiting}"
     return "\n".join([verdict, "", sentence, *command])
 
@@ -59,14 +61,9 @@ def _row(row: Row, keys: Sequence[str]) -> tuple[str, ...]:
     name = f"_{BASELINE}_" if row.name == BASELINE else code(row.name)
     share, rule = row.margin
     margin = UNKNOWN if math.isnan(share) else f"{share:+.0%} {code(rule)}"
-    figures = (UNKNOWN if math.isnan(row.size) else number(row.size, "MB"), _speedup(row), _number(row.error), margin)
-    return (
-        "★" if row.front else "",
-        name,
-        _verdict(row),
-        *figures,
-        *(_param(row.revision.params, key) for key in keys),
-    )
+    figures = number(row.size, "MB"), interval(*row.speedup), number(row.error), margin
+    params = (_param(row.revision.params, key) for key in keys)
+    return ("★" if row.front else "", name, _verdict(row), *figures, *params)
 
 
 def _verdict(row: Row) -> str:
@@ -75,17 +72,6 @@ def _verdict(row: Row) -> str:
     rules = [Rule.from_json(tree) for tree in row.revision.detail("gate", "rules") or []]
     failed = ", ".join(code(rule.name) for rule in rules if rule.failed)
     return f"❌\N{NO-BREAK SPACE}{failed or 'closed'}"
-
-
-def _speedup(row: Row) -> str:
-    ratio, low, high = row.speedup
-    if math.isnan(ratio):
-        return UNKNOWN
-    return f"{number(ratio, '×')} ({_number(low)} to {_number(high)})"
-
-
-def _number(value: float) -> str:
-    return UNKNOWN if math.isnan(value) else number(value)
 
 
 def _param(params: Tree, key: str) -> str:

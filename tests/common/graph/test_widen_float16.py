@@ -49,7 +49,7 @@ def test_every_method_quantizes_a_float16_model(method: str, ends: bool) -> None
     model = halved(nets.mlp((64, 96, 64)), ends)
     given = half_feeds(model)
     wide, steps = stage.prepare(ir_model(model), reference(model, given[:4]), 13)
-    assert [(step.name, step.undone) for step in steps] == [("float16 made float32", "")]
+    assert [(step.name, step.undone) for step in steps] == [("float16 converted to float32", "")]
     made, outcomes = nets.quantized(ir_conversion.to_proto(wide), given, method=method)
     assert all(outcome.quantized for outcome in outcomes.values())
     assert interface(made) == interface(model)

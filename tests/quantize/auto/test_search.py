@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from stages.quantize.auto.learn import Seen, corrected, levelled, scaled
 from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights, point
-from stages.quantize.auto.search import back_towards, best_that_passes, store_floats, without_gaps
+from stages.quantize.auto.search import (
+    EXCHANGES,
+    back_towards,
+    best_that_passes,
+    exchanges,
+    store_floats,
+    without_gaps,
+)
 from tests.quantize.auto.test_solve import problems
 
 WEIGHTS = Weights(1.0, 1e-4)
@@ -174,3 +181,25 @@ def test_without_gaps_all_between_two_static_nodes_is_static(data: st.DataObject
     for place, (own, other) in enumerate(zip(before, after, strict=True)):
         between = static and static[0] < place < static[-1] and "static" in options[place]
         assert other == ("static" if between else own)
+
+
+def test_choices_that_may_be_faster_are_exchanged_and_nodes_alike_together() -> None:
+    large = (Option(FLOAT, 100, 0, 40), Option("dynamic", 50, 0.1, 10), Option("static", 52, 0.1, 10),
+             Option("row", 90, 0.01, 10), Option("fast", 49, 3.0, 10))  # fmt: skip
+    small = (Option(FLOAT, 1, 0, 4), Option("dynamic", 0.4, 0.1, 1))
+    problem = Problem(("a", "b", "c"), (large, small, large))
+    weights = Weights(1.0, 1e-4)
+    assert exchanges(problem, weights, (1, 1, 1), 1.0) == [(2, 1, 2)]  # 4 us slower, and 22 are in doubt
+    assert exchanges(problem, weights, (1, 1, 2), 1.0) == [(1, 1, 1), (2, 1, 2)]
+    assert exchanges(problem, weights, (1, 1, 1), 0.1) == []  # too noisy for this goal
+
+
+@given(problems(6), st.data())
+@settings(deadline=None)
+def test_exchanges_are_few_new_and_within_the_noise(problem: Problem, data: st.DataObject) -> None:
+    best = data.draw(st.tuples(*(st.integers(0, len(options) - 1) for options in problem.options)))
+    goal = data.draw(st.floats(1e-3, 1))
+    exchanged = exchanges(problem, WEIGHTS, best, goal)
+    assert len(exchanged) <= EXCHANGES
+    assert len({best, *exchanged}) == 1 + len(exchanged)
+    assert all(problem.noise(assignment) <= goal**2 for assignment in exchanged)

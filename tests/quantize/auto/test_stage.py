@@ -196,7 +196,7 @@ def test_weights_that_would_grow_stay_float(bench: Bench, objective: str) -> Non
     assert made.metrics["nodes"]["quantized"] == 0
     assert plan()["answer"] == "float"
     assert not any(trial["chosen"] == "true" for trial in rows(paths.FRONTIER))
-    assert "Float is the answer: " in made.said
+    assert "The model stays fp32: " in made.said
     assert paths.INT8_MODEL.read_bytes() == paths.FP32_MODEL.read_bytes()
 
 
@@ -261,7 +261,7 @@ def test_no_judge_sample_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
         ),
         (
             '{"opset": 17, "nodes": {"other": {"choice": "row"}}}',
-            "'other', which is not a node with a weight",
+            "'other', but this model has no such node with a weight",
         ),
     ],
 )

@@ -1,9 +1,9 @@
-"""Static quantization: weights and activations INT8, the ranges of activations found beforehand on samples.
+"""Static quantization: weights and activations are INT8, with ranges of activations calibrated on samples.
 
 The file holds QuantizeLinear and DequantizeLinear pairs (QDQ) around float operators, as ONNX Runtime's
-`quantize_static` writes them, and ONNX Runtime fuses them into INT8 kernels at load. They are written here, node by
-node, rather than by that function: it fails on a whole graph for one Gemm with a two-dimensional bias or one
-scikit-learn operator, keeps every activation in memory, and works on several copies of the model.
+`quantize_static` writes them; ONNX Runtime fuses them into INT8 kernels at load. That function is not used because it
+fails on a whole graph for one Gemm with a two-dimensional bias or one scikit-learn operator, keeps every activation in
+memory, and works on several copies of the model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,19 +25,19 @@ OP_TYPES = BY_DEFAULT = DEFAULT_OPERATORS["static"]
 WHY_NOT: Mapping[str, str] = {}
 
 OPSET = 13
-"""QuantizeLinear along an axis came with it."""
+"""The first opset with QuantizeLinear along an axis."""
 
-OLDEST_OPSET = 10
-"""QuantizeLinear came with it."""
+MIN_OPSET = 10
+"""The first opset with QuantizeLinear."""
 
 _BIAS_LIMIT = 2.0**30
-"""A bias is held in 32 bits, in steps of input scale times weight scale; this leaves room for the sum it joins."""
+"""The largest magnitude of a bias, which has 32 bits: it leaves room for the sum that the bias is added to."""
 
 _LEVELS = {"QUInt8": (np.uint8, 0, 255), "QInt8": (np.int8, -128, 127)}
 
 
 def opset(params: Quantize) -> int:
-    """The opset that the operators of a node with these params need."""
+    """The opset that a node with these params needs once it is quantized."""
     del params
     return OPSET
 
@@ -45,21 +45,21 @@ def opset(params: Quantize) -> int:
 def quantize(
     model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
 ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """Quantize the nodes assigned; see `Method`.
+    """Quantize the assigned nodes; see `Method`.
 
     Raises:
         StageError: the model does not run on the calibration samples.
     """
     version = model.opset_imports.get("", 0)
-    if version < OLDEST_OPSET:
+    if version < MIN_OPSET:
         reason = (
-            f"needs opset {OLDEST_OPSET}, the model has {version} and cannot be converted; "
+            f"INT8 needs opset {MIN_OPSET}, but the model has {version} and cannot be converted; "
             "export it with opset 13 or later"
         )
         return model, {assigned.name: kept(reason) for assigned in assignments}
     quantized = model.clone()
     named = {assigned.name: assigned.params for assigned in assignments}
-    params = assignments[0].params  # calibration and type of the activations are the same for all
+    params = assignments[0].params  # calibration and activation_type are the same for all nodes
     fold_scales.apply(quantized, named)
     join_bias.apply(quantized, named)
     pool_last.apply(quantized)
@@ -73,16 +73,16 @@ def quantize(
     tensors = {name_of(value): value for value in qdq.place(graph, chosen).tensors}
     collected = ranges.known(calibration, params.calibration.method).of(quantized, sorted(tensors))
     known = {tensors[name]: span for name, span in collected.items()}
-    blind = [node for node in chosen if not set(qdq.quantized_by(node)) <= set(known)]
-    for node in blind:
-        outcomes[node.name or ""] = kept(
-            "its activations are not float32, or held no finite value on the calibration samples"
-        )
-    sighted = [node for node in chosen if node not in blind]
-    placement = qdq.place(graph, sighted, allowed=set(known))
+    calibrated = [node for node in chosen if set(qdq.quantized_by(node)) <= set(known)]
+    for node in chosen:
+        if node not in calibrated:
+            outcomes[node.name or ""] = kept(
+                "its activations are not float32, or held no finite value on the calibration samples"
+            )
+    placement = qdq.place(graph, calibrated, allowed=set(known))
     scales = {value: _activation_scale(known[value], params.activation_type) for value in placement.tensors.values()}
     stored = {value: _store_scale(rewriter, value, *scales[value]) for value in sorted(scales, key=name_of)}
-    inputs = {node.name or "": scales[placement.tensors[_activation(node)]] for node in sighted}
+    inputs = {node.name or "": scales[placement.tensors[_activation(node)]] for node in calibrated}
     qdq.rewrite(graph, placement, stored, rewriter.names)
     rewrites = {name: (_rewrite(float(scale), version >= OPSET), named[name]) for name, (scale, _) in inputs.items()}
     return quantized, outcomes | rewriter.rewrite(rewrites)
@@ -95,13 +95,13 @@ def _activation(node: ir.Node) -> ir.Value:
 
 
 def _unfit(rewriter: Rewriter, assignments: Sequence[Assignment]) -> dict[str, NodeOutcome]:
-    """The nodes that have no INT8 form, before anything is changed for them."""
+    """Outcomes of the nodes that have no INT8 form."""
     by_name = {node.name: node for node in rewriter.model.graph}
     outcomes = {}
     for assigned in assignments:
         if assigned.node.graph:
             outcomes[assigned.name] = kept(
-                f"it is in the subgraph {assigned.node.graph}, which calibration does not see into; "
+                f"it is in the subgraph {assigned.node.graph}, which static cannot calibrate; "
                 "quantize.method dynamic quantizes it"
             )
             continue
@@ -115,18 +115,17 @@ def _unfit(rewriter: Rewriter, assignments: Sequence[Assignment]) -> dict[str, N
 
 
 def _rewrite(input_scale: float, axes_allowed: bool) -> Rewrite:
-    """Put the weight and the bias of a node behind DequantizeLinear; its input is quantized already."""
+    """A rewrite that puts the weight and the bias of a node behind DequantizeLinear; its input is quantized already."""
 
     def rewrite(site: Site) -> str:
         weight, axis = _weight_of(site)
         kind = site.params.weight_type
-        # Unsigned weights have a zero point per channel, and INT8 kernels take one for all.
+        # Unsigned weights would need a zero point per channel, but INT8 kernels take only one.
         by_channel = site.params.per_channel and axes_allowed and kind == "QInt8" and axis is not None
         axes = (axis,) if by_channel and axis is not None else ()
         bias = _bias_of(site)
-
-        least = 0.0 if bias is None else _least_scale(weight.values, axes, bias.values, input_scale)
-        quantized = site.quantized(weight, kind, axes, summed=_summed(site.node, weight.values), least=least)
+        min_scale = 0.0 if bias is None else _min_scale(weight.values, axes, bias.values, input_scale)
+        quantized = site.quantized(weight, kind, axes, summed=_summed(site.node, weight.values), min_scale=min_scale)
         inputs = [site.input(0), _dequantized(site, weight, "int8", quantized, axis if by_channel else None)]
         if bias is not None:
             integers = _integer_bias(bias.values, quantized, input_scale)
@@ -139,7 +138,7 @@ def _rewrite(input_scale: float, axes_allowed: bool) -> Rewrite:
 
 
 def _weight_of(site: Site) -> tuple[Constant, int | None]:
-    """The weight of a node and its axis of output channels; None for a stack of matrices, which has no single one."""
+    """The weight of a node and its axis of output channels; None for stacked matrices, which have several."""
     weight = site.right_weight()
     if site.node.op_type == "Conv":
         return weight, 0
@@ -151,49 +150,48 @@ def _weight_of(site: Site) -> tuple[Constant, int | None]:
 
 
 def _summed(node: ir.Node, weight: np.ndarray) -> portable.Summed:
-    """Along what the kernel of a node sums its weight."""
+    """What the kernel of a node sums its weight along, see `portable.Summed`."""
     if node.op_type == "Conv":
         return None if saturation.is_depthwise(node, weight) else "positions"
     return weight.ndim - 1 if node.op_type == "Gemm" and number(node, "transB", 0) else weight.ndim - 2
 
 
 def _bias_of(site: Site) -> Constant | None:
-    """The bias of a Conv or Gemm as a vector of one value per channel, or None where it has none."""
+    """The bias of a Conv or Gemm, one value per channel; None if it has none."""
     if site.node.op_type == "MatMul" or site.input(2) is None:
         return None
     bias, (weight, axis) = site.constant(2), _weight_of(site)
     if bias is None:
-        raise KeepFloatError("its bias is computed while the model runs; INT8 kernels take a constant one")
+        raise KeepFloatError("its bias is computed while the model runs; INT8 kernels take a constant bias")
     channels = weight.values.shape[axis or 0]
     if bias.values.size != channels or (bias.values.ndim > 1 and bias.values.shape[-1] != channels):
         raise KeepFloatError(
-            f"its bias has shape {list(bias.values.shape)}; INT8 kernels take one value "
-            f"for each of the {channels} channels"
+            f"its bias has shape {list(bias.values.shape)}; INT8 kernels take one value per channel, here {channels}"
         )
     return Constant(bias.name, bias.values.reshape(-1))
 
 
-def _least_scale(weight: np.ndarray, axes: tuple[int, ...], bias: np.ndarray, input_scale: float) -> np.ndarray:
-    """Weight scales below this leave no room for the bias in 32 bits; of the shape of the scales."""
+def _min_scale(weight: np.ndarray, axes: tuple[int, ...], bias: np.ndarray, input_scale: float) -> np.ndarray:
+    """The smallest weight scales with which the bias fits into 32 bits, of the shape of the scales."""
     needed = (np.abs(bias) / (_BIAS_LIMIT * input_scale)).astype(np.float32)
     shape = [weight.shape[axis] if axis in axes else 1 for axis in range(weight.ndim)]
     return np.broadcast_to(needed if axes else needed.max(initial=0), int(np.prod(shape))).reshape(shape)
 
 
 def _integer_bias(bias: np.ndarray, weight: Quantized, input_scale: float) -> Quantized:
-    """In the unit of the sum that it joins: scale = input scale * weight scale, zero point 0."""
+    """The bias in the unit of the sum it is added to: scale = input scale * weight scale, zero point 0."""
     scale = (weight.scale * np.float32(input_scale)).reshape(-1)
     return Quantized(np.rint(bias / scale.astype(np.float64)).astype(np.int32), scale, np.zeros(scale.shape, np.int32))
 
 
 def _dequantized(site: Site, constant: Constant, suffix: str, quantized: Quantized, axis: int | None) -> ir.Value:
-    """Store a quantized constant, and emit what turns it into floats again."""
+    """Store a quantized constant, and emit its DequantizeLinear."""
     shape = () if axis is None else (-1,)
     inputs = [
         site.store(constant, suffix, quantized.values),
         site.store(constant, f"{suffix}_scale", quantized.scale.reshape(shape)),
     ]
-    if quantized.values.dtype != np.int32:  # a bias has no zero point, and gains nothing from one
+    if quantized.values.dtype != np.int32:  # a bias has no zero point
         inputs.append(site.store(constant, f"{suffix}_zero", quantized.zero_point.reshape(shape)))
     output = f"{constant.name}_dequantized"
     if axis is None:
@@ -202,7 +200,7 @@ def _dequantized(site: Site, constant: Constant, suffix: str, quantized: Quantiz
 
 
 def _activation_scale(span: ranges.Range, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and zero point that cover a range and 0: zero_point = lowest level - low / scale, rounded."""
+    """Scale and zero point of a range, extended to contain 0: zero_point = round(lowest level - low / scale)."""
     dtype, lowest, highest = _LEVELS[kind]
     low, high = min(span[0], 0.0), max(span[1], 0.0)
     scale = (high - low) / (highest - lowest)

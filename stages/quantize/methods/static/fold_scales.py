@@ -1,7 +1,6 @@
-"""Putting what scales and shifts the channels of a convolution into its weight and bias.
+"""Fold BatchNormalization, and Mul and Add with a constant per channel, into the Conv before them.
 
-BatchNormalization, and Mul and Add with a constant for each channel, right after a Conv: as floats ONNX Runtime folds
-them at load, but not behind the 8-bit output of an INT8 convolution, where each costs a way to float and back.
+ONNX Runtime does so at load for a float Conv, but not for an INT8 one, where each costs a conversion to float and back.
 BatchNormalization is y = scale (x - mean) / sqrt(variance + epsilon) + shift.
 """
 
@@ -16,7 +15,7 @@ from stages.common.graph.walk import add_initializer, constant, input_of, name_o
 
 
 def apply(model: ir.Model, names: Collection[str]) -> PassResult:
-    """Fold into the Conv nodes of these names in the main graph."""
+    """Fold into the Conv nodes with these names in the main graph."""
     fresh = Names(model)
     modified = False
     for node in list(model.graph):
@@ -38,12 +37,12 @@ def apply(model: ir.Model, names: Collection[str]) -> PassResult:
             continue
         name, weight_name = name_of(last), name_of(node.inputs[1])
         values = weight.numpy() * factor.reshape(-1, *(1,) * (rank - 1))
-        made = [
+        constants = [
             add_initializer(model.graph, fresh.fresh(f"{weight_name}_{suffix}"), array.astype(np.float32))
             for suffix, array in (("scaled", values), ("shift", shift))
         ]
         node.resize_inputs(3)
-        for index, value in enumerate(made, start=1):
+        for index, value in enumerate(constants, start=1):
             node.replace_input_with(index, value)
         ir.convenience.replace_all_uses_with(last, node.outputs[0], replace_graph_outputs=True)
         last.name, node.outputs[0].name = fresh.fresh(f"{name}_folded"), name
@@ -54,7 +53,7 @@ def apply(model: ir.Model, names: Collection[str]) -> PassResult:
 
 
 def _scale_and_shift(node: ir.Node, value: ir.Value, rank: int, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """What `node` multiplies each channel of `value` by and then adds, shape [channels] each; None if it does not."""
+    """The factor and shift that `node` applies to each channel of `value`, [channels] each; None for other nodes."""
     others = [constant(operand) for operand in node.inputs if operand is not value]
     tensors = [tensor for tensor in others if tensor is not None and tensor.dtype == ir.DataType.FLOAT]
     if len(tensors) != len(node.inputs) - 1:

@@ -1,7 +1,7 @@
-"""Making Gemm of MatMul and the constant that is added to it.
+"""Fuse MatMul and the Add of its bias into a Gemm.
 
-ONNX Runtime does so at load, for floats: DequantizeLinear, MatMul, Add then becomes a Gemm with a float bias, which
-has no INT8 kernel and is slower than the float model.
+Otherwise ONNX Runtime fuses them at load into a Gemm with a float bias, which has no INT8 kernel and is slower than the
+float model.
 """
 
 from collections.abc import Collection
@@ -14,10 +14,10 @@ from stages.common.graph.walk import constant, only_reader
 
 
 def apply(model: ir.Model, names: Collection[str]) -> PassResult:
-    """Join the MatMul nodes of these names in the main graph with their bias.
+    """Fuse the MatMul nodes with these names in the main graph.
 
-    It holds for activations of rank 2 and a bias of one value per column. The Gemm keeps the name of the MatMul, and
-    gives the output of the Add.
+    The activation must have rank 2, and the bias one value per column. The Gemm keeps the name of the MatMul and the
+    output of the Add.
     """
     candidates = [node for node in model.graph if node.op_type == "MatMul" and node.name in names]
     shapes = inferred(model) if candidates else {}

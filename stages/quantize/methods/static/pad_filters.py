@@ -1,7 +1,7 @@
-"""Filters of zeros, so that a convolution has the fast INT8 kernel, and a Slice that takes them away.
+"""Pad a convolution with filters of zeros, so that it gets the fast INT8 kernel, and cut their output off by Slice.
 
-ONNX Runtime's kernel for symmetric weights (MLAS ConvSym) takes channels by 4 and filters by 8, 16 at least; else the
-convolution is a matrix product of copied patches, which takes up to twice as long.
+ONNX Runtime's kernel for symmetric weights (MLAS ConvSym) needs a multiple of 4 channels and of 8 filters, at least 16
+filters; otherwise the convolution is a matrix product of copied patches, which takes up to twice as long.
 """
 
 from collections.abc import Collection, Sequence
@@ -14,16 +14,16 @@ from stages.common.graph.names import Names
 from stages.common.graph.walk import add_initializer, constant, input_of, name_of, number
 from stages.quantize.methods.static.qdq import tail
 
-FILTERS, CHANNELS, FEWEST = 8, 4, 16
+FILTERS, CHANNELS, MIN_FILTERS = 8, 4, 16
 
 
 def suited(shape: Sequence[int]) -> bool:
-    """Whether the filters of a weight, [filters, channels, ...], are all that is in the way of the fast kernel."""
+    """Whether a weight, [filters, channels, ...], only lacks filters for the fast kernel."""
     return len(shape) > 2 and shape[1] % CHANNELS == 0 and shape[0] != _wanted(shape[0])
 
 
 def apply(model: ir.Model, names: Collection[str]) -> PassResult:
-    """Pad the Conv nodes of these names in the main graph, in place; those with groups stay."""
+    """Pad the Conv nodes with these names in the main graph, in place; those with groups stay as they are."""
     fresh, modified = Names(model), False
     for node in list(model.graph):
         weight, bias = (constant(input_of(node, index)) for index in (1, 2)) if node.name in names else (None, None)
@@ -43,17 +43,17 @@ def apply(model: ir.Model, names: Collection[str]) -> PassResult:
 
 
 def _wanted(filters: int) -> int:
-    return max(FEWEST, -(-filters // FILTERS) * FILTERS)
+    return max(MIN_FILTERS, -(-filters // FILTERS) * FILTERS)
 
 
 def _cut(graph: ir.Graph, node: ir.Node, filters: int, names: Names) -> None:
-    """Take the filters of zeros away behind the activation that is fused into a convolution."""
+    """Cut off the output of the added filters, after the activation that is fused into the convolution."""
     whole = tail(node)
     last, name = whole.producer(), name_of(whole)
     assert last is not None
     bounds = [
-        add_initializer(graph, names.fresh(f"{name}_{what}"), np.array([value], np.int64))
-        for what, value in (("start", 0), ("end", filters), ("axis", 1))
+        add_initializer(graph, names.fresh(f"{name}_{suffix}"), np.array([value], np.int64))
+        for suffix, value in (("start", 0), ("end", filters), ("axis", 1))
     ]
     cut = ir.node("Slice", [whole, *bounds], name=names.fresh(f"{node.name}_Slice"))
     cut.outputs[0].type, cut.outputs[0].shape = whole.type, whole.shape

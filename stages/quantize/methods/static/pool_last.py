@@ -1,6 +1,6 @@
-"""Making MaxPool of Relu out of Relu of MaxPool, which gives the same.
+"""Move Relu before MaxPool, which gives the same result.
 
-A Relu right after a convolution becomes part of its INT8 kernel; one behind a pool would go through float.
+A Relu right after a convolution becomes part of its INT8 kernel; one after a pool would run in float.
 """
 
 import onnx_ir as ir
@@ -10,7 +10,7 @@ from stages.common.graph.walk import only_reader
 
 
 def apply(model: ir.Model) -> PassResult:
-    """Swap Relu and MaxPool in the main graph where nothing else reads what is between them."""
+    """Swap MaxPool and Relu in the main graph if nothing else reads the values around the pool."""
     pools = [node for node in model.graph if node.op_type == "MaxPool" and len(node.outputs) == 1]
     swapped = [pool for pool in pools if _is_between(pool)]
     for pool in swapped:
@@ -26,6 +26,6 @@ def apply(model: ir.Model) -> PassResult:
 
 
 def _is_between(pool: ir.Node) -> bool:
-    """Whether a pool alone reads its input, and a Relu alone its output."""
+    """Whether a pool is the only reader of its input, and a Relu the only reader of its output."""
     source, relu = pool.inputs[0], only_reader(pool.outputs[0])
     return source is not None and only_reader(source) is pool and relu is not None and relu.op_type == "Relu"

@@ -1,10 +1,10 @@
-"""Where 8-bit values flow through a graph: the pairs of QuantizeLinear and DequantizeLinear that static puts there.
+"""Where static puts QuantizeLinear and DequantizeLinear pairs: which tensors of a graph hold 8-bit values.
 
-ONNX Runtime recognises DequantizeLinear, operator, QuantizeLinear at load and runs the three as one INT8 kernel.
-A convolution has such a kernel only with an 8-bit output. MatMul and Gemm have one that gives floats, so their outputs
-stay float unless INT8 follows, or a Relu or Clip inside the model, which ONNX Runtime draws into a Gemm before it looks
-for INT8 kernels. Between them are operators that can pass 8-bit values on, which saves the way to float and back: those
-that move values (and keep their scale), and those that compute new ones.
+ONNX Runtime recognises DequantizeLinear, operator, QuantizeLinear at load and runs the three as one INT8 kernel. A
+convolution has such a kernel only with an 8-bit output. MatMul and Gemm also have one with a float output, so theirs
+stay float unless an INT8 operator follows, or a Relu or Clip inside the model, which ONNX Runtime fuses into a Gemm
+before it looks for INT8 kernels. Operators between those with weights can pass 8-bit values on, which saves the
+conversion to float and back: some only move values (and keep their scale), others compute new ones.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,23 +16,23 @@ from stages.common.graph.names import Names
 from stages.common.graph.walk import constant, only_reader
 
 MOVERS = frozenset({"Flatten", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
-"""Between INT8 nodes, these hand on 8-bit values as they are; only their first input holds values."""
+"""Between INT8 nodes, these pass 8-bit values on unchanged; only their first input holds activations."""
 
 COMPUTERS = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid"})
-"""Between INT8 nodes, these have INT8 kernels; all their inputs hold values, none may be constant."""
+"""Between INT8 nodes, these have INT8 kernels; all their inputs hold activations, none may be constant."""
 
 FUSED_AFTER = frozenset({"Clip", "Relu"})
-"""These become part of the range of what comes before them."""
+"""These become part of the quantized range of the operator before them."""
 
 
 @dataclass
 class Placement:
-    """Which nodes work on 8-bit values, and which tensors are quantized for it.
+    """Which nodes work on 8-bit values, and which tensors are quantized for them.
 
     Attributes:
         nodes: the nodes with weights, and those between them.
-        tensors: the quantized tensors, each with the one whose scale it shares (itself, except behind a mover).
-        narrow: those of them whose producer gives 8-bit values, so that every consumer reads those.
+        tensors: the quantized tensors, and the tensor whose scale each one uses (itself, except after a mover).
+        narrow: the quantized tensors whose producer has an 8-bit output, so that all their consumers read 8 bits.
     """
 
     nodes: set[ir.Node] = field(default_factory=set)
@@ -49,54 +49,54 @@ class Scale:
 
 
 def place(graph: ir.Graph, chosen: Collection[ir.Node], allowed: Collection[ir.Value] | None = None) -> Placement:
-    """Quantize these nodes with weights, and all nodes between them that can be.
+    """Place the nodes to quantize: those chosen, and the nodes between them that can pass 8-bit values on.
 
     Args:
         graph: the main graph.
-        chosen: of its nodes.
-        allowed: the tensors that may be quantized; None for any.
+        chosen: nodes with weights.
+        allowed: the tensors that may be quantized; None for all.
     """
     between = {node for node in graph if _passes(node)} - set(chosen)
     if allowed is not None:
         between = {node for node in between if {*_values(node), tail(node)} <= set(allowed)}
     while True:
         inside = between | set(chosen)
-        made = {tail(node) for node in inside}
-        lost = {node for node in between if not _enclosed(node, made, inside)}
-        if not lost:
+        outputs = {tail(node) for node in inside}
+        exposed = {node for node in between if not _enclosed(node, outputs, inside)}
+        if not exposed:
             return _placed(graph, inside, between)
-        between -= lost
+        between -= exposed
 
 
 def quantized_by(node: ir.Node) -> list[ir.Value]:
-    """The tensors that quantizing a node with a weight quantizes."""
+    """The tensors that are quantized if a node with a weight is."""
     return [*_values(node), *([tail(node)] if _gives_8_bits(node) else [])]
 
 
 def tail(node: ir.Node) -> ir.Value:
-    """The tensor that a node gives once what is fused after it is done."""
+    """The output of a node, or of the operator that is fused after it."""
     value: ir.Value = node.outputs[0]
     reader = only_reader(value)
     return reader.outputs[0] if reader is not None and reader.op_type in FUSED_AFTER else value
 
 
 def rewrite(graph: ir.Graph, placement: Placement, scales: Mapping[ir.Value, Scale], names: Names) -> None:
-    """Quantize the tensors of a placement in the main graph, and let its nodes read the quantized ones.
+    """Insert the pairs of a placement, and let its nodes read the quantized tensors.
 
     Args:
-        graph: changed in place.
-        placement: over this graph.
-        scales: of each tensor of the placement that has a scale of its own.
-        names: of the model.
+        graph: the main graph; changed in place.
+        placement: a placement in this graph.
+        scales: the scales of the tensors that have their own.
+        names: the names that the model uses.
     """
-    made = [value for node in graph for value in node.outputs]
-    for value in [*graph.inputs, *made]:
+    outputs = [value for node in graph for value in node.outputs]
+    for value in [*graph.inputs, *outputs]:
         if value in placement.tensors:
             _quantize(graph, value, placement, scales[placement.tensors[value]], names)
 
 
 def _quantize(graph: ir.Graph, value: ir.Value, placement: Placement, scale: Scale, names: Names) -> None:
-    """Put the pair behind a tensor."""
+    """Insert the pair after a tensor."""
     name, producer, narrow = value.name or "", value.producer(), value in placement.narrow
     readers = [use for use in value.uses() if narrow or use.node in placement.nodes]
     stored, read = ir.Value(name=names.fresh(f"{name}_quantized")), ir.Value(shape=value.shape, type=value.type)
@@ -105,7 +105,7 @@ def _quantize(graph: ir.Graph, value: ir.Value, placement: Placement, scale: Sca
         for kind, source, target in (("QuantizeLinear", value, stored), ("DequantizeLinear", stored, read))
     ]
     if narrow and value.is_graph_output():
-        # An output of the model keeps its name, so what it is made from gets another.
+        # An output of the model keeps its name, so the float tensor gets another one.
         value.name, read.name = names.fresh(f"{name}_float"), name
         for index, output in enumerate(graph.outputs):
             if output is value:
@@ -121,7 +121,7 @@ def _quantize(graph: ir.Graph, value: ir.Value, placement: Placement, scale: Sca
 
 
 def _values(node: ir.Node) -> list[ir.Value]:
-    """The inputs of a node that hold activations, if it is a node with a weight or one between."""
+    """The inputs that hold activations, of a node with a weight or a node between."""
     inputs = node.inputs if node.op_type in COMPUTERS else node.inputs[:1]
     return [value for value in inputs if value is not None]
 
@@ -139,25 +139,25 @@ def _passes(node: ir.Node) -> bool:
     return node.op_type in COMPUTERS and all(value is not None and constant(value) is None for value in node.inputs)
 
 
-def _enclosed(node: ir.Node, made: set[ir.Value], inside: set[ir.Node]) -> bool:
+def _enclosed(node: ir.Node, outputs: set[ir.Value], inside: set[ir.Node]) -> bool:
     last = tail(node)
     return (
-        all(value in made for value in _values(node))
+        all(value in outputs for value in _values(node))
         and not last.is_graph_output()
         and all(consumer in inside for consumer in last.consumers())
     )
 
 
 def _placed(graph: ir.Graph, inside: set[ir.Node], between: set[ir.Node]) -> Placement:
-    made = Placement(inside)
+    placement = Placement(inside)
     for node in graph:
         if node not in inside:
             continue
         for value in _values(node):
-            made.tensors.setdefault(value, value)
+            placement.tensors.setdefault(value, value)
         if node in between or _gives_8_bits(node):
             last, first = tail(node), node.inputs[0]
             moved = node in between and node.op_type in MOVERS and first is not None
-            made.tensors[last] = made.tensors[first] if moved and first is not None else last
-            made.narrow.add(last)
-    return made
+            placement.tensors[last] = placement.tensors[first] if moved and first is not None else last
+            placement.narrow.add(last)
+    return placement

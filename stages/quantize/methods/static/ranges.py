@@ -1,7 +1,7 @@
-"""The ranges of activations, found by running the fp32 model over samples: what static quantization is calibrated on.
+"""Calibration of static quantization: the ranges of activations, collected by running the fp32 model over samples.
 
-ONNX Runtime's histogram calibrators keep every activation of every sample until the end (issue 21979). Here a sample's
-activations live until the next sample, and what stays is two numbers or one histogram per tensor.
+ONNX Runtime's histogram calibrators keep every activation of every sample until the end (issue 21979). Here the
+activations of a sample are dropped before the next one; only two numbers or one histogram per tensor are kept.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,36 +16,36 @@ Range = tuple[float, float]
 """Lowest and highest value that the quantized type must reach."""
 
 Feeds = Callable[[], Iterable[sessions.Feed]]
-"""Begins another pass over the calibration samples."""
+"""Starts a pass over the calibration samples."""
 
 BINS = 2048
-"""Bins of a histogram over a tensor's whole range: eight times finer than 8-bit values."""
+"""Number of bins of a histogram over a tensor's whole range: eight times finer than 8-bit values."""
 
 PERCENTILE = 99.999
-"""The share of values, in percent, inside the range that `percentile` picks; ONNX Runtime's default."""
+"""Percent of the values inside the range of `percentile`; ONNX Runtime's default."""
 
 ENTROPY_LEVELS = 128
-"""Levels on each side of zero that `entropy` fits: those of a signed 8-bit type."""
+"""Number of levels on each side of zero for `entropy`, as in a signed 8-bit type."""
 
 ROWS = 256
-ROWS_EACH = 32
-"""Rows of an activation that smoothing is fitted to, in all and of each sample."""
+ROWS_PER_FEED = 32
+"""Number of rows of an activation that smoothing is fitted to, in total and per feed."""
 
 _ENTROPY_STRIDE = 16
 _SMOOTHING = 1e-4
 
 
 def collect(model: ir.Model, names: Sequence[str], feeds: Feeds, method: str) -> dict[str, Range]:
-    """The range of each float tensor of the main graph that `names` lists, over all samples.
+    """The ranges of tensors of the main graph over all samples.
 
-    NaN and infinities do not count. A tensor that is not of type float, or never held a finite value, has no range
-    and is missing from the result.
+    NaN and infinities do not count. A tensor that is not float32, or that never held a finite value, is missing from
+    the result.
 
     Args:
-        model: fp32.
-        names: of activations.
+        model: the fp32 model.
+        names: names of the tensors.
         feeds: the calibration samples; read once for `minmax`, twice for the others.
-        method: `minmax`, the whole range; `percentile`, what holds `PERCENTILE` of the values; `entropy`, the
+        method: `minmax`, the whole range; `percentile`, the middle `PERCENTILE` percent of the values; `entropy`, the
             threshold with the least Kullback-Leibler divergence (see `entropy_threshold`).
 
     Raises:
@@ -69,11 +69,11 @@ def collect(model: ir.Model, names: Sequence[str], feeds: Feeds, method: str) ->
 
 
 class Known:
-    """Ranges by name of the tensor, each collected once, for models in which a name means the same float tensor.
+    """Ranges by tensor name, collected once for all models in which the names mean the same float tensors.
 
     Attributes:
-        smoothing: the powers of two that the channels of activations are divided by, see `smooth`; by what reads one:
-            `tensor` or `row`, and the names of the nodes.
+        smoothing: the exponents of two that the channels of activations are divided by, see `smooth`. Keys are the
+            activation scale, `tensor` or `row`, and the names of the nodes that read the activation.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Known:
 
     @property
     def collected(self) -> dict[str, Range]:
-        """The ranges so far."""
+        """The ranges collected so far."""
         return {name: span for name, span in self._ranges.items() if span is not None}
 
     def __call__(self) -> Iterator[sessions.Feed]:
@@ -99,14 +99,14 @@ class Known:
         return self._feeds()
 
     def of(self, model: ir.Model, names: Sequence[str]) -> dict[str, Range]:
-        """The range of each tensor that has one; see `collect`."""
+        """The ranges of tensors; see `collect`."""
         if missing := [name for name in names if name not in self._ranges]:
             collected = collect(model, missing, self._feeds, self._method)
             self._ranges |= {name: collected.get(name) for name in missing}
         return {name: span for name in names if (span := self._ranges[name]) is not None}
 
     def rows(self, model: ir.Model, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Up to `ROWS` rows of each float tensor, float32 [rows, last dimension], spread over all samples."""
+        """Up to `ROWS` rows of each tensor, float32 [rows, last dimension], spread over all samples."""
         if missing := [name for name in names if name not in self._rows]:
             collected = sampled_rows(model, missing, self._feeds)
             self._rows |= {name: collected.get(name) for name in missing}
@@ -114,18 +114,18 @@ class Known:
 
 
 def known(feeds: Callable[[], Iterator[sessions.Feed]], method: str) -> Known:
-    """The ranges over these samples: those that were collected before, where the samples remember them."""
+    """`feeds` themselves if they are `Known`, else new ranges over these samples."""
     return feeds if isinstance(feeds, Known) else Known(feeds, method)
 
 
 def sampled_rows(model: ir.Model, names: Sequence[str], feeds: Feeds) -> dict[str, np.ndarray]:
-    """Rows of float tensors, as many of each sample; the last `ROWS` of each tensor are kept, thinned evenly."""
+    """Up to `ROWS` rows of each float tensor, float32 [rows, last dimension], taken evenly from all feeds."""
     probe = _Probe(model, names)
     kept: dict[str, list[np.ndarray]] = {}
     for name, values in probe.arrays(feeds()):
         if values.ndim > 0 and values.size and np.isfinite(values).all():
             rows = values.reshape(-1, values.shape[-1])
-            kept.setdefault(name, []).append(rows[:: -(-len(rows) // ROWS_EACH)])
+            kept.setdefault(name, []).append(rows[:: -(-len(rows) // ROWS_PER_FEED)])
     return {name: _thinned(np.concatenate(rows)) for name, rows in kept.items() if len({r.shape[1] for r in rows}) == 1}
 
 
@@ -134,7 +134,7 @@ def _thinned(rows: np.ndarray) -> np.ndarray:
 
 
 class _Probe:
-    """A session over `model` that also returns the tensors `names`."""
+    """A session of `model` that returns the tensors `names`."""
 
     def __init__(self, model: ir.Model, names: Sequence[str]) -> None:
         self._names = list(dict.fromkeys(names))
@@ -146,14 +146,14 @@ class _Probe:
         self._session = sessions.open_session(probed, name="the model with its activations as outputs")
 
     def values(self, feeds: Iterable[sessions.Feed]) -> Iterable[tuple[str, np.ndarray]]:
-        """For each sample and tensor its finite values, float32, one-dimensional; none where there are none."""
+        """Yield the name and the finite values, float32 [values], of each tensor that has any, for each feed."""
         for name, array in self.arrays(feeds):
             finite = array[np.isfinite(array)]
             if finite.size:
                 yield name, finite
 
     def arrays(self, feeds: Iterable[sessions.Feed]) -> Iterable[tuple[str, np.ndarray]]:
-        """For each sample the tensors that are float32."""
+        """Yield the name and the array of each float32 tensor, for each feed."""
         for feed in feeds:
             arrays = sessions.run(self._session, feed, self._names, name="the fp32 model")
             for name, array in zip(self._names, arrays, strict=True):
@@ -162,9 +162,9 @@ class _Probe:
 
 
 def histogram(values: np.ndarray, span: Range) -> np.ndarray:
-    """Counts of values in `BINS` equal bins over `span`, which holds them all: int64, shape [BINS].
+    """Counts of values in `BINS` equal bins over `span`, which contains them all: int64, shape [BINS].
 
-    Unlike numpy's own, it also takes a span of no width, or one so narrow that float32 has no `BINS` numbers in it.
+    Unlike `np.histogram` it accepts a span of width 0, or one too narrow to hold `BINS` float32 numbers.
     """
     low, high = span
     scale = BINS / (high - low) if high > low else 0.0
@@ -173,16 +173,16 @@ def histogram(values: np.ndarray, span: Range) -> np.ndarray:
 
 
 def entropy_threshold(counts: np.ndarray, levels: int = ENTROPY_LEVELS) -> float:
-    """The share of a histogram's span at which to clip so that quantized values tell most about the original ones.
+    """The clipping threshold, as a share of a histogram's span, that preserves the distribution best.
 
-    S. Migacz, 8-bit Inference with TensorRT, GTC 2017: for each candidate threshold compare the clipped distribution,
-    the outliers added to its last bin, with its quantization to `levels` levels, and take the one with the least
+    S. Migacz, 8-bit Inference with TensorRT, GTC 2017: for each candidate threshold, compare the clipped distribution,
+    with outliers added to its last bin, to its quantization to `levels` levels, and take the threshold with the least
     Kullback-Leibler divergence. Candidates are `_ENTROPY_STRIDE` bins apart; empty bins are smoothed. The first bin
-    counts as much as the second: zeros, half of what a Relu gives, are exact whatever the threshold.
+    gets the count of the second: zeros, half of the output of a Relu, are exact at any threshold.
 
     Args:
-        counts: histogram of magnitudes, int64, shape [bins], from 0 to the largest magnitude.
-        levels: of the quantized type on one side of zero.
+        counts: histogram of magnitudes from 0 to the largest, int64, shape [bins].
+        levels: number of levels of the quantized type on one side of zero.
 
     Returns:
         Above 0, at most 1.
@@ -212,7 +212,7 @@ def _clipping_divergence(counts: np.ndarray, kept: int, levels: int) -> float:
 
 
 def _smoothed(counts: np.ndarray) -> np.ndarray:
-    """As a distribution in which nothing is impossible: shape as given, sum 1."""
+    """Counts as a distribution without zeros, of the same shape, with sum 1."""
     shares = counts / counts.sum() + _SMOOTHING / len(counts)
     return cast(np.ndarray, shares / shares.sum())
 

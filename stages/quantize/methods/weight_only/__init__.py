@@ -1,8 +1,8 @@
-"""Weight-only quantization: weights in 8 or 4 bits, block by block, everything else float.
+"""Weight-only quantization: weights have 8 or 4 bits, in blocks; everything else stays float.
 
-MatMul and Gemm become ONNX Runtime's MatMulNBits, lookups its GatherBlockQuantized. Both have a scale for every
-`quantize.weight_only.block_size` weights (see `blocks`). `weight_type` gives the bits; the bytes are unsigned in any
-case, and `quantize.weight_only.symmetric` says whether blocks have a zero point of their own.
+MatMul and Gemm become ONNX Runtime's MatMulNBits, lookups its GatherBlockQuantized. Both have one scale per block of
+`quantize.weight_only.block_size` weights (see `blocks`). `weight_type` sets the number of bits; the bytes are always
+unsigned, and `quantize.weight_only.symmetric` says whether each block has its own zero point.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ BITS = {"QInt8": 8, "QUInt8": 8, "QInt4": 4, "QUInt4": 4}
 
 
 def opset(params: Quantize) -> int:
-    """The opset that the operators of a node with these params need: they are of a domain of their own."""
+    """The opset that a quantized node needs: any, as its operators are in ONNX Runtime's own domain."""
     del params
     return 1
 
@@ -30,7 +30,7 @@ def opset(params: Quantize) -> int:
 def quantize(
     model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
 ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """Quantize the nodes assigned; see `Method`. Calibration is not needed."""
+    """Quantize the assigned nodes; see `Method`. Calibration is not needed."""
     del calibration
     quantized = model.clone()
     rewrites = {assigned.name: (REWRITES[assigned.node.op_type], assigned.params) for assigned in assignments}
@@ -39,12 +39,12 @@ def quantize(
 
 def _matmul(site: Site) -> str:
     product, how = _multiply(site, _matrix(site))
-    site.give(product)
+    site.finish(product)
     return how
 
 
 def _gemm(site: Site) -> str:
-    """Alpha A B' + beta C, where ' may transpose: alpha goes into B, beta into C, and C is added after the product."""
+    """Gemm, alpha A B' + beta C, where ' may transpose: alpha goes into B, beta into C, and an Add adds C."""
     matrix = _matrix(site)
     if number(site.node, "transA", 0):
         raise KeepFloatError("it transposes its activations, which MatMulNBits cannot")
@@ -56,14 +56,14 @@ def _gemm(site: Site) -> str:
     addend, bias = site.input(2), site.constant(2)
     if addend is None or beta == 0:
         product, how = _multiply(site, matrix)
-        site.give(product)
+        site.finish(product)
         return how
     if beta != 1 and bias is None:
-        raise KeepFloatError("its bias is computed while the model runs, and scaled by beta")
+        raise KeepFloatError("its bias is computed while the model runs and multiplied by beta")
     product, how = _multiply(site, matrix)
     if beta != 1 and bias is not None:
         addend = site.store(bias, "beta", bias.values * np.float32(beta))
-    site.give(site.emit("Add", [product, addend]))
+    site.finish(site.emit("Add", [product, addend]))
     return how
 
 
@@ -75,7 +75,7 @@ def _matrix(site: Site) -> Constant:
 
 
 def _multiply(site: Site, matrix: Constant) -> tuple[ir.Value, str]:
-    """A product with `matrix`, float32, shape [K, N]."""
+    """Emit the product with `matrix`, float32, shape [K, N]; returns it and how it is quantized."""
     stored, how = _stored(site, matrix, matrix.values.T)
     inner, outer = matrix.values.shape
     options = site.params.weight_only
@@ -90,10 +90,10 @@ def _multiply(site: Site, matrix: Constant) -> tuple[ir.Value, str]:
 def _gather(site: Site) -> str:
     weight = site.weight(0)
     if weight.values.ndim != 2 or number(site.node, "axis", 0) not in (0, -2):
-        raise KeepFloatError("it is not a lookup of rows in a matrix, which GatherBlockQuantized is")
+        raise KeepFloatError("it does not look up rows of a matrix, as GatherBlockQuantized does")
     width, bits = weight.values.shape[1], BITS[site.params.weight_type]
     if width * bits % 8:
-        raise KeepFloatError(f"its rows of {width} values do not fill whole bytes, which GatherBlockQuantized demands")
+        raise KeepFloatError(f"its rows of {width} values do not fill whole bytes, as GatherBlockQuantized requires")
     stored, how = _stored(site, weight, weight.values, whole_rows=True)
     data, scales, *zero_points = stored
     rows = site.emit(
@@ -101,30 +101,33 @@ def _gather(site: Site) -> str:
         bits=bits, block_size=site.params.weight_only.block_size,
         gather_axis=0, quantize_axis=1,
     )  # fmt: skip
-    site.give(rows)
+    site.finish(rows)
     return how
 
 
 def _stored(site: Site, weight: Constant, rows: np.ndarray, whole_rows: bool = False) -> tuple[list[ir.Value], str]:
-    """Quantize along the rows and store: values, scales and, where asymmetric, zero points; and how.
+    """Quantize a weight along its rows, and store values, scales and, if asymmetric, zero points.
 
     Args:
-        site: of the node.
-        weight: what is replaced.
-        rows: its values, float32, summed along their last axis.
-        whole_rows: store a row as one run of values, without the padding of its last block.
+        site: the site of the node.
+        weight: the float weight.
+        rows: its values with the summed axis last, float32.
+        whole_rows: store each row without the padding of its last block.
+
+    Returns:
+        The stored values, and how they are quantized.
     """
     options, bits = site.params.weight_only, BITS[site.params.weight_type]
     height, width = rows.shape
-    made = blocks.quantize(rows, bits, options.block_size, options.symmetric)
-    stored = made.stored.reshape(height, -1)[:, :width] if whole_rows else made.stored
-    arrays = {"": blocks.packed(stored, bits), "_scale": made.scales}
-    if made.zero_points is not None:
-        arrays["_zero"] = blocks.packed(made.zero_points, bits)
+    quantized = blocks.quantize(rows, bits, options.block_size, options.symmetric)
+    stored = quantized.stored.reshape(height, -1)[:, :width] if whole_rows else quantized.stored
+    arrays = {"": blocks.packed(stored, bits), "_scale": quantized.scales}
+    if quantized.zero_points is not None:
+        arrays["_zero"] = blocks.packed(quantized.zero_points, bits)
     size = sum(array.nbytes for array in arrays.values())
     if size >= rows.nbytes:
         raise KeepFloatError(f"its weight of {rows.nbytes} bytes would take {size} in blocks of {options.block_size}")
-    site.record_loss(rows, blocks.dequantize(made))
+    site.record_loss(rows, blocks.dequantize(quantized))
     values = [site.store(weight, f"int{bits}{suffix}", array) for suffix, array in arrays.items()]
     kind = "symmetric" if options.symmetric else "asymmetric"
     return values, f"{bits} bits in {kind} blocks of {options.block_size}"

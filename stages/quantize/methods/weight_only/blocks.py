@@ -1,8 +1,8 @@
-"""Block-wise quantization of a weight, and its packing as ONNX Runtime's MatMulNBits and GatherBlockQuantized read it.
+"""Block-wise quantization of a weight, packed as ONNX Runtime's MatMulNBits and GatherBlockQuantized read it.
 
-A block is `block_size` weights in a row along the summed axis that share one scale, and a zero point where the blocks
-are asymmetric: weight = (stored - zero_point) * scale, stored in 4 or 8 bits, unsigned, zero_point 2^(bits-1) where
-symmetric (ONNX Runtime, docs/ContribOperators.md, com.microsoft.MatMulNBits).
+A block is `block_size` consecutive weights along the summed axis, with one scale and, if asymmetric, one zero point:
+weight = (stored - zero_point) * scale. Stored values are unsigned, of 4 or 8 bits; symmetric blocks have zero_point
+2^(bits-1) (ONNX Runtime, docs/ContribOperators.md, com.microsoft.MatMulNBits).
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ class Blocks:
     """A quantized matrix of `rows` rows, each split into blocks.
 
     Attributes:
-        stored: uint8, shape [rows, blocks, block_size]; the end of a row is padded.
+        stored: uint8, shape [rows, blocks, block_size]; the last block of a row is padded.
         scales: float32, shape [rows, blocks].
-        zero_points: uint8, shape [rows, blocks]; None where symmetric.
-        columns: weights of a row, without the padding.
+        zero_points: uint8, shape [rows, blocks]; None if symmetric.
+        bits: 4 or 8.
+        columns: number of weights in a row, without padding.
     """
 
     stored: np.ndarray
@@ -29,16 +30,17 @@ class Blocks:
 
 
 def quantize(matrix: np.ndarray, bits: int, block_size: int, symmetric: bool) -> Blocks:
-    """Quantize along the rows of a matrix, each block by itself.
+    """Quantize the rows of a matrix block by block.
 
-    Symmetric: scale = m / -2^(bits-1), m being the block's value of largest magnitude with its sign, so that m itself
-    is met exactly. Asymmetric: scale = (max - min) / (2^bits - 1) with 0 inside [min, max], zero_point = -min / scale.
+    Symmetric: scale = m / -2^(bits-1), where m is the block's value of largest magnitude, with its sign, so that m is
+    represented exactly. Asymmetric: scale = (max - min) / (2^bits - 1) with 0 inside [min, max], zero_point =
+    -min / scale.
 
     Args:
         matrix: float32, shape [rows, columns], finite.
         bits: 4 or 8.
-        block_size: weights of a block.
-        symmetric: zero point in the middle of the range.
+        block_size: number of weights in a block.
+        symmetric: put the zero point in the middle of the range.
     """
     rows, columns = matrix.shape
     padded = np.pad(matrix, ((0, 0), (0, -columns % block_size))).reshape(rows, -1, block_size)
@@ -57,7 +59,7 @@ def quantize(matrix: np.ndarray, bits: int, block_size: int, symmetric: bool) ->
 
 
 def dequantize(blocks: Blocks) -> np.ndarray:
-    """The matrix that the blocks stand for: float32, shape [rows, columns]."""
+    """The matrix that the blocks represent: float32, shape [rows, columns]."""
     zeros = 2 ** (blocks.bits - 1) if blocks.zero_points is None else blocks.zero_points[..., None].astype(np.float32)
     values = (blocks.stored.astype(np.float32) - zeros) * blocks.scales[..., None]
     matrix: np.ndarray = values.reshape(len(values), -1)[:, : blocks.columns]
@@ -65,7 +67,7 @@ def dequantize(blocks: Blocks) -> np.ndarray:
 
 
 def packed(values: np.ndarray, bits: int) -> np.ndarray:
-    """Values in as few bytes as they need along the last axis: of 4 bits two in a byte, the first in its low half."""
+    """Pack values along the last axis: two 4-bit values per byte, the first in the low half; 8-bit values stay."""
     if bits == 8:
         return values
     even = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, values.shape[-1] % 2)])
