@@ -9,7 +9,7 @@ unexport PYTHONHOME
 unexport PYTHONPATH
 
 .DELETE_ON_ERROR:
-.PHONY: help repro test test-beside test-extended test-torch lint lock clean
+.PHONY: help repro test test-heavy test-extended test-torch lint lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -26,7 +26,7 @@ test-extended: $(VENV)/.dev ## test the examples from end to end, and the export
 test-torch: $(VENV)/.torch ## test what needs PyTorch, which this installs: 1 GB or more
 	python -m pytest -n 2 -m torch $(PYTEST_ARGS)
 
-test-beside: $(VENV)/.torch ## both of these at once, as CI does
+test-heavy: $(VENV)/.torch ## both of these in one session, as CI does
 	python -m pytest -n 3 -m "extended or torch" $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
