@@ -1,13 +1,15 @@
 # Two commands: `make repro` runs the pipeline, `make test` checks this project. Both create their own environment.
 PYTHON ?= python3
 VENV := .venv
+# Python compiles what it imports; pip would compile all that it installs, which takes a minute.
+PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # dvc starts `python`: do not inherit the caller's Python settings.
 unexport PYTHONHOME
 unexport PYTHONPATH
 
 .DELETE_ON_ERROR:
-.PHONY: help repro test test-extended test-torch lint lock clean
+.PHONY: help repro test test-heavy test-extended test-torch lint lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -23,6 +25,9 @@ test-extended: $(VENV)/.dev ## test the examples from end to end, and the export
 
 test-torch: $(VENV)/.torch ## test what needs PyTorch, which this installs: 1 GB or more
 	python -m pytest -n 2 -m torch $(PYTEST_ARGS)
+
+test-heavy: $(VENV)/.torch ## both of these in one session, as CI does
+	python -m pytest -n 3 -m "extended or torch" $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	ruff check .
@@ -48,17 +53,17 @@ $(VENV)/bin/python:
 # One stamp per set of pins: a changed pin is installed again, an unchanged one costs nothing.
 # Your model's packages (models/requirements.txt) must agree with ours: pip refuses those that do not, with both names.
 $(VENV)/.run: requirements.txt models/requirements.txt .ci/elsewhere.py | $(VENV)/bin/python
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(PIP_INSTALL) --require-hashes -r requirements.txt
 	@$(VENV)/bin/python -m pip freeze --quiet > $(VENV)/.pins
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r models/requirements.txt -c $(VENV)/.pins
+	@$(PIP_INSTALL) -r models/requirements.txt -c $(VENV)/.pins
 	@cp .ci/elsewhere.py "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/stages.py"
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(PIP_INSTALL) --require-hashes -r requirements-dev.txt
 	@touch $@
 
 # Not hash-pinned: which build of PyTorch there is depends on the platform.
 $(VENV)/.torch: requirements-torch.txt $(VENV)/.dev
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-torch.txt
+	@$(PIP_INSTALL) -r requirements-torch.txt
 	@touch $@

@@ -23,8 +23,13 @@ def _user_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(shared / "user_cache")
 
 
-SHARING = ("tests/pipeline/", "tests/sweep/")
-"""Tests that share what takes long to make: a clone in which the pipeline ran, a Ray cluster."""
+SHARING = ("tests/pipeline/", "tests/sweep/", "tests/report/test_workflows.py", "tests/report/test_page.py")
+"""Tests that share what takes long to make: a clone in which the pipeline ran, a Ray cluster, a project, a browser."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones first, so that none of them is left for one worker at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types

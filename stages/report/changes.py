@@ -109,8 +109,8 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """How the conditions of measurement of two revisions differ.
+class BaseComparison:
+    """A base and the workspace, and how the conditions under which they were measured differ.
 
     Attributes:
         timing: sentences; empty if milliseconds and memory can be compared.
@@ -118,9 +118,15 @@ class Conditions:
         same_models: those of `fp32` and `int8` that are the same file in both.
     """
 
+    base: Revision
+    head: Revision
     timing: Sequence[str]
     judging: Sequence[str]
     same_models: Sequence[str]
+
+    @property
+    def sides(self) -> tuple[Revision, Revision]:
+        return self.base, self.head
 
 
 @dataclass(frozen=True)
@@ -138,8 +144,7 @@ class Change:
         return self.then != self.now and self.mark in (Mark.NONE, Mark.BETTER, Mark.WORSE)
 
 
-def conditions(base: Revision, head: Revision) -> Conditions:
-    """Compare the conditions under which two revisions were measured."""
+def compare(base: Revision, head: Revision) -> BaseComparison:
     timing, judging = [], []
     if base.machine_id is None or base.machine_id != head.machine_id:
         timing.append(f"The base was timed on {'an unknown' if base.machine_id is None else 'another'} machine.")
@@ -153,32 +158,32 @@ def conditions(base: Revision, head: Revision) -> Conditions:
             judging.append(f"The base was judged with another {label}: {then}, here {now}.")
     hashes = {model: head.model_hash(model) for model in ("fp32", "int8")}
     same = [model for model, digest in hashes.items() if digest is not None and digest == base.model_hash(model)]
-    return Conditions(timing, judging, same)
+    return BaseComparison(base, head, timing, judging, same)
 
 
-def changes(base: Revision, head: Revision, context: Conditions) -> list[Change]:
+def changes(pair: BaseComparison) -> list[Change]:
     """All figures, in order, except those unknown in both."""
-    pairs = [(figure, figure.of(base), figure.of(head)) for figure in FIGURES]
+    pairs = [(figure, figure.of(pair.base), figure.of(pair.head)) for figure in FIGURES]
     return [
-        Change(figure, then, now, mark(figure, base, head, context))
+        Change(figure, then, now, mark(figure, pair))
         for figure, then, now in pairs
         if then is not None or now is not None
     ]
 
 
-def mark(figure: Figure, base: Revision, head: Revision, context: Conditions) -> Mark:
+def mark(figure: Figure, pair: BaseComparison) -> Mark:
     """What the change of one figure means."""
-    then, now = figure.of(base), figure.of(head)
-    if figure.noise == "machine" and context.timing:
+    then, now = figure.of(pair.base), figure.of(pair.head)
+    if figure.noise == "machine" and pair.timing:
         return Mark.NOT_COMPARED
     if then == now or not (_number(then) and _number(now)):
         return Mark.NONE
-    if figure.stage in ("parity", "bench") and set(figure.models) <= set(context.same_models):
-        return Mark.NONE if context.judging and figure.stage == "parity" else Mark.SAME_MODEL
-    no_control = figure.unit == "ms" and not {"fp32", "int8"} - set(figure.models) <= set(context.same_models)
-    if no_control or figure.better == "neither" or (figure.stage == "parity" and context.judging):
+    if figure.stage in ("parity", "bench") and set(figure.models) <= set(pair.same_models):
+        return Mark.NONE if pair.judging and figure.stage == "parity" else Mark.SAME_MODEL
+    no_control = figure.unit == "ms" and not {"fp32", "int8"} - set(figure.models) <= set(pair.same_models)
+    if no_control or figure.better == "neither" or (figure.stage == "parity" and pair.judging):
         return Mark.NONE
-    if not _beyond_noise(figure, base, head, context):
+    if not _beyond_noise(figure, pair):
         return Mark.NOISE
     return Mark.BETTER if (now < then) == (figure.better == "lower") else Mark.WORSE
 
@@ -190,45 +195,45 @@ def speedup_mark(then: Sequence[float], now: Sequence[float]) -> Mark:
     return Mark.WORSE if now[1] * NOTICED < then[0] else Mark.NOISE
 
 
-def _beyond_noise(figure: Figure, base: Revision, head: Revision, context: Conditions) -> bool:
-    then, now = figure.of(base), figure.of(head)
+def _beyond_noise(figure: Figure, pair: BaseComparison) -> bool:
+    then, now = figure.of(pair.base), figure.of(pair.head)
     if figure.noise == "nothing":
         return True
     if figure.noise == "samples":
-        return _shares_differ(figure, base, head)
+        return _shares_differ(figure, pair)
     if figure.key in (SPEEDUP.key, "latency.int8_p50_ms"):
         # Both models take turns in one process, so the ratio does not depend on what slows the machine; fp32 is the
         # same file in both revisions, so INT8 became faster if and only if the ratio grew.
-        ends = [[side.value("bench", f"speedup.{end}") for end in ("low95", "high95")] for side in (base, head)]
+        ends = [[side.value("bench", f"speedup.{end}") for end in ("low95", "high95")] for side in pair.sides]
         return all(map(_number, ends[0] + ends[1])) and speedup_mark(ends[0], ends[1]) is not Mark.NOISE
-    spreads = [side.detail("bench", f"spread.{figure.key}") for side in (base, head)]
+    spreads = [side.detail("bench", f"spread.{figure.key}") for side in pair.sides]
     if all(spreads) and max(map(min, spreads)) <= min(map(max, spreads)):
         return False  # the ranges of launches overlap
     step = MEMORY_STEP_MB if figure.key.startswith("memory.") else 0.0
-    share = REPEATS[figure.key.split(".")[0]] + _drift(figure, base, head, context)
+    share = REPEATS[figure.key.split(".")[0]] + _drift(figure, pair)
     return bool(abs(now - then) > max(step, share * min(abs(then), abs(now))))
 
 
-def _drift(figure: Figure, base: Revision, head: Revision, context: Conditions) -> float:
+def _drift(figure: Figure, pair: BaseComparison) -> float:
     """How far the other model moved, as a share, if it is the same file in both: that is due to the machine."""
     other = next(model for model in ("fp32", "int8") if model not in figure.models)
-    if other not in context.same_models:
+    if other not in pair.same_models:
         return 0.0
     key = figure.key.replace(figure.models[0], other)
-    then, now = (side.value(figure.stage, key) for side in (base, head))
+    then, now = (side.value(figure.stage, key) for side in pair.sides)
     if not (_number(then) and _number(now) and then > 0 and now > 0):
         return 0.0
     return float(max(then / now, now / then) - 1)
 
 
-def _shares_differ(figure: Figure, base: Revision, head: Revision) -> bool:
+def _shares_differ(figure: Figure, pair: BaseComparison) -> bool:
     """Whether the exact 95 % intervals of two shares of samples are disjoint; of task metrics only accuracy is one."""
     if figure.key.startswith("task.") and not all(
-        side.detail("parity", "task.metric") == "accuracy" for side in (base, head)
+        side.detail("parity", "task.metric") == "accuracy" for side in pair.sides
     ):
         return False
     intervals = []
-    for side in (base, head):
+    for side in pair.sides:
         samples = side.value("parity", "judged.samples")
         if not samples:
             return False

@@ -4,9 +4,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.report.changes import Mark, speedup_mark
+from stages.report.changes import BaseComparison, Mark, speedup_mark
 from stages.report.revision import DETAILS, SPEEDUP, Revision, flat, lookup
-from stages.report.stage import BaseComparison
 from stages.report.text import UNKNOWN, bullets, code, escape, folded, interval, number, plural, table
 
 NAMES_SHOWN = 5
@@ -47,11 +46,11 @@ def batches(head: Revision, comparison: BaseComparison | None) -> list[str]:
     timed = {row.get("batch"): row for row in head.detail("bench", "batches") or [] if isinstance(row, Mapping)}
     if not timed:
         return []
-    comparable = comparison is not None and not comparison.conditions.timing
+    comparable = comparison is not None and not comparison.timing
     before: dict[Any, Mapping[str, Any]] = {}
     if comparison and comparable:
         before = {row.get("batch"): row for row in comparison.base.detail("bench", "batches") or []}
-    same = comparison is not None and {"fp32", "int8"} <= set(comparison.conditions.same_models)
+    same = comparison is not None and {"fp32", "int8"} <= set(comparison.same_models)
     rows = []
     for batch, row in timed.items():
         if "not_measured" in row:

@@ -17,7 +17,7 @@ def pictures(report: Report) -> list[Picture]:
     """All pictures whose figures were measured; with the base, if it can be compared."""
     comparison = report.comparison
     sides = [("this", report.head)]
-    if comparison and not comparison.conditions.timing:
+    if comparison and not comparison.timing:
         sides.insert(0, ("base", comparison.base))
     drawn = [speedup(sides), tradeoff(sides), differences(report, sides), latency(sides)]
     return [picture for picture in drawn if picture is not None]
@@ -104,7 +104,7 @@ def differences(report: Report, sides: Sequence[tuple[str, Revision]]) -> Pictur
     tolerances = [rule.limit for rule in report.rules if rule.name == "abs_tol"]
     limits = sorted({float(limit) for limit in tolerances if isinstance(limit, int | float)})
     judged = sides
-    if report.comparison and not report.comparison.conditions.judging:
+    if report.comparison and not report.comparison.judging:
         judged = [("base", report.comparison.base), ("this", report.head)]
     rows = [row for name, side in judged for row in _survival(name, side.errors)]
     if not rows:

@@ -6,9 +6,9 @@ from typing import Any
 
 from stages.common.rule import Outcome, Rule
 from stages.report import evidence
-from stages.report.changes import FIGURES, SPEEDUP, Change, Mark
+from stages.report.changes import FIGURES, SPEEDUP, BaseComparison, Change, Mark, changes
 from stages.report.revision import Revision
-from stages.report.stage import BaseComparison, Report
+from stages.report.stage import Report
 from stages.report.text import UNKNOWN, block, bullets, code, escape, folded, interval, number, plural, setting, table
 
 MARKS = {
@@ -32,7 +32,7 @@ def render(report: Report, pictures: str = "", name: str = "") -> str:
         evidence.conditions(head),
         *_warnings(report),
         *_rules(report.rules),
-        *(_figures(head) if comparison is None else [*_changes(comparison, head), *_params(comparison.base, head)]),
+        *(_figures(head) if comparison is None else [*_changes(comparison), *_params(comparison.base, head)]),
         *([pictures] if pictures else []),
         *evidence.batches(head, comparison),
         *evidence.quantization(head),
@@ -91,7 +91,7 @@ def _warnings(report: Report) -> list[str]:
         keys = ", ".join(code(key) for key in report.head.stale)
         lines.append(f"{keys} changed since these figures were measured. Run `dvc repro`.")
     if report.comparison:
-        context = report.comparison.conditions
+        context = report.comparison
         if context.timing:
             machine = evidence.machine(report.comparison.base)
             lines += [
@@ -113,23 +113,24 @@ def _figures(head: Revision) -> list[str]:
     return [table(("", "figure", "value"), _grouped(rows))]
 
 
-def _changes(comparison: BaseComparison, head: Revision) -> list[str]:
+def _changes(comparison: BaseComparison) -> list[str]:
     header = ("", "figure", "base", "this", "change", "")
-    opened = [change for change in comparison.changes if change.moved or change.figure.headline]
-    rest = [change for change in comparison.changes if change not in opened]
-    parts = [table(header, _grouped(_change_row(change, comparison.base, head) for change in opened))]
+    listed = changes(comparison)
+    opened = [change for change in listed if change.moved or change.figure.headline]
+    rest = [change for change in listed if change not in opened]
+    parts = [table(header, _grouped(_change_row(change, comparison) for change in opened))]
     if rest:
-        rows = _grouped(_change_row(change, comparison.base, head) for change in rest)
+        rows = _grouped(_change_row(change, comparison) for change in rest)
         parts.append(folded(f"{plural(len(rest), 'more figure')} without a change beyond noise", table(header, rows)))
     return parts
 
 
-def _change_row(change: Change, base: Revision, head: Revision) -> tuple[str, ...]:
+def _change_row(change: Change, comparison: BaseComparison) -> tuple[str, ...]:
     figure, then, now = change.figure, change.then, change.now
-    after = shown(head, figure.key, now, figure.unit)
+    after = shown(comparison.head, figure.key, now, figure.unit)
     if change.mark is Mark.NOT_COMPARED:
         return (figure.group, figure.label, "not compared", after, "", "")
-    before = shown(base, figure.key, then, figure.unit)
+    before = shown(comparison.base, figure.key, then, figure.unit)
     return (
         figure.group,
         figure.label,

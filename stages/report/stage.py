@@ -9,17 +9,8 @@ from stages.common.base import paths, pipeline
 from stages.common.base.errors import StageError
 from stages.common.rule import Rule
 from stages.report import changes, revision
-from stages.report.changes import Change, Conditions
+from stages.report.changes import BaseComparison
 from stages.report.revision import Revision
-
-
-@dataclass(frozen=True)
-class BaseComparison:
-    """What changed since `base`, and how the conditions of measurement differ."""
-
-    base: Revision
-    conditions: Conditions
-    changes: Sequence[Change]
 
 
 @dataclass(frozen=True)
@@ -39,7 +30,7 @@ def run(base: str | None) -> Report:
     """
     head = revision.workspace()
     rules = [*_rules(head, "gate"), *_rules(head, "parity")]
-    return Report(head, rules, None if base is None else compare(revision.at(base), head))
+    return Report(head, rules, None if base is None else changes.compare(revision.at(base), head))
 
 
 def by_model(base: str | None) -> dict[str, Report]:
@@ -60,11 +51,6 @@ def by_model(base: str | None) -> dict[str, Report]:
             except StageError as error:
                 raise StageError(f"{name}: {error}") from error
     return reports
-
-
-def compare(base: Revision, head: Revision) -> BaseComparison:
-    context = changes.conditions(base, head)
-    return BaseComparison(base, context, changes.changes(base, head, context))
 
 
 def _rules(head: Revision, stage: str) -> list[Rule]:

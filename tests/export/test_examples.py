@@ -21,18 +21,10 @@ def commands(name: str) -> list[str]:
     return [command for command in listed if not command.startswith("pip ")]
 
 
-def short(tmp_path: Path) -> Project:
-    """A clone that stops to measure speed as soon as it can."""
-    project = clone(tmp_path / "project")
-    project.set(bench={"target_halfwidth": 0.5})
-    project.commit("Short measurements")
-    return project
-
-
 @pytest.fixture(params=[name for name in EXAMPLES if name != "05_two_models"])
 def finished(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Project]:
     """An example that ran in a clone."""
-    project = short(tmp_path)
+    project = clone(tmp_path / "project")
     for command in commands(request.param):
         project.run("sh", "-ec", command)
     return request.param, project
@@ -61,7 +53,7 @@ def test_an_example_does_what_its_page_says(finished: tuple[str, Project]) -> No
 @pytest.mark.extended
 @pytest.mark.slow
 def test_two_models_have_two_verdicts_and_one_report(tmp_path: Path) -> None:
-    project = short(tmp_path)
+    project = clone(tmp_path / "project")
     for command in commands("05_two_models"):
         project.run("sh", "-ec", command)
     images, trees = (Project(tmp_path / "two" / name, project.env) for name in ("images", "trees"))

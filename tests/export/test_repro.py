@@ -28,9 +28,7 @@ Keys = dict[str, Any]
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A repository in which every test of this file runs its model."""
-    project = clone(tmp_path_factory.mktemp("shared") / "project")
-    project.set(bench={"target_halfwidth": 0.5, "batch_sizes": []}, parity={"advice_seconds": None})
-    return project
+    return clone(tmp_path_factory.mktemp("shared") / "project")
 
 
 def returned(name: str, module: str = "models") -> Callable[[Path], Keys]:
@@ -148,8 +146,7 @@ def test_a_model_is_exported_quantized_judged_and_benched(
     # Two equal files are not timed against each other.
     assert (bench["latency"]["fp32_p50_ms"] is None) == (status == NOTHING)
     assert gate == {"open": True, "deploy": "fp32" if status == NOTHING else gate["deploy"]}
-    stages = ("export", "quantize", "parity", "bench")
-    assert shared.run("dvc", "status", *stages).stdout.strip().endswith("up to date.")
+    assert set(shared.status()) == {"host", "gate"}  # these two run every time
 
 
 @pytest.mark.slow

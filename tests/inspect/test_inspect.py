@@ -143,13 +143,19 @@ def test_a_layer_and_a_convolution_are_predicted(tmp_path: Path, monkeypatch: py
 
 
 @needs_zoo
-@pytest.mark.slow
-def test_every_model_has_its_page_and_every_broken_file_its_sentence() -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.extended if name in LONG else ()) for name in MODELS]
+)
+def test_every_model_has_its_page(name: str) -> None:
     assert ZOO is not None
-    for model in sorted(ZOO.glob("*/model.onnx")):
-        text = screen.render(stage.run(model))
-        assert len(text.splitlines()) <= 60, model
-        assert ("Start with these params" in text) + ("ship fp32" in text) + ("refuses this model" in text) == 1, model
+    text = screen.render(stage.run(ZOO / name / "model.onnx"))
+    assert len(text.splitlines()) <= 60
+    assert ("Start with these params" in text) + ("ship fp32" in text) + ("refuses this model" in text) == 1
+
+
+@needs_zoo
+def test_every_broken_file_has_its_sentence() -> None:
+    assert ZOO is not None
     for broken in sorted((ZOO / "_broken").iterdir()):
         file = broken / "model.onnx" if broken.is_dir() else broken
         if broken.name in ("already_dynamic_int8.onnx", "inf_weight.onnx"):

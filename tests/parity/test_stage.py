@@ -451,6 +451,10 @@ class TestKindsOfModel:
         )
         project.write(model, other, {"x": normal(500, 3)})
         assert outcomes(project.run()) == {"equal": "failed"}
+        assert "values differ, and without a float output none may" in project.printed()
+        project.params({"parity": {"outputs": {"y": {"abs_tol": 3}}}})
+        with pytest.raises(ParamsError, match=r"parity.outputs.y.abs_tol limits an output that is not float"):
+            project.run()
         project.params({"parity": {"max_flip_rate": 0.1}})
         assert outcomes(project.run()) == {"max_flip_rate": "passed"}
 

@@ -6,9 +6,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from stages.common.base import paths
 from tests.quantize import nets
+from tests.quantize.nets import net, node, normal
 from tests.quantize.running import Bench
 
 
@@ -30,3 +32,62 @@ def test_the_weights_are_folded_into_floats_when_the_model_is_loaded(bench: Benc
     assert made.metrics["size"]["times_smaller"] > (3 if net == "mlp" else 1.2)
     assert all(row["how"] == "stored as QInt8, computed in float" for row in made.nodes.values())
     assert not {"Cast", "Mul"} & set(optimised(tmp_path))
+
+
+def lookup(*behind: NodeProto, width: int) -> ModelProto:
+    """A model that looks up rows of 64 values in a table of 300, and goes on from there."""
+    model = net([node("Gather", "E ids", "h"), *behind], {}, {"y": ["N", width]}, {"E": normal(300, 64)})
+    model.graph.input.append(helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"]))
+    return model
+
+
+def in_8_bits(model: ModelProto) -> int:
+    return sum(each.data_type == TensorProto.INT8 for each in model.graph.initializer)
+
+
+def test_a_table_that_is_looked_up_twice_is_stored_and_computed_once(bench: Bench, tmp_path: Path) -> None:
+    again = [node("Gather", "E first", "g"), node("Add", "h g", "y")]
+    model = lookup(*again, width=64)
+    model.graph.input.append(helper.make_tensor_value_info("first", TensorProto.INT64, ["N"]))
+    bench.give(model, {"ids": np.arange(40), "first": np.arange(40)[::-1].copy()})
+    made = bench.run(method="stored")
+    assert made.metrics["size"]["times_smaller"] > 3
+    assert made.quantized() == {"Gather_h", "Gather_g"}
+    assert [each.op_type for each in made.int8_model.graph.node].count("Cast") == 1
+    assert set(optimised(tmp_path)) == {"Gather", "Add"}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [[node("Transpose", "E", "V"), node("MatMul", "h V", "y")], [node("Gemm", "h E", "y", transB=1)]],
+    ids=["transposed", "transB"],
+)
+def test_an_embedding_that_is_the_last_layer_too_is_stored_once(
+    bench: Bench, head: list[NodeProto], tmp_path: Path
+) -> None:
+    bench.give(lookup(*head, width=300), {"ids": np.arange(40)})
+    made = bench.run(method="stored")
+    assert in_8_bits(made.int8_model) == 1
+    assert made.metrics["size"]["times_smaller"] > 3
+    assert made.cosine({"ids": np.arange(40)}) > 0.999
+    assert {"Gather"} < set(optimised(tmp_path)) <= {"Gather", "MatMul", "Gemm"}
+
+
+def test_a_stack_of_matrices_that_is_looked_up_has_a_scale_for_each_column(bench: Bench) -> None:
+    nodes = [node("Gather", "E ids", "w"), node("Unsqueeze", "x one", "u"), node("MatMul", "u w", "y")]
+    experts = normal(4, 32, 48)
+    experts[2] *= 1000
+    model = net(nodes, {"x": ["N", 32]}, {"y": ["N", 1, 48]}, {"E": experts, "one": np.array([1])})
+    model.graph.input.append(helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"]))
+    data = {"x": normal(40, 32), "ids": np.arange(40) % 4}
+    bench.give(model, data)
+    made = bench.run(method="stored")
+    assert made.quantized() == {"Gather_w"}
+    assert made.cosine({"x": data["x"][1:2], "ids": data["ids"][1:2]}) > 0.999
+
+
+def test_numbers_to_look_up_stay(bench: Bench) -> None:
+    model = net([node("Gather", "E ids", "y")], {}, {"y": ["N"]}, {"E": normal(300)})
+    model.graph.input.append(helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"]))
+    bench.give(model, {"ids": np.arange(40)})
+    assert "numbers to look up rather than an embedding" in bench.run(method="stored").said

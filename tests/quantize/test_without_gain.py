@@ -41,7 +41,7 @@ def test_a_tied_embedding_that_would_be_stored_twice_is_named(
     model = net([node("Gather", "E ids", "h"), *head], {}, {"y": ["N", 300]}, {"E": normal(300, 64)})
     model.graph.input.append(helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"]))
     bench.give(model, {"ids": np.arange(40)})
-    outcome = bench.run(method="stored")
+    outcome = bench.run(method="static")
     assert outcome.metrics["status"] == "nothing_to_quantize"
     assert "weights that float nodes also read would be stored twice" in outcome.said
 

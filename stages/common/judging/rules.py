@@ -98,6 +98,12 @@ def _check_names(outputs: Tree, params: Parity) -> None:
             near = difflib.get_close_matches(name, outputs, n=1)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(outputs)}."
             raise ParamsError(f"params.yaml: parity.outputs.{name} is not an output of the model; {hint}")
+        limits = [key for key, value in params.outputs[name].model_dump().items() if value is not None]
+        if limits and not outputs[name]["is_float"]:
+            raise ParamsError(
+                f"params.yaml: parity.outputs.{name}.{limits[0]} limits an output that is not float; remove it, "
+                "and set parity.max_flip_rate if its values may change."
+            )
 
 
 def _held(name: str, output: str, value: float | None, limit: float, message: str = "", **more: Any) -> Rule:
@@ -112,7 +118,10 @@ def _held(name: str, output: str, value: float | None, limit: float, message: st
 
 def _unconditional(name: str, output: Tree) -> Iterator[Rule]:
     if mismatched := output["shape_mismatches"]:
-        message = f"shapes differ for {mismatched} samples, e.g. {output['shape_mismatch']}"
+        message = (
+            f"shapes differ for {mismatched} samples, e.g. {output['shape_mismatch']}; if the length depends on "
+            "values, as after NonMaxSuppression, end the model before that operator"
+        )
         yield Rule("shape", mismatched, 0, -mismatched, Outcome.FAILED, name, message)
     if not output["is_float"] or not output["values"]:
         return
@@ -150,6 +159,11 @@ def _equal(name: str, output: Tree) -> Rule:
     changed = output["values_changed"]
     passed = not changed and not output["shape_mismatches"]
     message = "" if output["values"] else "empty on both sides"
+    if changed:
+        message = (
+            f"{changed} of {output['values']} values differ, and without a float output none may: let the model also "
+            "output the floats that they come from, or set parity.max_flip_rate"
+        )
     outcome = Outcome.PASSED if passed else Outcome.FAILED
     return Rule("equal", changed, 0, -changed, outcome, name, message, output["worst_sample"])
 

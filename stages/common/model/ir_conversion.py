@@ -60,7 +60,7 @@ def from_proto(proto: ModelProto) -> ir.Model:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise StageError(
-            f"The graph is not valid ONNX: {' '.join(str(cause).split())[:300]} Export it again."
+            f"The graph is not valid ONNX: {' '.join(str(cause).split())[:300].rstrip('.')}. Export it again."
         ) from error
     for output in model.graph.outputs:
         if output.name in maps:

@@ -1,6 +1,7 @@
 """Making scikit-learn estimators convertible: what skl2onnx refuses, in another form with the same predictions."""
 
 import copy
+import importlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
@@ -105,25 +106,18 @@ def make_node(op_type: str, inputs: Sequence[str], outputs: Sequence[str], **att
 def register_boosted_trees(loaded: Set[str]) -> None:
     """Register the estimators of XGBoost and LightGBM with skl2onnx, if loaded, for pipelines that contain them."""
     from skl2onnx import update_registered_converter
-    from skl2onnx.common.shape_calculator import (
-        calculate_linear_classifier_output_shapes as classifier_shapes,
-    )
-    from skl2onnx.common.shape_calculator import (
-        calculate_linear_regressor_output_shapes as regressor_shapes,
-    )
+    from skl2onnx.common import shape_calculator as shapes
 
+    classifier_shapes = shapes.calculate_linear_classifier_output_shapes
+    regressor_shapes = shapes.calculate_linear_regressor_output_shapes
     options = {"nocl": [True, False], "zipmap": [True, False, "columns"]}
-    if "xgboost" in loaded:
-        from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
-        from xgboost import XGBClassifier, XGBRegressor
-
-        update_registered_converter(XGBClassifier, "XGBClassifier", classifier_shapes, convert_xgboost, options=options)
-        update_registered_converter(XGBRegressor, "XGBRegressor", regressor_shapes, convert_xgboost)
-    if "lightgbm" in loaded:
-        from lightgbm import LGBMClassifier, LGBMRegressor
-        from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
-
-        update_registered_converter(
-            LGBMClassifier, "LGBMClassifier", classifier_shapes, convert_lightgbm, options=options
-        )
-        update_registered_converter(LGBMRegressor, "LGBMRegressor", regressor_shapes, convert_lightgbm)
+    for package, prefix, operator in (("xgboost", "XGB", "XGBoost"), ("lightgbm", "LGBM", "LightGbm")):
+        if package in loaded:
+            library = importlib.import_module(package)
+            converters = importlib.import_module(f"onnxmltools.convert.{package}.operator_converters.{operator}")
+            convert = getattr(converters, f"convert_{package}")
+            classifier, regressor = f"{prefix}Classifier", f"{prefix}Regressor"
+            update_registered_converter(
+                getattr(library, classifier), classifier, classifier_shapes, convert, options=options
+            )
+            update_registered_converter(getattr(library, regressor), regressor, regressor_shapes, convert)

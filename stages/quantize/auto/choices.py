@@ -106,7 +106,7 @@ _OF = {
     "ConvTranspose": ("stored",),
     "EmbedLayerNormalization": ("dynamic",),
     "GRU": ("stored",),
-    "Gather": ("dynamic", "dynamic_tensor", "weight_only_4"),
+    "Gather": ("dynamic", "dynamic_tensor", "weight_only_4", "stored"),
     "Gemm": _PRODUCT,
     "LSTM": ("dynamic", "dynamic_tensor", "smooth", "stored"),
     "MatMul": _PRODUCT,

@@ -111,6 +111,8 @@ class _Search:
         """Build and judge an assignment, or return its earlier trial; None if no trial is left."""
         problem = self.measured.problem
         choices = {name: choice for name, choice in problem.named(assignment).items() if name in self.measured.names}
+        if all(choice == KEPT for choice in choices.values()):
+            return None
         for trial in self.trials:
             if trial.candidate.choices == choices:
                 return trial
@@ -208,7 +210,7 @@ def find(
     by_assignment = {trial.candidate.assignment: trial for trial in raced}
     trials = [by_assignment.get(trial.candidate.assignment, trial) for trial in state.trials]
     chosen = won.candidate.assignment if won is not None and not reason else problem.all_float
-    decisions = plan.decisions(problem, chosen, measured.refused, measured.unmeasured, value)
+    decisions = plan.decisions(learnt, chosen, measured.refused, measured.unmeasured, value)
     return SearchResult(
         None if reason else won,
         reason,

@@ -41,6 +41,9 @@ TIGHTENINGS = 24
 STORED_TRIALS = 5
 """Most trials of `store_floats`."""
 
+CLEARLY = 0.95
+"""A model that takes a smaller share of the float model's time is faster; above, a race may see it otherwise."""
+
 HARMLESS = 0.02
 """A table whose noise is below this share of the allowed noise is quantized for its size alone."""
 
@@ -52,6 +55,9 @@ EXCHANGES = 4
 
 DOUBT = 0.2
 """The relative error to expect in the predicted time of a kernel, in addition to `LEVEL_US`."""
+
+DOUBT_OF_NOISE = 1.5
+"""How many times what is predicted of the noise of a model may be above its real one (2 dB)."""
 
 Try = Callable[[Picks], Tried | None]
 """Builds and judges an assignment; returns None if no trial is left."""
@@ -150,17 +156,16 @@ def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try
 
     if not any(numbers):
         return
-    trial, best = attempt_stored(passes), None
-    if trial is not None and trial.strain <= goal and (trial.us or 0) < problem.us(problem.all_float):
+    trial = attempt_stored(passes)
+    if trial is not None and trial.strain <= goal and (trial.us or 0) < CLEARLY * problem.us(problem.all_float):
         return
+    attempt_stored(problem.all_float)
     if problem.noise(numbers) < goal**2:
-        best, *_ = best_that_passes(stored, weights, attempt_stored, goal, {})
-    if best is None:
-        attempt_stored(problem.all_float)
+        best_that_passes(stored, weights, attempt_stored, goal, {})
 
 
 def _in_8_bits(problem: Problem, harmless: float) -> Picks:
-    """`stored` everywhere; tables, which cannot be stored, are dynamic if the noise is negligible."""
+    """`stored` everywhere; tables that cannot be stored are dynamic if the noise is negligible."""
 
     def table(options: Sequence[Option]) -> int:
         fits = (option.choice == DYNAMIC and option.takes == FLOAT and option.noise <= harmless for option in options)
@@ -251,7 +256,7 @@ def exchanges(problem: Problem, weights: Weights, best: Picks, goal: float) -> l
             kernels = sum(problem.options[node][best[node]].us for node in nodes)
             changed = point(problem, assignment)
             gain = value - weights.value(changed) + weights.us * (DOUBT * kernels + LEVEL_US * len(nodes))
-            if gain > NEAR * value and changed.noise <= goal**2:
+            if gain > NEAR * value and changed.noise <= DOUBT_OF_NOISE * goal**2:
                 promising[assignment] = gain
     return sorted(promising, key=lambda assignment: (-promising[assignment], assignment))[:EXCHANGES]
 

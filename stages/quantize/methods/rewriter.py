@@ -66,7 +66,7 @@ class Rewriter:
         self.model = model
         self.names = Names(model)
         self.shared: dict[tuple[ir.Graph, ir.Value | None, str], tuple[Any, tuple[str, ...]]] = {}
-        self._stored: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self.stored: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     @cached_property
     def ranks(self) -> dict[str, int]:
@@ -98,9 +98,9 @@ class Rewriter:
         """Store a constant in the main graph, where every graph can read it; equal constants are stored once."""
         values = np.ascontiguousarray(values).reshape(values.shape)
         key = (str(values.dtype), values.shape, hashlib.sha256(values.data).digest())
-        if key not in self._stored:
-            self._stored[key] = add_initializer(self.model.graph, self.names.fresh(stem), values)
-        return self._stored[key]
+        if key not in self.stored:
+            self.stored[key] = add_initializer(self.model.graph, self.names.fresh(stem), values)
+        return self.stored[key]
 
 
 class Site:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stages.quantize.auto.learn import Seen, corrected, levelled, scaled
 from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights, point
 from stages.quantize.auto.search import (
+    DOUBT_OF_NOISE,
     EXCHANGES,
     back_towards,
     best_that_passes,
@@ -202,4 +203,4 @@ def test_exchanges_are_few_new_and_within_the_noise(problem: Problem, data: st.D
     exchanged = exchanges(problem, WEIGHTS, best, goal)
     assert len(exchanged) <= EXCHANGES
     assert len({best, *exchanged}) == 1 + len(exchanged)
-    assert all(problem.noise(assignment) <= goal**2 for assignment in exchanged)
+    assert all(problem.noise(assignment) <= DOUBT_OF_NOISE * goal**2 for assignment in exchanged)
