@@ -136,7 +136,7 @@ def frontier(head: Revision) -> list[str]:
         "Judged on the search samples, where the rule nearest to its limit must leave a margin. "
         "The models that pass are timed against each other."
     )
-    summary = f"Method auto made {plural(len(rows), 'model')}, {passed} within the tolerances"
+    summary = f"Method auto built {plural(len(rows), 'model')}, {passed} within the tolerances"
     return [folded(summary, meaning, table(header, rows))]
 
 

@@ -206,7 +206,7 @@ def test_what_was_quantized_what_was_kept_and_the_worst_samples_are_folded(repos
 def test_the_models_that_auto_made_are_folded(repository: Repository) -> None:
     assert "Method auto" not in repository.report().stdout
     (repository.root / "metrics/details/frontier.csv").write_text(FRONTIER)
-    text = section(repository.report().stdout, "<details><summary>Method auto made 3 models, 2 within the tolerances")
+    text = section(repository.report().stdout, "<details><summary>Method auto built 3 models, 2 within the tolerances")
     assert row(text, "1, frontier") == ["1, frontier", "3", "1 MB", "–", "189%"]
     assert row(text, "✅\N{NO-BREAK SPACE}chosen")[1:] == ["3, add back", "2", "1.4 MB", "2× (1.9 to 2.1)", "45%"]
 

@@ -18,7 +18,7 @@ from stages.quantize.auto.choices import CHOICES, KEPT, PADDED
 from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.learn import LEVEL
 from stages.quantize.auto.options import Measured
-from stages.quantize.auto.problem import Picks, Weights, point
+from stages.quantize.auto.problem import Picks, Problem, Weights, point
 from stages.quantize.auto.race import RACERS, Trial, race, side_by_side, slower, winner
 from stages.quantize.auto.search import back_towards, best_that_passes, exchanges, store_floats, without_gaps
 from stages.quantize.correction import Correction
@@ -99,7 +99,7 @@ class _Search:
     params: Params
     progress: tqdm
     ends: float
-    limit: int
+    limit: int = 0
     trials: list[Trial] = field(default_factory=list)
     origin: str = ""
 
@@ -116,13 +116,12 @@ class _Search:
         for trial in self.trials:
             if trial.candidate.choices == choices:
                 return trial
-        passes = any(trial.candidate.passes(self.margin) for trial in self.trials)
-        if len(self.trials) >= self.limit or (passes and time.monotonic() > self.ends):
+        if len(self.trials) >= self.limit or (self.passing and time.monotonic() > self.ends):
             return None
         candidate = judged(assignment, choices, self.make, self.fault, self.judge)
         self.trials.append(Trial(self.origin, candidate, point(problem, assignment), self._us(candidate)))
         self.progress.update()
-        passing = [trial.us for trial in self.trials if trial.us and trial.candidate.passes(self.margin)]
+        passing = [trial.us for trial in self.passing if trial.us]
         best = f"best {self.measured.float_us / min(passing):.2f}x" if passing else "none passes"
         self.progress.set_postfix_str(f"{best}, {max(0.0, self.ends - time.monotonic()):.0f} s left")
         return self.trials[-1]
@@ -133,6 +132,11 @@ class _Search:
             return None
         (speedup,) = side_by_side([candidate.model], self.judge, TRIAL_SECONDS, 2 * self.measured.float_us)
         return self.measured.float_us / speedup.ratio
+
+    @property
+    def passing(self) -> list[Trial]:
+        """The trials that hold every rule with the margin to spare."""
+        return [trial for trial in self.trials if trial.candidate.passes(self.margin)]
 
     @property
     def margin(self) -> float:
@@ -167,50 +171,28 @@ def find(
     search = params.quantize.search
     ends = time.monotonic() + search.max_seconds
     measured = options.measured(model, nodes, judge.probe_feeds(), params)
-    problem = measured.problem
-    weights = options.weights(problem, search.objective)
-    value, goal = weights.value, 1 - search.margin
-    reason = ""
+    weights = options.weights(measured.problem, search.objective)
     with tqdm(desc="search", total=search.max_evals, unit=" trials", leave=False, disable=None) as progress:
-        state = _Search(measured, make, fault, judge, params, progress, ends, search.max_evals - 1)
-        for name, assignment in _uniform(measured, weights)[: max(1, search.max_evals // UNIFORM)]:
-            state.origin = f"all {name}"
-            state.attempt(assignment)
-        state.origin = "predicted"
-        passes, fails, learnt = best_that_passes(problem, weights, state.attempt, goal, state.known())
-        state.limit = search.max_evals  # the last trial is reserved for the model with the least error, all stored
-        if passes is not None:
-            state.origin = "without gaps"
-            state.attempt(without_gaps(learnt, passes, len(measured.names)))
-        state.origin = "floats stored"
-        store_floats(learnt, weights, passes or problem.all_float, state.attempt, goal)
-        if passes is not None and fails is not None:
-            state.origin = "add back"
-            back_towards(learnt, passes, fails, state.attempt, goal=goal, value=value)
-        passing = [trial for trial in state.trials if trial.candidate.passes(search.margin)]
-        if passing:
-            state.origin = "exchanged"
-            best = min(passing, key=lambda trial: value(trial.measured))
-            for exchanged in exchanges(learnt, weights, best.candidate.assignment, goal):
-                state.attempt(exchanged)
-            passing = [trial for trial in state.trials if trial.candidate.passes(search.margin)]
-        if state.trials and not passing:
-            raise StageError(_nothing_passes(state.trials, search, len(nodes)))
-        if not state.trials and any(len(choices) > 1 for choices in problem.options):
-            reason = "no choice at any node is predicted to be better than float"
+        state = _Search(measured, make, fault, judge, params, progress, ends)
+        learnt = _try_models(state, weights)
+    passing, reason = state.passing, ""
+    if state.trials and not passing:
+        raise StageError(_nothing_passes(state.trials, search, len(nodes)))
+    if not state.trials and any(len(choices) > 1 for choices in learnt.options):
+        reason = "no choice at any node is predicted to be better than float"
     smaller = [trial for trial in passing if trial.candidate.size < judge.float_bytes]
     if passing and not smaller:
         least = min(trial.candidate.size for trial in passing)
         reason = f"the smallest model that passes has {least} bytes, the float model {judge.float_bytes}"
-    smaller.sort(key=lambda trial: value(trial.measured))
+    smaller.sort(key=lambda trial: weights.value(trial.measured))
     raced = race(smaller[:RACERS], judge, measured.float_us)
     won = winner(raced, search.objective) if raced else None
     if won is not None:
         reason = slower(won) if search.objective == "latency" else ""
     by_assignment = {trial.candidate.assignment: trial for trial in raced}
     trials = [by_assignment.get(trial.candidate.assignment, trial) for trial in state.trials]
-    chosen = won.candidate.assignment if won is not None and not reason else problem.all_float
-    decisions = plan.decisions(learnt, chosen, measured.refused, measured.unmeasured, value)
+    chosen = won.candidate.assignment if won is not None and not reason else learnt.all_float
+    decisions = plan.decisions(learnt, chosen, measured.refused, measured.unmeasured, weights.value)
     return SearchResult(
         None if reason else won,
         reason,
@@ -221,6 +203,33 @@ def find(
         search.objective,
         recipe,
     )
+
+
+def _try_models(state: _Search, weights: Weights) -> Problem:
+    """Build models until no trial is left, or none is worth one; returns the problem as the trials corrected it."""
+    measured, most = state.measured, state.params.quantize.search.max_evals
+    goal = 1 - state.margin
+    state.limit = most - 1  # the last trial is reserved for the model with the least error, all stored
+    for name, assignment in _uniform(measured, weights)[: max(1, most // UNIFORM)]:
+        state.origin = f"all {name}"
+        state.attempt(assignment)
+    state.origin = "predicted"
+    passes, fails, learnt = best_that_passes(measured.problem, weights, state.attempt, goal, state.known())
+    state.limit = most
+    if passes is not None:
+        state.origin = "without gaps"
+        state.attempt(without_gaps(learnt, passes, len(measured.names)))
+    state.origin = "floats stored"
+    store_floats(learnt, weights, passes or learnt.all_float, state.attempt, goal)
+    if passes is not None and fails is not None:
+        state.origin = "add back"
+        back_towards(learnt, passes, fails, state.attempt, goal=goal, value=weights.value)
+    if state.passing:
+        state.origin = "exchanged"
+        best = min(state.passing, key=lambda trial: weights.value(trial.measured))
+        for assignment in exchanges(learnt, weights, best.candidate.assignment, goal):
+            state.attempt(assignment)
+    return learnt
 
 
 def _uniform(measured: Measured, weights: Weights) -> list[tuple[str, Picks]]:
