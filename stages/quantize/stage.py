@@ -28,6 +28,7 @@ from stages.quantize.auto.probe import Sensitivity
 from stages.quantize.auto.run import quantize as run_auto
 from stages.quantize.auto.run import sensitivities
 from stages.quantize.feeds import SearchFeeds, search_feeds
+from stages.quantize.methods import dynamic
 from stages.quantize.outcome import NodeOutcome, kept
 from stages.quantize.saturation import Pairs
 from stages.quantize.selection import select
@@ -143,6 +144,7 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
         notes.append(f"The model stays fp32: {search.reason}.")
     if quantized is not None and any(assigned.params.method == "static" for assigned in selected):
         notes += check.collapsed_outputs(quantized, prepared, _unseen(feeds, params.calibration.samples))
+    notes += _without_row_scales(nodes, outcomes)
     known = methods.scope(params.method).OP_TYPES
     return Quantization(
         model=quantized,
@@ -156,6 +158,17 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
         notes=notes,
         search=search,
     )
+
+
+def _without_row_scales(nodes: Sequence[WeightedNode], outcomes: Mapping[str, NodeOutcome]) -> list[str]:
+    """A note on quantized nodes that keep a scale per tensor although one per row was requested."""
+    per_tensor = {node.op_type for node in nodes if dynamic.PER_TENSOR in outcomes[node.name].how}
+    if not per_tensor:
+        return []
+    return [
+        f"Some quantized nodes ({', '.join(sorted(per_tensor))}) keep one activation scale per tensor despite "
+        "quantize.activation_scale row, so answers may depend on the batch; metrics/details/nodes.csv lists them."
+    ]
 
 
 def sensitivity(params: Params) -> Sequence[Sensitivity]:

@@ -173,6 +173,7 @@ def test_operators_whose_kernel_takes_one_scale_say_so(bench: Bench) -> None:
     outcome = bench.run(activation_scale="row")
     assert outcome.nodes["MatMul_y"]["how"] == "QInt8 per channel, activations per row"
     assert outcome.nodes["MatMul_z"]["how"] == "QInt8 per channel, activations per tensor"
+    assert "Some quantized nodes (MatMul) keep one activation scale per tensor" in " ".join(outcome.said.split())
 
 
 def test_what_reads_a_product_still_knows_how_wide_it_is() -> None:

@@ -25,6 +25,9 @@ from stages.quantize.outcome import NodeOutcome, kept
 OPSET = 11
 """The first opset with DynamicQuantizeLinear."""
 
+PER_TENSOR = ", activations per tensor"
+"""The remark on a node that keeps a scale per tensor although one per row was requested."""
+
 ROW_TYPES = frozenset({"Gemm", "MatMul"})
 """The operators that can have an activation scale per row."""
 
@@ -267,8 +270,8 @@ def _conv(site: Site) -> str:
 
 
 def _tensor_scale(site: Site) -> str:
-    """A remark on an operator whose kernel only takes a tensor scale, if a scale per row was requested."""
-    return ", activations per tensor" if site.params.activation_scale == "row" else ""
+    """The remark on an operator whose kernel only takes a tensor scale, if a scale per row was requested."""
+    return PER_TENSOR if site.params.activation_scale == "row" else ""
 
 
 REWRITES: dict[str, Rewrite] = {
