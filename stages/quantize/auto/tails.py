@@ -17,8 +17,9 @@ FEWEST = 9
 CERTAIN = 1e-6
 """The log-odds of a probability this close to 0 or 1 are mostly rounding error."""
 
-NOISY = 0.9
-"""The quantile of the noise to expect for a sample near a decision boundary; stronger noise rarely hits one."""
+NOISY, NOISIEST = 0.9, 0.95
+"""The quantile of the noise to expect for a sample near a decision boundary; stronger noise rarely hits one. It rises
+with the number of rows, as 1 - 0.4 / sqrt(rows): few rows leave room for error by themselves."""
 
 
 def tail_factor(largest: np.ndarray, times: int = TIMES) -> float:
@@ -71,7 +72,10 @@ def largest_move(noise: np.ndarray) -> float:
     Args:
         noise: noise of the log-odds, float64 [rows]; the result is 0 without rows.
     """
-    return math.tanh(float(np.quantile(noise, NOISY)) / 4) if len(noise) else 0.0
+    if not len(noise):
+        return 0.0
+    quantile = min(NOISIEST, max(NOISY, 1 - 0.4 / math.sqrt(len(noise))))
+    return math.tanh(float(np.quantile(noise, quantile)) / 4)
 
 
 class Tails:
