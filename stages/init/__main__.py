@@ -16,14 +16,14 @@ from stages.common.base import command
 from stages.init import screen, stage
 
 TEMPLATE = Path(__file__).with_name("template")
-"""The files of the checkout that the wheel includes, such as params.yaml; made by setup.py."""
+"""The files of the checkout that the wheel includes, such as params.yaml; setup.py puts them there."""
 
 DISTRIBUTION = "onnx-quantize-pipeline"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "path", type=Path, help="the root of a DVC repository, or a folder in it (made if it is missing)"
+        "path", type=Path, help="the root of a DVC repository, or a folder in it (created if it does not exist)"
     )
     parser.add_argument(
         "--models", type=_name, nargs="+", default=(), metavar="NAME", help="several models, a folder each (DVC matrix)"

@@ -16,8 +16,8 @@ class Layout:
     """Where the pipeline is, relative to the dvc.yaml with its stages.
 
     Attributes:
-        below: the folder of the pipeline below that of dvc.yaml; empty if it is the same.
-        models: names of models that share the code; each has its own folder in that of the pipeline.
+        below: the folder of the pipeline, below the folder of dvc.yaml; empty if both are the same.
+        models: names of models that share the code; each has its own folder in the folder of the pipeline.
         installed: whether the stages run an installed package instead of code in the repository.
     """
 

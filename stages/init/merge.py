@@ -13,7 +13,7 @@ from stages.common.base.errors import StageError
 
 
 class CollisionError(StageError):
-    """A name that this pipeline needs is taken. `str()` is a clause."""
+    """A name that this pipeline needs is taken. Its message is a clause without a full stop."""
 
 
 JOINED = frozenset({"stages", "metrics", "plots", "artifacts"})
@@ -45,7 +45,7 @@ class Block:
 
 
 def added(theirs: str, ours: str, file: str) -> str:
-    """YAML text with ours added to theirs: children of a common key after theirs, other keys at the end.
+    """`theirs` with `ours` added, both YAML text: children of a common key after theirs, other keys at the end.
 
     `file` is the name in errors.
 
@@ -138,7 +138,7 @@ def _names(node: yaml.Node) -> Iterator[str]:
 
 
 def _last_line(node: yaml.Node) -> int:
-    """The last line with content of a node: end marks of block collections are at what follows them."""
+    """The last line of a node that has content: the end mark of a block collection is where the next node begins."""
     if isinstance(node, yaml.CollectionNode) and node.value and not node.flow_style:
         last = node.value[-1]
         return _last_line(last[1] if isinstance(last, tuple) else last)

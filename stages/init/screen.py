@@ -34,7 +34,7 @@ def render(adoption: Adoption) -> str:
     where, layout = "" if at == "." else f"{at}/", adoption.layout
     home = f"{where}{layout.below}/" if layout.below else where
     if adoption.taken:
-        lines.append(f"{adoption.taken}: so the pipeline is in {home}, and its stages are {layout.prefix}export, ...")
+        lines.append(f"{adoption.taken}, so the pipeline is in {home}, and its stages are {layout.prefix}export, ...")
     params = ", ".join(f"{where}{folder}/params.yaml".replace("//", "/") for folder in layout.folders.values())
     model = "the model of each" if layout.models else "your model"
     paths = (

@@ -18,10 +18,10 @@ RECORD = ".onnx-int8.json"
 """The record of what was installed, in the folder of the pipeline: an upgrade detects the user's changes by it."""
 
 BELOW = "int8"
-"""The folder, and the prefix of the stages, if names are taken."""
+"""The folder of the pipeline, and the prefix of its stages, if names are taken."""
 
 OURS = ("stages", "models", "artifacts", "metrics", REQUIREMENTS)
-"""Names that the pipeline does not share in its folder."""
+"""Names that the pipeline needs for itself in its folder."""
 
 MERGED: Mapping[str, Callable[[str, str, str], str]] = {
     DVC_YAML: merge.added,
@@ -35,7 +35,8 @@ CODE = frozenset({".py", ".css", ".html", ".js"})
 KINDS = ("added", "merged", "replaced", "removed", "older", "kept", "current")
 
 Entry = Mapping[str, str]
-"""The record of a file: the SHA-256 of ours, or, if merged, the text of `theirs` before us and of `ours`."""
+"""The record of a file: the `sha256` of our content; for a merged file instead the text before us (`theirs`) and our
+text (`ours`)."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class Adoption:
     """What was done.
 
     Attributes:
-        root: of the DVC repository.
-        folder: with the dvc.yaml that has the stages.
-        layout: of the pipeline, seen from there.
-        taken: why the names have a prefix; empty if they have none.
+        root: the root of the DVC repository.
+        folder: the folder of the dvc.yaml that has our stages.
+        layout: where the pipeline is, relative to that folder.
+        taken: why the pipeline has a folder of its own and its stages a prefix; empty for a pipeline without.
         files: names relative to the root, by what was done: added, merged (ours was added to other content), replaced
             or removed (of an older version), older (an upgrade would replace it), kept (changes of the user conflict
             with this version), current (nothing to do).
@@ -76,10 +77,11 @@ def run(origin: Origin, folder: Path, *, models: Sequence[str] = (), upgrade: bo
     """Install into `folder`; a second time changes nothing.
 
     Args:
-        origin: of the files.
+        origin: where the files come from.
         folder: the root of a DVC repository, or a folder in it.
-        models: that share the pipeline, with a folder each; empty for one model, or for those installed already.
-        upgrade: replace what an older version installed and the user has not changed.
+        models: the names of models that share the pipeline, with a folder each; empty for a single model, or to keep
+            the models of an earlier call.
+        upgrade: whether to replace what an older version installed and the user has not changed.
 
     Raises:
         StageError: the folder is not in a DVC repository, or its content collides with the pipeline.

@@ -19,17 +19,17 @@ BLOCK_SIZE = 32
 """Weights per scale in weight_only, by default."""
 
 NODE_BYTES: Mapping[str, tuple[int, int]] = {"dynamic": (300, 18), "weight_only": (160, 2)}
-"""The size of the new nodes per quantized node, fitted to real models: bytes, and occurrences of its name."""
+"""What each quantized node adds to the file, fitted to real models: bytes, and how often it repeats the node's name."""
 
 PAIR, WEIGHT, BIAS, FOLDED = (206, 12), (162, 6), (134, 4), (-170, -4)
-"""Bytes and occurrences of the name: of the two nodes at an activation; the one at a weight; the one at a bias; a
-BatchNormalization, which is folded into its Conv."""
+"""The same for static, by place: the pair of nodes at an activation; the node at a weight; the node at a bias; and a
+BatchNormalization, which disappears into its Conv."""
 
 ADD, ZEROS = 60, 35
-"""Bytes of an Add that becomes the bias of a MatMul, and of the header of zero points."""
+"""Bytes of an Add, which disappears when it becomes the bias of a MatMul, and of the header of zero points."""
 
 UNSEEN = ("body", "decoder", "encoder", "init_decoder")
-"""Subgraphs that calibration does not reach: those of loops, BeamSearch and the like."""
+"""Names of the subgraphs that calibration does not reach: those of loops, BeamSearch and the like."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Prediction:
 
     Attributes:
         method: the value of `quantize.method`.
-        nodes: those that it would quantize.
+        nodes: the nodes that it would quantize.
         mb: expected size of the INT8 file in MB (1e6 bytes).
-        share: of the weights' bytes that it would quantize, 0 to 1.
+        share: the share of the weights, in bytes, that it would quantize, 0 to 1.
     """
 
     method: str
@@ -120,7 +120,7 @@ def _upright(node: WeightedNode) -> WeightedNode:
 
 
 def _taken(method: str, node: WeightedNode) -> tuple[Weight, ...]:
-    """The weights of a node that the method replaces; none if it keeps the node float."""
+    """The weights of a node that the method quantizes; empty if it keeps the node float."""
     if node.op_type not in DEFAULT_OPERATORS[method] or any(0 in weight.shape for weight in node.weights):
         return ()
     if method == "static" and any(f".{name}" in node.graph for name in UNSEEN):
@@ -170,7 +170,7 @@ def _added_bytes(model: ir.Model, nodes: Sequence[WeightedNode]) -> int:
 
 
 def _around(node: ir.Node, channels: int, rank: Mapping[ir.Value, int], paired: set[ir.Value | None]) -> int:
-    """The size at a node's input, weight, bias and, for Conv, output; `paired` are activations counted already."""
+    """The bytes added at a node's input, weight, bias and, for Conv, output, except at activations in `paired`."""
     size = 0
     parts = [(WEIGHT, node.inputs[1])]
     bias, written = input_of(node, 2), node.outputs[0]

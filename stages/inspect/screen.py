@@ -60,8 +60,14 @@ def _weights(inspection: Inspection) -> str:
 
 def _methods(inspection: Inspection) -> str:
     rows = [
-        (one.method, len(one.nodes), f"{one.share:.0%}", f"{one.mb:.2f}", f"{inspection.mb / one.mb:.2f}")
-        for one in inspection.predictions
+        (
+            predicted.method,
+            len(predicted.nodes),
+            f"{predicted.share:.0%}",
+            f"{predicted.mb:.2f}",
+            f"{inspection.mb / predicted.mb:.2f}",
+        )
+        for predicted in inspection.predictions
     ]
     headers = ["method", "nodes", "of the weights", "MB to expect", "times smaller"]
     return str(tabulate(rows, headers=headers, disable_numparse=True, stralign="right"))

@@ -15,7 +15,7 @@ from stages.inspect import trouble
 from stages.inspect.methods import Prediction, predict
 
 SAMPLES = 2
-"""In a generated feed."""
+"""Samples in a generated feed."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Inspection:
 
     Attributes:
         mb: size on disk in MB (1e6 bytes), external data included.
-        nodes: those with a weight, in the cleaned model.
+        nodes: the nodes of the cleaned model that have a weight.
         predictions: one per method.
-        start: the method to start from; None if none makes the file smaller by a tenth.
-        refused: why the pipeline would refuse the model; empty if it would not.
+        start: the method to start from; None if no method makes the file smaller by a tenth.
+        refused: why the pipeline would refuse the model; empty if it would accept it.
         trouble: sentences on likely problems.
     """
 
@@ -82,7 +82,7 @@ def cleaned(model: ir.Model) -> ir.Model:
 
 
 def _run(model: ir.Model, path: Path) -> tuple[str, list[str]]:
-    """Why ONNX Runtime does not load the model (empty if it does), and the findings of a run on generated inputs."""
+    """Why ONNX Runtime does not load the model (empty if it loads), and the findings of a run on generated inputs."""
     try:
         session = sessions.open_session(model, name=path.as_posix())
     except StageError as error:
@@ -91,4 +91,4 @@ def _run(model: ir.Model, path: Path) -> tuple[str, list[str]]:
         feed = generated_feed(session, SAMPLES, seed=0)
         return "", trouble.batch_dependence(session, feed)
     except StageError:
-        return "", ["It does not run on inputs generated from its declared shapes: try real inputs."]
+        return "", ["The model does not run on inputs generated from its declared shapes: try real inputs."]

@@ -19,7 +19,7 @@ DECODERS = frozenset({"BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSear
 
 
 def refusal(model: ir.Model) -> str:
-    """Why the pipeline refuses a model that loads; empty if it does not."""
+    """Why the pipeline refuses a model that loads; empty if it accepts the model."""
     for node in all_nodes(model):
         if is_quantized(node.op_type):
             return f"It is quantized already: it has {node.op_type} nodes. Give the original float model."
@@ -58,14 +58,14 @@ def sentences(model: ir.Model, nodes: Sequence[WeightedNode]) -> list[str]:
         troubles.append("GRU and RNN have no INT8 kernel on CPUs: they stay float.")
     if too_old(model):
         troubles.append(
-            f"Its opset {model.opset_imports.get('')} cannot be converted to {OPSET}, which dynamic and static need: "
-            "export it again."
+            f"Opset {model.opset_imports.get('')} cannot be converted to {OPSET}, which dynamic and static need: "
+            "export the model again."
         )
     return troubles
 
 
 def batch_dependence(session: ort.InferenceSession, feed: Mapping[str, np.ndarray]) -> list[str]:
-    """Whether the answer to a sample depends on the others in its batch; empty if not, or if that is unknown.
+    """A sentence if the answer for a sample depends on the others in its batch, or if the model takes no single sample.
 
     Raises:
         StageError: the model does not run on the feed.
@@ -76,7 +76,7 @@ def batch_dependence(session: ort.InferenceSession, feed: Mapping[str, np.ndarra
     try:
         alone = sessions.answers(session, {name: array[:1] for name, array in feed.items()}, name="it")
     except StageError:
-        return ["It does not run on a single sample: its batch is fixed, or axis 0 of its inputs is not the batch."]
+        return ["The model does not run on one sample: its batch is fixed, or axis 0 of its inputs is not the batch."]
     for name, array in together.items():
         if array.dtype.kind == "f" and array.ndim and len(array) == 2 and array[:1].shape == alone[name].shape:
             scale = float(np.abs(array).max(initial=0))
@@ -88,18 +88,23 @@ def batch_dependence(session: ort.InferenceSession, feed: Mapping[str, np.ndarra
 def start_with(predictions: Sequence[Prediction], nodes: Sequence[WeightedNode], mb: float) -> Prediction | None:
     """The method to start from; None if no method makes the file smaller by a tenth.
 
-    Static if Conv has most of the weights, else dynamic, else the one with the smallest file.
+    This is static if Conv has most of the weights, else dynamic, else the method with the smallest file.
     """
-    worthwhile = {one.method: one for one in predictions if one.nodes and one.mb <= WORTHWHILE * mb}
+    worthwhile = {
+        prediction.method: prediction
+        for prediction in predictions
+        if prediction.nodes and prediction.mb <= WORTHWHILE * mb
+    }
     if not worthwhile:
         return None
     conv = sum(node.nbytes for node in nodes if node.op_type == "Conv")
     if 2 * conv > sum(node.nbytes for node in nodes) and "static" in worthwhile:
         return worthwhile["static"]
-    return worthwhile.get("dynamic") or min(worthwhile.values(), key=lambda one: one.mb)
+    return worthwhile.get("dynamic") or min(worthwhile.values(), key=lambda prediction: prediction.mb)
 
 
 def _tied(nodes: Sequence[WeightedNode]) -> str:
+    """The first weight that operators of different types read; empty if no weight is shared like that."""
     readers: dict[str, set[str]] = {}
     for node in nodes:
         for weight in node.weights:

@@ -1,4 +1,4 @@
-"""Adopting the pipeline: a repository with stages, params and a lock of its own keeps all of them."""
+"""Adding the pipeline to a repository: its own stages, params and lock stay as they were."""
 
 import json
 import re
@@ -75,14 +75,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def team(template: Project, tmp_path: Path) -> Project:
-    """The same, to change."""
+    """A copy of `template` that a test may change."""
     shutil.copytree(template.root, tmp_path / "team", symlinks=True)
     return Project(tmp_path / "team", template.env)
 
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Path:
-    """What init takes for a repository without stages or params."""
+    """A folder that init accepts as a DVC repository, without stages or params."""
     root = tmp_path / "repository"
     for name in (".dvc", ".git"):
         (root / name).mkdir(parents=True)
@@ -116,7 +116,7 @@ def build():
 
 
 def small(folder: Path, at: Path, width: int, name: str = "small") -> None:
-    """A small model (without a hidden layer for width 0) and a short bench in place of those that are installed."""
+    """Replace the installed model by a small one (width 0: without a hidden layer), and shorten the benchmarks."""
     (folder / "models" / f"{name}.py").write_text(MODEL.format(width=width))
     knobs = at / "params.yaml"
     text = re.sub(r"(?m)^  source: .*", f"  source: models.{name}:build", knobs.read_text())
@@ -144,11 +144,11 @@ def test_in_a_folder_the_team_s_stages_stay_as_they_are_and_ours_run(team: Proje
 
 @pytest.mark.slow
 def test_at_the_root_three_models_by_matrix_have_three_verdicts_and_one_report(team: Project) -> None:
-    """The names `export` are taken there: ours get a prefix and a folder."""
+    """The repository has a stage and a section `export`, so the pipeline gets a prefix and a folder of its own."""
     names = ("line", "strict", "wide")
     adoption = stage.run(CODE, team.root, models=names)
     page = screen.render(adoption)
-    assert "dvc.yaml has stages.export already: so the pipeline is in int8/, and its stages are int8_export" in page
+    assert "dvc.yaml has stages.export already, so the pipeline is in int8/, and its stages are int8_export" in page
     assert "int8/line/params.yaml, int8/strict/params.yaml, int8/wide/params.yaml" in page
     assert adoption.files["merged"] == ["dvc.yaml"]
     assert deletions(team) == 0
@@ -174,7 +174,7 @@ def test_at_the_root_three_models_by_matrix_have_three_verdicts_and_one_report(t
     shown = team.run("dvc", "metrics", "show").stdout
     assert all(f"int8/{name}/metrics/gate.json" in shown for name in names)
     assert "up to date" in team.run("dvc", "status", *(f"int8_{room}" for room in JUDGED)).stdout
-    # What is judged in a folder is held against the entries of its model in the lock above it.
+    # In the folder of a model, gate and report compare with the entries of that model in the dvc.lock above.
     knobs.write_text(knobs.read_text().replace("abs_tol: 1e-9", "abs_tol: 0.05"))
     inside = Project(strict, team.env | {"PYTHONPATH": ".."})
     assert "abs_tol was changed from 1e-09 to 0.05" in inside.run("python", "-m", "stages.gate", check=False).stderr

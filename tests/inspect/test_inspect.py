@@ -1,4 +1,4 @@
-"""Inspect: a page of sense for every model, and predictions that hold against what quantize then does."""
+"""Inspect: a page for every model, and predictions that agree with what quantize then does."""
 
 from pathlib import Path
 
@@ -95,7 +95,7 @@ REFUSED = {
     "conv_qdq_external",
     "fp8_cast",
     "go_fp16_bf16",
-    "go_strings",  # where the locale that it names is not installed
+    "go_strings",  # refused if the locale that it names is not installed
     "qdq_mobilenet_block",
 }
 
@@ -105,11 +105,11 @@ LONG = {"gpt2_past", "keras_bert_qa"}
 MODELS = sorted(path.parent.name for path in ZOO.glob("*/model.onnx")) if ZOO else []
 
 SMALL_BYTES = 1000
-"""Files of a few kilobytes are predicted to a kilobyte, not to a tenth: nodes and names weigh most there."""
+"""The size of a file of a few kilobytes is predicted to a kilobyte, not to a tenth: nodes and names take most of it."""
 
 
 def check(source: Path, inputs: dict[str, np.ndarray], bench: Bench, share: float = 0.1) -> None:
-    """With each method, quantize takes the nodes that are predicted, and the size holds to a share of it."""
+    """With each method, quantize quantizes the predicted nodes, and the size is right to a `share` of it."""
     predictions = stage.run(source).predictions
     clean = stage.cleaned(model_file.read(source, "export"))  # as export would publish it
     bench.give(ir_conversion.to_proto(clean), inputs, "feeds")
