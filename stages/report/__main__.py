@@ -82,9 +82,8 @@ def _experiments() -> Shown:
     sweep = reading.read()
     machines = ranking.rank(sweep)
     main = next(iter(machines.values()), [])
-    keys = ranking.differing_params([row.revision.params for row in main])
     return f"Experiments of {sweep.commit}", [
-        ("", lambda: sweep_pictures.pictures(main, keys), lambda drawn: sweep_screen.render(sweep, machines, drawn))
+        ("", partial(sweep_pictures.pictures, main), partial(sweep_screen.render, sweep, machines))
     ]
 
 

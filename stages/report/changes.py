@@ -1,10 +1,11 @@
 """What changed between two revisions, and whether a change is more than noise.
 
-A reproducible figure (sizes, differences of answers) changes for a reason. A measured one is noise until shown
-otherwise: a speed-up is better or worse if the two 95 % intervals are more than 3 % apart; a count of samples if the
-exact 95 % intervals of its share do not overlap; memory and load time if the ranges of launches do not overlap and the
-change exceeds what repeats of one model show. Milliseconds of one model count only if the other is the same file in
-both, which shows what the machine did. A model with the same file in both is neither better nor worse.
+A change of a reproducible figure (a size, a difference of answers) has a cause. A change of a measured figure is noise
+until shown otherwise: a speed-up is better or worse if the two 95 % intervals are more than 3 % apart; a count of
+samples if the exact 95 % intervals of its share do not overlap; memory and load time if the ranges of launches do not
+overlap and the change exceeds what repeats of one model show. Milliseconds of one model count only if the other model
+is the same file in both revisions, as its times then show what the machine did. A model that is the same file in both
+is neither better nor worse.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Any, Literal
 from scipy.special import betaincinv
 
 from stages.report.revision import Revision
+from stages.report.text import is_number
 
 
 class Mark(StrEnum):
@@ -27,12 +29,12 @@ class Mark(StrEnum):
 
 
 NOTICED = 1.03
-"""Two speed-ups with intervals closer than this factor do not differ: on a busy machine those of one model were 1 %
-apart, and bench also calls 3 % equivalent."""
+"""Two speed-ups do not differ if their intervals are closer than this factor: on a busy machine the intervals of one
+model were 1 % apart, and bench, too, calls a difference of 3 % equivalent."""
 
 REPEATS = {"load": 1.2, "memory": 0.03}
-"""How far two runs of one model may differ, as a share of the smaller figure: more than repeats do (docs/bench.md).
-Neighbours on the host can double the load time of a whole run."""
+"""How far two runs of one model may differ, as a share of the smaller figure: further than repeats differed
+(docs/bench.md). Neighbours on the host can double the load time of a whole run."""
 
 MEMORY_STEP_MB = 1.1
 """Resident memory comes in pages and arenas: repeats of one model differ by up to 1 MiB whatever its size."""
@@ -43,11 +45,11 @@ class Figure:
     """One row of the comparison.
 
     Attributes:
-        group: of the rows that it belongs to.
-        key: in the headlines of `stage`, joined with dots.
+        group: the heading of the rows that it belongs to.
+        key: its key in the headlines of `stage`, joined with dots.
         better: the direction of an improvement.
-        models: those that it depends on.
-        headline: shown unfolded even if it did not change.
+        models: the models that it depends on.
+        headline: whether it is shown unfolded even if it did not change.
     """
 
     group: str
@@ -61,7 +63,7 @@ class Figure:
 
     @property
     def noise(self) -> Literal["samples", "machine", "nothing"]:
-        """What else than the model can move it."""
+        """What can change the figure although the model is the same."""
         if self.stage == "parity" and self.key.startswith(("decisions.", "task.")):
             return "samples"
         return "machine" if self.stage == "bench" else "nothing"
@@ -113,9 +115,10 @@ class BaseComparison:
     """A base and the workspace, and how the conditions under which they were measured differ.
 
     Attributes:
-        timing: sentences; empty if milliseconds and memory can be compared.
-        judging: sentences; empty if answers can be compared.
-        same_models: those of `fp32` and `int8` that are the same file in both.
+        timing: differences in how the models were timed, as sentences; with any, milliseconds and memory are not
+            compared.
+        judging: differences in how the answers were judged, as sentences; with any, answers are not compared.
+        same_models: which of `fp32` and `int8` are the same file in both.
     """
 
     base: Revision
@@ -162,7 +165,7 @@ def compare(base: Revision, head: Revision) -> BaseComparison:
 
 
 def changes(pair: BaseComparison) -> list[Change]:
-    """All figures, in order, except those unknown in both."""
+    """The changes of all figures, in order, except figures that both revisions lack."""
     pairs = [(figure, figure.of(pair.base), figure.of(pair.head)) for figure in FIGURES]
     return [
         Change(figure, then, now, mark(figure, pair))
@@ -176,7 +179,7 @@ def mark(figure: Figure, pair: BaseComparison) -> Mark:
     then, now = figure.of(pair.base), figure.of(pair.head)
     if figure.noise == "machine" and pair.timing:
         return Mark.NOT_COMPARED
-    if then == now or not (_number(then) and _number(now)):
+    if then == now or not (is_number(then) and is_number(now)):
         return Mark.NONE
     if figure.stage in ("parity", "bench") and set(figure.models) <= set(pair.same_models):
         return Mark.NONE if pair.judging and figure.stage == "parity" else Mark.SAME_MODEL
@@ -205,23 +208,23 @@ def _beyond_noise(figure: Figure, pair: BaseComparison) -> bool:
         # Both models take turns in one process, so the ratio does not depend on what slows the machine; fp32 is the
         # same file in both revisions, so INT8 became faster if and only if the ratio grew.
         ends = [[side.value("bench", f"speedup.{end}") for end in ("low95", "high95")] for side in pair.sides]
-        return all(map(_number, ends[0] + ends[1])) and speedup_mark(ends[0], ends[1]) is not Mark.NOISE
+        return all(map(is_number, ends[0] + ends[1])) and speedup_mark(ends[0], ends[1]) is not Mark.NOISE
     spreads = [side.detail("bench", f"spread.{figure.key}") for side in pair.sides]
     if all(spreads) and max(map(min, spreads)) <= min(map(max, spreads)):
-        return False  # the ranges of launches overlap
+        return False  # the ranges over the launches overlap
     step = MEMORY_STEP_MB if figure.key.startswith("memory.") else 0.0
     share = REPEATS[figure.key.split(".")[0]] + _drift(figure, pair)
     return bool(abs(now - then) > max(step, share * min(abs(then), abs(now))))
 
 
 def _drift(figure: Figure, pair: BaseComparison) -> float:
-    """How far the other model moved, as a share, if it is the same file in both: that is due to the machine."""
+    """How far the other model's figure moved, as a share, if that model is the same file: the machine moved it."""
     other = next(model for model in ("fp32", "int8") if model not in figure.models)
     if other not in pair.same_models:
         return 0.0
     key = figure.key.replace(figure.models[0], other)
     then, now = (side.value(figure.stage, key) for side in pair.sides)
-    if not (_number(then) and _number(now) and then > 0 and now > 0):
+    if not (is_number(then) and is_number(now) and then > 0 and now > 0):
         return 0.0
     return float(max(then / now, now / then) - 1)
 
@@ -256,7 +259,3 @@ def binomial_interval(count: int, samples: int) -> tuple[float, float]:
 def _judged(side: Revision, key: str) -> Any:
     value = side.detail("parity", f"judged.{key}")
     return side.value("parity", f"judged.{key}") if value is None else value
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

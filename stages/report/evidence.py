@@ -42,13 +42,12 @@ def machine(side: Revision) -> str:
 
 
 def batches(head: Revision, comparison: BaseComparison | None) -> list[str]:
-    """Every batch size that bench measured, beside the base's if both were timed under the same conditions."""
+    """Every batch size that bench measured, beside that of the base if both were timed under the same conditions."""
     timed = {row.get("batch"): row for row in head.detail("bench", "batches") or [] if isinstance(row, Mapping)}
     if not timed:
         return []
-    comparable = comparison is not None and not comparison.timing
     before: dict[Any, Mapping[str, Any]] = {}
-    if comparison and comparable:
+    if comparison and not comparison.timing:
         before = {row.get("batch"): row for row in comparison.base.detail("bench", "batches") or []}
     same = comparison is not None and {"fp32", "int8"} <= set(comparison.same_models)
     rows = []
@@ -113,7 +112,7 @@ def _nodes(nodes: Sequence[Mapping[str, str]]) -> tuple[str, str, str]:
 
 
 def frontier(head: Revision) -> list[str]:
-    """The models that method auto made, and the one it chose."""
+    """The models that method auto built, and the one that it chose."""
     if not head.frontier:
         return []
     rows = []
@@ -155,7 +154,7 @@ def worst_samples(head: Revision) -> list[str]:
 
 
 def notes(head: Revision) -> list[str]:
-    """Notes and warnings of all stages, and why figures are missing."""
+    """Notes and warnings of all stages, and why figures are null."""
     lines = []
     for stage in DETAILS:
         for key in ("warnings", "notes"):

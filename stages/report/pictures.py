@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from stages.common.base.errors import StageError
 from stages.common.base.files import rounded
 from stages.common.judging.rules import largest_strain
-from stages.common.rule import Rule
 from stages.report import drawing
 from stages.report.drawing import Picture
 from stages.report.evidence import figure
@@ -14,7 +14,7 @@ from stages.report.stage import Report
 
 
 def pictures(report: Report) -> list[Picture]:
-    """All pictures whose figures were measured; with the base, if it can be compared."""
+    """All pictures whose figures were measured; the base is drawn too if it can be compared."""
     comparison = report.comparison
     sides = [("this", report.head)]
     if comparison and not comparison.timing:
@@ -55,15 +55,13 @@ def speedup(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
 def tradeoff(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
     """Speed-up against error; the area of a point is the size of the file.
 
-    If method auto made other models, they are drawn too: then the error is the share of the tolerance used, with a line
-    at the limit.
+    If method auto timed other models, they are drawn too: then the error is the share of the tolerance used, with a
+    line at the limit.
     """
     tried = [point for row in sides[-1][1].frontier if (point := _tried(row))]
     rows = []
     for name, side in sides:
-        error = side.value("parity", "diff.max_abs")
-        if tried:
-            error = rounded(largest_strain(Rule.from_json(tree) for tree in side.detail("parity", "rules") or []))
+        error: Any = _strain(side) if tried else side.value("parity", "diff.max_abs")
         size = side.value("quantize", "size.int8_mb")
         ratio, low, high = (side.value("bench", f"speedup.{key}") for key in ("ratio", "low95", "high95"))
         if None not in (error, size, ratio, low, high):
@@ -77,6 +75,15 @@ def tradeoff(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
     kinds = [*(name for name, _ in sides), "fp32", *(["tried"] if tried else [])]
     spec = drawing.pareto([*tried, *rows], "Speed, error and size", error, kinds, 1.0 if tried else None)
     return Picture("tradeoff", f"Speed-up against the {error}, with file sizes", spec)
+
+
+def _strain(side: Revision) -> float | None:
+    """The share of its tolerance that the INT8 model uses; None if its rules are missing or of another version."""
+    try:
+        rules = side.rules("parity")
+    except StageError:
+        return None
+    return rounded(largest_strain(rules)) if rules else None
 
 
 def _tried(row: Mapping[str, str]) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from stages.common.base import files, paths, pipeline, yaml12
 from stages.common.base.errors import StageError
+from stages.common.rule import Rule
 
 Tree = Mapping[str, Any]
 Rows = Sequence[Mapping[str, str]]
@@ -18,7 +19,7 @@ Rows = Sequence[Mapping[str, str]]
 _MEASURED = (paths.EXPORT, paths.QUANTIZE, paths.PARITY, paths.BENCH, paths.GATE)
 HEADLINES = {path.stem: path for path in (paths.HOST, *_MEASURED)}
 DETAILS = {path.stem: paths.DETAILS / path.name for path in _MEASURED}
-"""By stage."""
+"""The file of each stage."""
 
 REQUIRED = ("host", "quantize", "parity", "bench", "gate")
 """The stages whose metrics a report needs."""
@@ -32,12 +33,16 @@ class Revision:
     """What one side measured, and under which params.
 
     Attributes:
-        name: how a person calls it.
-        metrics: headlines by stage; empty for a stage whose file is missing. So are `details`, the evidence.
-        nodes: `nodes.csv` of `metrics/details`, and so on: `parity_worst.csv`, `parity_errors.csv`,
-            `bench_latency.csv`, and `frontier.csv`, the models that method auto made.
-        params: `params.yaml`, keys joined with dots.
-        stale: keys of `params.yaml` that a stage ran with another value of, by `dvc.lock`.
+        name: what the report calls it.
+        metrics: the headlines by stage; empty for a stage whose file is missing.
+        details: the evidence by stage, likewise.
+        nodes: the rows of `metrics/details/nodes.csv`.
+        worst: of `parity_worst.csv` there.
+        errors: of `parity_errors.csv`.
+        latency: of `bench_latency.csv`.
+        frontier: of `frontier.csv`, the models that method auto built.
+        params: `params.yaml`, its keys joined with dots.
+        stale: keys of `params.yaml` whose values differ from those that a stage ran with, as `dvc.lock` has them.
     """
 
     name: str
@@ -59,14 +64,27 @@ class Revision:
         """A figure of the details by dotted key, or None."""
         return lookup(self.details[stage], key)
 
+    def rules(self, stage: str) -> list[Rule]:
+        """The rules that gate or parity evaluated; empty if the stage wrote none.
+
+        Raises:
+            StageError: another version of this project wrote them.
+        """
+        try:
+            return [Rule.from_json(tree) for tree in self.detail(stage, "rules") or []]
+        except (KeyError, TypeError, ValueError) as error:
+            raise StageError(
+                f"The rules in {DETAILS[stage].as_posix()} are of another version. Run {stage} again."
+            ) from error
+
     @property
     def machine_id(self) -> str | None:
-        """The machine that timed it."""
+        """The machine that timed the models."""
         identity = self.detail("bench", "measured.machine_id") or self.value("host", "machine_id")
         return None if identity is None else str(identity)
 
     def model_hash(self, model: str) -> str | None:
-        """SHA-256 of the `fp32` or `int8` model that was timed, or None if not recorded."""
+        """SHA-256 of the `fp32` or `int8` model that was timed; None if bench did not record it."""
         digest = self.detail("bench", f"measured.sha256.{model}")
         return None if digest is None else str(digest)
 
@@ -156,7 +174,7 @@ def _json(text: str) -> Tree:
 
 
 def _csv(text: str, columns: Sequence[str]) -> Rows:
-    """The rows; none if a column is missing, as in an older layout."""
+    """The rows; none if a column is missing, as in a file of an older version."""
     rows = list(csv.DictReader(io.StringIO(text)))
     return rows if rows and set(columns) <= set(rows[0]) else []
 

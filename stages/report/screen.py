@@ -9,7 +9,20 @@ from stages.report import evidence
 from stages.report.changes import FIGURES, SPEEDUP, BaseComparison, Change, Mark, changes
 from stages.report.revision import Revision
 from stages.report.stage import Report
-from stages.report.text import UNKNOWN, block, bullets, code, escape, folded, interval, number, plural, setting, table
+from stages.report.text import (
+    UNKNOWN,
+    block,
+    bullets,
+    code,
+    escape,
+    folded,
+    interval,
+    is_number,
+    number,
+    plural,
+    setting,
+    table,
+)
 
 MARKS = {
     Outcome.PASSED: "✅\N{NO-BREAK SPACE}passed",
@@ -22,7 +35,7 @@ CHANGE_MARKS = {Mark.BETTER: "🟢\N{NO-BREAK SPACE}better", Mark.WORSE: "🔴\N
 
 
 def render(report: Report, pictures: str = "", name: str = "") -> str:
-    """The whole report, with `pictures` (HTML) below the figures; `name` is that of the model if there are several."""
+    """The whole report, with `pictures` (HTML) below the figures; `name` is the model's if there are several."""
     head, comparison = report.head, report.comparison
     suggestions, is_open = _suggestions(head), head.value("gate", "open") is True
     parts = [
@@ -51,24 +64,25 @@ def table_of(reports: Mapping[str, Report]) -> str:
     rows = []
     for name, report in reports.items():
         head = report.head
-        sentence = verdict(head).splitlines()[0].removeprefix("## ")
-        speedup, low, high = (head.value("bench", f"speedup.{key}") for key in ("ratio", "low95", "high95"))
-        interval = UNKNOWN if speedup is None else f"{speedup:.3g} ({low:.3g} to {high:.3g})"
         times, difference = head.value("quantize", "size.times_smaller"), head.value("parity", "diff.max_abs")
-        rows.append((code(name), sentence, number(times), interval, number(difference)))
+        rows.append((code(name), _decision(head), number(times), _speedup(head), number(difference)))
     return table(header, rows)
 
 
 def verdict(head: Revision) -> str:
     """The decision that the gate wrote, with its reason."""
+    reason = escape(head.detail("gate", "reason") or "The gate gave no reason.")
+    return f"## {_decision(head)}\n\n{reason}"
+
+
+def _decision(head: Revision) -> str:
     deploy = "INT8" if head.value("gate", "deploy") == "int8" else "fp32"
     opened = head.value("gate", "open") is True
-    reason = escape(head.detail("gate", "reason") or "The gate gave no reason.")
-    return f"## {f'✅ Deploy {deploy}' if opened else f'❌ The gate is closed, deploy {deploy}'}\n\n{reason}"
+    return f"✅ Deploy {deploy}" if opened else f"❌ The gate is closed, deploy {deploy}"
 
 
 def _suggestions(head: Revision) -> list[str]:
-    """What gate advises; what else parity tried, folded where nothing has to be done."""
+    """What the gate advises; then what else parity tried, folded if the gate is open."""
     command = head.detail("gate", "advice")
     parts = ["**Run next**\n\n" + block(str(command))] if command else []
     tried = [trial for trial in head.detail("parity", "advice") or [] if isinstance(trial, Mapping)]
@@ -90,16 +104,12 @@ def _warnings(report: Report) -> list[str]:
     if report.head.stale:
         keys = ", ".join(code(key) for key in report.head.stale)
         lines.append(f"{keys} changed since these figures were measured. Run `dvc repro`.")
-    if report.comparison:
-        context = report.comparison
-        if context.timing:
-            machine = evidence.machine(report.comparison.base)
-            lines += [
-                *map(escape, context.timing),
-                f"Milliseconds, memory and speed-ups are not compared. Base: {machine}.",
-            ]
-        if context.judging:
-            lines += [*map(escape, context.judging), "Differences of answers are not called better or worse."]
+    if (comparison := report.comparison) and comparison.timing:
+        machine = evidence.machine(comparison.base)
+        lines += map(escape, comparison.timing)
+        lines.append(f"Milliseconds, memory and speed-ups are not compared. Base: {machine}.")
+    if comparison and comparison.judging:
+        lines += [*map(escape, comparison.judging), "Differences of answers are not called better or worse."]
     return ["> ⚠️ " + "<br>".join(lines)] if lines else []
 
 
@@ -143,7 +153,7 @@ def _change_row(change: Change, comparison: BaseComparison) -> tuple[str, ...]:
 
 def _difference(change: Change) -> str:
     then, now = change.then, change.now
-    if then == now or any(isinstance(value, bool) or not isinstance(value, int | float) for value in (then, now)):
+    if then == now or not (is_number(then) and is_number(now)):
         return ""
     relative = (now - then) / abs(then) if then else 0.0
     share = f" ({relative:+.1%})" if abs(relative) >= 0.0005 else ""
@@ -155,13 +165,15 @@ def shown(side: Revision, key: str, value: Any, unit: str) -> str:
     """A figure as a table cell; a speed-up with its interval."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if key == SPEEDUP.key:
-        return interval(*(side.value("bench", f"speedup.{key}") for key in ("ratio", "low95", "high95")))
-    return number(value, unit)
+    return _speedup(side) if key == SPEEDUP.key else number(value, unit)
+
+
+def _speedup(side: Revision) -> str:
+    return interval(*(side.value("bench", f"speedup.{key}") for key in ("ratio", "low95", "high95")))
 
 
 def _grouped(rows: Iterable[Sequence[str]]) -> list[Sequence[str]]:
-    """Show the name of a group in its first row only."""
+    """The rows with the name of a group only in its first row."""
     out: list[Sequence[str]] = []
     group = ""
     for row in rows:
@@ -171,7 +183,7 @@ def _grouped(rows: Iterable[Sequence[str]]) -> list[Sequence[str]]:
 
 
 def _rules(rules: Sequence[Rule]) -> list[str]:
-    """Every rule, failed ones first; of many, those that hold are folded."""
+    """Every rule, failed ones first; if there are many, the others are folded."""
     order = (Outcome.FAILED, Outcome.PASSED, Outcome.NOT_APPLICABLE, Outcome.OFF)
     ranked = sorted(rules, key=lambda rule: order.index(rule.outcome))
     failed = [rule for rule in rules if rule.failed]

@@ -15,7 +15,7 @@ from stages.report.revision import Revision
 
 @dataclass(frozen=True)
 class Report:
-    """The workspace, the rules of gate and parity, and the comparison with a base, if any."""
+    """The workspace, the rules of gate and parity, and the comparison with a base (None without a base)."""
 
     head: Revision
     rules: Sequence[Rule]
@@ -23,13 +23,13 @@ class Report:
 
 
 def run(base: str | None) -> Report:
-    """Read the workspace, and the git revision `base`, if given.
+    """Read the workspace, and the git revision `base` unless it is None.
 
     Raises:
-        StageError: the workspace has no metrics, or git does not know the base.
+        StageError: metrics of the workspace are missing or of another version, or git does not know the base.
     """
     head = revision.workspace()
-    rules = [*_rules(head, "gate"), *_rules(head, "parity")]
+    rules = [*head.rules("gate"), *head.rules("parity")]
     return Report(head, rules, None if base is None else changes.compare(revision.at(base), head))
 
 
@@ -51,11 +51,3 @@ def by_model(base: str | None) -> dict[str, Report]:
             except StageError as error:
                 raise StageError(f"{name}: {error}") from error
     return reports
-
-
-def _rules(head: Revision, stage: str) -> list[Rule]:
-    path = {"gate": paths.GATE_DETAILS, "parity": paths.PARITY_DETAILS}[stage]
-    try:
-        return [Rule.from_json(tree) for tree in head.details[stage].get("rules", [])]
-    except (KeyError, TypeError, ValueError) as error:
-        raise StageError(f"The rules in {path.as_posix()} are of another version. Run {stage} again.") from error

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from tabulate import tabulate
 
@@ -29,11 +29,16 @@ def block(text: str) -> str:
     return f"```\n{text}\n```"
 
 
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a figure is a number, which True and False are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def number(value: Any, unit: str = "") -> str:
     """A value to four significant digits, with its unit; a dash for None and NaN."""
     if value is None or value != value:  # noqa: PLR0124
         return UNKNOWN
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         return escape(value)
     shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
     if "e+" in shown:

@@ -187,14 +187,14 @@ def test_pictures_name_every_experiment_on_hover(repository: Repository) -> None
     machines = ranking.rank(sweep)
     keys = ranking.differing_params([row.revision.params for row in machines["a" * 12]])
     assert keys == ["quantize.per_channel", "quantize.weight_type"]
-    drawn = {picture.name: picture.svg() for picture in pictures.pictures(machines["a" * 12], keys)}
+    drawn = {picture.name: picture.svg() for picture in pictures.pictures(machines["a" * 12])}
     assert list(drawn) == ["pareto", "parallel"]
     for name in ("one", "two", "closed"):
         assert f"{name}: speed-up" in drawn["pareto"]
         assert f"{name}: speed-up" in drawn["parallel"]
     assert ">QUInt8<" in drawn["parallel"]
     assert ">null<" in drawn["parallel"]
-    assert pictures.pictures(machines["a" * 12][:1], keys) == []
+    assert pictures.pictures(machines["a" * 12][:1]) == []
 
 
 STAGE = """

@@ -60,6 +60,15 @@ def test_the_models_that_auto_timed_are_drawn_by_the_tolerance_that_they_use(rep
     assert "tried, model 2: speed-up 1.5 (1.4 to 1.6), 22% of the tolerance used, 2.5 MB" in picture.svg()
 
 
+@pytest.mark.parametrize("rules", [[], [{"rule": "of another version"}]])
+def test_a_base_whose_tolerance_is_unknown_is_not_drawn_by_it(repository: Repository, rules: list[Any]) -> None:
+    repository.write(details=changed(DETAILS, parity__rules=rules))
+    repository.commit()
+    repository.write()
+    (repository.root / "metrics/details/frontier.csv").write_text(FRONTIER)
+    assert [row["kind"] for row in rows(drawn("HEAD")["tradeoff"])] == ["tried", "this", "fp32"]
+
+
 def test_the_tolerance_is_a_line(repository: Repository) -> None:
     text = drawn(None)["differences"].svg()
     assert "tolerance 0.04" in text

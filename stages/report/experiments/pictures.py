@@ -5,19 +5,19 @@ from typing import Any
 
 from stages.report import drawing
 from stages.report.drawing import Picture
-from stages.report.experiments.ranking import Row
-from stages.report.text import setting
+from stages.report.experiments.ranking import Row, differing_params
+from stages.report.text import is_number, setting
 
 BROAD = 2 * drawing.WIDTH + 60
 
 
-def pictures(rows: Sequence[Row], keys: Sequence[str]) -> list[Picture]:
-    """Both pictures, of rows measured on one machine; none if fewer than two can be compared."""
+def pictures(rows: Sequence[Row]) -> list[Picture]:
+    """Both pictures of rows measured on one machine; none if fewer than two rows can be compared."""
     # The best is drawn last, on top of the others.
     measured = [row for row in reversed(rows) if row.comparable]
     if len(measured) < 2:
         return []
-    return [tradeoff(measured), parallel(measured, keys)]
+    return [tradeoff(measured), parallel(measured, differing_params([row.revision.params for row in rows]))]
 
 
 def tradeoff(rows: Sequence[Row]) -> Picture:
@@ -85,7 +85,7 @@ def parallel(rows: Sequence[Row], keys: Sequence[str]) -> Picture:
 
 def _places(values: Sequence[Any]) -> tuple[list[float], list[tuple[str, float]]]:
     """The place of each value on its axis, from 0 to 1, and the marks of that axis (text, place)."""
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+    if all(map(is_number, values)):
         low, high = min(values), max(values)
         span = (high - low) or 1.0
         marks = [(f"{low:.3g}", 0.0)] + ([(f"{high:.3g}", 1.0)] if high > low else [])

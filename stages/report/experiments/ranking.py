@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from stages.common.rule import Outcome, Rule
 from stages.report.experiments.reading import BASELINE, Finished, Sweep
 from stages.report.revision import Revision, Tree
+from stages.report.text import is_number
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Row:
     """An experiment as a row of the table.
 
     Attributes:
-        size: of the INT8 file in MB; NaN if unknown, as the figures below.
+        size: of the INT8 file in MB. NaN stands for an unknown figure, here and below.
         error: the largest absolute difference from fp32.
         speedup: ratio, and both ends of its 95 % interval.
         margin: the smallest margin of a parity rule, as a share of its limit, and the name of that rule.
@@ -67,7 +68,7 @@ def row(finished: Finished) -> Row:
         _figure(side, "quantize", "size.int8_mb"),
         _figure(side, "parity", "diff.max_abs"),
         (ratio, low, high),
-        smallest_margin([Rule.from_json(tree) for tree in side.detail("parity", "rules") or []]),
+        smallest_margin(side.rules("parity")),
     )
 
 
@@ -87,7 +88,7 @@ def smallest_margin(rules: Sequence[Rule]) -> tuple[float, str]:
 def dominates(one: Row, other: Row) -> bool:
     """Whether `one` is nowhere worse and somewhere better: smaller, more exact, or faster.
 
-    Faster means that its interval lies above the other's; if they overlap, neither is.
+    The faster row is the one whose interval lies above the other's; if the intervals overlap, neither row is faster.
     """
     if not (one.comparable and other.comparable):
         return False
@@ -115,4 +116,4 @@ def _ordered(rows: Sequence[Row]) -> list[Row]:
 
 def _figure(side: Revision, stage: str, key: str) -> float:
     value = side.value(stage, key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    return float(value) if is_number(value) else math.nan

@@ -16,7 +16,7 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished experiment, by its name for `dvc exp apply`, or the commit that all start from."""
+    """A finished experiment, or the commit that all start from; `name` is what `dvc exp apply` takes."""
 
     name: str
     revision: Revision
@@ -26,8 +26,10 @@ class Finished:
 class Failed:
     """An experiment in which a stage failed. It has no metrics; DVC shows those of the baseline.
 
-    One without a name is called by the start of its revision; the reason is the last line of its output, usually the
-    error.
+    Attributes:
+        name: its name, or the start of its revision if it has no name.
+        params: `params.yaml`, its keys joined with dots.
+        reason: the last line of its output, usually the error.
     """
 
     name: str
@@ -37,7 +39,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The experiments of a commit: finished ones (with the baseline first), failed ones, and how many are waiting."""
+    """The experiments of a commit: finished (with the baseline first) and failed ones, and the number still waiting."""
 
     commit: str
     finished: Sequence[Finished]
@@ -100,7 +102,7 @@ def _baseline() -> Any:
 
 
 def last_line(log: str | None) -> str:
-    """The last line of a stage's output; DVC's own line on the failure follows it and says less."""
+    """The last line of our own in the log of a failed run: the line of DVC that follows says less."""
     path = Path(log) if log else None
     if path is None or not path.exists():
         return "It has no output: it failed before a stage started."

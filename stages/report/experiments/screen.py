@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from stages.common.rule import Rule
+from stages.common.rule import failures
 from stages.report.evidence import machine
 from stages.report.experiments.ranking import Row, best, differing_params
 from stages.report.experiments.reading import BASELINE, Sweep
@@ -69,8 +69,7 @@ def _row(row: Row, keys: Sequence[str]) -> tuple[str, ...]:
 def _verdict(row: Row) -> str:
     if row.open:
         return f"✅\N{NO-BREAK SPACE}{'INT8' if row.deploy == 'int8' else 'fp32'}"
-    rules = [Rule.from_json(tree) for tree in row.revision.detail("gate", "rules") or []]
-    failed = ", ".join(code(rule.name) for rule in rules if rule.failed)
+    failed = ", ".join(code(rule.name) for rule in failures(row.revision.rules("gate")))
     return f"❌\N{NO-BREAK SPACE}{failed or 'closed'}"
 
 
