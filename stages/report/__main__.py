@@ -1,7 +1,8 @@
 """Show the evidence for a pull request: the verdict first, then what changed since another revision.
 
-In the folder of a dvc.yaml for several models: a report for each, under its name.
-With --experiments: all experiments of this commit in one table, best first, and the command that applies the best.
+In the folder of a dvc.yaml for several models, it shows a report for each model, under its name.
+With --experiments, it shows all experiments of this commit in one table, best first, and the command that applies the
+best.
 
 Reads   metrics/, params.yaml and dvc.lock in the workspace; with --base, also at that git revision; with
         --experiments, as each experiment committed them.
@@ -25,7 +26,7 @@ Drawn = Callable[[], list[Picture]]
 """Draws the pictures of a part, if they are wanted."""
 
 Part = tuple[str, Drawn, Callable[[str], str]]
-"""A model's name (empty for the only one), what draws its pictures, and what renders its Markdown with them."""
+"""A model's name (empty if it is the only one), what draws its pictures, and what renders its Markdown with them."""
 
 Shown = tuple[str, list[Part]]
 """The title and the parts of the page."""

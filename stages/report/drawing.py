@@ -27,7 +27,7 @@ ON_HOVER: Spec = {"description": {"field": "label"}}
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture in Vega-Lite; `alt` describes it in words, `broad` gives it the full width of a page."""
+    """One picture in Vega-Lite; `alt` describes it in words, and `broad` gives it the full width of a page."""
 
     name: str
     alt: str
@@ -88,7 +88,7 @@ def steps(encoding: Spec) -> Spec:
 
 
 def interval(low: str, high: str, title: str) -> Spec:
-    """The ends of a vertical line."""
+    """The encoding of a vertical line between the fields `low` and `high`."""
     return {"y": scale(low, title), "y2": {"field": high}}
 
 

@@ -36,11 +36,11 @@ class Revision:
         name: what the report calls it.
         metrics: the headlines by stage; empty for a stage whose file is missing.
         details: the evidence by stage, likewise.
-        nodes: the rows of `metrics/details/nodes.csv`.
-        worst: of `parity_worst.csv` there.
-        errors: of `parity_errors.csv`.
-        latency: of `bench_latency.csv`.
-        frontier: of `frontier.csv`, the models that method auto built.
+        nodes: the rows of `nodes.csv` in `metrics/details`.
+        worst: the rows of `parity_worst.csv` there.
+        errors: the rows of `parity_errors.csv`.
+        latency: the rows of `bench_latency.csv`.
+        frontier: the rows of `frontier.csv`: the models that method auto built.
         params: `params.yaml`, its keys joined with dots.
         stale: keys of `params.yaml` whose values differ from those that a stage ran with, as `dvc.lock` has them.
     """
@@ -114,7 +114,7 @@ def workspace() -> Revision:
 
 
 def at(name: str) -> Revision:
-    """The files of a commit, branch or tag; missing ones are empty.
+    """The files of a commit, branch or tag; a missing file counts as empty.
 
     Raises:
         StageError: this is not a git repository, or it has no such revision.
@@ -149,7 +149,7 @@ def _revision(name: str, read: Callable[[Path], str]) -> Revision:
 
 
 def _stale(params: Tree, ran_with: Mapping[str, Mapping[str, Tree]]) -> list[str]:
-    # A closed gate fails its stage, so its entry in the lock is that of the last open gate.
+    # A closed gate fails its stage, so its entry in the lock may be from an earlier run, in which the gate was open.
     locked = [flat(files_.get(paths.PARAMS.name) or {}) for stage, files_ in ran_with.items() if stage != "gate"]
     return sorted({key for entry in locked for key, value in entry.items() if key in params and params[key] != value})
 

@@ -70,7 +70,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def folded(summary: str, *parts: str) -> str:
-    """Parts that open with a click."""
+    """Parts that open with a click on the summary."""
     return f"<details><summary>{summary}</summary>\n\n" + "\n\n".join(parts) + "\n\n</details>"
 
 
