@@ -1,7 +1,7 @@
 # Two commands: `make repro` runs the pipeline, `make test` checks this project. Both create their own environment.
 PYTHON ?= python3
 VENV := .venv
-# Python compiles what it imports; pip would compile all that it installs, which takes a minute.
+# Not compiled: Python compiles the modules that it imports, while pip would compile all that it installs.
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # dvc starts `python`: do not inherit the caller's Python settings.
@@ -26,7 +26,7 @@ test-extended: $(VENV)/.dev ## test the examples from end to end, and the export
 test-torch: $(VENV)/.torch ## test what needs PyTorch, which this installs: 1 GB or more
 	python -m pytest -n 2 -m torch $(PYTEST_ARGS)
 
-test-heavy: $(VENV)/.torch ## both of these in one session, as CI does
+test-heavy: $(VENV)/.torch ## run test-extended and test-torch in one session, as CI does
 	python -m pytest -n 3 -m "extended or torch" $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev

@@ -1,4 +1,4 @@
-"""Between the protobufs that tests write and the models that the stages work on."""
+"""Conversions between the protobufs that tests write and the models that the stages work on."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from stages.common.model.sessions import Feed
 
 
 def ir_model(proto: ModelProto) -> ir.Model:
-    """The model of a protobuf, which stays as it is."""
+    """The model of a protobuf, which is not changed."""
     copy = ModelProto()
     copy.CopyFrom(proto)
     return ir_conversion.from_proto(copy)
@@ -26,13 +26,13 @@ def opened(proto: ModelProto) -> ort.InferenceSession:
 
 
 def applied(apply: Callable[..., PassResult], proto: ModelProto, *arguments: object) -> tuple[ModelProto, bool]:
-    """What a pass makes of a model, and whether it says that it changed it."""
+    """The result of a pass on a model, and whether the pass reports a change."""
     result = apply(ir_model(proto), *arguments)
     return ir_conversion.to_proto(result.model), result.modified
 
 
 def reference(proto: ModelProto, feeds: Sequence[Feed]) -> equivalence.Reference:
-    """What a model does on these feeds."""
+    """The answers of a model to these feeds."""
     return equivalence.reference(opened(proto), feeds, "model")
 
 
@@ -43,5 +43,5 @@ def publish(proto: ModelProto, path: Path) -> None:
 
 
 def stored(path: Path) -> ModelProto:
-    """What a file holds, all weights in the protobuf."""
+    """The model in a file, with all weights in the protobuf."""
     return ir_conversion.to_proto(model_file.read(path, "export"))

@@ -1,11 +1,11 @@
-"""What a plot template reads: `dvc plots` shows an empty pane where a column of that name does not exist."""
+"""The fields that a plot template reads: `dvc plots` shows an empty pane if the data has no column of that name."""
 
 from collections.abc import Iterator
 from typing import Any
 
 
 def unknown_fields(template: Any, columns: set[str]) -> set[str]:
-    """Fields that a template reads, and that neither the file has, nor DVC adds, nor the template computes."""
+    """The fields that a template reads although the file lacks them, DVC adds none and the template computes none."""
     fields = {name for name in _values(template, "field") if not name.startswith("<")}
     return fields - columns - set(_values(template, "as")) - {"rev", "field"}
 

@@ -36,7 +36,7 @@ def small_mlp(seed: int) -> Built:
 
 
 def regressor() -> Built:
-    """A regressor: one output, not bounded."""
+    """A regressor with one unbounded output."""
     x, y = load_diabetes(return_X_y=True)
     model = make_pipeline(
         StandardScaler(),
@@ -95,7 +95,7 @@ def margins() -> Built:
 
 
 def margins_in_a_pipeline() -> Built:
-    """The same behind a scaler, on a data frame of integers and floats, an integer first."""
+    """The same classifier behind a scaler, on a data frame of integers and floats whose first column is an integer."""
     x, y = load_breast_cancer(return_X_y=True, as_frame=True)
     x = x.assign(**{"mean area": x["mean area"].astype(int)})[["mean area", "mean symmetry", "mean concavity"]]
     return make_pipeline(StandardScaler(), LinearSVC()).fit(x[:300], y[:300]), x[300:], y[300:]
@@ -130,7 +130,7 @@ def texts() -> Built:
 
 
 def texts_in_a_column() -> Built:
-    """The same with samples in a shape that the estimator does not take."""
+    """The same classifier, with samples in a shape that it does not take."""
     model, x, y = texts()
     return model, x.reshape(-1, 1), y
 
@@ -156,7 +156,7 @@ def leaves() -> Built:
 
 
 def endless() -> Built:
-    """A training that does not end, of an estimator that catches KeyboardInterrupt; it leaves a file once it began."""
+    """A training without end, in an estimator that catches KeyboardInterrupt; it writes a file when it starts."""
     x, y = load_digits(return_X_y=True)
 
     class Reporting(MLPClassifier):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Where real models for trying stand, if they do: the folder named by ZOO, or `../shared/zoo` beside the repository."""
+"""The folder of real models to test with: the one that ZOO names, or else `../shared/zoo`; None if that does not exist."""
 
 import os
 from pathlib import Path

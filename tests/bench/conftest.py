@@ -37,7 +37,7 @@ def quantized(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As few processes as give every figure."""
+    """Let bench start the fewest processes that give every figure."""
     monkeypatch.setattr(launches, "MIN_LAUNCHES", FEWEST_QUIET)
     for name in ("REPEATS", "FEWEST"):
         monkeypatch.setattr(footprint, name, 2)
@@ -55,6 +55,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests neither wait for a bench of this machine nor delay one; what they time proves nothing."""
+    """A lock of the tests' own: they neither wait for a bench on this machine nor delay one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(lock, "lock_file", lambda: tmp_path / "lock")

@@ -14,7 +14,7 @@ KNOWN = Interval(1.0, 0.99, 1.01)
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was measured, in place of measuring: each a pair of equal models with the speed-up KNOWN."""
+    """Replace the measurement by one that gives KNOWN, and record what was asked for: pairs of equal models."""
 
     class Timing:
         interval = KNOWN

@@ -11,7 +11,8 @@ from stages.common.timing.lock import alone
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Holds the lock with a child of its own, as bench does, until its standard input ends; says when it starts and ends.
+# Until its standard input ends, this process holds the lock and has a child, as bench does. It prints when it starts
+# and when it ends.
 HOLDER = """
 import subprocess, sys, time
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_killing_the_first_lets_the_next_go_on_once_its_measuring_process_is_gon
         with hold(tmp_path / "lock") as second:
             first_line(second.stderr)
             first.send_signal(signal.SIGKILL)
-            # The orphan here outlives its parent, as where no system call ties it to it: the lock waits for it too.
+            # Nothing ends the orphan here, as on systems other than Linux: it outlives its parent, and the lock waits.
             with pytest.raises(subprocess.TimeoutExpired):
                 second.wait(timeout=0.5)
             assert first.stdin is not None

@@ -21,7 +21,7 @@ from tests import sources
 
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ModelPair, dict[str, np.ndarray]]]:
-    """What would be timed: the models and the feed. Every pair has a speed-up of about 2."""
+    """Record what would be timed, the models and the feed, and give every pair a speed-up of about 2."""
     calls: list[tuple[ModelPair, dict[str, np.ndarray]]] = []
 
     def time_pair(models: ModelPair, feeds: Sequence[StoredFeed], *_args: Any, **_options: Any) -> list[PairedTiming]:

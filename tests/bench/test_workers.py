@@ -133,7 +133,7 @@ def asking_code(folder: Path) -> str:
 
 
 def measuring_process(asking: int) -> int:
-    """Its process id, once it measures."""
+    """The id of the measuring process, once it runs."""
     children: list[psutil.Process] = []
 
     def started() -> bool:

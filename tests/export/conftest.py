@@ -14,7 +14,9 @@ Run = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Export in a folder of its own, with keys of the section `export`; return headlines and, as `details`, details."""
+    """A function that exports in a folder of its own with keys of the section `export`, and returns the headlines, with
+    the details under the key `details`.
+    """
     monkeypatch.chdir(tmp_path)
 
     def run_export(source: str, **keys: Any) -> dict[str, Any]:

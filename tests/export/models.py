@@ -92,20 +92,20 @@ def calibrated() -> Built:
 
 
 def imputed() -> Built:
-    """Filled in by neighbours, whose converter needs opset 18."""
+    """Missing numbers imputed from neighbours, for which the converter needs opset 18."""
     x = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
     return KNNImputer().fit(x), x, None
 
 
 def isotonic() -> Built:
-    """Isotonic calibration, whose steps move with the rounding of float32."""
+    """Isotonic calibration, whose steps shift when values are rounded to float32."""
     x, y = load_breast_cancer(return_X_y=True)
     model = CalibratedClassifierCV(LogisticRegression(max_iter=5000), method="isotonic")
     return model.fit(x[:300], y[:300]), x[300:], y[300:]
 
 
 def forest_behind_a_scaler() -> Built:
-    """Digits are small integers: scaled, many lie on a threshold, and the rounding to float32 decides on which side."""
+    """Scaled digits, small integers, often lie on a threshold: the rounding to float32 decides on which side."""
     x, y = load_digits(return_X_y=True)
     model = make_pipeline(StandardScaler(), RandomForestClassifier(20, random_state=0))
     return model.fit(x[:1000], y[:1000]), x[1000:], y[1000:]
@@ -156,7 +156,7 @@ def scaled_target() -> Built:
 
 
 def odd_target() -> Built:
-    """A transformation back that is code of the user's own."""
+    """A target whose inverse transform is the user's own code."""
     x, y = load_diabetes(return_X_y=True)
 
     def back(values: np.ndarray) -> np.ndarray:

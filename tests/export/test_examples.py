@@ -1,4 +1,4 @@
-"""The examples: the commands of their pages, run as they stand, and what the pages promise."""
+"""The examples: the commands of their pages run as printed, and the pages' promises hold."""
 
 import csv
 import io
@@ -65,7 +65,7 @@ def test_two_models_have_two_verdicts_and_one_report(tmp_path: Path) -> None:
     shown = Project(tmp_path / "two", project.env).run("dvc", "metrics", "show").stdout
     assert "images/metrics/gate.json" in shown
     assert "trees/metrics/gate.json" in shown
-    # An experiment on one of them: its knob, its stages, its row.
+    # An experiment on one of the models has its own setting, stages and row.
     two = Project(tmp_path / "two", project.env)
     two.commit("Two models")
     knob = "images/params.yaml:quantize.per_channel"

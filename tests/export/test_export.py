@@ -79,7 +79,7 @@ def test_sources_that_fail(run: Run, source: str, message: str) -> None:
 
 
 def test_drift_is_measured_not_assumed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scikit-learn model that answers something else than its export: the drift says by how much."""
+    """A scikit-learn model whose answers differ from those of its export: the drift says by how much."""
     from sklearn.pipeline import Pipeline
 
     plain = Pipeline.predict_proba
@@ -292,7 +292,7 @@ def test_a_source_that_dvc_does_not_watch_is_noted_until_it_is_a_dependency(run:
 
 
 def test_a_callable_is_watched_where_its_module_is(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for several models, each with a folder of its own below the code that they share."""
+    """Several models share the code, and each has a folder of its own below it."""
     (tmp_path / "dvc.yaml").write_text(
         "stages: {export: {wdir: one, cmd: PYTHONPATH=.. python -m stages.export, deps: [../shared]}}\n"
     )

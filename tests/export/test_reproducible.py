@@ -1,4 +1,4 @@
-"""Export gives the same bytes each time, and publishes nothing of a training that was stopped."""
+"""Export gives the same bytes each time, and publishes nothing if the training was stopped."""
 
 import itertools
 import os

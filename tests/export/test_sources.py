@@ -1,4 +1,4 @@
-"""Models of every framework: exported, with their drift; what no converter takes is refused in a sentence."""
+"""Models of every framework are exported, with their drift; what no converter takes is refused in a sentence."""
 
 import importlib
 import re

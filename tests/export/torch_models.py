@@ -92,7 +92,7 @@ def tokens() -> Built:
 
 
 def fixed_batch() -> Built:
-    """A module that reshapes to a number in place of its batch."""
+    """A module that reshapes to a fixed number of samples instead of its batch."""
     import torch
     from torch import nn
 
@@ -108,7 +108,7 @@ def fixed_batch() -> Built:
 
 
 def double_data() -> Built:
-    """Float64 data, which a module of float32 weights does not take."""
+    """Float64 data for a module with float32 weights, which does not accept them."""
     module, x, y = cnn()
     return module, x.astype(np.float64) / 3, y
 

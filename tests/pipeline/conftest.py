@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Project:
-    """A repository to run commands in."""
+    """A repository to run commands in; `committed` identifies the files of artifacts/ as of the last commit."""
 
     root: Path
     env: dict[str, str]
-    models: dict[Path, tuple[int, int, int]] = field(default_factory=dict)
+    committed: dict[Path, tuple[int, int, int]] = field(default_factory=dict)
 
     def run(self, *command: str, check: bool = True, **env: str) -> "subprocess.CompletedProcess[str]":
         """Run a command in the repository; fail the test with all that it printed if `check` and it fails."""
@@ -49,23 +49,23 @@ class Project:
         """Commit all changes."""
         self.run("git", "add", "-A")
         self.run("git", "commit", "-q", "--allow-empty", "-m", message)
-        self.models.update(self._models())
+        self.committed.update(self._artifacts())
 
     def restore(self) -> None:
-        """Put everything back to the last commit; by DVC, which takes a second, only what was touched."""
+        """Put everything back to the last commit; DVC, which takes a second, only runs if artifacts/ was touched."""
         self.run("git", "checkout", "-q", ".")
-        if self.models != self._models():
+        if self.committed != self._artifacts():
             self.run("dvc", "checkout", "-q", "--force")
-            self.models.clear()
-            self.models.update(self._models())
+            self.committed.clear()
+            self.committed.update(self._artifacts())
 
-    def _models(self) -> dict[Path, tuple[int, int, int]]:
-        """What tells whether a file of artifacts/ is the same as before."""
+    def _artifacts(self) -> dict[Path, tuple[int, int, int]]:
+        """Inode, size and time of every file of artifacts/: they change if the file does."""
         files = (file for file in (self.root / "artifacts").rglob("*") if file.is_file())
         return {file: (info.st_ino, info.st_size, info.st_mtime_ns) for file in files for info in [file.stat()]}
 
     def status(self) -> dict[str, Any]:
-        """What `dvc status --json` prints."""
+        """What `dvc status --json` would print, by DVC's API, which takes no second to start."""
         with pytest.MonkeyPatch.context() as here, Repo(self.root) as repo:
             here.chdir(self.root)
             for name, value in self.env.items():
@@ -74,7 +74,7 @@ class Project:
         return stale
 
     def changed(self) -> str:
-        """What git sees as changed."""
+        """The files that git sees as changed."""
         return self.run("git", "status", "--porcelain").stdout
 
 
@@ -86,8 +86,9 @@ SHORTER = {
 
 
 def shorten_launches(root: Path) -> None:
-    """Let bench time for a tenth of the seconds in as few launches as give every figure, and not wait for a bench of
-    another folder: where the pipeline runs as a whole, no test reads a latency."""
+    """Let bench time a tenth as long, in the fewest launches that give every figure, without waiting for a bench in
+    another folder: tests that run the whole pipeline read no latency.
+    """
     for name, (old, new) in SHORTER.items():
         module = root / "stages" / "common" / "timing" / name
         text = module.read_text()
@@ -96,7 +97,7 @@ def shorten_launches(root: Path) -> None:
 
 
 def clone(target: Path) -> Project:
-    """Copy what git would track of this checkout, as it stands, into a new repository."""
+    """Copy the files of this checkout that git would track, as they are now, into a new repository."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -119,7 +120,7 @@ def clone(target: Path) -> Project:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """What commands of a test see: neither the settings nor the caches of the user."""
+    """The environment for the commands of a test, without the settings and caches of the user."""
     identity = {
         f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
     }
@@ -142,7 +143,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A clone in which the pipeline ran once, and its results are committed; shared: a test leaves it as it was."""
+    """A clone in which the pipeline ran once and its results are committed. Tests share it and leave it as it was."""
     project = clone(tmp_path_factory.mktemp("ran") / "project")
     shown = project.run("dvc", "repro").stdout
     project.commit("Run")

@@ -1,4 +1,4 @@
-"""dvc.yaml against the code: the same paths, and exactly the dependencies that the code has."""
+"""dvc.yaml agrees with the code: the same paths, and exactly the dependencies that the code has."""
 
 import ast
 import json
@@ -28,7 +28,7 @@ def outs(stage: dict[str, Any]) -> set[str]:
 
 
 def imported(source: str) -> Iterator[str]:
-    """The modules that Python code imports: `from a import b` may mean the module a.b, so both are given."""
+    """The modules that Python code imports; `from a import b` may import the module a.b, so it yields a and a.b."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -40,7 +40,7 @@ def imported(source: str) -> Iterator[str]:
 
 
 def part_of(module: str, root: Path = ROOT) -> str | None:
-    """The file or folder of `stages` that a module belongs to, as dvc.yaml names it; None for what is not ours."""
+    """The file or folder of `stages` that a module belongs to, as dvc.yaml names it; None for a foreign module."""
     names = module.split(".")
     if names[0] != "stages" or len(names) < 2:
         return None

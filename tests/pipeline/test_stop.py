@@ -1,4 +1,4 @@
-"""Stages that are stopped half-way: nothing partial at a final name, nothing left behind, and the next run heals."""
+"""Stages that are stopped half-way leave no partial file at a final name, and the next run cleans up after them."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ runpy.run_module(f"stages.{stage}", run_name="__main__")
 
 
 def assert_whole(project: Project) -> None:
-    """Every file that stands at its final name can be read to its end, and nothing else stands there."""
+    """Every file of artifacts/ and metrics/ can be read to its end, and no temporary file is left."""
     for folder in (paths.ARTIFACTS, paths.METRICS):
         for file in (project.root / folder).rglob("*"):
             assert not file.name.endswith(".tmp"), file
@@ -77,8 +77,8 @@ def test_a_stage_that_is_terminated_leaves_whole_files_or_none(ran: Project, sta
 
 
 @pytest.mark.slow
-def test_the_next_run_heals_what_a_killed_one_left(project: Project) -> None:
-    """SIGKILL lets nobody clean up: the next run sweeps the temporary names away."""
+def test_the_next_run_cleans_up_after_a_killed_one(project: Project) -> None:
+    """A process cannot clean up on SIGKILL, so the next run removes its temporary files."""
     done = project.run("python", "-c", DRIVER, "export", "rename", "SIGKILL", check=False)
     assert done.returncode == -signal.SIGKILL
     assert any(file.name.endswith(".tmp") for file in (project.root / "artifacts").iterdir())

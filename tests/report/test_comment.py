@@ -1,4 +1,4 @@
-"""The comment of a pull request: its own, one, and the artifact treated as data."""
+"""The comment of a pull request: there is one, others are left alone, and the artifact is treated as data."""
 
 import json
 import os
@@ -21,7 +21,7 @@ BOT = "github-actions[bot]"
 
 
 class GitHub:
-    """As much of GitHub's REST API as the script calls, with what it was sent."""
+    """The part of GitHub's REST API that the script calls; it records what it was sent."""
 
     def __init__(self) -> None:
         self.pulls = [{"number": 7, "head": {"sha": "newer"}}, {"number": 12, "head": {"sha": "s" * 40}}]

@@ -1,4 +1,4 @@
-"""The table of a sweep: best first, failed rows as failed, rows of another machine by themselves."""
+"""The table of a sweep: the best row first, failed rows marked, rows of another machine in a table of their own."""
 
 import subprocess
 from pathlib import Path
@@ -33,7 +33,7 @@ def experiment(
     params: str = "quantize: {weight_type: QInt8}\n",
     **metrics: Any,
 ) -> Finished:
-    """Commit what a run with these figures would, on a branch."""
+    """Commit to a branch what a run with these figures would commit."""
     ratio, low, high = speedup
     tree = {"ratio": ratio, "low95": low, "high95": high, "verdict": "faster"}
     repository.git("checkout", "-q", "-B", name, "main")

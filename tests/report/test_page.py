@@ -105,7 +105,7 @@ def _luminance(color: str) -> float:
 @browser_only
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_has_contrast_in_both_themes(driver: Any, page: Path, theme: str) -> None:
-    """WCAG 2.2, 1.4.3: at least 4.5 to 1 for text, those of the pictures included."""
+    """WCAG 2.2, 1.4.3: text has a contrast of at least 4.5 to 1, in pictures too."""
     show(driver, page, theme)
     colors = driver.execute_script(
         "const fill = [...document.querySelectorAll('svg text')].map(e => getComputedStyle(e).fill);"

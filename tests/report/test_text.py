@@ -1,4 +1,4 @@
-"""Text that names cannot break, and numbers that a reviewer can read."""
+"""Markdown that no name can break, and numbers that a reviewer can read."""
 
 from typing import Any
 

@@ -75,7 +75,7 @@ def pipeline() -> str:
 
 
 class Runner:
-    """A machine that runs the steps of a workflow in its own clone, with nothing but what a clone has."""
+    """A machine that runs the steps of a workflow in its own clone, which holds only what git tracks."""
 
     def __init__(self, root: Path, origin: Path, machine: str = "b" * 12) -> None:
         self.clone = root / "clone"
@@ -97,7 +97,7 @@ class Runner:
         )
 
     def steps(self, *, base: bool = True) -> dict[str, int]:
-        """Run every step with a script of `models.yml`, also after a failed one; name -> exit code.
+        """Run every step of `models.yml` that has a script, even after a failed one, and return the exit codes by name.
 
         Without `base`, what measures the base is left out, which costs as much as the pipeline.
         """
@@ -142,14 +142,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(template: Path, tmp_path: Path) -> Path:
-    """The same, to change and to push to a bare repository with `publish`."""
+    """A copy of it, to change and to push to a bare repository with `publish`."""
     root = tmp_path / "project"
     shutil.copytree(template, root, symlinks=True)
     return root
 
 
 def track_by_dvc(project: Path, remote: Path | None) -> None:
-    """Hand the data to DVC, and push them to a remote if there is one."""
+    """Track the data with DVC, and push them to the remote if one is given."""
     git(project, "rm", "-q", "--cached", "models/data.bin")
     commands = [["add", "-q", "models/data.bin"]]
     if remote:
@@ -159,7 +159,7 @@ def track_by_dvc(project: Path, remote: Path | None) -> None:
 
 
 def publish(project: Path, tmp_path: Path) -> Runner:
-    """Commit what was changed, push it to a bare repository, and clone that on a runner."""
+    """Commit all changes, push them to a bare repository, and clone that on a runner."""
     git(project, "add", "-A")
     git(project, "commit", "-qm", "head", "--allow-empty")
     origin = tmp_path / "origin.git"

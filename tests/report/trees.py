@@ -1,4 +1,4 @@
-"""Small repositories with metrics as the stages write them."""
+"""Small repositories with metrics like those that the stages write."""
 
 import argparse
 import contextlib
@@ -161,8 +161,8 @@ class Repository:
         self.git("commit", "-qm", "x", "--allow-empty")
 
     def report(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """What `python -m stages.report` prints in the root, and its exit code; without a process of its own."""
-        # Here, because the stub pipelines import this module, and need nothing but its figures.
+        """What `python -m stages.report` prints in the root, and its exit code, without starting a process."""
+        # Imported here because the stub pipelines import this module, and only need its figures.
         from stages.common.base import command
         from stages.report import __main__ as report
 
@@ -176,7 +176,7 @@ class Repository:
 
 
 def row(text: str, label: str) -> list[str]:
-    """The cells of the first table row that holds a cell `label`, from that cell on."""
+    """The cells of the first table row that has a cell `label`, from that cell on."""
     rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in text.splitlines() if "|" in line]
     cells = next(cells for cells in rows if label in cells)
     return cells[cells.index(label) :]
