@@ -1,4 +1,4 @@
-"""The folder of real models to test with: the one that ZOO names, or else `../shared/zoo`; None if that does not exist."""
+"""The folder of real models to test with: the one that ZOO names, else `../shared/zoo`; None if it does not exist."""
 
 import os
 from pathlib import Path
