@@ -501,9 +501,10 @@ def test_initializers_that_are_all_listed_as_inputs_are_constants(bench: Bench, 
     assert outcome.cosine(WIDE) > 0.999
 
 
-def test_a_weight_that_a_caller_may_override_stays(bench: Bench) -> None:
+@pytest.mark.parametrize("method", ["dynamic", "stored"])
+def test_a_weight_that_a_caller_may_override_stays(bench: Bench, method: str) -> None:
     bench.give(_listed(["W"], 6), WIDE)
-    outcome = bench.run()
+    outcome = bench.run(method=method)
     assert "which a caller may override" in outcome.nodes["gemm"]["reason"]
     assert [each.name for each in outcome.int8.get_overridable_initializers()] == ["W"]
 
