@@ -43,7 +43,7 @@ class Correction:
     shift: np.ndarray
 
     def as_json(self) -> dict[str, list[float]]:
-        """The shortest decimals that give the same float32 numbers."""
+        """Both as lists, of the shortest decimals that give the same float32 numbers."""
         return {"factor": [float(str(x)) for x in self.factor], "shift": [float(str(x)) for x in self.shift]}
 
     @classmethod

@@ -218,7 +218,7 @@ class Site:
         self._outputs = list(self._nodes[-1].outputs)
 
     def absorb(self, reader: ir.Node) -> None:
-        """Replace also the node that reads this node's output, with its output."""
+        """Also replace the node that reads this node's output; the emitted value replaces that node's output."""
         self._replaced.append(reader)
 
     def keep(self, inputs: Sequence[ir.Value | None]) -> None:
@@ -263,7 +263,7 @@ class Site:
         reduce_range: bool | None = None,
         min_scale: np.ndarray | float = 0,
     ) -> Quantized:
-        """Quantize a weight, and record its SQNR; see `quantize_weight`. `reduce_range` None takes the param."""
+        """Quantize a weight, and record its SQNR; see `quantize_weight`. `reduce_range` None uses the param."""
         reduce = self.params.reduce_range if reduce_range is None else reduce_range
         pairs = summed if self.params.portable else None
         result = quantize_weight(

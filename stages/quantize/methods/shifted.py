@@ -21,7 +21,7 @@ MIN_CHANNELS = 8
 """Rows of fewer channels are too short for a scale per row."""
 
 MAX_POSITIONS = 16
-"""The longest kernel that is split: with more positions, the products are too small to gain from INT8."""
+"""The longest kernel that is split into products, one per position."""
 
 _END = np.iinfo(np.int64).max
 
@@ -119,5 +119,5 @@ class _Cut:
         )
 
     def of(self, value: ir.Value) -> ir.Value:
-        """The rows that it reads of a value [batch, positions..., width]."""
+        """The part that the position reads of a value [batch, positions..., width]."""
         return self._site.emit("Slice", [value, *self._bounds]) if self._bounds else value

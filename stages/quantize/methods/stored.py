@@ -78,7 +78,7 @@ def _floats(site: Site, weight: Constant, quantized: linear.Quantized) -> ir.Val
 
 def _channels(node: ir.Node, index: int, weight: Constant) -> tuple[int, ...]:
     ndim = weight.values.ndim
-    if node.op_type == "Gather":  # of a stack of matrices every column, as for a product
+    if node.op_type == "Gather":  # in a stack of matrices, each column of each matrix, as for a product
         return linear.table_axes(weight.values) if ndim == 2 else (*range(ndim - 2), ndim - 1)
     axes = _CHANNELS[node.op_type]
     if node.op_type == "Gemm" and number(node, "transB", 0):

@@ -153,7 +153,7 @@ def _summed(node: ir.Node, weight: np.ndarray) -> portable.Summed:
 
 
 def _bias_of(site: Site) -> Constant | None:
-    """The bias of a Conv or Gemm, one value per channel; None if it has none."""
+    """The bias of a Conv or Gemm, one value per channel; None if the node has no bias."""
     if site.node.op_type == "MatMul" or site.input(2) is None:
         return None
     bias, (weight, axis) = site.constant(2), _weight_of(site)
