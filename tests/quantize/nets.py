@@ -97,12 +97,12 @@ def feeds(model: ModelProto, count: int = 32, batch: int = 1, seed: int = 7) -> 
     """Normal values for every input; open dimensions are the batch."""
     rng = np.random.default_rng(seed)
 
-    def values(each: onnx.ValueInfoProto) -> np.ndarray:
-        shape = [dim.dim_value or batch for dim in each.type.tensor_type.shape.dim]
+    def values(info: onnx.ValueInfoProto) -> np.ndarray:
+        shape = [dim.dim_value or batch for dim in info.type.tensor_type.shape.dim]
         return rng.normal(size=shape).astype(np.float32)
 
     constants = {tensor.name for tensor in model.graph.initializer}
-    return [{each.name: values(each) for each in model.graph.input if each.name not in constants} for _ in range(count)]
+    return [{info.name: values(info) for info in model.graph.input if info.name not in constants} for _ in range(count)]
 
 
 def quantized(
@@ -117,16 +117,16 @@ def quantized(
     def calibration() -> Iterator[Feed]:
         return iter(feeds(model) if given is None else given)
 
-    made, outcomes = methods.quantize(source, assigned, calibration)
-    return ir_conversion.to_proto(made), outcomes
+    result, outcomes = methods.quantize(source, assigned, calibration)
+    return ir_conversion.to_proto(result), outcomes
 
 
 def sqnr_db(model: ModelProto, other: ModelProto, given: Sequence[Feed] | None = None) -> float:
     """Signal over noise of the first output, in dB, over some feeds."""
-    sessions_ = [opened(each) for each in (model, other)]
+    sessions_ = [opened(candidate) for candidate in (model, other)]
     signal = noise = 0.0
     for feed in feeds(model, seed=8) if given is None else given:
-        a, b = (sessions.run(each, feed, name="net")[0].astype(np.float64) for each in sessions_)
+        a, b = (sessions.run(session, feed, name="net")[0].astype(np.float64) for session in sessions_)
         signal, noise = signal + np.square(a).sum(), noise + np.square(a - b).sum()
     return float(10 * np.log10(signal / max(noise, 1e-30)))
 
@@ -138,4 +138,4 @@ def kernels(model: ModelProto) -> Counter[str]:
         options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
         sessions.open_session(model.SerializeToString(), options=options)
         optimised = onnx.load(options.optimized_model_filepath)
-    return Counter(each.op_type for each in optimised.graph.node)
+    return Counter(node.op_type for node in optimised.graph.node)

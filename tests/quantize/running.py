@@ -103,8 +103,8 @@ def run(session: ort.InferenceSession, feed: Mapping[str, np.ndarray]) -> Arrays
 
 def cosine(floats: list[np.ndarray], others: list[np.ndarray]) -> float:
     """Cosine similarity over everything, where the first is finite."""
-    a = np.concatenate([each.ravel() for each in floats]).astype(np.float64)
-    b = np.concatenate([each.ravel() for each in others]).astype(np.float64)
+    a = np.concatenate([array.ravel() for array in floats]).astype(np.float64)
+    b = np.concatenate([array.ravel() for array in others]).astype(np.float64)
     a, b = a[np.isfinite(a)], b[np.isfinite(a)]
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     if length == 0:

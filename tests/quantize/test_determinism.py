@@ -13,8 +13,8 @@ import hashlib
 from tests.quantize import nets
 for model in (nets.mlp(), nets.conv_net(channels=4)):
     for params in {params}:
-        made, _ = nets.quantized(model, **params)
-        print(hashlib.sha256(made.SerializeToString(deterministic=True)).hexdigest())
+        quantized, _ = nets.quantized(model, **params)
+        print(hashlib.sha256(quantized.SerializeToString(deterministic=True)).hexdigest())
 """
 
 PRINT_WEIGHTS = """
@@ -39,9 +39,9 @@ def printed(code: str, **environment: str) -> str:
 @pytest.mark.parametrize("method", ["dynamic", "static", "weight_only"])
 def test_every_method_gives_the_same_bytes_under_any_hash_seed(method: str) -> None:
     params = [{"method": method}, {"method": method, "weight_type": "QUInt8", "per_channel": False}]
-    made = [printed(PRINT_HASHES.format(params=params), PYTHONHASHSEED=seed) for seed in ("0", "1", "2")]
-    assert len(set(made)) == 1
-    assert len(made[0].splitlines()) == 4
+    hashes = [printed(PRINT_HASHES.format(params=params), PYTHONHASHSEED=seed) for seed in ("0", "1", "2")]
+    assert len(set(hashes)) == 1
+    assert len(hashes[0].splitlines()) == 4
 
 
 def test_portable_weights_are_the_same_without_the_newer_instructions_that_numpy_uses() -> None:

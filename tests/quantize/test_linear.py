@@ -48,7 +48,7 @@ def test_zero_stays_zero_and_values_stay_in_range(weight: np.ndarray, kind: str,
 @given(WEIGHTS, st.booleans())
 def test_the_same_as_onnx_runtime_within_a_step(weight: np.ndarray, reduce_range: bool) -> None:
     theirs = quantize_data(weight, TensorProto.INT8, symmetric=True, reduce_range=reduce_range)
-    zero_point, scale, values = (np.asarray(each) for each in theirs[-3:])
+    zero_point, scale, values = (np.asarray(array) for array in theirs[-3:])
     ours = linear.quantize(weight, "QInt8", (), reduce_range)
     assert int(zero_point) == 0
     np.testing.assert_allclose(ours.scale.ravel(), scale, rtol=1e-6)

@@ -29,9 +29,9 @@ QEMU = shutil.which("qemu-x86_64")
 def test_no_pair_of_neighbours_sums_to_more_than_128(shape: list[int], channel: bool, axis: int, seed: int) -> None:
     weight = np.random.default_rng(seed).standard_t(2, shape).astype(np.float32)
     summed = axis % len(shape)
-    axes = tuple(each for each in range(len(shape)) if each != summed) if channel else ()
-    made = portable.quantize(weight, summed, axes)
-    assert saturation.pairs(np.moveaxis(made.values, summed, -2)).at_risk == 0
+    axes = tuple(axis for axis in range(len(shape)) if axis != summed) if channel else ()
+    quantized = portable.quantize(weight, summed, axes)
+    assert saturation.pairs(np.moveaxis(quantized.values, summed, -2)).at_risk == 0
 
 
 @given(inner=st.integers(64, 300), width=st.integers(1, 6), heavy=st.booleans(), seed=st.integers(0, 999))
@@ -41,11 +41,11 @@ def test_errors_are_small_and_sum_to_nothing(inner: int, width: int, heavy: bool
     weight = (random.standard_t(3, (inner, width)) if heavy else random.normal(size=(inner, width))).astype(np.float32)
     pairs = np.abs(weight[0:-1:2] + weight[1::2]).max(axis=0)
     step = np.maximum(np.abs(weight).max(axis=0), pairs) / 127  # moves no pair: each is rounded by half a step
-    made = portable.quantize(weight, 0, (1,))
-    errors = weight - made.dequantized()
+    quantized = portable.quantize(weight, 0, (1,))
+    errors = weight - quantized.dequantized()
     assert np.square(errors).sum() <= 1.5 * np.square(weight - np.rint(weight / step) * step).sum()
     if not heavy:
-        assert np.all(np.abs(errors.sum(axis=0)) <= 0.51 * made.scale)
+        assert np.all(np.abs(errors.sum(axis=0)) <= 0.51 * quantized.scale)
 
 
 @given(seed=st.integers(0, 999))
@@ -62,8 +62,8 @@ def test_where_few_weights_share_a_step_a_tenth_of_the_error_is_saved(seed: int)
 def test_no_pair_of_a_convolution_does(filters: int, channels: int, kernel: int, seed: int) -> None:
     weight = np.random.default_rng(seed).standard_t(2, (filters, channels, kernel, kernel)).astype(np.float32)
     conv = net([node("Conv", "x W", "y")], {"x": [1, channels, 8, 8]}, {"y": [1, filters, None, None]}, {"W": weight})  # type: ignore[list-item]
-    made, _ = nets.quantized(conv, method="static")
-    assert all(pairs.at_risk == 0 for pairs in saturation.of_model(ir_model(made)).values())
+    quantized, _ = nets.quantized(conv, method="static")
+    assert all(pairs.at_risk == 0 for pairs in saturation.of_model(ir_model(quantized)).values())
 
 
 def lstm() -> ModelProto:
@@ -117,5 +117,5 @@ def test_the_answers_are_those_of_a_cpu_without_vnni(bench: Bench, model: ModelP
 @pytest.mark.filterwarnings("error")
 def test_weights_whose_squares_are_beyond_float32_warn_of_nothing() -> None:
     weight = normal(64, 8) * np.float32(1e30)
-    made = portable.quantize(weight, 0, (1,))
-    assert np.abs(made.values * made.scale - weight).max() <= np.abs(weight).max() / 64
+    quantized = portable.quantize(weight, 0, (1,))
+    assert np.abs(quantized.values * quantized.scale - weight).max() <= np.abs(weight).max() / 64

@@ -27,9 +27,9 @@ def convolution(
 
 
 def by_row(model: ModelProto) -> ModelProto:
-    made, outcomes = nets.quantized(model, activation_scale="row", op_types=["Conv"])
+    quantized, outcomes = nets.quantized(model, activation_scale="row", op_types=["Conv"])
     assert [outcome.how for outcome in outcomes.values()] == ["QInt8 per channel, activations per position"]
-    return made
+    return quantized
 
 
 def run(model: ModelProto, x: np.ndarray) -> np.ndarray:
@@ -70,7 +70,7 @@ def test_no_place_depends_on_another() -> None:
 
 
 def test_a_node_keeps_its_name_once() -> None:
-    names = [each.name for each in by_row(convolution([3])).graph.node]
+    names = [node.name for node in by_row(convolution([3])).graph.node]
     assert names.count("Conv_y") == 1
     assert len(set(names)) == len(names)
 

@@ -129,7 +129,7 @@ def test_bisection_finds_the_nodes_that_break_a_model(bad: set[str]) -> None:
         return "broken" if bad & set(model.doc_string.split()) else ""
 
     model, decisions = most_that_passes(attempt, _nodes(1000), fault)  # type: ignore[arg-type]
-    assert {name for name, each in decisions.items() if not each.quantized} == bad
+    assert {name for name, outcome in decisions.items() if not outcome.quantized} == bad
     assert model is not None
     assert set(model.doc_string.split()) == decisions.keys() - bad
     assert len(trials) <= TRIALS
@@ -142,8 +142,8 @@ def test_bisection_ends_where_everything_breaks() -> None:
     model, decisions = most_that_passes(attempt, _nodes(1000), lambda _: "broken")  # type: ignore[arg-type]
     assert model is None
     assert len(decisions) == 1000
-    assert not any(each.quantized for each in decisions.values())
-    assert all(each.reason for each in decisions.values())
+    assert not any(outcome.quantized for outcome in decisions.values())
+    assert all(outcome.reason for outcome in decisions.values())
 
 
 def _digest() -> str:

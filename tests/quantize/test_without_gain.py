@@ -134,8 +134,8 @@ def test_weights_of_a_body_that_come_from_constant_nodes_outside_are_reached(ben
     bench.give(net(nodes, {"x": [5, 1, 16]}, {"y": [5, 1, 1, 32]}, {}), {"x": normal(12, 5, 1, 16)}, "feeds")
     outcome = bench.run()
     assert outcome.quantized() == {"LSTM_a", "LSTM_b"}
-    stored = [each for each in outcome.int8_model.graph.initializer if each.data_type == TensorProto.INT8]
-    assert sum(np.prod(each.dims) for each in stored if len(each.dims) == 3 and each.dims[1] > 1) == 128 * 48
+    stored = [tensor for tensor in outcome.int8_model.graph.initializer if tensor.data_type == TensorProto.INT8]
+    assert sum(np.prod(tensor.dims) for tensor in stored if len(tensor.dims) == 3 and tensor.dims[1] > 1) == 128 * 48
     assert outcome.cosine({"x": normal(5, 1, 16)}) > 0.999
 
 

@@ -110,10 +110,10 @@ def _has_locale() -> bool:
 
 def _assert_within_sanity(outcome: Outcome, feeds: dict[str, np.ndarray]) -> None:
     fp32, int8 = outcome.fp32, outcome.int8
-    each = [
+    rows = [
         {name: np.asarray(array[at]) for name, array in feeds.items()} for at in range(len(next(iter(feeds.values()))))
     ]
-    floats, others = [run(fp32, feed) for feed in each], [run(int8, feed) for feed in each]
+    floats, others = [run(fp32, feed) for feed in rows], [run(int8, feed) for feed in rows]
     for name, first in floats[0].items():
         if first.dtype.kind == "f":
             assert cosine([one[name] for one in floats], [one[name] for one in others]) >= 0.98, name

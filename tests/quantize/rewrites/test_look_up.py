@@ -47,12 +47,12 @@ def embedding(
 def test_the_same_bits_for_any_index(indices: list[int], reshaped: bool, measured: bool, long: bool) -> None:
     kind, dtype = (TensorProto.INT64, np.int64) if long else (TensorProto.INT32, np.int32)
     model = embedding(reshaped=reshaped, measured=measured, kind=kind)
-    made, modified = applied(look_up.apply, model)
+    rewritten, modified = applied(look_up.apply, model)
     assert modified
-    left = Counter(each.op_type for each in made.graph.node)
+    left = Counter(node.op_type for node in rewritten.graph.node)
     assert left["OneHot"] == left["MatMul"] == 0
     feed = {"x": np.array([indices], dtype)}
-    for before, after in zip(opened(model).run(None, feed), opened(made).run(None, feed), strict=True):
+    for before, after in zip(opened(model).run(None, feed), opened(rewritten).run(None, feed), strict=True):
         np.testing.assert_array_equal(before, after)
 
 

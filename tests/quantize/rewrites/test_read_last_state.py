@@ -42,12 +42,12 @@ def recurrent(
 @pytest.mark.parametrize("outputs", ["Y", "Y Y_h"])
 def test_the_same_bits(op_type: str, direction: str, opset: int, outputs: str) -> None:
     model = recurrent(op_type, 1, opset, outputs, direction=direction)
-    made, modified = applied(read_last_state.apply, model)
+    rewritten, modified = applied(read_last_state.apply, model)
     assert modified
-    made, _ = applied(collapse_views.apply, made)
-    assert Counter(each.op_type for each in made.graph.node)["Squeeze"] == 0
+    rewritten, _ = applied(collapse_views.apply, rewritten)
+    assert Counter(node.op_type for node in rewritten.graph.node)["Squeeze"] == 0
     for feed in feeds(model, count=2):
-        for before, after in zip(opened(model).run(None, feed), opened(made).run(None, feed), strict=True):
+        for before, after in zip(opened(model).run(None, feed), opened(rewritten).run(None, feed), strict=True):
             np.testing.assert_array_equal(before, after)
 
 

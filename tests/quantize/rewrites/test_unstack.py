@@ -36,13 +36,13 @@ def cut_up(dims: list[int], axes: list[int], *, reshaped: bool, missing: int = 0
 def test_the_same_bits(dims: list[int], reshaped: bool, data: st.DataObject) -> None:
     axes = data.draw(st.permutations(range(len(dims))))[:2]
     model = cut_up(dims, axes, reshaped=reshaped)
-    made, modified = applied(unstack.apply, model)
+    rewritten, modified = applied(unstack.apply, model)
     assert modified == all(dims[axis] > 1 for axis in axes)  # ONNX Runtime has the case of one axis
     if modified:
-        left = Counter(each.op_type for each in made.graph.node)
+        left = Counter(node.op_type for node in rewritten.graph.node)
         assert (left["Slice"], left["Split"], left["Reshape"]) == (0, 1, 1)
     for feed in feeds(model, count=2):
-        for before, after in zip(opened(model).run(None, feed), opened(made).run(None, feed), strict=True):
+        for before, after in zip(opened(model).run(None, feed), opened(rewritten).run(None, feed), strict=True):
             np.testing.assert_array_equal(before, after)
 
 
