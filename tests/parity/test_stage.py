@@ -381,7 +381,7 @@ class TestSamplesNeeded:
 
     def test_enough_is_not_mentioned(self, project: Project) -> None:
         project.write(CLASSIFIER, CLASSIFIER, {"x": 4 * normal(299, 3)})
-        assert not [note for note in project.run()["notes"] if "bound" in note]
+        assert not [note for note in project.run()["notes"] if "may exceed" in note]
 
 
 class TestKindsOfModel:

@@ -1,4 +1,4 @@
-"""Small networks to quantize, and what a method makes of them."""
+"""Small networks, quantized by a method."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +40,7 @@ def net(
 
 
 def node(op_type: str, inputs: str, output: str, **attributes: object) -> NodeProto:
-    """A node named after its output; inputs separated by spaces, `-` for one left out."""
+    """A node named after its output; inputs are separated by spaces, `-` is an omitted one."""
     names = ["" if name == "-" else name for name in inputs.split()]
     return helper.make_node(op_type, names, [output], name=f"{op_type}_{output}", **attributes)
 
@@ -94,7 +94,7 @@ def conv_net(channels: int = 8, seed: int = 0, opset: int = 17, pool_first: bool
 
 
 def feeds(model: ModelProto, count: int = 32, batch: int = 1, seed: int = 7) -> list[Feed]:
-    """Normal values for every input; open dimensions are the batch."""
+    """Normal values for every input; dimensions without a fixed size are the batch."""
     rng = np.random.default_rng(seed)
 
     def values(info: onnx.ValueInfoProto) -> np.ndarray:
@@ -108,7 +108,7 @@ def feeds(model: ModelProto, count: int = 32, batch: int = 1, seed: int = 7) -> 
 def quantized(
     model: ModelProto, given: Sequence[Feed] | None = None, **params: object
 ) -> tuple[ModelProto, dict[str, NodeOutcome]]:
-    """What the method named in `params` makes of all nodes that it takes."""
+    """The model with every supported node quantized by the method in `params`, and the outcomes."""
     section = Quantize(**params)  # type: ignore[arg-type]
     source = ir_model(model)
     known = methods.by_name(section.method).OP_TYPES
@@ -132,7 +132,7 @@ def sqnr_db(model: ModelProto, other: ModelProto, given: Sequence[Feed] | None =
 
 
 def kernels(model: ModelProto) -> Counter[str]:
-    """The operators that are left once ONNX Runtime has optimised a model: those that really run."""
+    """The operators of a model that ONNX Runtime has optimised: those that really run."""
     with TemporaryDirectory() as folder:
         options = sessions.session_options(1)
         options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")

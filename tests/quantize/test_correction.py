@@ -1,4 +1,4 @@
-"""Corrections of static operators: the fit, where it goes in the file, and that only what helps elsewhere is kept."""
+"""Corrections of static operators: the fit, its place in the file, and that only those that help are kept."""
 
 import json
 
@@ -19,7 +19,7 @@ from tests.quantize.nets import net, node, normal
 
 
 def biased(bias: bool = True) -> ModelProto:
-    """Two Conv over activations that are never negative: rounded weights move the means of their outputs."""
+    """Two Conv whose inputs are never negative, so that rounded weights move the means of their outputs."""
     inputs = " B0" if bias else ""
     nodes = [
         node("Conv", f"x W0{inputs}", "c0"),
@@ -93,7 +93,7 @@ def test_a_correction_scales_and_shifts_the_output() -> None:
     before = run(quantized, feed)
     factor, shift = np.array([1, 0.9, 1.02, 1], np.float32), np.array([0, 0.5, -0.25, 1], np.float32)
     correction.apply(quantized, {"Conv_y": Correction(factor, shift)})
-    step = np.ptp(before) / 255  # the output is 8 bits, in the range of before
+    step = np.ptp(before) / 255  # the output has 8 bits, in the range of `before`
     expected = (before * factor[:, None] + shift[:, None]).clip(before.min(), before.max())
     np.testing.assert_allclose(run(quantized, feed), expected, atol=2 * step)
 

@@ -1,4 +1,4 @@
-"""The same bytes, run after run, whatever the seed of Python's hashes and whatever the CPU."""
+"""The same bytes in every run, for any hash seed of Python and on any CPU."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ PRINT_WEIGHTS = """
 import hashlib
 import numpy as np
 from stages.quantize import portable
-# Of few values, so that many weights are as good as others to round the other way.
+# Few different values, so that many weights are equally good to round the other way.
 weight = np.round(np.random.default_rng(0).normal(size=(300, 40)) * 8).astype(np.float32) / 8
 print(hashlib.sha256(portable.quantize(weight, 0, (1,)).values).hexdigest())
 """
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def printed(code: str, **environment: str) -> str:
-    """What a new Python prints."""
+    """The output of a new Python process."""
     command = [sys.executable, "-c", code]
     env = {**os.environ, **environment}
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""Weights that are made once while method auto searches."""
+"""Weights that are quantized once while method auto searches."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def quantize(weight: np.ndarray = WEIGHT, *, per_channel: bool = True, least: fl
     return quantize_weight(weight, "QInt8", (1,) if per_channel else (), reduce_range=False, summed=0, min_scale=least)
 
 
-def test_equal_weights_are_made_once_and_others_anew() -> None:
+def test_equal_weights_are_quantized_once_and_others_anew() -> None:
     alone = quantize()
     with cached():
         first, again = quantize(), quantize(WEIGHT.copy())
@@ -33,12 +33,12 @@ def test_equal_weights_are_made_once_and_others_anew() -> None:
     assert others[2].quantized.scale.min() == 1
 
 
-def test_what_is_shared_cannot_be_changed() -> None:
+def test_a_cached_weight_cannot_be_changed() -> None:
     with cached(), pytest.raises(ValueError, match="read-only"):
         quantize().quantized.values[0, 0] = 1
 
 
-def test_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_weights_are_dropped_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eight_bits, "CACHE_BYTES", 2 * WEIGHT.size)
     with cached():
         first, second = quantize(), quantize(WEIGHT * 2)

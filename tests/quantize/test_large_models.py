@@ -1,4 +1,4 @@
-"""Models whose weights stand beside them, through the stage. The limit is lowered: all beyond it is treated alike."""
+"""Models with external data, through the stage. The size limit is lowered, so that small models are above it."""
 
 import os
 import shutil

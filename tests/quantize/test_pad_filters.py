@@ -1,4 +1,4 @@
-"""Filters of zeros: the same answers as without them, from the same kernels, between INT8 nodes and at the end."""
+"""Filters of zeros: the answers and the kernels are those without padding, between INT8 nodes and at the end."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from tests.quantize.nets import feeds, kernels, net, node, normal
 def convolutions(
     filters: int, *, group: int = 1, relu: bool = True, bias: bool = True, read: bool = True
 ) -> ModelProto:
-    """Two Conv, 8 channels, the first with so many filters; where `read`, what it gives is read elsewhere, too."""
+    """Two Conv, the first with 8 channels and `filters` filters; if `read`, another node reads its output, too."""
     weights = {"W": normal(filters, 8 // group, 3, 3), "V": normal(8, filters, 1, 1, seed=1)}
     constants = weights | ({"b": normal(filters, seed=2)} if bias else {})
     nodes = [node("Conv", "x W b" if bias else "x W", "c", pads=[1, 1, 1, 1], group=group)]

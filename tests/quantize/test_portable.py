@@ -1,4 +1,4 @@
-"""Weights that saturate on no x86 CPU: the pairs of every layout, the files, and the answers on an emulated CPU."""
+"""Weights that cannot saturate on any x86 CPU: the pairs in each layout, the files, and an emulated CPU's answers."""
 
 import shutil
 
@@ -40,7 +40,7 @@ def test_errors_are_small_and_sum_to_nothing(inner: int, width: int, heavy: bool
     random = np.random.default_rng(seed)
     weight = (random.standard_t(3, (inner, width)) if heavy else random.normal(size=(inner, width))).astype(np.float32)
     pairs = np.abs(weight[0:-1:2] + weight[1::2]).max(axis=0)
-    step = np.maximum(np.abs(weight).max(axis=0), pairs) / 127  # moves no pair: each is rounded by half a step
+    step = np.maximum(np.abs(weight).max(axis=0), pairs) / 127  # moves no pair: rounding is by half a step
     quantized = portable.quantize(weight, 0, (1,))
     errors = weight - quantized.dequantized()
     assert np.square(errors).sum() <= 1.5 * np.square(weight - np.rint(weight / step) * step).sum()
@@ -67,7 +67,7 @@ def test_no_pair_of_a_convolution_does(filters: int, channels: int, kernel: int,
 
 
 def lstm() -> ModelProto:
-    """A layer of 16 units over 12 values."""
+    """A layer of 16 units with 12 inputs."""
     constants = {"W": normal(1, 64, 12), "R": normal(1, 64, 16, seed=1)}
     return net([node("LSTM", "x W R", "y", hidden_size=16)], {"x": [5, 1, 12]}, {"y": [5, 1, 1, 16]}, constants)
 
@@ -102,7 +102,7 @@ def test_a_portable_file_cannot_saturate_and_says_what_that_costs(
     ("model", "method"), [(nets.mlp((64, 256, 256, 10)), "dynamic"), (nets.conv_net(16), "static")]
 )
 def test_the_answers_are_those_of_a_cpu_without_vnni(bench: Bench, model: ModelProto, method: str) -> None:
-    """Activations of which many are large, as behind a Relu: there pairs of large weights overflow."""
+    """Many activations are large, as after a Relu, so that pairs of large weights can overflow."""
     given = [{"x": np.abs(feed["x"]) + 2} for feed in nets.feeds(model, 12)]
     bench.give(model, {"x": np.stack([feed["x"] for feed in given])}, "feeds")
     moved = {}

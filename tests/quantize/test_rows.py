@@ -1,4 +1,4 @@
-"""One activation scale per row: the formula, on any graph, and that no row depends on another."""
+"""One activation scale per row: the formula holds on any graph, and no row depends on another."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ TINY = np.finfo(np.float32).tiny
 
 
 def product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """What a product with one scale per row gives, in NumPy: [..., K] by [K, N]."""
+    """A product with one scale per row, in NumPy: [..., K] by [K, N]."""
     matrix = x.reshape(-1, x.shape[-1]).astype(np.float32)
     quantized = portable.quantize(weight, 0, (1,))
     low = np.minimum(matrix.min(axis=1, keepdims=True), 0)
@@ -43,7 +43,7 @@ def by_row(model: ModelProto) -> ModelProto:
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray, weight: np.ndarray, x: np.ndarray) -> None:
-    """Equal but for activations that lie so near the middle of two steps that rounding falls either way."""
+    """Equal, except for activations so close to the middle between two steps that they may round either way."""
     step = np.ptp(np.append(x, 0)) / 255 * np.abs(weight).max()
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1.1 * step)
@@ -177,7 +177,7 @@ def test_operators_whose_kernel_takes_one_scale_say_so(bench: Bench) -> None:
 
 
 def test_what_reads_a_product_still_knows_how_wide_it_is() -> None:
-    """ONNX's inference for Attention fails where it does not, and ONNX Runtime refuses such a file."""
+    """Without the width, ONNX's shape inference of Attention fails, and ONNX Runtime refuses the file."""
     nodes = [
         node("MatMul", "x W", "z"),
         helper.make_node("Split", ["z"], ["q", "k", "v"], axis=-1, num_outputs=3),

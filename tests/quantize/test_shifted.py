@@ -1,4 +1,4 @@
-"""Convolutions along one axis as sums of row-wise products: any geometry, and no place depends on another."""
+"""Convolutions along one axis as sums of row-wise products: any geometry, and no position depends on another."""
 
 import numpy as np
 import pytest
@@ -60,12 +60,12 @@ def test_any_geometry(
     assert noise < 1e-3 * signal
 
 
-def test_no_place_depends_on_another() -> None:
+def test_no_position_depends_on_another() -> None:
     model = by_row(convolution([3], pads=[1, 1]))
     x = normal(3, 8, 20)
     loud = x.copy()
     loud[1:] *= 1000  # other samples
-    loud[0, :, 10:] *= 1000  # other places
+    loud[0, :, 10:] *= 1000  # other positions
     np.testing.assert_allclose(run(model, loud)[0, :, :9], run(model, x)[0, :, :9], rtol=0, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Smoothing changes no float answer, and takes the noise of outliers away; where it helps nothing, it is not done."""
+"""Smoothing changes no float answer and reduces the noise that outliers cause; without a gain it is not applied."""
 
 from typing import Literal
 
@@ -39,7 +39,7 @@ def feeds(scale: np.ndarray, count: int = 6) -> list[dict[str, np.ndarray]]:
 def smoothed(
     model: ModelProto, given_feeds: list[dict[str, np.ndarray]], scale: Scale = "tensor"
 ) -> tuple[ir.Model, ir.Model, dict[str, NodeOutcome]]:
-    """The float model, the smoothed one, and outcomes of nodes that were not."""
+    """The float model, the smoothed one, and the outcomes of nodes that were not smoothed."""
     source = ir_model(model)
     params = Quantize(activation_scale=scale)
     assigned = [Assignment(node, params, smoothed=True) for node in weighted_nodes(source)]

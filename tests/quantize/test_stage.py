@@ -1,4 +1,4 @@
-"""The stage as a whole: what it writes, what it says, and that it leaves nothing half done."""
+"""The whole stage: what it writes, what it prints, and that it leaves no partial files."""
 
 import hashlib
 import json
@@ -94,7 +94,7 @@ def test_a_single_sample_is_enough(bench: Bench) -> None:
 
 
 def test_a_node_that_cannot_bear_it_stays_float_and_the_rest_does_not(bench: Bench) -> None:
-    # The first layer's input has one value that dwarfs the others, and a weight of zero for it.
+    # One input of the first layer dwarfs the others, and its weight is zero.
     first = normal(16, 16)
     first[0] = 0
     nodes = [
@@ -190,7 +190,7 @@ def test_sigterm_leaves_the_old_result_and_nothing_partial(bench: Bench) -> None
     _, errors = process.communicate(timeout=120)
     if process.returncode == 0:
         pytest.skip("the stage was faster than the signal")
-    # Killed outright where the signal came before the stage could listen: nothing was written then either.
+    # Killed by the signal itself if it arrived before the handler was set: nothing was written then, either.
     assert process.returncode in (143, -signal.SIGTERM), errors
     assert process.returncode != 143 or errors == "Terminated: nothing half-written is left behind.\n"
     assert _digest() == before

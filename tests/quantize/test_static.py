@@ -31,7 +31,7 @@ def test_every_layer_of_a_convolutional_net_runs_in_int8(weight_type: str, per_c
     assert kernels["QLinearConv"] == 3
     assert kernels["QGemm"] == kernels["QLinearAdd"] == 1
     assert not float_kernels(quantized)
-    assert kernels["QuantizeLinear"] == 1  # of the input: nothing in between goes through float
+    assert kernels["QuantizeLinear"] == 1  # that of the input: no operator in between runs in float
     assert nets.sqnr_db(model, quantized) > 20
 
 
@@ -265,7 +265,7 @@ def test_an_old_opset_and_4_bit_weights_are_refused() -> None:
 
 
 def test_dropout_of_a_training_export_stays_asleep(bench: Bench) -> None:
-    """ONNX Runtime leaves it out of the model, and calibration must not wake it: its ranges would differ each time."""
+    """ONNX Runtime removes it at load. Calibration must not activate it: its ranges would differ in every run."""
     nodes = [
         helper.make_node("MatMul", ["x", "W"], ["h"], "first"),
         helper.make_node("Dropout", ["h", "ratio", "training"], ["d"], "drop"),
@@ -286,7 +286,7 @@ def test_dropout_whose_mask_is_used_stays() -> None:
 
 
 def test_weights_made_coarser_for_their_bias_report_what_that_costs() -> None:
-    """Beside such a bias all weights become zero, and the SQNR says so instead of that of the finer ones."""
+    """With such a large bias all weights become zero, and the SQNR is that of these weights."""
     constants = {"W": normal(16, 8) * np.float32(1e-12), "b": normal(8) * 1000}
     model = net([node("Gemm", "x W b", "y")], {"x": ["N", 16]}, {"y": ["N", 8]}, constants)
     quantized, outcomes = nets.quantized(model, method="static", per_channel=False)

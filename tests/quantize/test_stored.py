@@ -35,7 +35,7 @@ def test_the_weights_are_folded_into_floats_when_the_model_is_loaded(bench: Benc
 
 
 def lookup(*behind: NodeProto, width: int) -> ModelProto:
-    """A model that looks up rows of 64 values in a table of 300, and goes on from there."""
+    """A model that looks up rows of 64 values in a table of 300 rows, followed by the nodes `behind`."""
     model = net([node("Gather", "E ids", "h"), *behind], {}, {"y": ["N", width]}, {"E": normal(300, 64)})
     model.graph.input.append(helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"]))
     return model

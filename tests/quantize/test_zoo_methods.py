@@ -1,4 +1,4 @@
-"""The methods beside dynamic on real models: convolutional nets, transformers, MLPs, and one in float16."""
+"""The methods other than dynamic on real models: convolutional nets, transformers, MLPs, and one in float16."""
 
 import numpy as np
 import pytest

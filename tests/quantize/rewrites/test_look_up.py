@@ -1,4 +1,4 @@
-"""One-hot vectors times a table are looked up: the same bits for any index."""
+"""Products of one-hot vectors and a table become lookups: the same bits for any index."""
 
 from collections import Counter
 
@@ -18,7 +18,7 @@ DEPTH, WIDTH = 7, 3
 def embedding(
     *, reshaped: bool, measured: bool = False, values: tuple[float, float] = (0, 1), kind: int = TensorProto.INT32
 ) -> ModelProto:
-    """OneHot and MatMul with a table [7, 3], the vectors laid out as rows before where `reshaped`."""
+    """OneHot and MatMul with a table [7, 3], with the vectors reshaped to rows in between if `reshaped`."""
     constants = {
         "depth": np.array(DEPTH, helper.tensor_dtype_to_np_dtype(kind)), "values": np.array(values, np.float32),
         "table": normal(DEPTH, WIDTH), "rows": np.array([-1, DEPTH], np.int64),

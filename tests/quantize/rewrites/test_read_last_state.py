@@ -1,4 +1,4 @@
-"""A recurrent layer of one step gives the same bits, read from its last state."""
+"""A recurrent layer with one step gives the same bits if its last state is read."""
 
 from collections import Counter
 
@@ -17,7 +17,7 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 def recurrent(
     op_type: str = "LSTM", steps: int | str = 1, opset: int = 14, outputs: str = "Y", **attributes: object
 ) -> ModelProto:
-    """A layer of 6 units whose states are squeezed, and negated."""
+    """A layer of 6 units whose states are squeezed and negated."""
     hidden, gates = 6, GATES[op_type]
     both = 2 if attributes.get("direction") == "bidirectional" else 1
     layer = node(op_type, "x W R", outputs.split(maxsplit=1)[0], hidden_size=hidden, **attributes)

@@ -1,4 +1,4 @@
-"""Cuts of a concatenation read its parts: the same bits, and a cut that is no part stays."""
+"""Slices of a Concat that equal its inputs read them: the same bits; other slices stay."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ from tests.quantize.nets import feeds, net, node
 
 
 def cut(sizes: list[int], bounds: list[tuple[int, int]], axis: int = -1, cut_axis: int = -1) -> ModelProto:
-    """Parts put together along an axis, [2, 4, sum of sizes], and cut."""
+    """Parts concatenated along an axis, [2, 4, sum of sizes], and sliced."""
     total, inputs = sum(sizes), {f"x{number}": [2, 4, size] for number, size in enumerate(sizes)}
     nodes = [node("Concat", " ".join(inputs), "whole", axis=axis)]
     constants = {"axis": np.array([cut_axis], np.int64)}

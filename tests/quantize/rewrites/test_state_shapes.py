@@ -11,7 +11,7 @@ from tests.quantize.nets import net, node
 
 
 def twice_reshaped(batch: int | str) -> ModelProto:
-    """[batch, 3, 4, 5] as [batch, -1, 5] and back to rows of 4, as exporters write it: each by the shape it reads."""
+    """[batch, 3, 4, 5] to [batch, -1, 5] and back to rows of 4, with shapes computed from Shape, as exporters do."""
     nodes, last = [], "x"
     for number in range(2):
         nodes += [

@@ -13,7 +13,7 @@ from tests.quantize.nets import net, node
 
 
 def scores(shape: list[int | str], *, axis: int = -1, opset: int = 13, behind: str = "Identity") -> ModelProto:
-    """Softmax, and another operator behind it."""
+    """Softmax, and another operator after it."""
     return net([node("Softmax", "x", "p", axis=axis), node(behind, "p", "y")], {"x": shape}, {"y": shape}, {}, opset)
 
 
