@@ -83,11 +83,9 @@ def _gemm(site: Site) -> str:
         left = site.emit("Transpose", [left], f"{left.name}_transposed", perm=[1, 0])
     alpha, beta = number(node, "alpha", 1.0), number(node, "beta", 1.0)
     quantized = dataclasses.replace(quantized, scale=quantized.scale * np.float32(alpha))
-    bias = _vector(site.constant(2), beta, weight.values.shape[1]) if _by_row(site, weight) and beta != 0 else None
-    if _by_row(site, weight):
-        output = rows.multiply(site, left, weight, quantized, bias)
-    else:
-        output = _multiply(site, left, weight, quantized)
+    by_row = _by_row(site, weight)
+    bias = _vector(site.constant(2), beta, weight.values.shape[1]) if by_row and beta != 0 else None
+    output = rows.multiply(site, left, weight, quantized, bias) if by_row else _multiply(site, left, weight, quantized)
     if site.input(2) is not None and beta != 0 and bias is None:
         output = site.emit("Add", [output, _scaled_bias(site, beta)])
     site.finish(output)
