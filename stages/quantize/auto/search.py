@@ -136,7 +136,7 @@ def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try
     """Try models without float weights, which are smaller and may be as fast.
 
     First the best assignment that passes, with its float nodes stored. Unless that model passes and is clearly faster
-    than the float model: all nodes stored, and then the assignments without float weights that are predicted to be best.
+    than the float model: all nodes stored, then the assignments without float weights that are predicted to be best.
 
     Args:
         problem: the problem to solve.
