@@ -50,15 +50,19 @@ class Interval:
         """The upper half-width as a share of the ratio: 0.02 is ± 2 %."""
         return self.high / self.ratio - 1
 
+    def as_in_metrics(self) -> "Interval":
+        """The figures rounded as in the metrics: verdict and text use them, so that readers of the metrics agree."""
+        ratio, low, high = (rounded(value) or value for value in (self.ratio, self.low, self.high))
+        return Interval(ratio, low, high)
+
     @property
     def verdict(self) -> Verdict:
-        """The verdict on the ends, rounded as in the metrics, so that readers of those come to the same."""
-        low, high = rounded(self.low) or self.low, rounded(self.high) or self.high
-        if low >= EQUIVALENT and high <= 1 / EQUIVALENT:
+        shown = self.as_in_metrics()
+        if shown.low >= EQUIVALENT and shown.high <= 1 / EQUIVALENT:
             return "equivalent"
-        if low > 1:
+        if shown.low > 1:
             return "faster"
-        if high < 1:
+        if shown.high < 1:
             return "slower"
         return "inconclusive"
 
@@ -66,7 +70,8 @@ class Interval:
         return self.low <= ratio <= self.high
 
     def __str__(self) -> str:
-        return f"{self.ratio:.3f} ({self.low:.3f} to {self.high:.3f})"
+        shown = self.as_in_metrics()
+        return f"{shown.ratio:.3f} ({shown.low:.3f} to {shown.high:.3f})"
 
 
 class Launch(NamedTuple):
