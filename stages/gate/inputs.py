@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.common.base import files, paths
 from stages.common.base.errors import StageError
-from stages.common.rule import Rule
+from stages.common.rule import Rule, failures
 from stages.gate.drift import beyond_tolerance
 
 
@@ -148,7 +148,7 @@ class Evidence:
             without_int8=tuple(details.get("without_int8")),
             parity_passed=self.parity.get("passed"),
             samples=self.parity.get("judged", "samples"),
-            parity_failures=tuple(rule for rule in rules if rule.failed),
+            parity_failures=tuple(failures(rules)),
             drift=beyond_tolerance(self.export_details.get("drift"), rules),
             parity_advice=tuple(advice["command"] for advice in self.parity_details.get("advice")),
             speedup=Speedup(*(self.bench.get("speedup", key) for key in ("ratio", "low95", "high95", "verdict"))),

@@ -58,7 +58,7 @@ class ParityResult:
     @property
     def passed(self) -> bool:
         """Whether every rule holds."""
-        return not any(rule.failed for rule in self.rules)
+        return not failures(self.rules)
 
 
 def judge(measurement: Measurement, params: Parity) -> ParityResult:
@@ -150,7 +150,7 @@ def wider_tolerance(result: ParityResult, params: Parity) -> Advice | None:
         wider = Parity.model_validate(tree)
     except (ValidationError, ParamsError):
         return None  # such as a flip rate of 1, which allows anything
-    if any(rule.failed for rule in evaluate_rules(details, wider)):
+    if failures(evaluate_rules(details, wider)):
         return None
     overrides: list[tuple[str, Any]] = [(f"parity.{name}", value) for name, value in limits.items()]
     command = experiment([*overrides, *([("parity.outputs", own)] if own else [])])

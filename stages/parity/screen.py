@@ -7,7 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from stages.common.rule import Outcome, Rule
+from stages.common.rule import Outcome, Rule, failures
 from stages.parity.judge import ParityResult
 
 WIDTH = 160
@@ -77,8 +77,8 @@ def _rules(rules: Sequence[Rule]) -> str:
         closest: dict[str, Rule] = {}
         for rule in sorted(listed, key=lambda rule: math.inf if rule.margin is None else rule.margin):
             closest.setdefault(rule.name, rule)
-        failed = [rule for rule in listed if rule.failed]
-        shown = [rule for rule in listed if rule in failed[: 2 * MANY] or rule in closest.values()]
+        failed = failures(listed)[: 2 * MANY]
+        shown = [rule for rule in listed if rule in failed or rule in closest.values()]
     if not shown:
         return ""
     rows = [
@@ -142,7 +142,7 @@ def _conclusion(result: ParityResult) -> str:
         judged_floats = [name for name, output in result.figures["outputs"].items() if output.get("values_compared")]
         proof = ", but that proves nothing" if result.vacuous and set(judged_floats) <= set(result.vacuous) else ""
         return f"Parity passed on {where}{proof}."
-    missed = list(dict.fromkeys(f"{rule.name}{_of(rule)}" for rule in result.rules if rule.failed))
+    missed = list(dict.fromkeys(f"{rule.name}{_of(rule)}" for rule in failures(result.rules)))
     more = f" and {len(missed) - 3} more" if len(missed) > 3 else ""
     return _wrapped(f"Parity failed on {where}: {', '.join(missed[:3])}{more}.")
 
