@@ -45,6 +45,7 @@ UNKNOWN = "speed unclear after a few launches"
 
 WIDE = 2.0
 
+
 @dataclass(frozen=True)
 class Advised:
     """The result of the trials.

@@ -65,7 +65,7 @@ def judge(measurement: Measurement, params: Parity) -> ParityResult:
     """The figures of a measurement, and the verdict over them.
 
     Raises:
-        ParamsError: `parity.outputs` names an output that the model does not have.
+        ParamsError: `parity.outputs` does not fit the model, see `evaluate_rules`.
     """
     figures = measured_figures(measurement, params.threshold)
     return ParityResult(figures, evaluate_rules(figures, params), measurement.comparison)

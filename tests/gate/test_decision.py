@@ -164,6 +164,11 @@ def test_a_low_end_between_one_over_1_03_and_0_97_fails_the_gate_as_it_fails_the
             trees.MISS,
             "regardless of speed (speed-up 2 (1.9 to 2.1)). abs_tol of 'probabilities' is 0.419, but the limit is",
         ),
+        (
+            Gate(),
+            {**trees.MISS, "parity_details__rules": [trees.UNLABELLED]},
+            ". max_task_drop: the evaluation data has no labels.",
+        ),
         (Gate(), trees.NOTHING, "both files hold the same model"),
         (
             Gate(),

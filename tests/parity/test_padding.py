@@ -47,7 +47,7 @@ def test_it_counts_as_a_batch_effect(project: Project) -> None:
     result = project.run()
     [rule] = [rule for rule in result["rules"] if rule["name"] == "max_batch_effect"]
     assert (rule["outcome"], rule["value"]) == ("failed", result["batch_effect"]["padding"]["int8_max_abs"])
-    assert rule["message"] == "samples move so far when padded from 6 to 12 positions"
+    assert rule["message"] == "the value is the movement when padded from 6 to 12 positions"
 
 
 def test_a_mask_of_another_name_is_named_by_the_params(project: Project) -> None:
