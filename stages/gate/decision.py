@@ -60,7 +60,7 @@ def _decide(figures: Figures, failed: Sequence[Rule], bench: str) -> Deployment:
 
 
 def _advice(figures: Figures, failed: Sequence[Rule], bench: str) -> str | None:
-    """What parity tried and saw pass; bench again if only its figure is inconclusive."""
+    """The best command that parity tried and saw pass; if only the speed-up is inconclusive, to run bench again."""
     names = {rule.name for rule in failed}
     if names == {"min_speedup"} and figures.speedup.verdict == "inconclusive":
         return f"dvc repro --force --single-item {bench}"

@@ -87,7 +87,7 @@ class Metrics:
         """The value at these keys.
 
         Raises:
-            StageError: one of them is missing.
+            StageError: a key is missing.
         """
         node: Any = self.tree
         for key in keys:
@@ -97,7 +97,7 @@ class Metrics:
         return node
 
     def optional(self, *keys: str) -> Any:
-        """The value at these keys, or None if one of them is missing or null."""
+        """The value at these keys; None if a key is missing or its value null."""
         node: Any = self.tree
         for key in keys:
             node = node.get(key) if isinstance(node, Mapping) else None

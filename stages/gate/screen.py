@@ -9,7 +9,7 @@ _SIGN = {"min_samples": "at least ", "max_size_ratio": "at most ", "min_speedup"
 
 
 def render(result: GateResult) -> str:
-    """A table of the rules that are on, notes, reason and advice. `verdict` follows, as the error if it is closed."""
+    """A table of the rules that are on, notes, reason and advice. `verdict` follows, as the error of a closed gate."""
     rows = [_row(rule) for rule in result.rules if rule.outcome is not Outcome.OFF]
     table = tabulate(rows, headers=("rule", "value", "limit", "margin", "outcome"), disable_numparse=True)
     notes = [f"Note: {note}" for note in result.notes]

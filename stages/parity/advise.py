@@ -66,7 +66,7 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
         measurement: the measurement of the current models.
         result: its verdict.
         params: all params.
-        seconds: the time that the measurement took, which is subtracted from the time for trials.
+        seconds: how long the measurement took; the trials have that much less time.
     """
     on_batch = depends_on_batch(result, params)
     budget = params.parity.advice_seconds
@@ -136,7 +136,7 @@ def _moves(trial: TriedVariant, params: Params) -> bool:
 
 
 def _after_a_pass(params: Params, trials: list[TriedVariant], *, on_batch: bool, no_gain: bool) -> Iterator[Overrides]:
-    """What may be better still; auto only if INT8 gains nothing, and the simpler variants were judged and failed."""
+    """Variants that may improve on a pass; auto only if INT8 gains nothing, and after simpler variants failed."""
     if on_batch:
         yield from row_scale(params)
     yield from static(params)
@@ -201,7 +201,7 @@ def _nothing_passed(trials: list[TriedVariant], *, passed: bool) -> str:
     more = f", and {len(trials) - 4} more" if len(trials) > 4 else ""
     remedies = (["raise parity.advice_seconds to try the rest"] if late else []) + ([] if passed else ["ship fp32"])
     end = f" {', or '.join(remedies).capitalize()}." if remedies else ""
-    return f"No variant passes and gains anything: {', '.join(listed)}{more}.{end}"
+    return f"No variant both passes and gains anything: {', '.join(listed)}{more}.{end}"
 
 
 def _speed(speedup: Interval) -> str:

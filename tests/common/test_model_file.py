@@ -354,8 +354,8 @@ def test_weights_of_subgraphs_move_with_the_model(tmp_path: Path) -> None:
     for flag in (True, False):
         feed = {"x": np.ones((2, 64), np.float32), "flag": np.array(flag)}
         both = (sessions.open_session(before), sessions.open_session(moved))
-        expected, made = (sessions.run(session, feed, name="the model")[0] for session in both)
-        np.testing.assert_array_equal(made, expected)
+        expected, actual = (sessions.run(session, feed, name="the model")[0] for session in both)
+        np.testing.assert_array_equal(actual, expected)
 
 
 @needs_zoo

@@ -1,4 +1,4 @@
-"""Metrics of the other stages, small: what the gate reads."""
+"""Small metrics of the other stages, as the gate reads them."""
 
 import json
 from copy import deepcopy

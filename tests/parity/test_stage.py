@@ -54,7 +54,7 @@ def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def outcomes(result: dict[str, Any]) -> dict[str, str]:
-    """The outcome of each rule by name; of several of one name, the last."""
+    """The outcome of each rule by name; if several have the same name, that of the last."""
     return {rule["name"]: rule["outcome"] for rule in result["rules"]}
 
 
@@ -321,7 +321,7 @@ class TestRulesByKindOfOutput:
 
 
 def prices(slope: float) -> tuple[ModelProto, ModelProto]:
-    """A regressor with values around 250 000, a few thousand apart, and one that scales its differences."""
+    """A regressor with values around 250 000, a few thousand apart, and one whose deviations are scaled by `slope`."""
     body = (
         "(float[N,3] x) => (float[N,1] y) <int64[1] a = {1}, float[1] s = {%f}, float[1] o = {250000.0}> "
         "{ r = ReduceSum<keepdims=1>(x, a) m = Mul(r, s) y = Add(m, o) }"
@@ -331,7 +331,7 @@ def prices(slope: float) -> tuple[ModelProto, ModelProto]:
 
 
 class TestVacuous:
-    """A verdict that a model which always answers the median would get, too, proves nothing and says so."""
+    """A verdict proves nothing if a model that always answers the median would get it too; a note says so."""
 
     def test_a_small_output_under_a_large_tolerance(self, project: Project) -> None:
         small = graph("(float[N,1] x) => (float[N,1] p) <float[1] c = {0.01}> { s = Sigmoid(x) p = Mul(s, c) }")
@@ -395,7 +395,7 @@ class TestKindsOfModel:
         assert note in result["notes"]
 
     def test_fewer_samples_than_a_batch_are_repeated(self, project: Project) -> None:
-        """The scale of a batch is that of its samples: repeating them does not change it, and each counts once."""
+        """Repeating samples does not change the scale of the batch, and each sample counts once."""
         scaled = graph(
             "(float[N,3] x) => (float[N,3] y) { q, s, z = DynamicQuantizeLinear(x) y = DequantizeLinear(q, s, z) }"
         )
@@ -573,7 +573,7 @@ class TestCommand:
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
         )
-        with array.open("wb"):  # opens once the stage has opened it to read
+        with array.open("wb"):  # blocks until the stage opens it to read
             process.send_signal(signal.SIGTERM)
             _, message = process.communicate()
         assert process.returncode == 143

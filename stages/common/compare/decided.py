@@ -86,7 +86,7 @@ class DecisionComparison:
         self.first = sorted([*self.first, *other.first])[:SHOWN]
 
     def figures(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The groups `decisions` and `probabilities` of the details, not rounded; None if nothing was counted."""
+        """The groups `decisions` and `probabilities` of the details, not rounded; a figure without samples is None."""
         known = self.count > 0
         margins = known and self.margins_known
         counts = self.calibration[:, 0].sum(axis=1)
@@ -114,7 +114,7 @@ class DecisionComparison:
 
 
 def matches(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-    """Where decisions equal labels, bool [rows]; None if they cannot be compared, as text with numbers.
+    """Where decisions equal labels, bool [rows]; None if they cannot be compared, such as text with numbers.
 
     A bool decision is class 1 or class 0.
     """

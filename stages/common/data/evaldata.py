@@ -44,9 +44,9 @@ class Batch:
     """One call of a model.
 
     Attributes:
-        indices: of the samples whose answers count, in the evaluation data, int64 [n].
+        indices: indices of the samples whose answers count, int64 [n].
         feed: arrays by input name.
-        size: samples in the feed, 1 if the sample is a whole feed; those after the first n only fill the batch.
+        size: samples in the feed, 1 if a sample is a whole feed; samples after the first n only fill the batch.
     """
 
     indices: np.ndarray
@@ -85,15 +85,15 @@ class EvalData:
         """The samples of one side of the split: int64, sorted.
 
         Raises:
-            StageError: there are none to judge.
+            StageError: the subset `judge` is empty.
         """
         indices = np.asarray(np.load(self._folder / f"{subset}.npy"))
         if subset == "judge" and not len(indices):
-            raise StageError(f"{paths.EVAL} has no samples to judge. Give export more evaluation data.")
+            raise StageError(f"{self._folder.as_posix()} has no samples to judge. Give export more evaluation data.")
         return indices
 
     def labels(self, indices: np.ndarray) -> np.ndarray | None:
-        """The labels of these samples; None if there are none."""
+        """The labels of these samples; None if the data has no labels."""
         return None if self._labels is None else np.array(np.load(self._labels, mmap_mode="r")[indices])
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:

@@ -49,7 +49,7 @@ def evaluate_rules(details: Tree, params: Parity) -> list[Rule]:
 
 
 def tolerance_of(name: str, kind: str, params: Parity) -> OutputTolerance:
-    """The tolerances of one output: its own if params list any, else those for outputs of its kind."""
+    """The tolerances of one output: those in `parity.outputs` if it is listed there, else those for its kind."""
     off = {"max_nrmse": None} if kind == "probabilities" else {"abs_tol": None, "mean_tol": None}
     return params.outputs.get(name) or params.model_copy(update=off)
 
@@ -88,7 +88,7 @@ def strain(rule: Rule) -> float:
 
 
 def largest_strain(rules: Iterable[Rule]) -> float:
-    """The strain of the rule nearest to failing; 0 without rules."""
+    """The largest strain of any rule; 0 without rules."""
     return max(map(strain, rules), default=0.0)
 
 

@@ -90,8 +90,8 @@ class CallTimes(NamedTuple):
     """Times of the calls of one model.
 
     Attributes:
-        all_ns: in all rounds, in nanoseconds, shape [calls].
-        counted_ns: in the rounds that count for the speed-up.
+        all_ns: times in all rounds, in nanoseconds, shape [calls].
+        counted_ns: times in the rounds that count for the speed-up.
         spread_ms: the smallest and the largest median of a launch.
     """
 
@@ -109,14 +109,14 @@ class PairedTiming:
     """Two models at one batch size, with `samples` in one call.
 
     Attributes:
-        interval: of the speed-up.
+        interval: the speed-up with its interval.
         medians: per launch, the median time of a call in nanoseconds, shape [rounds, 2].
         counted: per launch, which rounds count, shape [rounds].
         spans: per launch, start and end of its rounds in seconds since 1970 (UTC).
         quiet_share: share of quiet rounds.
         all_rounds: whether all rounds count, because too few launches had quiet ones.
         cpu_share: CPU time over wall time of the timed rounds, of the median launch.
-        stopped_by: the target half-width or the budget.
+        stopped_by: which of target half-width and budget ended the measurement.
     """
 
     samples: int
@@ -192,7 +192,7 @@ def over_launches(log_ratios: Sequence[float]) -> Interval:
 def quiet_rounds(medians: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The rounds in which both models took at most a tenth longer than in the quietest twentieth of all rounds.
 
-    From the median call times of each launch, [rounds, 2], in the same unit; a mask [rounds] for each.
+    Takes the median call times of each launch, [rounds, 2], in one unit; returns a mask [rounds] for each launch.
     """
     slowness = [np.log(times).mean(axis=1) for times in medians]
     limit = np.quantile(np.concatenate(slowness), _QUIETEST) + math.log1p(_WITHIN)
