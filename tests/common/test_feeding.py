@@ -1,4 +1,4 @@
-"""Data that does not fit a model is refused, with the input, what it expects and what the data holds."""
+"""Data that does not fit a model is refused; the message names the input, what it expects and what the data holds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ Shape = Sequence[Any]
 
 
 def session_of(*inputs: tuple[str, int, Shape]) -> ort.InferenceSession:
-    """A model that passes every input on."""
+    """A model that returns its inputs."""
     infos = [helper.make_tensor_value_info(*entry) for entry in inputs]
     outs = [helper.make_tensor_value_info(f"{name}_out", kind, shape) for name, kind, shape in inputs]
     nodes = [helper.make_node("Identity", [name], [f"{name}_out"]) for name, _, _ in inputs]

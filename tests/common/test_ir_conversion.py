@@ -1,4 +1,4 @@
-"""Protobuf to onnx-ir and back: what onnx-ir cannot hold comes through all the same."""
+"""Protobuf to onnx-ir and back, with what onnx-ir cannot hold."""
 
 import numpy as np
 import onnx_ir as ir
@@ -54,7 +54,7 @@ def test_a_graph_that_gives_one_value_twice_is_refused() -> None:
 
 
 def test_looking_at_a_constant_changes_no_bytes() -> None:
-    """So that a search, which looks at many, gives the bytes that the replay of its plan gives."""
+    """A search reads many constants, and the replay of its plan must give the same bytes."""
     constant = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.float32(2)))
     model = ir_model(graph([constant, helper.make_node("Mul", ["x", "c"], ["y"])], {"x": (2,)}, {"y": (2,)}, {}))
     before = ir_conversion.to_proto(model).SerializeToString()

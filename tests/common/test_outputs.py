@@ -1,4 +1,4 @@
-"""Whatever a session returns becomes arrays with the samples along axis 0."""
+"""All values that a session returns become arrays with the samples along axis 0."""
 
 from typing import Any
 
