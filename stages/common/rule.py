@@ -50,6 +50,13 @@ class Rule:
         return cls(**{**tree, "outcome": Outcome(tree["outcome"])})
 
 
+def figure_text(figure: float | str | None) -> str:
+    """A value, limit or margin on a screen: floats to three significant digits, None as nothing."""
+    if figure is None:
+        return ""
+    return f"{figure:.3g}" if isinstance(figure, float) else str(figure)
+
+
 def failures(rules: Iterable[Rule]) -> list[Rule]:
     """The rules that failed."""
     return [rule for rule in rules if rule.failed]

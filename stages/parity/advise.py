@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from stages.common.base import paths
 from stages.common.base.params import Params
-from stages.common.rule import failures
+from stages.common.rule import failures, figure_text
 from stages.common.timing.summary import EQUIVALENT, Interval
 from stages.parity.advice import Advice, experiment
 from stages.parity.candidates import auto, formats, kept_float, row_scale, static, stored
@@ -224,5 +224,4 @@ def _why_not(trial: TriedVariant) -> str:
         if trial.speedup.ratio < EQUIVALENT:
             return f"passes, but is {_speed(trial.speedup)}"
         return "passes, but still depends on the batch"
-    value = failed.value if isinstance(failed.value, str) or failed.value is None else f"{failed.value:.3g}"
-    return f"{failed.name} {value}"
+    return f"{failed.name} {figure_text(failed.value)}".rstrip()

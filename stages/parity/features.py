@@ -52,8 +52,7 @@ def outliers(setting: Setting, moved: Sequence[int]) -> list[dict[str, Any]]:
     """
     data, judged = setting.data, setting.indices
     suspicious = _batches_of(moved, judged, setting.batch)
-    size = sum(array.nbytes for array in data.read(judged[:1]).values())
-    count = min(len(judged), REFERENCE, max(MINIMUM, REFERENCE_BYTES // max(1, size)))
+    count = min(len(judged), REFERENCE, max(MINIMUM, REFERENCE_BYTES // data.sample_bytes))
     references = data.read(_spread(judged, count))
     farthest = []
     for name, array in data.read(suspicious[:count]).items():

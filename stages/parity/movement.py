@@ -143,8 +143,7 @@ def mask_input(setting: Setting, wanted: str | None) -> str:
 
 
 def _large(setting: Setting, samples: int) -> int:
-    size = sum(array.nbytes for array in setting.data.read(setting.indices[:1]).values())
-    return max(setting.batch, min(samples, max(2, min(LARGE, LARGE_BYTES // max(1, size)))))
+    return max(setting.batch, min(samples, max(2, min(LARGE, LARGE_BYTES // setting.data.sample_bytes))))
 
 
 def _answers(setting: Setting, model: Model, indices: np.ndarray, batch: int) -> list[Answer]:

@@ -92,6 +92,11 @@ class EvalData:
             raise StageError(f"{self._folder.as_posix()} has no samples to judge. Give export more evaluation data.")
         return indices
 
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample on disk, of all inputs together; at least 1."""
+        return max(1, sum(np.dtype(entry.dtype).itemsize * math.prod(entry.shape) for entry in self.inputs))
+
     def labels(self, indices: np.ndarray) -> np.ndarray | None:
         """The labels of these samples; None if the data has no labels."""
         return None if self._labels is None else np.array(np.load(self._labels, mmap_mode="r")[indices])
@@ -111,8 +116,7 @@ class EvalData:
         In the layout `feeds` each sample is a whole feed and is passed as it is.
         """
         step = 1 if self.layout == "feeds" else size
-        sample_bytes = sum(np.dtype(entry.dtype).itemsize * math.prod(entry.shape) for entry in self.inputs)
-        chunk = max(1, CHUNK_BYTES // max(1, sample_bytes * step)) * step
+        chunk = max(1, CHUNK_BYTES // (self.sample_bytes * step)) * step
         for start in range(0, len(indices), chunk):
             arrays = self.read(indices[start : start + chunk])
             for at in range(start, min(start + chunk, len(indices)), step):
@@ -121,7 +125,8 @@ class EvalData:
                     feed = {name: np.asarray(array[at - start]) for name, array in arrays.items()}
                 else:
                     feed = {name: array[rows] for name, array in arrays.items()}
-                yield Batch(indices[at : at + step], feed, len(indices[at : at + step]))
+                chosen = indices[at : at + step]
+                yield Batch(chosen, feed, len(chosen))
 
 
 def fill(indices: np.ndarray, batch: int) -> np.ndarray:
