@@ -25,8 +25,8 @@ class DecisionComparison:
     Attributes:
         flips: decisions that change; `confident` of them have a margin of at least `CONFIDENT`; `first` lists samples.
         ties: changes where the reference itself cannot tell.
-        ranked: samples of more than `TOP` classes; in `ranked_top` of them the candidate ranks the reference's best
-            class among its five best.
+        ranked: samples of more than `TOP` classes; `ranked_top` counts those whose best class in the reference is among
+            the candidate's five best.
         divergence: sum over `divergences` rows of the Kullback-Leibler divergence of the candidate's class
             probabilities from the reference's, in nats.
         calibration: for both models, in `BINS` equal bins of confidence: samples, right ones, and the sum of their

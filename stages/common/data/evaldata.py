@@ -82,7 +82,7 @@ class EvalData:
             ) from error
 
     def indices(self, subset: Subset) -> np.ndarray:
-        """The samples of one side of the split: int64, sorted.
+        """The indices of the samples in a subset: int64, sorted.
 
         Raises:
             StageError: the subset `judge` is empty.

@@ -17,7 +17,7 @@ _QUANTIZED = re.compile(
 
 
 def is_quantized(op_type: str) -> bool:
-    """Whether an operator occurs in quantized models only, of whatever format."""
+    """Whether an operator occurs only in quantized models, in any format."""
     return _QUANTIZED.fullmatch(op_type) is not None
 
 
