@@ -26,7 +26,7 @@ DEFAULT_OPERATORS: Mapping[str, frozenset[str]] = {
 _MICROSOFT_OPERATORS = frozenset({"Attention", "EmbedLayerNormalization", "FusedConv", "FusedGemm", "FusedMatMul"})
 
 _IN_ATTRIBUTES = ("Linear", "SVM", "TreeEnsemble")
-"""How the names of operators in ai.onnx.ml begin that keep their parameters in attributes."""
+"""Prefixes of the operators in ai.onnx.ml that keep their parameters in attributes."""
 
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
 """Operators that do not read the values of their input."""
