@@ -1,1 +1,1 @@
-"""How fast is INT8 here, and what does it take? Launches in fresh processes, intervals over launches; no limits."""
+"""How fast is INT8 here, and how much memory does it take? Launches in fresh processes, intervals over launches."""

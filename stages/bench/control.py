@@ -1,6 +1,6 @@
-"""A model against itself, whose speed-up is 1, shows how far to trust figures of this machine.
+"""A model timed against itself has a speed-up of 1: what is measured instead shows how far to trust this machine.
 
-The control is one such comparison; the self-check makes 20, of which 95 % must cover 1.
+The control is one such comparison. The self-check makes 20, and their 95 % intervals should cover 1.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from stages.common.timing.summary import Interval, PairedTiming
 
 CHECKS = 20
 MUST_COVER = 18
-"""If each of 20 intervals covers the truth with a probability of 95 %, at least 18 do so in 92 of 100 self-checks."""
+"""If each of 20 intervals covers the truth with 95 % probability, at least 18 cover it in 92 of 100 self-checks."""
 
 
 def measured_once(

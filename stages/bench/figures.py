@@ -39,7 +39,7 @@ def write(result: BenchResult) -> None:
 
 
 def headlines(result: BenchResult) -> dict[str, Any]:
-    """The tree of metrics/bench.json. Two equal files have a speed-up of 1 and no other figures."""
+    """The tree of metrics/bench.json. For two equal files the speed-up is 1, and all other figures are null."""
     measured = result.measurements
     latency = (measured.serving.fp32.p50_ms, measured.serving.int8.p50_ms) if measured else (None, None)
     interval = measured.serving.interval if measured else Interval(1.0, 1.0, 1.0)
@@ -151,7 +151,7 @@ def _ends(interval: Interval) -> dict[str, float | None]:
 
 
 def _footprints(measured: Measurements | None, attributes: Mapping[str, str]) -> dict[str, float | None]:
-    """Attributes of both models' footprints, by key without the model."""
+    """Attributes of both models' footprints; `attributes` maps keys without the model to attributes."""
     footprints = (measured and measured.footprints) or (None, None)
     return {
         f"{model}_{key}": rounded(getattr(footprint, attribute, None))
@@ -161,7 +161,7 @@ def _footprints(measured: Measurements | None, attributes: Mapping[str, str]) ->
 
 
 def _nulls(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted keys of what is null in `tree`."""
+    """The dotted keys of the null values in `tree`."""
     for key, value in tree.items():
         if value is None:
             yield prefix + key

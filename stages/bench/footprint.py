@@ -30,8 +30,9 @@ class Footprint:
             median.
         peak_load_mb: the peak while loading; the median; None if the system does not report it.
         peak_run_mb: the peak while running, likewise.
-        method: the source of the memory figures.
-        load_spread: minimum and maximum over the processes, as in `resident_spread`.
+        method: where the memory figures come from.
+        load_spread: minimum and maximum of the load time over the processes.
+        resident_spread: minimum and maximum of the memory.
     """
 
     load_ms: float
@@ -60,17 +61,18 @@ def measure_footprints(
     for model in models:
         files.sha256(model)  # reads it into the page cache, so that loading is compared and not the disk
     end = time.monotonic() + SECONDS * len(models)
-    answers: list[list[dict[str, Any]]] = [[] for _ in models]
-    while len(answers[0]) < FEWEST or (len(answers[0]) < REPEATS and time.monotonic() < end):
-        for model, of_model in zip(models, answers, strict=True):
+    measured: list[list[dict[str, Any]]] = [[] for _ in models]
+    while len(measured[0]) < FEWEST or (len(measured[0]) < REPEATS and time.monotonic() < end):
+        for model, launches in zip(models, measured, strict=True):
             job = {"model": str(model), "threads": settings.threads, "feed": feed, "identity": identity}
-            of_model.append(process.ask("stages.bench.workers.probe", job, (settings.lock,)))
+            launches.append(process.ask("stages.bench.workers.probe", job, (settings.lock,)))
             launched()
-    return [_summarize(of_model) for of_model in answers]
+    return list(map(_summarize, measured))
 
 
-def _summarize(answers: Sequence[Mapping[str, Any]]) -> Footprint:
-    known = {key: [answer[key] for answer in answers if answer[key] is not None] for key in answers[0]}
+def _summarize(launches: Sequence[Mapping[str, Any]]) -> Footprint:
+    """The footprint of one model from the figures of its processes."""
+    known = {key: [launch[key] for launch in launches if launch[key] is not None] for key in launches[0]}
     loads, resident = known["load_ms"], known["resident_mb"]
     return Footprint(
         load_ms=min(loads),
@@ -78,7 +80,7 @@ def _summarize(answers: Sequence[Mapping[str, Any]]) -> Footprint:
         resident_mb=median(resident),
         peak_load_mb=median(known["peak_load_mb"]) if known["peak_load_mb"] else None,
         peak_run_mb=median(known["peak_run_mb"]) if known["peak_run_mb"] else None,
-        method=answers[0]["method"],
+        method=launches[0]["method"],
         load_spread=(min(loads), max(loads)),
         resident_spread=(min(resident), max(resident)),
     )

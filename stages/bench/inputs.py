@@ -34,9 +34,9 @@ class Inputs:
     """The models to time, and how they are fed.
 
     Attributes:
-        sha256: of each model, external data included.
-        batch: samples in one call: serving.batch_size, or what the model prescribes.
-        one_batch: why other batch sizes cannot be measured; empty if they can.
+        sha256: the hash of each model with its external data.
+        batch: samples in one call: serving.batch_size, or the batch that the model fixes.
+        one_batch: why this batch size is the only one that can be measured; empty if others can be measured too.
         without_int8: operator types of the fp32 model without an INT8 form: trees and linear models of ai.onnx.ml.
     """
 

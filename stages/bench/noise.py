@@ -16,12 +16,12 @@ _CROWDED = 0.1
 _STOLEN = 0.01
 
 Counters = Mapping[str, float | None]
-"""By name; None for those that the system does not keep."""
+"""By name; None for a counter that the system does not keep."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """What disturbed the timed rounds; None for what the system does not report.
+    """What disturbed the timed rounds; None for a figure that the system does not report.
 
     Attributes:
         quiet_share: share of quiet rounds.
@@ -42,7 +42,7 @@ class Noise:
     load: float
 
     def finding(self) -> str:
-        """What disturbed the rounds, as a clause without a full stop; empty if nothing did."""
+        """What disturbed the rounds, as a clause without a full stop; empty if nothing disturbed them."""
         findings = []
         if self.quiet_share < _QUIET:
             findings.append(f"{1 - self.quiet_share:.0%} of the rounds were disturbed")
@@ -60,9 +60,12 @@ class Noise:
 
 
 def snapshot() -> Counters:
-    """Counters in seconds: `clock` of the wall, and CPU time of this process and its ended children (`own`), of all
-    processes (`busy`), and of other machines (`stolen`); how long some task `waited` for a CPU (pressure stall
-    information), and how long the quota `throttled` the container; `load` is the number of runnable tasks.
+    """The counters now, all but `load` in seconds.
+
+    Returns:
+        `clock`, the wall clock; CPU time of this process and its ended children (`own`), of all processes (`busy`), and
+        of other machines (`stolen`); how long some task `waited` for a CPU (pressure stall information); how long the
+        quota `throttled` the container; and `load`, the number of runnable tasks.
     """
     cpu = psutil.cpu_times()
     pressure = _number(r"some .*total=(\d+)", Path("/proc/pressure/cpu"))
@@ -80,9 +83,9 @@ def snapshot() -> Counters:
 def between(before: Counters, after: Counters, quiet_share: float, cpu_share: float | None) -> Noise:
     """What happened between two snapshots."""
 
-    def spent(key: str, of: float = 1.0) -> float | None:
+    def spent(key: str, per: float = 1.0) -> float | None:
         start, end = before[key], after[key]
-        return None if start is None or end is None else max(0.0, end - start) / of
+        return None if start is None or end is None else max(0.0, end - start) / per
 
     seconds = max(spent("clock") or 0.0, 1e-9)
     capacity = seconds * (os.cpu_count() or 1)

@@ -40,7 +40,7 @@ class Profile:
         return sorted(rows, key=lambda row: (-max(row[1], row[2]), row[0]))
 
     def finding(self) -> str:
-        """Where the INT8 model spends its time, and the share of the same work in fp32; empty if unknown."""
+        """Where the INT8 model spends its time, and the share of the same work in fp32; empty without kernel times."""
         if not any(self.int8.values()):
             return ""
         top = max(self.int8, key=lambda name: self.int8[name])

@@ -18,7 +18,7 @@ from stages.common.timing.lock import alone
 from stages.common.timing.summary import MIN_LAUNCHES, Interval, PairedTiming
 
 SECONDS_BESIDE = 0.2
-"""Timed per launch at the batch sizes other than that of serving, and on the identity model."""
+"""Timed per launch, both at other batch sizes than the serving one and on the identity model."""
 
 OVERHEAD_BOUND = 5
 """A model is bound by call overhead if a call takes less than this many times an empty one."""
@@ -29,12 +29,14 @@ class Measurements:
     """Everything measured.
 
     Attributes:
-        serving: timing at the serving batch; `beside` at other batch sizes.
+        serving: the timing at the serving batch.
+        beside: the timings at other batch sizes.
         left_out: batch sizes that were not measured, with the reason.
         footprints: of fp32 and INT8; None if `bench.memory` is false.
         floor_ms: the time of a call that computes nothing.
         control: the fp32 model against itself.
-        noise: during the launches at the serving batch.
+        noise: what disturbed the launches at the serving batch.
+        profile: the time of both models by operator type.
     """
 
     serving: PairedTiming
@@ -67,7 +69,7 @@ class Measurements:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """The inputs, the number of threads, and the measurements; None for two equal files."""
+    """The inputs, the number of threads, and the measurements, which are None if both files are equal."""
 
     inputs: Inputs
     threads: int

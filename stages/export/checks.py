@@ -15,10 +15,10 @@ WRONG_NRMSE = 0.1
 
 
 def check_rows(inputs: Any) -> None:
-    """Evaluation inputs of any kind must have rows: no converter takes empty ones.
+    """Evaluation inputs of any kind must have at least one row: no converter takes empty inputs.
 
     Raises:
-        StageError: they have none.
+        StageError: an input has no rows.
     """
     for array in inputs.values() if isinstance(inputs, Mapping) else [inputs]:
         if getattr(array, "shape", None) and array.shape[0] == 0:
@@ -26,10 +26,10 @@ def check_rows(inputs: Any) -> None:
 
 
 def check_counts(inputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> None:
-    """Every array must have an axis 0, of the same length.
+    """Every array must have an axis of samples, and the same number of samples.
 
     Raises:
-        StageError: an array has none, or lengths differ.
+        StageError: an array is a single number, or the numbers of samples differ.
     """
     arrays = dict(inputs) | ({} if labels is None else {"labels": labels})
     for name, array in arrays.items():
@@ -66,7 +66,7 @@ def check_outputs(session: ort.InferenceSession, origin: str) -> None:
     """Every output must have a type that numpy can hold.
 
     Raises:
-        StageError: an output does not.
+        StageError: numpy has no type for an output.
     """
     for output in session.get_outputs():
         if "tensor(" in output.type and feeding.input_dtype(output) is None and not output.type.startswith("seq"):
@@ -80,7 +80,7 @@ def check_conversion(drift: Drift, origin: str) -> None:
     """The export must give the answers of its source, up to rounding.
 
     Raises:
-        StageError: an output does not.
+        StageError: an output differs by more.
     """
     for name, moments in drift.outputs.items():
         if moments.nrmse is not None and moments.nrmse > WRONG_NRMSE:

@@ -16,8 +16,8 @@ CHECK_FEEDS = 16
 """Calls that compare a cleaned model with its source."""
 
 TINY_BYTES = 4096
-"""Weights that are also inputs stay so if they are smaller than this in total: ONNX Runtime packs constant weights for
-its kernels, which costs more time than it saves if they are tiny (cntk_scan: 0.88 times the speed)."""
+"""Weights that are also inputs remain inputs if they are smaller than this in total: ONNX Runtime packs constant
+weights for its kernels, which costs more time than it saves if they are tiny (cntk_scan: 0.88 times the speed)."""
 
 _GROWTH = 0.01
 _GROWING = (inline_functions.apply, compute_constants.apply)

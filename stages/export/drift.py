@@ -12,7 +12,7 @@ Outputs = dict[str, np.ndarray]
 
 SourceAnswers = Callable[[np.ndarray, Sequence[str]], Outputs]
 """The answers of the source framework: takes sample indices (int64 [n]) and the names of the exported model's outputs,
-and returns arrays by output name; outputs without a counterpart are missing."""
+and returns arrays by output name, without the outputs that the framework does not give."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Drift:
     """The drift over the judge samples.
 
     Attributes:
-        outputs: per float output of both, over values that are finite in both.
-        flips: decisions that the export changed; None if nothing is decided or compared.
+        outputs: differences by output name, for each float output of both models, over values that are finite in both.
+        flips: decisions that the export changed; None if the model makes no decision, or nothing was compared.
         null_reasons: why `max_abs` or `flips` is None.
     """
 
@@ -45,9 +45,9 @@ def measure_drift(
 
     Args:
         answers: sample indices and outputs of the exported model, for all samples.
-        source_answers: None if the source is ONNX already.
+        source_answers: those of the framework; None if the source is ONNX already.
         judge: indices of the judge samples, int64.
-        labels: of samples by index; they help to find the decision among the outputs.
+        labels: gives the labels of samples by index, which help to find the decision among the outputs.
 
     Raises:
         StageError: the source fails on a sample.

@@ -23,16 +23,16 @@ from stages.export.framework import required, rounded_by, rounding_note
 TABLES = (".csv", ".parquet")
 
 DEFAULT_LABELS = "labels"
-"""The default of `export.labels`: these labels may be missing."""
+"""The default of `export.labels`. Evaluation data may lack labels of this name, but not labels of another name."""
 
 
 @contextmanager
 def opened(path: Path, input_names: Sequence[str], labels: str, scratch: Path) -> Iterator[tuple[Any, Any]]:
     """Yield the inputs and the labels.
 
-    Inputs are memory-mapped arrays by name, one array (an `.npy` file), or a data frame (a table). Labels are the array
-    or column called `labels`, unless an input has that name; None if there is none. Arrays of an archive are unpacked
-    into `scratch` to be mapped.
+    The inputs are memory-mapped arrays by name, one array (an `.npy` file), or a data frame (a table). The labels are
+    the array or column called `labels`, unless an input has that name; None if the data has no labels. Arrays of an
+    archive are unpacked into `scratch` to be mapped.
 
     Raises:
         StageError: the file or folder does not exist, or its data cannot be read.
@@ -129,7 +129,7 @@ def select(frame: Any, columns: Sequence[str]) -> Any:
     """These columns of a data frame, in this order.
 
     Raises:
-        StageError: one is missing.
+        StageError: a column is missing.
     """
     if missing := [name for name in columns if name not in frame.columns]:
         raise StageError(

@@ -13,7 +13,7 @@ from stages.common.data import evaldata, feeding
 from stages.common.model import model_file, sessions
 
 BATCH = 256
-"""Samples in one call, if the model leaves it free."""
+"""Samples in one call, if the model does not fix its batch."""
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16})
 """Types of weights that numpy can search for NaN."""
@@ -71,7 +71,7 @@ def _check_repeatable(once: Mapping[str, np.ndarray], again: Mapping[str, np.nda
 
 
 def _not_finite(values: Mapping[str, np.ndarray], indices: np.ndarray) -> str:
-    """Which output is NaN or infinite for which sample; empty if all are finite."""
+    """A clause that names the first output with NaN or infinity, and the sample; empty if every value is finite."""
     for name, array in values.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             row = np.argwhere(~np.isfinite(array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)))[0][0]

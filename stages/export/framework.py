@@ -28,8 +28,8 @@ class Converted:
         inputs: arrays by input name.
         answers: of the source framework to the same samples; None if the source was ONNX already.
         notes: sentences on what was cast or left out.
-        exact: whether a correct conversion keeps the answers up to rounding; that of trees after a scaler, or of
-            isotonic calibration, does not.
+        exact: whether a correct conversion gives the same answers, up to rounding. A conversion of trees behind a
+            scaler, or of isotonic calibration, may be correct although answers differ.
     """
 
     model: ir.Model
@@ -44,11 +44,11 @@ class Framework:
     """Which models a framework knows, and how they become ONNX.
 
     Attributes:
-        name: in messages.
-        suffixes: of the model files that `load` reads.
-        knows: whether a model is one of this framework's.
+        name: what messages call the framework.
+        suffixes: suffixes of the model files that `load` reads.
+        knows: says whether a model belongs to this framework.
         load: reads a model file; raises StageError if it is damaged, or not a model of this framework.
-        input_names: of the inputs that evaluation data must hold; empty where the model does not name them.
+        input_names: gives the names of the inputs that the evaluation data must hold; empty if the model has no names.
         convert: converts a model and its evaluation inputs: a mapping of arrays by name, an array, or a data frame.
             Raises StageError if the converter does not take the model, or the model does not take the inputs.
     """
@@ -67,7 +67,12 @@ def defined_in(package: str) -> Callable[[Any], bool]:
 
 
 def required(module: str, purpose: str, packages: str) -> ModuleType:
-    """Import a module that only some sources need: `purpose` is the subject of the error, `packages` are for pip.
+    """Import a module that only some sources need.
+
+    Args:
+        module: its dotted name.
+        purpose: what needs it: the subject of the error.
+        packages: what to install with pip.
 
     Raises:
         StageError: a package is not installed.
@@ -138,7 +143,10 @@ def rounded_by(given: np.ndarray, cast: np.ndarray) -> float:
 
 
 def rounding_note(rounded: Mapping[str, float], kind: str = "column") -> list[str]:
-    """A sentence on what casts to float32 changed, by column or input (an empty name means all data), or none."""
+    """A note on the columns (or inputs) that a cast to float32 rounded; none if it kept every value.
+
+    `rounded` has the largest relative change by name; an empty name stands for all data.
+    """
     changed = [name for name, by in rounded.items() if by]
     if not changed:
         return []
@@ -150,7 +158,7 @@ def rounding_note(rounded: Mapping[str, float], kind: str = "column") -> list[st
 
 
 def listed(names: Sequence[str], kind: str = "column") -> str:
-    """Columns or inputs as the subject of a sentence; an empty name means all data."""
+    """Columns or inputs as the subject of a sentence; an empty name stands for all data."""
     if len(names) > 1:
         return f"{len(names)} {kind}s ('{names[0]}' to '{names[-1]}')"
     return f"The {kind} '{names[0]}'" if names[0] else "The evaluation data"

@@ -21,7 +21,7 @@ MODELS = Path("models")
 """The folder for models, a dependency of export in dvc.yaml."""
 
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-"""A source of the form package.module:callable; any other is a path."""
+"""A source of the form package.module:callable; any other source is a path."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,10 @@ class Exported:
     """A model that is not published yet, with its evaluation data.
 
     Attributes:
-        converted: the model as ONNX; axis 0 of its inputs counts samples (or feeds).
+        converted: the model as ONNX, and its inputs; axis 0 of each counts samples (or feeds).
         labels: one per sample, or None if unknown.
-        origin: the name of the model in errors.
+        origin: what errors call the model.
+        framework: the name of the framework that it came from.
     """
 
     converted: Converted
@@ -72,7 +73,7 @@ def opened(params: Export) -> Iterator[Exported]:
 
 
 def untracked(params: Export) -> list[str]:
-    """A sentence for each path that export depends on but DVC does not track."""
+    """A sentence for each file that export reads but DVC does not track."""
     stage = pipeline.here().get("export")  # without dvc.yaml, the models folder is what it would depend on
     dependencies = [Path(dependency).resolve() for dependency in (stage.deps if stage else (MODELS,))]
     watched = {params.source: params.source, params.eval_data: params.eval_data}
@@ -117,8 +118,8 @@ def _build(source: str, seed: int) -> tuple[Any, Any, np.ndarray | None]:
     """Import and call package.module:callable, with `seed` if it takes one.
 
     Returns:
-        A model of any framework; evaluation inputs, an array, a data frame, or a mapping of arrays by input name; and
-        labels, one per sample, or None if unknown.
+        A model of any framework; the evaluation inputs (an array, a data frame, or a mapping of arrays by input name);
+        and the labels, one per sample, or None if unknown.
 
     Raises:
         StageError: it cannot be imported, fails, or returns something other than a model and evaluation data.

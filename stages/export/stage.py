@@ -19,11 +19,12 @@ class ExportResult:
     """What was exported.
 
     Attributes:
-        data: the evaluation data, published.
-        opsets: of the published model, version by domain.
-        steps: of cleaning, done or undone.
+        exported: the model as it was converted, before cleaning.
+        data: the published evaluation data.
+        opsets: the opset versions of the published model, by domain.
+        steps: the cleaning steps, done or undone.
         drift: between the source and its export, on the judge samples.
-        notes: sentences on what was cast or left out, and what DVC does not track.
+        notes: sentences on what was cast or left out, and on files that DVC does not track.
     """
 
     exported: Exported

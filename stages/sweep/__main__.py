@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings as in dvc exp run, e.g. quantize.method=dynamic,static; several -S give all combinations",
     )
     parser.add_argument("--remote", default="origin", help="git remote to clone from and push to (default: origin)")
-    parser.add_argument("--address", help="of the Ray cluster (default: that of this machine, or RAY_ADDRESS)")
+    parser.add_argument("--address", help="address of the Ray cluster (default: RAY_ADDRESS, else this machine's)")
     parser.add_argument(
         "--same-host",
         action="store_true",

@@ -1,4 +1,4 @@
-"""A table of the experiments, what failed with its last lines, and the command that shows the results."""
+"""A table of the experiments, the last lines of those that failed, and the command that shows the results."""
 
 from tabulate import tabulate
 
@@ -6,7 +6,7 @@ from stages.sweep.stage import SweepResult
 
 
 def render(result: SweepResult) -> str:
-    states = dict.fromkeys(result.there, "already there")
+    states = dict.fromkeys(result.already_there, "already there")
     states |= {outcome.name: "failed" if outcome.failure else "pushed" for outcome in result.outcomes}
     rows = [(name, states[name], " ".join(overrides)) for name, overrides in result.settings.items()]
     parts = [tabulate(rows, headers=("experiment", "", "settings"), disable_numparse=True)]
@@ -15,7 +15,7 @@ def render(result: SweepResult) -> str:
     ]
     ran = len(result.outcomes) - len(result.failed)
     parts.append(
-        f"{ran} pushed, {len(result.there)} already there, {len(result.failed)} failed. "
+        f"{ran} pushed, {len(result.already_there)} already there, {len(result.failed)} failed. "
         f"Show them: dvc exp pull {result.remote} && python -m stages.report --experiments"
     )
     return "\n\n".join(parts)

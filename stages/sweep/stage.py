@@ -16,10 +16,17 @@ Overrides = tuple[str, ...]
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Overrides of the whole grid by name, the names that the git remote had already, and outcomes of the others."""
+    """What a sweep did.
+
+    Attributes:
+        settings: the overrides of every experiment of the grid, by name.
+        already_there: the names of the experiments that the git remote already had.
+        outcomes: of the other experiments, in the order in which they ended.
+        remote: the name of the git remote.
+    """
 
     settings: dict[str, Overrides]
-    there: Sequence[str]
+    already_there: Sequence[str]
     outcomes: Sequence[TaskResult]
     remote: str
 
@@ -34,16 +41,18 @@ def run(overrides: Sequence[str], *, remote: str, address: str | None, same_host
     Args:
         overrides: as in `dvc exp run -S`.
         remote: name of the git remote.
-        address: of the Ray cluster; None for that of this machine.
-        same_host: run all experiments on nodes of the same kind.
+        address: of the Ray cluster; None for the cluster of this machine.
+        same_host: whether to run all experiments on nodes of the same kind.
 
     Raises:
         StageError: the nodes cannot get the commit or the data, or no cluster answers.
     """
     url, commit = _reachable(remote)
     settings = {experiment_name(commit, chosen): chosen for chosen in expand(overrides)}
-    there = [name for name in settings if worker.pushed(url, commit, name)]
-    experiments = [Experiment(name, chosen, url, commit) for name, chosen in settings.items() if name not in there]
+    already_there = [name for name in settings if worker.pushed(url, commit, name)]
+    experiments = [
+        Experiment(name, chosen, url, commit) for name, chosen in settings.items() if name not in already_there
+    ]
     outcomes: list[TaskResult] = []
     if experiments:
         with cluster.connected(address) as ray:
@@ -53,9 +62,9 @@ def run(overrides: Sequence[str], *, remote: str, address: str | None, same_host
                 _progress(f"Using {len(nodes)} nodes of the same kind: {kind}")
             for outcome in cluster.run(ray, experiments, nodes):
                 outcomes.append(outcome)
-                what = "failed" if outcome.failure else "pushed"
-                _progress(f"{len(outcomes)} of {len(experiments)}: {outcome.name} {what}, {outcome.node}")
-    return SweepResult(settings, there, outcomes, remote)
+                state = "failed" if outcome.failure else "pushed"
+                _progress(f"{len(outcomes)} of {len(experiments)}: {outcome.name} {state}, {outcome.node}")
+    return SweepResult(settings, already_there, outcomes, remote)
 
 
 def expand(overrides: Sequence[str]) -> list[Overrides]:
@@ -78,7 +87,7 @@ def expand(overrides: Sequence[str]) -> list[Overrides]:
 
 
 def experiment_name(commit: str, overrides: Overrides) -> str:
-    """A name that depends only on the commit and the overrides, in any order."""
+    """A name that depends only on the commit and the overrides, whatever their order."""
     text = json.dumps([commit, sorted(overrides)])
     return f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 

@@ -16,7 +16,14 @@ LINES_KEPT = 5
 
 @dataclass(frozen=True)
 class Experiment:
-    """One task: overrides as in `dvc exp run -S`, the address to clone from and push to, the commit to start from."""
+    """One task.
+
+    Attributes:
+        name: of the DVC experiment.
+        overrides: as in `dvc exp run -S`.
+        git_remote: the address to clone from and to push to.
+        commit: where the experiment starts.
+    """
 
     name: str
     overrides: Sequence[str]
@@ -26,7 +33,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The outcome on a node: the last lines of the command that failed, or none if the experiment was pushed."""
+    """The outcome of an experiment on a node; `failure` has the last lines of a command that failed, else nothing."""
 
     name: str
     failure: Sequence[str]
@@ -38,7 +45,7 @@ class CommandError(Exception):
 
 
 def run(experiment: Experiment) -> TaskResult:
-    """Clone, pull, run, push. A failed command is an outcome; a lost node is not, and Ray runs the task again."""
+    """Clone, pull, run, push. A failed command is an outcome; after the loss of a node, Ray runs the task again."""
     # Ray cancels a task with SIGINT, which a node started in the background would ignore.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -106,7 +113,7 @@ def _kill(process: "subprocess.Popen[str]") -> None:
 
 
 def _output(process: "subprocess.Popen[str]") -> str:
-    """The output. Ray's cancel does not interrupt a blocking wait, so each wait lasts half a second at most."""
+    """What a process prints. Ray's cancel does not interrupt a blocking wait, so a wait lasts half a second at most."""
     while True:
         try:
             return process.communicate(timeout=0.5)[0]

@@ -25,7 +25,7 @@ with_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install '.[ray]'"
 )
 
-# Says that it runs, then waits until it may go on: what a test does meanwhile depends on no one's speed.
+# A stage that logs its start and waits for the test to let it go on, so no test depends on the speed of the machine.
 STAGE = """
 import json, os, sys, time, yaml
 from pathlib import Path
@@ -69,16 +69,8 @@ def test_a_setting_that_cannot_be_read_is_refused() -> None:
 
 def test_names_depend_on_commit_and_settings_alone() -> None:
     assert stage.experiment_name("c", ("a=1", "b=2")) == stage.experiment_name("c", ("b=2", "a=1"))
-    assert (
-        len(
-            {
-                stage.experiment_name("c", ("a=1",)),
-                stage.experiment_name("c", ("a=2",)),
-                stage.experiment_name("d", ("a=1",)),
-            }
-        )
-        == 3
-    )
+    others = [("c", ("a=1",)), ("c", ("a=2",)), ("d", ("a=1",))]
+    assert len({stage.experiment_name(*other) for other in others}) == 3
 
 
 def test_a_command_that_fails_leaves_its_last_lines(tmp_path: Path) -> None:
@@ -90,7 +82,7 @@ def test_a_command_that_fails_leaves_its_last_lines(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A DVC project, committed."""
+    """A DVC project with one commit."""
     root = tmp_path_factory.mktemp("template")
     git(root, "init", "-q", "-b", "main")
     git(root, "config", "user.name", "t")
@@ -112,7 +104,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(template: Path, tmp_path: Path) -> Path:
-    """The same, whose commit is on a bare repository, and whose DVC remote is a folder."""
+    """A copy of `template`, pushed to a bare repository, with a folder as DVC remote."""
     root = tmp_path / "project"
     shutil.copytree(template, root, symlinks=True)
     config = root / ".dvc/config"
@@ -142,18 +134,18 @@ class Nodes:
         return self.folder / "log"
 
     def runs(self) -> list[list[int]]:
-        """What each run of the stage said: its process and its size."""
+        """What each run of the stage logged: its process id and its size."""
         return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
 
     def wait_for(self, count: int, sweep: "subprocess.Popen[str]") -> list[list[int]]:
-        """The runs, once there are so many and the sweep still goes on."""
+        """Wait until `count` runs have started, and return all runs; fail if the sweep ends before."""
         while len(self.runs()) < count:
             assert sweep.poll() is None, sweep.communicate()
             time.sleep(0.1)
         return self.runs()
 
     def go_on(self) -> None:
-        """Let the stages end."""
+        """Let the waiting stages end."""
         self.log.with_name("log.go").touch()
 
     def clones(self) -> list[Path]:
@@ -166,7 +158,7 @@ def cluster() -> Iterator[Nodes]:
     folder = tempfile.mkdtemp(prefix="n", dir="/tmp")
     environment = {**os.environ, "SWEEP_LOG": f"{folder}/log", "TMPDIR": folder, "PATH": PATH}
     with subprocess.Popen(
-        # As in the background of a script, whose processes ignore interrupts.
+        # Nodes that ignore interrupts, as background processes of a script do.
         ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", CLUSTER],
         env=environment,
         stdin=subprocess.PIPE,
@@ -183,7 +175,7 @@ def cluster() -> Iterator[Nodes]:
 
 @pytest.fixture
 def nodes(cluster: Nodes) -> Nodes:
-    """The cluster, where nothing has run."""
+    """The cluster, without traces of an earlier test."""
     for path in (cluster.log, cluster.log.with_name("log.go")):
         path.unlink(missing_ok=True)
     for clone in cluster.clones():  # what a killed worker left
@@ -234,7 +226,7 @@ def test_a_worker_is_killed_an_experiment_fails_and_a_second_call_runs_nothing_a
 
 
 def worker_of(pid: int) -> int:
-    """The process of Ray above this one; between them are DVC and a shell."""
+    """The id of Ray's worker process, an ancestor of process `pid`; between them are DVC and a shell."""
     while pid > 1:
         if b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes():
             return pid
@@ -243,7 +235,7 @@ def worker_of(pid: int) -> int:
 
 
 def status(pid: int) -> list[str]:
-    """State, parent and so on of a process; a state of X where there is none."""
+    """The fields of /proc/PID/stat from the state on; the state X if the process is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -260,7 +252,7 @@ def test_an_interrupt_leaves_nothing_running(project: Path, tmp_path: Path, node
     _, errors = process.communicate()
     assert process.returncode == 130, errors
     assert errors.splitlines()[-1].startswith("Interrupted")
-    # Its end waited for the tasks, and those for what they had started: nothing is left, now.
+    # The sweep waited for its tasks, and the tasks for the processes that they had started: all are gone by now.
     assert [status(pid)[0] for pid, _ in started if status(pid)[0] not in "XZ"] == []
     assert nodes.clones() == []
     assert nodes.runs() == started

@@ -85,8 +85,8 @@ def milliseconds(events: Sequence[Event], calls: int, overhead_us: float) -> dic
     """Kernel time of one call by operator type, in milliseconds.
 
     A kernel that runs other kernels counts only its own time: the kernels of one thread nest. If, Loop and Scan do not
-    count, because what remains of them is the profiler's work between the kernels that they run. For each node the
-    middle half of the calls is averaged: a single interruption could outweigh a hundred calls.
+    count, because their own time is the profiler's work between the kernels that they run. For each node the middle
+    half of the calls is averaged: a single interruption could outweigh a hundred calls.
 
     Args:
         events: of ONNX Runtime's profile, in any order; times in whole microseconds.

@@ -1,6 +1,6 @@
-"""Frameworks that export converts to ONNX: each is a `stages.export.framework.Framework`.
+"""The frameworks that export converts to ONNX, each a `stages.export.framework.Framework`.
 
-A module imports its framework only in the functions that use it: a model of one framework needs no other.
+A module imports its framework only in the functions that use it: a model of one framework needs no other framework.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ PICKLES = (".joblib", ".pkl", ".pickle")
 
 
 def framework_of(model: Any) -> Framework | None:
-    """The framework that `model` belongs to, or None."""
+    """The framework that `model` belongs to; None if no framework here knows it."""
     return next((framework for framework in FRAMEWORKS if framework.knows(model)), None)
 
 

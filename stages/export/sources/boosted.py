@@ -44,7 +44,7 @@ def _load(package: str, name: str, path: Path) -> Any:
 
 
 def _xgboost_columns(model: Any) -> Sequence[str]:
-    """The columns that the model was trained on, if known."""
+    """The columns that the model was trained on; empty if unknown."""
     return list(_xgboost_booster(model).feature_names or [])
 
 
@@ -89,8 +89,8 @@ def _features(inputs: Any, columns: Sequence[str], name: str) -> tuple[np.ndarra
     """Prepare a two-dimensional array, or these columns (all if empty) of a data frame.
 
     Returns:
-        The features for the ONNX model, float32 [samples, features]; those for the model itself, an array or a data
-        frame; and sentences on the cast.
+        The features for the ONNX model, float32 [samples, features]; the features for the model itself, an array or a
+        data frame; and notes on the cast.
 
     Raises:
         StageError: the inputs are something else, a column is missing, or its values are not numbers.
@@ -132,16 +132,17 @@ def _converted(
 
 
 def _answers(model: Any, given: Any, predict: Callable[[Any], Any]) -> SourceAnswers:
-    """The answers of an estimator with scikit-learn's interface, or of a booster, which takes `predict`."""
+    """The answers of an estimator with scikit-learn's interface, or of a booster, by its function `predict`."""
     if hasattr(model, "get_params"):
         return sklearn.fitted_answers(model, given)
     return lambda indices, names: _by_name(np.asarray(predict(sklearn.rows(given, indices))), names)
 
 
 def _by_name(predicted: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The predictions of a booster, by the names of the ONNX outputs: label and probabilities of a classifier, or one.
+    """The predictions of a booster by the names of the ONNX outputs: label and probabilities, or a single output.
 
-    `predicted` holds probabilities of class 1 [n], of all classes [n, classes], class numbers [n], or values [n].
+    `predicted` holds the probability of class 1 [n], those of all classes [n, classes], class numbers [n], or values
+    [n].
     """
     if len(names) == 1:
         return {names[0]: predicted}

@@ -33,7 +33,7 @@ def convertible(model: Any, missing_text: str) -> Any:
 
 
 def is_fitted(model: Any) -> bool:
-    """Whether scikit-learn finds that an estimator was trained."""
+    """Whether an estimator was trained, as scikit-learn sees it."""
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
 
@@ -95,16 +95,16 @@ def _imputes_text(imputer: Any) -> bool:
 def make_node(op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> onnx.NodeProto:
     """`onnx.helper.make_node`, with booleans in attribute lists as integers."""
     plain = {
-        name: [int(item) if isinstance(item, bool | np.bool_) else item for item in value]
-        if isinstance(value, list)
-        else value
-        for name, value in attributes.items()
+        name: list(map(_integer, value)) if isinstance(value, list) else value for name, value in attributes.items()
     }
     return onnx.helper.make_node(op_type, inputs, outputs, **plain)
 
 
 def register_boosted_trees(loaded: Set[str]) -> None:
-    """Register the estimators of XGBoost and LightGBM with skl2onnx, if loaded, for pipelines that contain them."""
+    """Teach skl2onnx the estimators of XGBoost and LightGBM, for pipelines that contain them.
+
+    `loaded` holds the names of loaded packages: only estimators of those can be in a pipeline.
+    """
     from skl2onnx import update_registered_converter
     from skl2onnx.common import shape_calculator as shapes
 

@@ -35,7 +35,7 @@ def convert(model: onnx.ModelProto | ir.Model, inputs: Any, params: Export) -> C
     A bare array belongs to the only input.
 
     Raises:
-        StageError: a model without its weights, a bare array for several inputs, or samples of different shapes.
+        StageError: the model lacks its weights, a bare array is given for several inputs, or samples differ in shape.
     """
     if isinstance(model, onnx.ModelProto):
         if ir_conversion.has_external_data(model):

@@ -34,7 +34,7 @@ NAME = "scikit-learn"
 TRUSTED = frozenset(
     f"sklearn.neural_network._stochastic_optimizers.{name}" for name in ("AdamOptimizer", "SGDOptimizer")
 )
-"""Types that every MLP holds and skops does not trust: scikit-learn's own, and nothing but numbers."""
+"""Types in every MLP that skops does not trust, although they are scikit-learn's own and hold only numbers."""
 
 MISSING_TEXT = "nan"
 """What a missing value in a column of text becomes: ONNX has no missing text."""
@@ -57,7 +57,7 @@ def load(path: Path, *, allow_pickle: bool = False) -> Any:
 
 
 def input_names(model: Any) -> list[str]:
-    """The columns that the estimator was trained on, if that was a data frame."""
+    """The columns that the estimator was trained on; empty if it was not trained on a data frame."""
     return [str(name) for name in getattr(model, "feature_names_in_", [])]
 
 
@@ -182,8 +182,11 @@ def rows(inputs: Any, indices: np.ndarray) -> Any:
 def fitted_answers(model: Any, inputs: Any) -> SourceAnswers:
     """The answers of a fitted estimator to its evaluation inputs, as the callable returned them.
 
-    Of a classifier, labels [n] and, if it has them, probabilities [n, classes]; of others, predictions or transformed
-    features. StageError is raised if the estimator fails, such as on NaN that its training data did not have.
+    A classifier answers with labels [n] and, if it can, probabilities [n, classes]; other estimators answer with
+    predictions or transformed features.
+
+    The function that is returned raises StageError if the estimator fails, such as on NaN if its training data had no
+    NaN.
     """
 
     def answers(indices: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:

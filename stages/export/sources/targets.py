@@ -11,7 +11,7 @@ import onnx
 from stages.common.base.errors import StageError
 
 Step = tuple[str, float | None]
-"""An ONNX operator on the prediction, and its second operand if it takes one."""
+"""An ONNX operator on the prediction, and its second operand; None for an operator with one operand."""
 
 FUNCTIONS: dict[Any, tuple[Step, ...]] = {
     None: (),
@@ -35,7 +35,7 @@ AFFINE = frozenset({"MaxAbsScaler", "MinMaxScaler", "RobustScaler", "StandardSca
 def split(model: Any) -> tuple[Any, tuple[Step, ...]]:
     """An estimator without the transform of its target, and the steps that invert the transform.
 
-    The estimator may be a TransformedTargetRegressor, or a pipeline that ends in one; any other stays as it is.
+    The estimator may be a TransformedTargetRegressor, or a pipeline that ends in one; any other is returned unchanged.
 
     Raises:
         StageError: the inverse has no ONNX form here.

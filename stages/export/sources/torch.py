@@ -44,7 +44,7 @@ def load(path: Path) -> Any:
 
 
 def input_names(model: Any) -> list[str]:
-    """The names of the inputs of the model."""
+    """The names of the inputs that the model requires."""
     if hasattr(model, "model_proto"):
         return [graph_input.name for graph_input in model.model.graph.inputs]
     if hasattr(model, "graph_signature"):
@@ -60,7 +60,7 @@ def convert(model: Any, inputs: Any, params: Export) -> Converted:
         StageError: onnxscript is missing, the inputs are not the model's, or the exporter fails.
     """
     required("onnxscript", "Exporting a PyTorch model", PACKAGES)
-    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    model = getattr(model, "_orig_mod", model)  # the module that torch.compile wraps
     single = _takes_float32(model)
     arrays, rounded = _by_name(model, inputs), {}
     for name, array in arrays.items():
@@ -163,7 +163,10 @@ def _anonymous(model: ir.Model) -> ir.Model:
 
 
 def _answers(model: Any, arrays: Mapping[str, np.ndarray], params: Export) -> SourceAnswers | None:
-    """The answers of the module itself, whose outputs have the order of the exported ones; None if it is unknown."""
+    """The answers of the module itself, whose outputs have the same order as those of the export.
+
+    None for an ONNX program that does not hold the program it was exported from.
+    """
     import torch
     from torch.utils import _pytree as pytree
 

@@ -12,19 +12,13 @@ import onnx_ir as ir
 
 from stages.common.base.params import Quantize
 from stages.common.graph.walk import number
-from stages.common.graph.weights import weight_inputs
+from stages.common.graph.weights import CHANNEL_AXES, DEFAULT_OPERATORS, weight_inputs
 from stages.quantize import linear
 from stages.quantize.methods import Assignment, CalibrationFeeds
 from stages.quantize.methods.rewriter import OVERRIDABLE, Constant, KeepFloatError, Rewriter, Site
 from stages.quantize.outcome import NodeOutcome
 
-_CHANNELS: Mapping[str, tuple[int, ...]] = {
-    "Attention": (-1,), "Conv": (0,), "ConvTranspose": (1,), "GRU": (0, 1), "Gemm": (-1,), "LSTM": (0, 1),
-    "MatMul": (-1,), "RNN": (0, 1),
-}  # fmt: skip
-"""The axes of a weight with one scale per index; those of a table depend on its values."""
-
-OP_TYPES = BY_DEFAULT = frozenset({*_CHANNELS, "Gather"})
+OP_TYPES = BY_DEFAULT = DEFAULT_OPERATORS["stored"]
 WHY_NOT: Mapping[str, str] = {}
 
 
@@ -80,7 +74,7 @@ def _channels(node: ir.Node, index: int, weight: Constant) -> tuple[int, ...]:
     ndim = weight.values.ndim
     if node.op_type == "Gather":  # in a stack of matrices, each column of each matrix, as for a product
         return linear.table_axes(weight.values) if ndim == 2 else (*range(ndim - 2), ndim - 1)
-    axes = _CHANNELS[node.op_type]
+    axes = CHANNEL_AXES[node.op_type]
     if node.op_type == "Gemm" and number(node, "transB", 0):
         axes = (0,)
     if node.op_type in ("Gemm", "MatMul") and index == 0:
