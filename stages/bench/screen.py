@@ -65,7 +65,7 @@ def _conclusion(result: BenchResult, measured: Measurements) -> str:
     ]
     threads = f"{result.threads} thread{'s' * (result.threads > 1)}"
     place = f"at batch {serving.samples} with {threads} on {result.inputs.machine.name}"
-    ratio = f"{serving.interval.ratio:.3g} times the speed of fp32"
+    ratio = f"{serving.interval.as_in_metrics().ratio:.3g} times the speed of fp32"
     match serving.interval.verdict:
         case "faster":
             lines.append(f"INT8 is faster: {ratio} {place}.")

@@ -98,7 +98,7 @@ class Decided:
         return np.asarray(best[:, -1] - best[:, -2])
 
     def flips(self, candidate: "Decided") -> np.ndarray:
-        """Where another model decides otherwise and this one is sure, see `TIE`; bool [rows]."""
+        """Where the candidate decides differently and this decision is not a tie, see `TIE`; bool [rows]."""
         changed = np.asarray(self.decisions != candidate.decisions)
         return changed if self.margins is None else changed & ~(self.margins < TIE)
 

@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster, for what only some users need."""
+"""The connection to a Ray cluster. Ray is an optional dependency, so it is imported only here, when needed."""
 
 import importlib
 import logging
@@ -13,7 +13,7 @@ from stages.common.base.errors import StageError
 
 @contextmanager
 def connected(address: str | None, *, missing: str, unreachable: str, **options: Any) -> Iterator[Any]:
-    """Yield the `ray` module, connected; the block's end ends every actor and task of this job.
+    """Yield the `ray` module, connected; leaving the block ends every actor and task of this job.
 
     `address` and `options` are those of `ray.init`.
 

@@ -23,9 +23,9 @@ class Rule:
         limit: what the value is compared with; None for a rule that is off.
         margin: how far the value lies inside the limit, in its own unit, negative outside; None if either is not a
             number.
-        output: the model output that it judges; empty if it judges the whole model.
-        message: what the failure means and what to do; of a rule that holds, what value and limit do not say.
-        sample: index of the evaluation sample that decided it; None if no single one did.
+        output: the model output that the rule is about; empty if it is about the whole model.
+        message: what a failure means and what to do; of a rule that passed, what value and limit do not say.
+        sample: index of the evaluation sample that decided the outcome; None if no single sample did.
     """
 
     name: str
@@ -50,6 +50,13 @@ class Rule:
         return cls(**{**tree, "outcome": Outcome(tree["outcome"])})
 
 
+def figure_text(figure: float | str | None) -> str:
+    """A value, limit or margin on a screen: floats to three significant digits, None as nothing."""
+    if figure is None:
+        return ""
+    return f"{figure:.3g}" if isinstance(figure, float) else str(figure)
+
+
 def failures(rules: Iterable[Rule]) -> list[Rule]:
-    """The rules that apply and do not hold."""
+    """The rules that failed."""
     return [rule for rule in rules if rule.failed]

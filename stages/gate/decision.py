@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from stages.common.rule import Rule
+from stages.common.rule import Rule, failures
 from stages.gate.inputs import Figures
 from stages.gate.rules import nothing_quantized
 
@@ -32,7 +32,7 @@ def decide(figures: Figures, rules: Sequence[Rule], bench: str = "bench") -> Dep
         rules: the gate's rules, evaluated on `figures`.
         bench: the name of the stage bench in DVC commands.
     """
-    decision = _decide(figures, [rule for rule in rules if rule.failed], bench)
+    decision = _decide(figures, failures(rules), bench)
     return replace(decision, reason=f"{decision.reason} {figures.drift}") if figures.drift else decision
 
 
@@ -60,7 +60,7 @@ def _decide(figures: Figures, failed: Sequence[Rule], bench: str) -> Deployment:
 
 
 def _advice(figures: Figures, failed: Sequence[Rule], bench: str) -> str | None:
-    """What parity tried and saw pass; bench again if only its figure is inconclusive."""
+    """The best command that parity tried and saw pass; if only the speed-up is inconclusive, to run bench again."""
     names = {rule.name for rule in failed}
     if names == {"min_speedup"} and figures.speedup.verdict == "inconclusive":
         return f"dvc repro --force --single-item {bench}"

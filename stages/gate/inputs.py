@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.common.base import files, paths
 from stages.common.base.errors import StageError
-from stages.common.rule import Rule
+from stages.common.rule import Rule, failures
 from stages.gate.drift import beyond_tolerance
 
 
@@ -87,7 +87,7 @@ class Metrics:
         """The value at these keys.
 
         Raises:
-            StageError: one of them is missing.
+            StageError: a key is missing.
         """
         node: Any = self.tree
         for key in keys:
@@ -97,7 +97,7 @@ class Metrics:
         return node
 
     def optional(self, *keys: str) -> Any:
-        """The value at these keys, or None if one of them is missing or null."""
+        """The value at these keys; None if a key is missing or its value null."""
         node: Any = self.tree
         for key in keys:
             node = node.get(key) if isinstance(node, Mapping) else None
@@ -148,7 +148,7 @@ class Evidence:
             without_int8=tuple(details.get("without_int8")),
             parity_passed=self.parity.get("passed"),
             samples=self.parity.get("judged", "samples"),
-            parity_failures=tuple(rule for rule in rules if rule.failed),
+            parity_failures=tuple(failures(rules)),
             drift=beyond_tolerance(self.export_details.get("drift"), rules),
             parity_advice=tuple(advice["command"] for advice in self.parity_details.get("advice")),
             speedup=Speedup(*(self.bench.get("speedup", key) for key in ("ratio", "low95", "high95", "verdict"))),

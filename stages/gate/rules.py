@@ -27,14 +27,16 @@ def _parity(figures: Figures) -> Rule:
     worst = next(iter(figures.parity_failures), None)
     message = sentences(
         f"Parity failed, so INT8 must not ship regardless of speed (speed-up {figures.speedup})",
-        "" if worst is None else worst.message or _missed(worst),
+        "" if worst is None else _missed(worst),
     )
     return Rule("parity", "failed", "passed", None, Outcome.FAILED, message=message)
 
 
 def _missed(rule: Rule) -> str:
+    """The rule that failed, in a sentence without its full stop."""
     place = f" of '{rule.output}'" if rule.output else ""
-    return f"{rule.name}{place} is {rule.value}, but the limit is {rule.limit}"
+    figure = "" if rule.value is None else f" is {rule.value}, but the limit is {rule.limit}"
+    return f"{rule.name}{place}{figure}{f': {rule.message}' if rule.message else ''}"
 
 
 def _min_samples(figures: Figures, limits: Gate) -> Rule:

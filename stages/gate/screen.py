@@ -2,14 +2,14 @@
 
 from tabulate import tabulate
 
-from stages.common.rule import Outcome, Rule
+from stages.common.rule import Outcome, Rule, figure_text
 from stages.gate.stage import GateResult
 
 _SIGN = {"min_samples": "at least ", "max_size_ratio": "at most ", "min_speedup": "at least "}
 
 
 def render(result: GateResult) -> str:
-    """A table of the rules that are on, notes, reason and advice. `verdict` follows, as the error if it is closed."""
+    """A table of the rules that are on, notes, reason and advice. `verdict` follows, as the error of a closed gate."""
     rows = [_row(rule) for rule in result.rules if rule.outcome is not Outcome.OFF]
     table = tabulate(rows, headers=("rule", "value", "limit", "margin", "outcome"), disable_numparse=True)
     notes = [f"Note: {note}" for note in result.notes]
@@ -27,10 +27,10 @@ def verdict(result: GateResult) -> str:
 
 
 def _row(rule: Rule) -> tuple[str, str, str, str, str]:
-    return rule.name, _text(rule.value), _SIGN.get(rule.name, "") + _text(rule.limit), _text(rule.margin), rule.outcome
-
-
-def _text(value: float | str | None) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else f"{value:.3g}"
+    return (
+        rule.name,
+        figure_text(rule.value),
+        _SIGN.get(rule.name, "") + figure_text(rule.limit),
+        figure_text(rule.margin),
+        rule.outcome,
+    )

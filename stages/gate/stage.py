@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from stages.common.base import pipeline
 from stages.common.base.params import Params
-from stages.common.rule import Rule
+from stages.common.rule import Rule, failures
 from stages.gate.decision import Deployment, decide
 from stages.gate.inputs import Evidence, Figures
 from stages.gate.provenance import refuse_foreign_metrics
@@ -23,7 +23,7 @@ class GateResult:
     @property
     def failed(self) -> list[Rule]:
         """The rules that failed."""
-        return [rule for rule in self.rules if rule.failed]
+        return failures(self.rules)
 
     @property
     def open(self) -> bool:

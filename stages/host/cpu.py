@@ -44,7 +44,7 @@ def describe(cpuinfo: str) -> str:
 def caches(folder: Path = CACHES) -> str:
     """The caches of one core, e.g. `L1d 32K, L1i 32K, L2 1024K, L3 32768K`; empty if the system reports none.
 
-    Virtual machines and many ARM boards list caches without a size; such a cache is named alone.
+    Virtual machines and many ARM boards list caches without a size; their names stand alone.
     """
     names = []
     for index in sorted(folder.glob("index*")):

@@ -23,5 +23,5 @@ def _meaning(name: str) -> str:
     if name == "unknown":
         return "The instruction set is unknown, so how INT8 performs here must be measured."
     if name in isa.SATURATING:
-        return f"INT8 runs on {name} here: its 16-bit sums can saturate where quantize.portable is false."
+        return f"INT8 runs on {name} here: its 16-bit sums can saturate if quantize.portable is false."
     return f"INT8 runs on {name} here, with 32-bit sums."

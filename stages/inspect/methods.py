@@ -10,7 +10,7 @@ import onnx_ir as ir
 from stages.common.graph.passes import convert_opset
 from stages.common.graph.shapes import inferred
 from stages.common.graph.walk import all_nodes, constant, input_of, name_of, number, only_reader
-from stages.common.graph.weights import DEFAULT_OPERATORS, Weight, WeightedNode, weighted_nodes
+from stages.common.graph.weights import CHANNEL_AXES, DEFAULT_OPERATORS, Weight, WeightedNode, weighted_nodes
 
 OPSET = 13
 """The opset to which quantize converts older models if it can."""
@@ -18,7 +18,11 @@ OPSET = 13
 BLOCK_SIZE = 32
 """Weights per scale in weight_only, by default."""
 
-NODE_BYTES: Mapping[str, tuple[int, int]] = {"dynamic": (300, 18), "weight_only": (160, 2)}
+NODE_BYTES: Mapping[str, tuple[int, int]] = {
+    "dynamic": (300, 18),
+    "weight_only": (160, 2),
+    "stored": (200, 8),
+}
 """What each quantized node adds to the file, fitted to real models: bytes, and how often it repeats the node's name."""
 
 PAIR, WEIGHT, BIAS, FOLDED = (206, 12), (162, 6), (134, 4), (-170, -4)
@@ -64,7 +68,7 @@ def predict(model: ir.Model, file_bytes: int) -> tuple[Prediction, ...]:
     weights = {weight.name: weight.nbytes for node in nodes for weight in node.weights}
     old = too_old(model)
     return tuple(
-        _predict(method, model, usable if method == "weight_only" or not old else [], weights, file_bytes)
+        _predict(method, model, usable if method in ("weight_only", "stored") or not old else [], weights, file_bytes)
         for method in DEFAULT_OPERATORS
     )
 
@@ -88,7 +92,7 @@ def _predict(
         replaceable = _taken(method, node)
         sizes = {weight.name: _int8_bytes(method, node, weight) for weight in replaceable}
         grows = method == "weight_only" and sum(sizes.values()) >= sum(weights[name] for name in sizes)
-        if not sizes or grows:
+        if not sizes or grows or (method == "stored" and _mostly_scales(node)):
             continue
         taken.append(node)
         int8 |= sizes
@@ -102,6 +106,22 @@ def _predict(
     if size >= file_bytes:  # quantize keeps fp32 if the file would grow
         return Prediction(method, (), file_bytes / 1e6, 0.0)
     return Prediction(method, tuple(taken), size / 1e6, replaced / max(1, sum(weights.values())))
+
+
+def _mostly_scales(node: WeightedNode) -> bool:
+    """Whether the scales of a stored node would take as much as 8 bits save."""
+    scales = sum(_scales(node, weight) for weight in node.weights)
+    return 3 * sum(math.prod(weight.shape) for weight in node.weights) < 4 * scales
+
+
+def _scales(node: WeightedNode, weight: Weight) -> int:
+    """The number of scales of a stored weight; of tables, as if every row had one."""
+    rank = len(weight.shape)
+    if node.op_type == "Gather":
+        return weight.shape[0] if rank == 2 else math.prod(weight.shape) // weight.shape[-2]
+    left = node.op_type in ("Gemm", "MatMul") and weight.index == 0
+    axes = (-2,) if left else CHANNEL_AXES[node.op_type]
+    return math.prod(weight.shape[axis] for axis in axes) if rank > 1 else 1
 
 
 def _has_kernel(node: ir.Node) -> bool:
@@ -125,7 +145,7 @@ def _taken(method: str, node: WeightedNode) -> tuple[Weight, ...]:
         return ()
     if method == "static" and any(f".{name}" in node.graph for name in UNSEEN):
         return ()
-    if node.op_type in ("MatMul", "Gemm"):
+    if node.op_type in ("MatMul", "Gemm") and method != "stored":
         right = tuple(weight for weight in node.weights if weight.index == 1)
         ranks = {len(weight.shape) for weight in right}
         return right if ranks and (ranks == {2} if method == "weight_only" else min(ranks) >= 2) else ()
@@ -133,13 +153,15 @@ def _taken(method: str, node: WeightedNode) -> tuple[Weight, ...]:
         table = node.weights[0]
         packed = method != "weight_only" or len(table.shape) == 2
         return node.weights if len(table.shape) >= 2 and packed else ()
-    if node.op_type == "LSTM":
+    if node.op_type == "LSTM" and method != "stored":
         return node.weights if len(node.weights) == 2 else ()
     return node.weights
 
 
 def _int8_bytes(method: str, node: WeightedNode, weight: Weight) -> int:
     elements = math.prod(weight.shape)
+    if method == "stored":
+        return elements + 4 * _scales(node, weight)
     if method == "weight_only":
         rows, width = weight.shape if node.op_type == "Gather" else weight.shape[::-1]
         blocks = rows * math.ceil(width / BLOCK_SIZE)

@@ -55,11 +55,11 @@ def sentences(model: ir.Model, nodes: Sequence[WeightedNode]) -> list[str]:
             f"The weight '{tied}' is shared by several nodes (a tied embedding): quantize all of them or none."
         )
     if "GRU" in types or "RNN" in types:
-        troubles.append("GRU and RNN have no INT8 kernel on CPUs: they stay float.")
+        troubles.append("GRU and RNN have no INT8 kernel on CPUs: only method stored makes them smaller.")
     if too_old(model):
         troubles.append(
             f"Opset {model.opset_imports.get('')} cannot be converted to {OPSET}, which dynamic and static need: "
-            "export the model again."
+            "export the model again, or use method stored."
         )
     return troubles
 

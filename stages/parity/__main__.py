@@ -1,9 +1,9 @@
-"""Judge whether the INT8 model still gives the answers of fp32, on the judge samples, in batches of the serving size.
+"""Judge whether the INT8 model still gives the same answers as fp32, on the judge samples, in batches as served.
 
 Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/,
         metrics/details/nodes.csv
 Writes  metrics/parity.json; in metrics/details/: parity.json, parity_errors.csv, parity_scatter.csv, parity_worst.csv
-Params  parity, serving; quantize, which the advice starts from
+Params  parity, serving; quantize, whose settings the advice varies
 
 A miss is `passed: false` with exit code 0: the gate decides. --abs-tol, --mean-tol and --max-nrmse judge the figures of
 the last run by other tolerances, for every output that they apply to: the outcome is printed at once, nothing is

@@ -33,8 +33,8 @@ def experiment(overrides: Iterable[tuple[str, Any]]) -> str | None:
     pairs = [(key if _is_in(tree, key) else f"+{key}", _value(value)) for key, value in overrides]
     if any(text is None for _, text in pairs):
         return None
-    before, target = pipeline.scope()
-    settings = [f"-S {shlex.quote(f'{before}{key}={text}')}" for key, text in pairs]
+    prefix, target = pipeline.scope()
+    settings = [f"-S {shlex.quote(f'{prefix}{key}={text}')}" for key, text in pairs]
     return " ".join(["dvc exp run", *settings, *([target] if target else [])])
 
 
@@ -64,7 +64,7 @@ def _value(value: Any) -> str | None:
 
 
 def _quoted(text: str) -> str | None:
-    """Text in double quotes: quotes are escaped, and backslashes before a quote or at the end."""
+    """Text in double quotes, with quotes escaped, and backslashes before a quote or at the end; None if impossible."""
     if "${" in text:
         return None  # Hydra interpolates it, quoted or not
     return '"' + re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), text) + '"'

@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from stages.common.base import paths
 from stages.common.base.params import Params
-from stages.common.timing.summary import Interval
+from stages.common.rule import failures, figure_text
+from stages.common.timing.summary import EQUIVALENT, Interval
 from stages.parity.advice import Advice, experiment
 from stages.parity.candidates import auto, formats, kept_float, row_scale, static, stored
 from stages.parity.judge import ParityResult
@@ -44,9 +45,6 @@ UNKNOWN = "speed unclear after a few launches"
 
 WIDE = 2.0
 
-SLOWER = 0.97
-"""Variants with an estimated speed-up below this are not advised; within 3 % of fp32 counts as equivalent."""
-
 
 @dataclass(frozen=True)
 class Advised:
@@ -68,7 +66,7 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
         measurement: the measurement of the current models.
         result: its verdict.
         params: all params.
-        seconds: the time that the measurement took, which is subtracted from the time for trials.
+        seconds: how long the measurement took; the trials have that much less time.
     """
     on_batch = depends_on_batch(result, params)
     budget = params.parity.advice_seconds
@@ -85,7 +83,7 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
     else:
         variants = formats(params, depends_on_batch=on_batch)
     _try(trials, measurement.setting, variants, params, deadline, movement=on_batch)
-    useful = [trial for trial in trials if trial.speedup is not None and trial.speedup.ratio >= SLOWER]
+    useful = [trial for trial in trials if trial.speedup is not None and trial.speedup.ratio >= EQUIVALENT]
     if result.passed:  # after a pass, row scales are only advised if they end the batch effect
         useful = [trial for trial in useful if not (_per_row(trial) and _moves(trial, params))]
     useful.sort(
@@ -105,7 +103,7 @@ def depends_on_batch(result: ParityResult, params: Params) -> bool:
     """Whether the batch moves the answers beyond a tolerance, or may have caused a miss."""
     if batch_effect_is_noted(result.figures, params.parity):
         return True
-    failed = [rule.name for rule in result.rules if rule.failed]
+    failed = [rule.name for rule in failures(result.rules)]
     return "max_batch_effect" in failed or bool(failed and result.figures["judged"]["batch"] > 1)
 
 
@@ -115,7 +113,7 @@ def _slow(setting: Setting, deadline: float) -> str:
     if left <= 0 or setting.sha256[0] == setting.sha256[1]:
         return ""
     speedup = timed(setting, paths.INT8_MODEL, left)
-    return f"INT8 is slower here: {_speed(speedup)}." if speedup.high < SLOWER else ""
+    return f"INT8 is slower here: {_speed(speedup)}." if speedup.high < EQUIVALENT else ""
 
 
 def _per_row(trial: TriedVariant) -> bool:
@@ -138,7 +136,7 @@ def _moves(trial: TriedVariant, params: Params) -> bool:
 
 
 def _after_a_pass(params: Params, trials: list[TriedVariant], *, on_batch: bool, no_gain: bool) -> Iterator[Overrides]:
-    """What may be better still; auto only if INT8 gains nothing, and the simpler variants were judged and failed."""
+    """Variants that may improve on a pass; auto only if INT8 gains nothing, and after simpler variants failed."""
     if on_batch:
         yield from row_scale(params)
     yield from static(params)
@@ -203,7 +201,7 @@ def _nothing_passed(trials: list[TriedVariant], *, passed: bool) -> str:
     more = f", and {len(trials) - 4} more" if len(trials) > 4 else ""
     remedies = (["raise parity.advice_seconds to try the rest"] if late else []) + ([] if passed else ["ship fp32"])
     end = f" {', or '.join(remedies).capitalize()}." if remedies else ""
-    return f"No variant passes and gains anything: {', '.join(listed)}{more}.{end}"
+    return f"No variant both passes and gains anything: {', '.join(listed)}{more}.{end}"
 
 
 def _speed(speedup: Interval) -> str:
@@ -219,12 +217,11 @@ def _speed(speedup: Interval) -> str:
 def _why_not(trial: TriedVariant) -> str:
     if trial.result is None:
         return trial.problem if len(trial.problem) < 40 else "quantize refuses it"
-    failed = next((rule for rule in trial.result.rules if rule.failed), None)
+    failed = next(iter(failures(trial.result.rules)), None)
     if failed is None:
         if trial.speedup is None:
             return "passes, but is not smaller"
-        if trial.speedup.ratio < SLOWER:
+        if trial.speedup.ratio < EQUIVALENT:
             return f"passes, but is {_speed(trial.speedup)}"
         return "passes, but still depends on the batch"
-    value = failed.value if isinstance(failed.value, str) or failed.value is None else f"{failed.value:.3g}"
-    return f"{failed.name} {value}"
+    return f"{failed.name} {figure_text(failed.value)}".rstrip()

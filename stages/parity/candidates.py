@@ -1,4 +1,4 @@
-"""Which other params of quantize may keep the answers, the most promising first. They are tried before advised."""
+"""Other params of quantize that may keep the answers, most promising first; each is tried before it is advised."""
 
 import csv
 from collections.abc import Iterator
@@ -26,13 +26,13 @@ def row_scale(params: Params) -> list[Overrides]:
 
 
 def static(params: Params) -> list[Overrides]:
-    """Method static, if convolutions stayed float only because the method does not quantize them."""
-    others = params.quantize.method in ("dynamic", "weight_only") and params.quantize.op_types is None
-    return [{"quantize.method": "static", **_eight_bits(params)}] if others and kept_float() & CONVOLUTIONS else []
+    """Method static, if convolutions stayed float only because the current method does not quantize them."""
+    applies = params.quantize.method in ("dynamic", "weight_only") and params.quantize.op_types is None
+    return [{"quantize.method": "static", **_eight_bits(params)}] if applies and kept_float() & CONVOLUTIONS else []
 
 
 def stored(params: Params) -> list[Overrides]:
-    """Method stored: as small, as fast as fp32, and with less noise than INT8 arithmetic."""
+    """Method stored, unless it is set: as small as INT8, as fast as fp32, with less noise than INT8 arithmetic."""
     return [{"quantize.method": "stored", **_eight_bits(params)}] if params.quantize.method != "stored" else []
 
 

@@ -1,4 +1,4 @@
-"""Input features with values far outside the rest: a single one stretches the scale of a whole batch."""
+"""Input features with outliers: a single one widens the scale of a whole batch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ FAR = 10.0
 """The robust z-score from which a value counts as an outlier."""
 
 MINIMUM = 20
-"""Fewer samples do not show what is usual."""
+"""With fewer samples to compare with, no outlier is reported."""
 
 SHOWN = 5
 
@@ -41,24 +41,24 @@ def robust_z(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def outliers(setting: Setting, moved: Sequence[int]) -> list[dict[str, Any]]:
-    """The features farthest outside the rest, at most `SHOWN`, each with its worst sample.
+    """The features with the largest outliers, at most `SHOWN`, each with its worst sample.
 
-    Searched are the batches of the samples that moved most (`moved`, by index); the judged samples show what is usual.
+    The search covers the batches of the samples that moved most (`moved`, by index), and compares them with samples
+    drawn from all that were judged.
 
     Returns:
-        As the details hold them: `input`, `position` along the flattened sample, `sample`, `value`, `median`, and `z`,
+        The entries of the details: `input`, `position` in the flattened sample, `sample`, `value`, `median`, and `z`,
         the robust z-score; None if it is infinite.
     """
     data, judged = setting.data, setting.indices
     suspicious = _batches_of(moved, judged, setting.batch)
-    size = sum(array.nbytes for array in data.read(judged[:1]).values())
-    count = min(len(judged), REFERENCE, max(MINIMUM, REFERENCE_BYTES // max(1, size)))
-    usual = data.read(_spread(judged, count))
+    count = min(len(judged), REFERENCE, max(MINIMUM, REFERENCE_BYTES // data.sample_bytes))
+    references = data.read(_spread(judged, count))
     farthest = []
     for name, array in data.read(suspicious[:count]).items():
         if array.dtype.kind != "f" or not array.size:
             continue
-        values, reference = (side.reshape(len(side), -1).astype(np.float64) for side in (array, usual[name]))
+        values, reference = (side.reshape(len(side), -1).astype(np.float64) for side in (array, references[name]))
         reference = reference[np.isfinite(reference).all(axis=1)]
         if len(reference) < MINIMUM:
             continue
@@ -75,15 +75,15 @@ def outliers(setting: Setting, moved: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _batches_of(samples: Sequence[int], judged: np.ndarray, batch: int) -> np.ndarray:
-    """The samples served in the same batches as these, then others, up to `SEARCHED` in all."""
+    """The samples in the batches that `samples` were served in, then those of other batches, up to `SEARCHED`."""
     places = (np.searchsorted(judged, samples) // batch).tolist()
-    every = range(-(-len(judged) // batch))
-    chosen = list(dict.fromkeys([*places, *every[:SEARCHED]]))[: max(1, SEARCHED // batch)]
+    others = range(-(-len(judged) // batch))
+    chosen = list(dict.fromkeys([*places, *others[:SEARCHED]]))[: max(1, SEARCHED // batch)]
     return np.concatenate([judged[place * batch : (place + 1) * batch] for place in chosen])
 
 
 def _spread(indices: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the indices, in runs spread evenly: single samples would each bring their own pages into memory."""
+    """`count` of the indices, in evenly spread runs: every single sample would bring its own pages into memory."""
     run = -(-count // RUNS)
     starts = np.linspace(0, len(indices) - run, RUNS).astype(np.int64)
     return np.unique(np.concatenate([indices[start : start + run] for start in starts]))

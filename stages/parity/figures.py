@@ -19,12 +19,12 @@ Tree = dict[str, Any]
 
 def write(result: ParityResult) -> None:
     assert result.comparison is not None
-    diff = headlines(result)
+    headline = headlines(result)
     with together() as outputs:
         abs_tols = {rule.output: rule.limit for rule in result.rules if rule.name == "abs_tol"}
         _write_evidence(result.comparison, abs_tols, outputs)
-        outputs.json(paths.PARITY_DETAILS, details(result, diff["diff"]))
-        outputs.json(paths.PARITY, diff)
+        outputs.json(paths.PARITY_DETAILS, details(result, headline["diff"]))
+        outputs.json(paths.PARITY, headline)
 
 
 def headlines(result: ParityResult) -> Tree:
@@ -51,7 +51,7 @@ def headlines(result: ParityResult) -> Tree:
 
 
 def details(result: ParityResult, diff: Mapping[str, float | None]) -> Tree:
-    """The tree of `metrics/details/parity.json`: figures and verdict; `diff` is that of the headlines."""
+    """The tree of `metrics/details/parity.json`: figures and verdict; `diff` comes from the headlines."""
     reasons = {
         "sqnr_db": "the outputs are equal, or fp32 is all zeros: the ratio needs a signal and noise",
         "min_cosine": "one value per sample has no direction",
@@ -106,7 +106,7 @@ def _write_evidence(comparison: Comparison, abs_tols: Mapping[str, Any], outputs
 
 
 def _pairs(output: OutputComparison) -> list[tuple[int, float, float]]:
-    """A uniform sample of (sample, fp32, int8), and the worst samples, which it would probably miss."""
+    """Pairs of values as (sample, fp32, int8): drawn uniformly, and the worst, which would probably not be drawn."""
     if output.pairs.values is None:
         return []
     samples, values = output.pairs.samples[:PLOTTED_PAIRS], output.pairs.values[:PLOTTED_PAIRS]

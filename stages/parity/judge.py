@@ -1,4 +1,4 @@
-"""The verdict: the figures of a measurement, held against the tolerances. Nothing is measured here."""
+"""The verdict: the figures of a measurement, checked against the tolerances. Nothing is measured here."""
 
 import math
 from collections.abc import Mapping
@@ -33,15 +33,15 @@ class ParityResult:
 
     Attributes:
         figures: the tree that `measured_figures` makes, or that `metrics/details/parity.json` holds.
-        rules: those that apply, evaluated.
+        rules: the rules that apply, with their outcomes.
         comparison: the source of the evidence files; None when tolerances are tried on the last run's figures.
         vacuous: outputs for which passing proves nothing.
-        needed: samples that a rule needs, by rule.
-        notes: sentences on what the verdict means.
-        advice: commands that were tried and pass, with their measured effect, best first.
-        tried: a sentence on the trials if none is worth advising.
-        tolerance: the command that would accept the model as it is, if that can be right.
-        outliers: input features far from the rest; only after a miss.
+        needed: by rule, how many samples it takes to prove what the rule requires.
+        notes: sentences on what the verdict proves, and where it would not hold.
+        advice: commands whose models were tried and passed, with the measured effect, best first.
+        tried: sentences on why variants were tried after a pass, and on what was tried without success; may be empty.
+        tolerance: the command that would accept the model as it is; None if no tolerance can be justified.
+        outliers: input features with outliers; only searched for after a miss.
     """
 
     figures: Mapping[str, Any]
@@ -58,14 +58,14 @@ class ParityResult:
     @property
     def passed(self) -> bool:
         """Whether every rule holds."""
-        return not any(rule.failed for rule in self.rules)
+        return not failures(self.rules)
 
 
 def judge(measurement: Measurement, params: Parity) -> ParityResult:
-    """The figures of a measurement, and the verdict over them.
+    """The figures of a measurement, and the verdict on them.
 
     Raises:
-        ParamsError: `parity.outputs` names an output that the model does not have.
+        ParamsError: `parity.outputs` does not fit the model, see `evaluate_rules`.
     """
     figures = measured_figures(measurement, params.threshold)
     return ParityResult(figures, evaluate_rules(figures, params), measurement.comparison)
@@ -117,7 +117,7 @@ def measured_figures(measurement: Measurement, threshold: float | None) -> Tree:
 def worst_samples(comparison: Comparison) -> list[tuple[float | None, OutputComparison, WorstSample]]:
     """The samples that moved most, each with its error as a share of the output's range.
 
-    First the worst `WORST_KEPT` over all float outputs, then as many of the others, whose share is None.
+    First up to `WORST_KEPT` of all float outputs, then up to as many of all other outputs, whose share is None.
     """
     ranked: dict[bool, list[tuple[float, OutputComparison, WorstSample]]] = {True: [], False: []}
     for output in comparison.outputs.values():
@@ -130,7 +130,7 @@ def worst_samples(comparison: Comparison) -> list[tuple[float | None, OutputComp
 
 
 def wider_tolerance(result: ParityResult, params: Parity) -> Advice | None:
-    """The tolerances that would accept the model as it is; None if that cannot be right."""
+    """Advice with the tolerances that would accept the model as it is; None if no tolerance can be justified."""
     details, failed = result.figures, failures(result.rules)
     if any(rule.name in CONSTANT_RULES or not isinstance(rule.value, float) for rule in failed):
         return None
@@ -150,7 +150,7 @@ def wider_tolerance(result: ParityResult, params: Parity) -> Advice | None:
         wider = Parity.model_validate(tree)
     except (ValidationError, ParamsError):
         return None  # such as a flip rate of 1, which allows anything
-    if any(rule.failed for rule in evaluate_rules(details, wider)):
+    if failures(evaluate_rules(details, wider)):
         return None
     overrides: list[tuple[str, Any]] = [(f"parity.{name}", value) for name, value in limits.items()]
     command = experiment([*overrides, *([("parity.outputs", own)] if own else [])])

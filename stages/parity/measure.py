@@ -46,7 +46,7 @@ class Kept:
     outputs: list[Outputs] = field(default_factory=list)
 
     def draw(self, reference: Outputs) -> np.ndarray:
-        """The samples to keep; how many depends on the size of one."""
+        """The samples to keep; how many depends on the size of their outputs."""
         if self.drawn is None:
             size = sum(array[:1].nbytes for array in reference.values())
             count = max(1, min(MEDIAN_SAMPLES, MEDIAN_BYTES // max(1, size)))

@@ -36,8 +36,8 @@ class BatchEffect:
     """How far float outputs move against the same sample served alone.
 
     Attributes:
-        samples: how many were tried, drawn with a fixed seed.
-        reason: why there are no figures; else empty.
+        samples: how many samples were served, drawn with a fixed seed.
+        reason: why nothing could be measured; empty if it was.
         outputs: by name, the largest absolute movement of INT8 in batches of `serving.batch_size` (`serving`) and of
             `large_batch` (`large`); in the latter also its difference from fp32 (`large_error`) and the movement of
             fp32 (`fp32`), which is more than rounding if the model mixes the samples of a batch. None for an output
@@ -59,7 +59,8 @@ class BatchEffect:
 class PaddingEffect:
     """Largest absolute movement of any float output when samples are padded.
 
-    `mask` is the input with the attention mask, empty if there is none; `length` and `padded` count positions.
+    `mask` is the name of the attention mask, empty if the model has none; `length` and `padded` count positions;
+    `reason` says why nothing could be measured, and is empty if it was.
     """
 
     mask: str = ""
@@ -94,7 +95,7 @@ def measure_batch_effect(setting: Setting) -> BatchEffect:
     }
     names = dict.fromkeys([*moved["large"], *moved["serving"]])
     return BatchEffect(
-        size, len(drawn), outputs={name: {key: by.get(name) for key, by in moved.items()} for name in names}
+        size, len(drawn), outputs={name: {key: by_name.get(name) for key, by_name in moved.items()} for name in names}
     )
 
 
@@ -124,7 +125,7 @@ def measure_padding(setting: Setting, wanted: str | None) -> PaddingEffect:
 
 
 def mask_input(setting: Setting, wanted: str | None) -> str:
-    """The attention mask: an input of integers or booleans of rank 2 with "mask" in its name; empty if there is none.
+    """The name of the attention mask: an input of integers or booleans, of rank 2, with "mask" in its name; or empty.
 
     Raises:
         ParamsError: `wanted` is not an input of the model.
@@ -142,12 +143,11 @@ def mask_input(setting: Setting, wanted: str | None) -> str:
 
 
 def _large(setting: Setting, samples: int) -> int:
-    size = sum(array.nbytes for array in setting.data.read(setting.indices[:1]).values())
-    return max(setting.batch, min(samples, max(2, min(LARGE, LARGE_BYTES // max(1, size)))))
+    return max(setting.batch, min(samples, max(2, min(LARGE, LARGE_BYTES // setting.data.sample_bytes))))
 
 
 def _answers(setting: Setting, model: Model, indices: np.ndarray, batch: int) -> list[Answer]:
-    """The float outputs of each sample in this batch size; of the first samples only, if all exceed `OUTPUT_BYTES`."""
+    """The float outputs of each sample in this batch size; samples served alone end at `OUTPUT_BYTES`."""
     answers: list[Answer] = []
     size = 0
     for call in calls(setting.data, indices, batch):
@@ -164,7 +164,7 @@ def _floats(outputs: Answer) -> Answer:
 
 
 def _movement(before: Iterable[Answer], after: Iterable[Answer]) -> dict[str, float]:
-    """The largest movement by output; one whose shape depends on the batch cannot be compared and is ignored."""
+    """The largest movement of each output; an output whose shape depends on the batch is ignored."""
     largest: dict[str, float] = {}
     for one, other in zip(before, after, strict=True):
         for name, array in one.items():

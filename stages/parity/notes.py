@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stages.common.base.params import OutputTolerance, Parity
+from stages.common.base.params import Parity
 from stages.common.compare.decided import upper_bound
 from stages.common.judging.rules import evaluate_rules, samples_needed, tolerance_of
 from stages.common.rule import failures
@@ -106,8 +106,7 @@ def _serving(details: Tree) -> Iterator[str]:
 def _batch(details: Tree, params: Parity) -> Iterator[str]:
     judged, effect = details["judged"], details["batch_effect"]
     for name, moved in effect["outputs"].items():
-        output = details["outputs"][name]
-        limit = _movement_limit(output, tolerance_of(name, output["kind"], params))
+        limit = _movement_limit(name, details, params)
         serving, large, error = (moved[key] or 0.0 for key in ("serving", "large", "large_error"))
         if limit is None or max(large, serving) <= limit or error <= limit:
             continue
@@ -126,7 +125,7 @@ def _batch(details: Tree, params: Parity) -> Iterator[str]:
 def _mixing(details: Tree, params: Parity) -> Iterator[str]:
     effect = details["batch_effect"]
     for name, moved in effect["outputs"].items():
-        limit = _movement_limit(details["outputs"][name], tolerance_of(name, details["outputs"][name]["kind"], params))
+        limit = _movement_limit(name, details, params)
         by = moved.get("fp32") or 0.0  # metrics of older versions lack it
         if limit is not None and by > limit:
             yield (
@@ -147,12 +146,14 @@ def _padding(details: Tree, params: Parity) -> Iterator[str]:
 
 
 def batch_effect_is_noted(details: Tree, params: Parity) -> bool:
-    """Whether the answers move with the batch beyond what an output may differ by."""
-    return any(True for _ in _batch(details, params))
+    """Whether an output moves with the batch by more than its tolerance."""
+    return any(_batch(details, params))
 
 
-def _movement_limit(output: Tree, tolerance: OutputTolerance) -> float | None:
-    """The batch effect above which there is a note: abs_tol, or max_nrmse as a share of the output's range."""
+def _movement_limit(name: str, details: Tree, params: Parity) -> float | None:
+    """The batch effect above which an output gets a note: abs_tol, or max_nrmse as a share of the output's range."""
+    output = details["outputs"][name]
+    tolerance = tolerance_of(name, output["kind"], params)
     if tolerance.abs_tol is not None or tolerance.max_nrmse is None or output["high"] is None or output["low"] is None:
         return tolerance.abs_tol
     return tolerance.max_nrmse * float(output["high"] - output["low"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from stages.common.rule import Outcome, Rule
+from stages.common.rule import Outcome, Rule, failures, figure_text
 from stages.parity.judge import ParityResult
 
 WIDTH = 160
@@ -37,7 +37,7 @@ def _outputs(outputs: Mapping[str, Tree]) -> str:
     header = ("output", "kind", "max", "p99", "mean", "NRMSE", "SQNR dB", "min cosine", "equal")
     keys = ("max_abs", "p99_abs", "mean_abs", "nrmse", "sqnr_db", "min_cosine")
     rows = [
-        (_name(name), output["kind"], *(_number(output.get(key)) for key in keys), _equal(output))
+        (_name(name), output["kind"], *(figure_text(output.get(key)) for key in keys), _equal(output))
         for name, output in shown
     ]
     used = [column for column in range(len(header)) if any(row[column] for row in rows)]
@@ -77,17 +77,17 @@ def _rules(rules: Sequence[Rule]) -> str:
         closest: dict[str, Rule] = {}
         for rule in sorted(listed, key=lambda rule: math.inf if rule.margin is None else rule.margin):
             closest.setdefault(rule.name, rule)
-        failed = [rule for rule in listed if rule.failed]
-        shown = [rule for rule in listed if rule in failed[: 2 * MANY] or rule in closest.values()]
+        failed = failures(listed)[: 2 * MANY]
+        shown = [rule for rule in listed if rule in failed or rule in closest.values()]
     if not shown:
         return ""
     rows = [
         (
             rule.name,
             _name(rule.output),
-            _number(rule.value),
-            _number(rule.limit),
-            _number(rule.margin),
+            figure_text(rule.value),
+            figure_text(rule.limit),
+            figure_text(rule.margin),
             "" if rule.sample is None else str(rule.sample),
             MARKS[rule.outcome],
         )
@@ -131,7 +131,7 @@ def _advice(result: ParityResult) -> Iterator[str]:
 
 def _far(row: Tree) -> tuple[str, str, str]:
     z = "constant elsewhere" if row["z"] is None else f"{row['z']:.0f}"
-    return _number(row["value"]), _number(row["median"]), z
+    return figure_text(row["value"]), figure_text(row["median"]), z
 
 
 def _conclusion(result: ParityResult) -> str:
@@ -142,7 +142,7 @@ def _conclusion(result: ParityResult) -> str:
         judged_floats = [name for name, output in result.figures["outputs"].items() if output.get("values_compared")]
         proof = ", but that proves nothing" if result.vacuous and set(judged_floats) <= set(result.vacuous) else ""
         return f"Parity passed on {where}{proof}."
-    missed = list(dict.fromkeys(f"{rule.name}{_of(rule)}" for rule in result.rules if rule.failed))
+    missed = list(dict.fromkeys(f"{rule.name}{_of(rule)}" for rule in failures(result.rules)))
     more = f" and {len(missed) - 3} more" if len(missed) > 3 else ""
     return _wrapped(f"Parity failed on {where}: {', '.join(missed[:3])}{more}.")
 
@@ -161,10 +161,6 @@ def _name(text: str) -> str:
     """A name; if it is too long for a table, its middle is left out."""
     half = (NAME - 3) // 2
     return text if len(text) <= NAME else f"{text[:half]}...{text[-half:]}"
-
-
-def _number(value: float | str | None) -> str:
-    return "" if value is None else value if isinstance(value, str) else f"{value:.3g}"
 
 
 def _value(value: object) -> str:

@@ -20,9 +20,10 @@ class Setting:
     """Both models loaded, and the judged samples.
 
     Attributes:
-        indices: of the judged samples, int64 [n], ascending, in the order served.
-        batch: samples in one call, see `feeding.feed_batch`; `free` if another size is possible.
-        sha256: of fp32 and of int8, external data included.
+        indices: indices of the judged samples, int64 [n], ascending; they are served in this order.
+        batch: samples in one call, see `feeding.feed_batch`.
+        free: whether another batch size is possible.
+        sha256: hashes of fp32 and of int8, external data included.
         isa: the instruction set of this machine.
     """
 
@@ -65,7 +66,7 @@ def open_setting(serving: Serving) -> Setting:
 
 
 def _opened(path: Path, made_by: str, threads: int) -> Model:
-    """Load a model; only one that fails is parsed too, to say what the file is instead: a second copy is large."""
+    """Load a model. Only if that fails, parse the file to say what it is: a second copy takes much memory."""
     try:
         return Model(open_session(path, threads), path.as_posix())
     except StageError:

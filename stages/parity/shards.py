@@ -51,16 +51,16 @@ def compared(setting: Setting, kept: Kept, decider: Choose) -> Comparison:
         ]
         del actors  # an actor ends once it has answered, which frees its CPUs for one that waits
         comparison = Comparison(decides)
-        for made, more in _results(ray, waiting, len(setting.indices)):
-            comparison.merge(made)
-            kept.indices += more.indices
-            kept.outputs += more.outputs
+        for part, kept_part in _results(ray, waiting, len(setting.indices)):
+            comparison.merge(part)
+            kept.indices += kept_part.indices
+            kept.outputs += kept_part.outputs
     return comparison
 
 
 @dataclass(frozen=True)
 class Shard:
-    """An actor: it loads both models in its own process when asked to compare; they must be those of the driver."""
+    """An actor: it loads both models in its own process, and refuses any but those of the driver."""
 
     folder: Path
     serving: Serving

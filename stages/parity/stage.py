@@ -22,7 +22,7 @@ def run(params: Params) -> ParityResult:
 
     Raises:
         StageError: an input is missing, or nothing can be measured.
-        ParamsError: `parity.outputs` names an output that the model does not have.
+        ParamsError: `parity.outputs` does not fit the model, see `evaluate_rules`.
     """
     begin = time.monotonic()
     engine = shards.compared if params.parity.engine == "ray" else compared
@@ -42,10 +42,11 @@ def run(params: Params) -> ParityResult:
 
 
 def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
-    """Judge the figures of the last run by other tolerances: `given` by key of `parity`, for every output.
+    """Judge the figures of the last run by other tolerances: `given`, by key of `parity`, for every float output.
 
     Raises:
-        StageError: there are no figures, or they are not of the models in `artifacts/`, served as params say.
+        StageError: the figures are missing, or were measured on other models or with other serving params.
+        ParamsError: see `evaluate_rules`.
     """
     read_json(paths.PARITY, "parity")
     tree = read_json(paths.PARITY_DETAILS, "parity")
@@ -65,7 +66,10 @@ def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
                 f"{paths.PARITY_DETAILS.as_posix()} was measured with {key} {measured}, params.yaml has {now}. "
                 "Run parity again."
             )
-    outputs = {name: own.model_copy(update=given) for name, own in params.parity.outputs.items()}
+    floats = {name for name, output in tree["outputs"].items() if output["is_float"]}
+    outputs = {
+        name: own.model_copy(update=given) if name in floats else own for name, own in params.parity.outputs.items()
+    }
     tried = params.parity.model_copy(update={**given, "outputs": outputs})
     return _explained(ParityResult(tree, evaluate_rules(tree, tried)), tried)
 

@@ -52,10 +52,10 @@ class TriedVariant:
 
     Attributes:
         overrides: overrides of params.yaml, by dotted key.
-        result: the verdict on all judged samples; None if there is no model to judge.
-        size_ratio: its size over that of fp32.
-        speedup: over fp32, for one call at the serving batch size; None if it does not pass or is not smaller.
-        problem: why there is no model to judge; empty if there is.
+        result: the verdict on all judged samples; None if the model could not be built or judged.
+        size_ratio: size of its model over that of fp32.
+        speedup: over fp32, for one call at the serving batch size; None if it failed or is not smaller than fp32.
+        problem: why the model could not be built or judged; empty if it was.
     """
 
     overrides: Overrides

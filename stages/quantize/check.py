@@ -23,7 +23,7 @@ MIN_SPAN = 0.5
 
 
 def fault(model: ir.Model, expected: Reference, min_cosine: float = MIN_COSINE) -> str:
-    """Why a quantized model must not be published; empty if it may."""
+    """Why a quantized model must not be published; empty if it may be published."""
     judge = partial(_broken, min_cosine, expected.declared)
     return equivalence.problem(model, expected, "the quantized model", judge)
 

@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from stages.common.graph.names import Names
-from stages.common.graph.walk import add_initializer, constant, input_of, name_of, number, subgraphs
+from stages.common.graph.walk import add_initializer, constant, input_of, name_of, number, remove_unused, subgraphs
 from stages.common.model import sessions
 from stages.common.model.sessions import Feed
 
@@ -43,7 +43,7 @@ class Correction:
     shift: np.ndarray
 
     def as_json(self) -> dict[str, list[float]]:
-        """The shortest decimals that give the same float32 numbers."""
+        """Both as lists, of the shortest decimals that give the same float32 numbers."""
         return {"factor": [float(str(x)) for x in self.factor], "shift": [float(str(x)) for x in self.shift]}
 
     @classmethod
@@ -130,10 +130,10 @@ def apply(model: ir.Model, corrections: Mapping[str, Correction]) -> None:
         weight = _dequantizer(node, 1)
         activation = _dequantizer(node, 0)
         assert weight is not None and activation is not None
-        scale = (_number(weight, 1) * correction.factor).astype(np.float32)
-        unit = scale * _number(activation, 1)
+        scale = (_array(weight, 1) * correction.factor).astype(np.float32)
+        unit = scale * _array(activation, 1)
         bias = _dequantizer(node, 2)
-        old = _number(bias, 0).astype(np.float64) * _number(bias, 1) if bias is not None else 0.0
+        old = _array(bias, 0).astype(np.float64) * _array(bias, 1) if bias is not None else 0.0
         steps = np.rint((correction.factor * old + correction.shift) / unit.astype(np.float64))
         steps = steps.clip(-_LARGEST, _LARGEST).astype(np.int32)
         stem = f"{node.name}_corrected"
@@ -148,11 +148,7 @@ def apply(model: ir.Model, corrections: Mapping[str, Correction]) -> None:
         model.graph.insert_before(node, floats)
         node.resize_inputs(3)
         node.replace_input_with(2, floats.outputs[0])
-        if bias is not None and not bias.outputs[0].uses():
-            model.graph.remove(bias, safe=True)
-    for name, value in list(model.graph.initializers.items()):
-        if not (value.uses() or value.is_graph_input() or value.is_graph_output()):
-            del model.graph.initializers[name]
+    remove_unused(model)
 
 
 def _correctable(node: ir.Node) -> bool:
@@ -165,7 +161,7 @@ def _correctable(node: ir.Node) -> bool:
     ):
         return False
     weight, activation = _dequantizer(node, 1), _dequantizer(node, 0)
-    if weight is None or activation is None or constant(weight.inputs[0]) is None or _number(weight, 1).ndim != 1:
+    if weight is None or activation is None or constant(weight.inputs[0]) is None or _array(weight, 1).ndim != 1:
         return False
     return input_of(node, 2) is None or _dequantizer(node, 2) is not None
 
@@ -176,7 +172,7 @@ def _dequantizer(node: ir.Node, index: int) -> ir.Node | None:
     return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
 
 
-def _number(node: ir.Node, index: int) -> np.ndarray:
+def _array(node: ir.Node, index: int) -> np.ndarray:
     tensor = constant(node.inputs[index])
     assert tensor is not None
     return np.asarray(tensor.numpy())

@@ -59,7 +59,7 @@ def quantize_weight(
         weight_type: QInt8 or QUInt8.
         channel_axes: axes with one scale per index.
         reduce_range: use 7 of the 8 bits.
-        summed: what the kernel sums along, if pairs there must not saturate; None if they may.
+        summed: what the kernel sums along, if pairs along it must not saturate; None if they may saturate.
         min_scale: lower bound of the scales, a number or an array of the shape of `Quantized.scale`.
     """
 

@@ -18,7 +18,7 @@ SearchFeeds = Callable[[int], Iterator[Feed]]
 
 
 def search_feeds(session: ort.InferenceSession, data: EvalData | None) -> SearchFeeds:
-    """Feeds for the model of `session`: from `data`, or generated if there are none.
+    """Feeds for the model of `session`: from `data`, or generated if `data` is None.
 
     Raises:
         StageError: the data do not fit the model.

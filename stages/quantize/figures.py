@@ -1,4 +1,4 @@
-"""metrics/quantize.json, and in metrics/details quantize.json, nodes.csv and the evidence of method auto."""
+"""Write metrics/quantize.json, and in metrics/details: quantize.json, nodes.csv and the evidence of method auto."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -77,7 +77,7 @@ def quantize(
 
 
 def table_axes(table: np.ndarray) -> tuple[int, ...]:
-    """The axis with one scale per index in a table of signed weights, [rows, columns]: (0,), (1,), or none.
+    """The axis with one scale per index in a table of signed weights, [rows, columns]: (0,), (1,), or () for one scale.
 
     It is the one with the higher SQNR of the rows, each divided by its norm. Columns do better in a table with few
     rows, such as that of token types, and in one whose large values are in a few columns.
@@ -102,7 +102,7 @@ def without_underflow(scale: np.ndarray) -> np.ndarray:
 
 
 def sqnr_db(weight: np.ndarray, approximation: np.ndarray) -> float:
-    """Signal-to-quantization-noise ratio, 10 log10(sum w^2 / sum (w - w')^2), in dB; infinite where they are equal."""
+    """Signal-to-quantization-noise ratio, 10 log10(sum w^2 / sum (w - w')^2), in dB; infinite if they are equal."""
     signal = noise = 0.0
     for start in range(0, weight.size, _CHUNK):
         part = weight.reshape(-1)[start : start + _CHUNK].astype(np.float64)

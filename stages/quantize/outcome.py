@@ -26,3 +26,11 @@ class NodeOutcome:
 
 def kept(reason: str) -> NodeOutcome:
     return NodeOutcome(quantized=False, reason=reason)
+
+
+def kept_in_opset(version: int, needed: int) -> NodeOutcome:
+    """The outcome of a node of a model whose opset is too old for INT8 operators."""
+    return kept(
+        f"INT8 needs opset {needed}, but the model has {version} and cannot be converted; "
+        "export it with opset 13 or later"
+    )

@@ -3,7 +3,7 @@
 A scale of max(max |w|, max |w[2k] + w[2k + 1]|) / 127 is coarse enough for that, as rounding moves each weight by at
 most half a step. Several scales around it are tried, and the one with the least squared error is used; finer ones have
 to move the pairs that exceed 128. Finally, the weights closest to the middle between two steps are rounded the other
-way until the errors of each output sum to less than half a step: after a Relu all activations are positive, so errors
+way until the errors of each output sum to at most half a step: after a Relu all activations are positive, so errors
 of one sign would add up.
 
 The bytes are the same on every CPU: nothing depends on how NumPy orders equal values or sums floats.
@@ -117,7 +117,7 @@ def _rounded(steps: np.ndarray) -> np.ndarray:
 
 
 def _balance(errors: np.ndarray, values: np.ndarray) -> None:
-    """Round some values the other way, in place, so that the errors of each row sum to less than half a step.
+    """Round some values the other way, in place, so that the errors of each row sum to at most half a step.
 
     Args:
         errors: weights minus values, in steps, shape [scales, rows, summed].

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from stages.common.base.errors import StageError
-from stages.common.graph.walk import all_nodes, constant, is_quantized
+from stages.common.graph.walk import all_nodes, constant, input_of, is_quantized
 from stages.common.graph.weights import WEIGHT_INPUTS, known_as
 
 _TRAINED = WEIGHT_INPUTS.keys() - {"Gather"}
@@ -14,7 +14,7 @@ def refuse(model: ir.Model, name: str) -> None:
     """Refuse a model that is quantized already.
 
     Raises:
-        StageError: it is; the message calls the model `name`.
+        StageError: the model is quantized already; the message calls it `name`.
     """
     for node in all_nodes(model):
         if is_quantized(node.op_type):
@@ -29,13 +29,13 @@ def refuse_non_finite_weights(model: ir.Model, name: str) -> None:
     Tables of Gather and constants of other operators may hold infinity on purpose, as attention masks do.
 
     Raises:
-        StageError: it has; the message names tensor and node.
+        StageError: a trained weight is not finite; the message names the tensor and the node.
     """
     for node in all_nodes(model):
         indices = WEIGHT_INPUTS[known_as(node)] if known_as(node) in _TRAINED else ()
         for index in indices:
-            tensor = constant(node.inputs[index]) if index < len(node.inputs) else None
-            if tensor is None or tensor.dtype not in _FLOATS:
+            tensor = constant(input_of(node, index))
+            if tensor is None or not tensor.dtype.is_floating_point():
                 continue
             values = tensor.numpy()
             bad = int(values.size - np.count_nonzero(np.isfinite(values)))
@@ -45,9 +45,6 @@ def refuse_non_finite_weights(model: ir.Model, name: str) -> None:
                     f"{name}: the weight {tensor.name!r} of {_place(node)} has {kind} in {bad} of {values.size} "
                     "values. Training diverged, or the export is damaged: fix the model."
                 )
-
-
-_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
 
 def _place(node: ir.Node) -> str:

@@ -16,7 +16,7 @@ from stages.common.graph.walk import constant, number
 from stages.quantize.portable import LARGEST_SUM
 
 SHARE_THAT_MATTERS = 0.001
-"""From this share of pairs on, answers moved noticeably in experiments: see docs/quantize.md."""
+"""From this share of pairs on, the stage warns."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def of_model(model: ir.Model) -> dict[str, Pairs]:
 
 
 def warning(pairs_of: Mapping[str, Pairs]) -> str | None:
-    """A warning about a model with these pairs, and what to do; None if too few can saturate to matter."""
+    """A warning about a model with these pairs, and what to do; None if so few can saturate that it does not matter."""
     total = sum(pairs_of.values(), Pairs())
     if total.share < SHARE_THAT_MATTERS:
         return None

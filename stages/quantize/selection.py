@@ -47,10 +47,10 @@ def matching(pattern: str, names: Collection[str]) -> set[str]:
 
 
 def _reason(node: WeightedNode, params: Quantize, chosen: bool) -> str:
-    """Why a node is not quantized with these params; empty if it is. `chosen`: quantize.nodes names its method."""
+    """Why a node stays float with these params; empty if it is quantized. `chosen`: quantize.nodes sets its method."""
     method = methods.scope(params.method)
     if node.op_type.startswith(_BLOCKED_LAYOUT):
-        return "ONNX Runtime's optimiser changed its layout for one kind of CPU; use the model as it was before that"
+        return "ONNX Runtime's optimiser changed its layout for one kind of CPU; quantize the original model"
     if node.op_type not in method.OP_TYPES:
         return f"quantize.method {params.method} does not quantize {node.op_type}"
     if chosen:
@@ -70,7 +70,7 @@ def _check_op_types(op_types: Iterable[str], known: frozenset[str], method: str)
 
 
 def _matched(key: str, patterns: Iterable[str], names: Sequence[str]) -> dict[str, list[str]]:
-    """The names that the patterns of a key match, with the patterns that match them, in order.
+    """The names that the patterns of a key match, each with its matching patterns in order.
 
     Raises:
         StageError: a pattern matches no node.

@@ -40,7 +40,7 @@ UNSEEN_FEEDS = 32
 """Number of feeds on which the outputs of a static model are checked for lost ranges."""
 
 LARGEST_SHARE = 1.0
-"""From this share of the size of the float file on, the float model is kept."""
+"""If the quantized file is at least this share of the size of the float file, the float model is kept."""
 
 WIDENED = "float16 converted to float32"
 
@@ -57,8 +57,8 @@ class Quantization:
     Attributes:
         model: the quantized model, or None if nothing was quantized.
         nodes: every node with a weight.
-        outcomes: their outcomes, by name.
-        steps: steps of cleaning and rewriting.
+        outcomes: the outcome of each node, by name.
+        steps: the steps of cleaning and rewriting.
         quantizable: names of the nodes whose operators the method supports.
         pairs: how many pairs of weights can saturate without VNNI, by quantized node.
         in_attributes: operators that keep their parameters in attributes, which have no INT8 form.
@@ -187,7 +187,7 @@ def sensitivity(params: Params) -> Sequence[Sensitivity]:
 
 @dataclass(frozen=True)
 class _Ready:
-    """The float model ready to quantize, with its nodes, steps and feeds."""
+    """The float model prepared for quantization, with its nodes, steps and feeds."""
 
     model: ir.Model
     nodes: Sequence[WeightedNode]
@@ -233,7 +233,7 @@ def _require_data(data: EvalData | None, selected: Sequence[methods.Assignment])
 
 
 def _growth(model: ir.Model, quantized: ir.Model, steps: Sequence[Step], twice: int) -> str:
-    """Why the float model is kept because the quantized one would not be smaller; empty if it is.
+    """Why the quantized file would not be smaller than the float one; empty if it is smaller.
 
     Args:
         model: the float model.
@@ -253,8 +253,8 @@ def _growth(model: ir.Model, quantized: ir.Model, steps: Sequence[Step], twice: 
     return f"quantized, the file would grow from {before / 1e6:.4g} to {after / 1e6:.4g} MB: {cause}"
 
 
-def _stored_twice(model: ir.Model, ready: "_Ready", quantized: ir.Model, outcomes: Mapping[str, NodeOutcome]) -> int:
-    """Bytes of the weights that are stored in INT8 and also in float, as themselves or as constants that gave them."""
+def _stored_twice(model: ir.Model, ready: _Ready, quantized: ir.Model, outcomes: Mapping[str, NodeOutcome]) -> int:
+    """Bytes of weights stored in INT8 and also in float, under their own names or as the constants that give them."""
     taken = {
         weight.name: weight.nbytes for node in ready.nodes if outcomes[node.name].quantized for weight in node.weights
     }
@@ -264,7 +264,7 @@ def _stored_twice(model: ir.Model, ready: "_Ready", quantized: ir.Model, outcome
 
 
 def _unseen(feeds: SearchFeeds, calibrated: int) -> list[Feed]:
-    """Feeds that calibration did not use; the first ones if there are no others."""
+    """Feeds that calibration did not use; the first calibration feeds if it used all."""
     seen = sum(1 for _ in feeds(calibrated))
     later = list(islice(feeds(sys.maxsize), seen, seen + UNSEEN_FEEDS))
     return later or list(islice(feeds(calibrated), UNSEEN_FEEDS))

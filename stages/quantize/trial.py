@@ -11,10 +11,10 @@ TRIALS = 48
 """Most models to build and run: one bad node among a thousand takes twenty."""
 
 Make = Callable[[Sequence[Assignment]], tuple[ir.Model, dict[str, NodeOutcome]]]
-"""Quantizes these nodes; returns the model and the outcomes by node name."""
+"""Quantizes the given nodes; returns the model and the outcomes by node name."""
 
 Fault = Callable[[ir.Model], str]
-"""Why a quantized model must not be published; empty if it may."""
+"""Why a quantized model must not be published; empty if it may be published."""
 
 
 def most_that_passes(
@@ -46,6 +46,6 @@ def most_that_passes(
             refused[group[0].name] = kept(f"quantizing it breaks the model: {problem}")
         else:
             groups[:0] = [group[: len(group) // 2], group[len(group) // 2 :]]
-    unknown = kept(f"quantizing it and others breaks the model; {TRIALS} trials did not find out which node does")
+    unknown = kept(f"quantizing it with others breaks the model; {TRIALS} trials did not find the node at fault")
     refused |= {node.name: unknown for group in groups for node in group}
     return model, outcomes | refused

@@ -74,6 +74,14 @@ def test_verdict(low: float, high: float, verdict: str) -> None:
     assert Interval(math.sqrt(low * high), low, high).verdict == verdict
 
 
+@given(st.floats(0.1, 20))
+def test_the_text_is_that_of_the_metrics(ratio: float) -> None:
+    """Rounding 4.38504 to three digits gives 4.39, but the metrics hold 4.385, which gives 4.38."""
+    interval, stored = Interval(ratio, ratio, ratio), Interval(*[rounded(ratio) or 0.0] * 3)
+    assert interval.as_in_metrics() == stored
+    assert str(interval) == str(stored)
+
+
 @given(st.floats(0.5, 2), st.floats(0.5, 2))
 def test_the_verdict_and_a_gate_that_asks_for_not_slower_never_contradict_each_other(one: float, other: float) -> None:
     low, high = min(one, other), max(one, other)

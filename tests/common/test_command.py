@@ -1,4 +1,4 @@
-"""How a stage starts and ends, as a process."""
+"""How a stage starts and ends, tested on processes."""
 
 import json
 import os
@@ -183,7 +183,7 @@ with open("outcomes.json", "w") as file:
 
 
 def test_a_signal_at_any_place_after_the_work_gives_one_outcome_and_no_noise(tmp_path: Path) -> None:
-    """At each line and return of command.py and signals.py in turn: 143 with one line, or as if none had come."""
+    """A signal at each line and return of command.py and signals.py: either 143 and one line, or no effect."""
     run = subprocess.run(
         [sys.executable, "-c", EVERYWHERE], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         check=False,

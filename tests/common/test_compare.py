@@ -1,4 +1,4 @@
-"""Every figure of the comparison against an independent computation, and merging in any order."""
+"""Every figure of the comparison equals an independent computation, and statistics merge in any order."""
 
 import math
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def probabilities(count: int, classes: int, seed: int) -> np.ndarray:
 
 
 def two_models(count: int = 400, classes: int = 7, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """fp32 and INT8 probabilities, and labels that both often get right."""
+    """Probabilities of fp32 and INT8, and labels that both models predict well."""
     random = np.random.default_rng(seed + 100)
     before = probabilities(count, classes, seed)
     noisy = np.log(before) + random.normal(0, 0.3, before.shape)
@@ -44,7 +44,7 @@ def compared(before: np.ndarray, after: np.ndarray, labels: np.ndarray | None = 
 
 
 def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The figures of a tree, each with its place."""
+    """The figures of a tree, each with its path."""
     if not isinstance(tree, dict | list | tuple):
         yield name, tree
         return

@@ -1,4 +1,4 @@
-"""Which output decides, what it decides, and how clear that is; on arrays, and on streams however they are cut."""
+"""Which output decides, what it decides and by what margin, on arrays and on streams cut anywhere."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -60,7 +60,7 @@ class TestWhichOutputDecides:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_how_a_stream_is_cut_does_not_change_what_decides(data: st.DataObject) -> None:
-    """Rows that look like probabilities come first, and labels are all 0 there; what follows tells better."""
+    """The first rows look like probabilities with labels of 0; only later rows show what the output is."""
     count = data.draw(st.integers(1, 400))
     turn = data.draw(st.integers(0, count))
     scores = probabilities(count, 3, 0) * np.where(np.arange(count) < turn, 1.0, 7.0)[:, None].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Evaluation data: what was written is read back in batches, and split in two."""
+"""Evaluation data is read back in batches as it was written, and split in two."""
 
 from collections.abc import Callable
 from pathlib import Path

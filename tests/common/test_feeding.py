@@ -1,4 +1,4 @@
-"""Data that does not fit a model is refused, with the input, what it expects and what the data holds."""
+"""Data that does not fit a model is refused, with a message on the input and the data; generated inputs fit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ Shape = Sequence[Any]
 
 
 def session_of(*inputs: tuple[str, int, Shape]) -> ort.InferenceSession:
-    """A model that passes every input on."""
+    """A model that returns its inputs."""
     infos = [helper.make_tensor_value_info(*entry) for entry in inputs]
     outs = [helper.make_tensor_value_info(f"{name}_out", kind, shape) for name, kind, shape in inputs]
     nodes = [helper.make_node("Identity", [name], [f"{name}_out"]) for name, _, _ in inputs]
@@ -98,3 +98,35 @@ def test_every_dtype_named_can_be_fed() -> None:
         array = np.array(["a"], dtype=object) if dtype == "text" else np.zeros(1, dtype)
         (out,) = sessions.run(session, {"x": array}, name="it")
         assert out.dtype == array.dtype
+
+
+class TestGeneratedFeed:
+    def test_each_input_has_its_type_and_a_shape_that_fits(self) -> None:
+        session = session_of(
+            ("image", TensorProto.FLOAT, ["batch", 3, "height"]),
+            ("state", TensorProto.DOUBLE, [2, "batch", 4]),
+            ("tokens", TensorProto.INT64, ["batch", "sequence"]),
+            ("mask", TensorProto.BOOL, [7, "sequence"]),
+            ("text", TensorProto.STRING, ["batch", 1]),
+            ("rate", TensorProto.INT32, []),
+        )
+        feed = feeding.generated_feed(session, batch=5, seed=0)
+        assert {name: array.shape for name, array in feed.items()} == {
+            "image": (5, 3, feeding.FREE_DIM),
+            "state": (2, 5, 4),
+            "tokens": (5, feeding.FREE_DIM),
+            "mask": (7, feeding.FREE_DIM),
+            "text": (5, 1),
+            "rate": (),
+        }
+        assert set(np.unique(feed["tokens"])) == {0, 1}
+        assert len(session.run(None, feed)) == 6
+
+    def test_the_same_seed_gives_the_same_values(self) -> None:
+        first, second = (feeding.generated_feed(session_of(X), 2, seed=1)["x"] for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+
+    def test_a_type_that_numpy_lacks_is_an_error(self) -> None:
+        session = session_of(("x", TensorProto.BFLOAT16, [1]))
+        with pytest.raises(StageError, match=r"generated for the model input 'x' of type tensor\(bfloat16\)"):
+            feeding.generated_feed(session, 1, 0)

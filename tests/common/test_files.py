@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all."""
+"""Output files appear complete or not at all."""
 
 import math
 import os
@@ -19,7 +19,7 @@ def names(folder: Path) -> list[str]:
 
 
 class Stop(BaseException):
-    """As Ctrl-C and SIGTERM: not an Exception."""
+    """No subclass of Exception, like the exceptions of Ctrl-C and SIGTERM."""
 
 
 def test_a_block_that_is_stopped_leaves_what_was_there(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not
 
 
 def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
-    """Linux's device that is always full stands for the temporary files."""
+    """/dev/full, on which every write fails, replaces the temporary files."""
     with pytest.raises(OSError, match=r"No space left on device: '.*/x\.bin'"), files.replacing(tmp_path / "x.bin"):
         Path("/dev/full").write_bytes(b"x")
     for name in (".x.csv", ".x.json"):

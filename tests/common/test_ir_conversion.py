@@ -1,4 +1,4 @@
-"""Protobuf to onnx-ir and back: what onnx-ir cannot hold comes through all the same."""
+"""Protobuf to onnx-ir and back, with what onnx-ir cannot hold."""
 
 import numpy as np
 import onnx_ir as ir
@@ -28,10 +28,10 @@ def test_of_constants_of_one_name_the_last_counts_as_for_onnx_runtime() -> None:
     ]
     model = graph([*nodes, helper.make_node("Add", ["x", "c"], ["y"])], {"x": (2,)}, {"y": (2,)}, {})
     x = {"x": np.zeros(2, np.float32)}
-    expected, made = (
+    expected, actual = (
         run(sessions.open_session(source), x)["y"] for source in (model.SerializeToString(), ir_model(model))
     )
-    np.testing.assert_array_equal(made, expected)
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_an_output_of_maps_keeps_its_type() -> None:
@@ -43,8 +43,8 @@ def test_an_output_of_maps_keeps_its_type() -> None:
     model.graph.output[0].type.ClearField("tensor_type")
     kind = model.graph.output[0].type.sequence_type.elem_type.map_type
     kind.key_type, kind.value_type.tensor_type.elem_type = TensorProto.INT64, TensorProto.FLOAT
-    made = ir_conversion.to_proto(ir_model(model).clone())
-    assert made.graph.output == model.graph.output
+    converted = ir_conversion.to_proto(ir_model(model).clone())
+    assert converted.graph.output == model.graph.output
 
 
 def test_a_graph_that_gives_one_value_twice_is_refused() -> None:
@@ -54,7 +54,7 @@ def test_a_graph_that_gives_one_value_twice_is_refused() -> None:
 
 
 def test_looking_at_a_constant_changes_no_bytes() -> None:
-    """So that a search, which looks at many, gives the bytes that the replay of its plan gives."""
+    """A search reads many constants, and the replay of its plan must give the same bytes."""
     constant = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.float32(2)))
     model = ir_model(graph([constant, helper.make_node("Mul", ["x", "c"], ["y"])], {"x": (2,)}, {"y": (2,)}, {}))
     before = ir_conversion.to_proto(model).SerializeToString()

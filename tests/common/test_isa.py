@@ -1,4 +1,4 @@
-"""The instruction set from CPU flags."""
+"""The instruction set that follows from CPU flags."""
 
 import pytest
 

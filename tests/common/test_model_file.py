@@ -1,4 +1,4 @@
-"""Reading what is not a model, and writing large ones, with real files."""
+"""Reading files that are not models, and writing large models, on real files."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ def answers(session: ort.InferenceSession, model: onnx.ModelProto) -> list[np.nd
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small models are treated as large ones: what is beyond a limit does not depend on where the limit is."""
+    """Lower the limit, so that small models are treated as large ones."""
     monkeypatch.setattr(model_file, "LARGE_BYTES", 1000)
 
 
@@ -132,7 +132,7 @@ def test_versions_of_the_future_are_named(ir: int, opset: int, words: str, tmp_p
         model_file.read(tmp_path / "model.onnx", "export")
 
 
-def test_a_small_model_is_one_file_and_a_external_data_file_that_says_so(tmp_path: Path) -> None:
+def test_a_small_model_is_one_file_and_an_external_data_file_that_says_so(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     publish(linear(), path)
     assert paths.external_data(path).read_bytes() == model_file.NO_DATA
@@ -251,13 +251,13 @@ def test_a_large_model_is_loaded_from_its_files_without_a_copy(tmp_path: Path, m
     weight.const_value = ir.tensor(weight.const_value.numpy() * 2)
     expected = [output * 2 for output in answers(sessions.open_session(ir_model(model)), model)]
     np.testing.assert_allclose(answers(sessions.open_session(changed), model)[1], expected[1])
-    monkeypatch.setattr(ir_conversion, "raw_bytes", None)  # would fail if a weight were handed over
+    monkeypatch.setattr(ir_conversion, "raw_bytes", None)  # fails if a weight is passed in memory
     opened_here = sessions.open_session(unchanged)
     np.testing.assert_allclose(answers(opened_here, model)[1] * 2, expected[1])
 
 
 def foreign(folder: Path) -> Path:
-    """A model as other tools write it: one file a tensor, with names of their own."""
+    """A model as other tools write it: one file for each tensor, named by the tool."""
     path = folder / "theirs.onnx"
     onnx.save_model(
         linear(),
@@ -323,7 +323,7 @@ def test_sizes_are_those_of_the_raw_bytes() -> None:
 
 @pytest.mark.usefixtures("large")
 def test_weights_of_subgraphs_move_with_the_model(tmp_path: Path) -> None:
-    """The two bodies use one name for different weights; both files stay usable at another place."""
+    """The two bodies use one name for different weights; the files still load after they are moved."""
 
     def body(seed: int) -> onnx.GraphProto:
         weight = numpy_helper.from_array(np.random.default_rng(seed).normal(size=(64, 32)).astype(np.float32), "W")
@@ -354,8 +354,8 @@ def test_weights_of_subgraphs_move_with_the_model(tmp_path: Path) -> None:
     for flag in (True, False):
         feed = {"x": np.ones((2, 64), np.float32), "flag": np.array(flag)}
         both = (sessions.open_session(before), sessions.open_session(moved))
-        expected, made = (sessions.run(session, feed, name="the model")[0] for session in both)
-        np.testing.assert_array_equal(made, expected)
+        expected, actual = (sessions.run(session, feed, name="the model")[0] for session in both)
+        np.testing.assert_array_equal(actual, expected)
 
 
 @needs_zoo

@@ -1,4 +1,4 @@
-"""`params.yaml`: what is read, and what is refused, and how the message reads."""
+"""`params.yaml`: what is read, what is refused, and with which message."""
 
 import itertools
 import subprocess
@@ -173,7 +173,7 @@ def test_a_bad_value_of_any_section_stops_every_stage_before_it_works(tmp_path: 
 
 
 def test_dvc_changes_one_line_of_the_file_shipped(tmp_path: Path) -> None:
-    """`dvc exp run -S` and `dvc exp apply` write params.yaml anew: null as nothing, lists as blocks."""
+    """`dvc exp run -S` and `dvc exp apply` rewrite params.yaml: null as an empty value, lists as blocks."""
     shipped = (ROOT / "params.yaml").read_text()
     file = tmp_path / "params.yaml"
     file.write_text(shipped)

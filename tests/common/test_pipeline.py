@@ -1,4 +1,4 @@
-"""Which stage of which dvc.yaml runs a room here: beside it or above, with a prefix, by a matrix."""
+"""Which stage of which dvc.yaml runs a module here: in this folder or above, with a prefix, or in a matrix."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime's words, made readable."""
+"""Messages of ONNX Runtime, made readable."""
 
 import pytest
 from onnx import TensorProto, helper

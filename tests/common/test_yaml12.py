@@ -1,4 +1,4 @@
-"""YAML is read as DVC reads it."""
+"""YAML is read exactly as DVC reads it."""
 
 import datetime
 import math

@@ -1,4 +1,4 @@
-"""The rules, and the decision that follows from them: pure functions over small metrics."""
+"""The rules and the decision that follows from them, on small metrics."""
 
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def test_a_drift_beyond_a_tolerance_is_not_blamed_on_quantization(
         (Gate(require_quantized=True), trees.NOTHING, [OK, NA, BAD, NA, NA], "fp32"),
     ],
 )
-def test_each_rule_holds_one_figure_against_one_limit(
+def test_each_rule_checks_one_figure_against_one_limit(
     limits: Gate, changes: Any, outcomes: list[Outcome], deploy: str
 ) -> None:
     read = figures(**changes)
@@ -146,7 +146,7 @@ def test_by_default_the_gate_never_contradicts_the_verdict(low: float, width: fl
 
 
 def test_a_low_end_between_one_over_1_03_and_0_97_fails_the_gate_as_it_fails_the_verdict() -> None:
-    """0.9705 was outside of bench's band (1/1.03 = 0.9709) and inside the gate's limit (0.97)."""
+    """0.9705 was once outside bench's band (1/1.03 = 0.9709), but within the gate's limit (0.97)."""
     assert decided(Gate(), **trees.speedup(0.9705, 0.99, verdict_of(0.9705, 0.99))).deploy == "int8"
     assert decided(Gate(), **trees.speedup(0.9695, 0.99, verdict_of(0.9695, 0.99))).deploy == "fp32"
 
@@ -163,6 +163,11 @@ def test_a_low_end_between_one_over_1_03_and_0_97_fails_the_gate_as_it_fails_the
             Gate(),
             trees.MISS,
             "regardless of speed (speed-up 2 (1.9 to 2.1)). abs_tol of 'probabilities' is 0.419, but the limit is",
+        ),
+        (
+            Gate(),
+            {**trees.MISS, "parity_details__rules": [trees.UNLABELLED]},
+            ". max_task_drop: the evaluation data has no labels.",
         ),
         (Gate(), trees.NOTHING, "both files hold the same model"),
         (

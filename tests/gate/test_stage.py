@@ -77,9 +77,10 @@ def test_help_states_the_exit_codes_of_a_closed_gate(tmp_path: Path) -> None:
 
 
 def test_the_screen_shows_no_rule_that_is_off(tmp_path: Path) -> None:
-    trees.write(tmp_path)
+    trees.write(tmp_path, parity__judged__samples=12345)
     shown = gate(tmp_path).stdout
     assert "off" not in shown.split()
+    assert "12345" in shown.split()  # not 1.23e+04
     assert max(map(len, shown.splitlines())) <= 160
 
 

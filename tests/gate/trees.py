@@ -1,4 +1,4 @@
-"""Metrics of the other stages, small: what the gate reads."""
+"""Small metrics of the other stages, as the gate reads them."""
 
 import json
 from copy import deepcopy
@@ -52,6 +52,10 @@ MISS: dict[str, Any] = {
         }
     ],
     "parity_details__advice": [{"command": "dvc exp run -S quantize.reduce_range=true", "effect": "0.01"}],
+}  # fmt: skip
+UNLABELLED: dict[str, Any] = {
+    "name": "max_task_drop", "value": None, "limit": 0.01, "margin": None, "outcome": "failed",
+    "message": "the evaluation data has no labels",
 }  # fmt: skip
 NOTHING: dict[str, Any] = {"quantize__status": "nothing_to_quantize", "quantize__size__int8_mb": 4.0}
 

@@ -1,4 +1,4 @@
-"""The fingerprint: what it reads, and what moves its identifier."""
+"""The fingerprint: what it reads, and what changes its identifier."""
 
 import dataclasses
 import json
@@ -146,7 +146,7 @@ def test_caches_are_named_by_level_and_kind(tmp_path: Path) -> None:
 
 
 def test_a_cache_without_a_size_is_named_without_it(tmp_path: Path) -> None:
-    """As on most ARM boards and in many virtual machines."""
+    """Most ARM boards and many virtual machines report no size."""
     folder = tmp_path / "index0"
     folder.mkdir()
     (folder / "level").write_text("1\n")

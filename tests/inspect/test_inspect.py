@@ -54,6 +54,15 @@ def test_a_cnn_starts_from_static(tmp_path: Path) -> None:
     assert "method: static" in text
 
 
+def test_an_opset_that_cannot_be_converted_starts_from_stored(tmp_path: Path) -> None:
+    model = conv(opset=7)
+    model.graph.node[0].input[0] = "s"
+    model.graph.node.insert(0, helper.make_node("ImageScaler", ["x"], ["s"], scale=1.0, bias=[0.0] * 32))
+    text = page(model, tmp_path)
+    assert "Its opset 7 cannot be converted to 13" in text
+    assert "method: stored" in text
+
+
 def test_half_precision_is_said(tmp_path: Path) -> None:
     text = page(conv(TensorProto.FLOAT16), tmp_path)
     assert "Weights in float16: INT8 kernels take float32" in text

@@ -1,4 +1,4 @@
-"""A project in a folder of its own: two models, evaluation data, params; and the stage run there."""
+"""A project in its own folder (two models, evaluation data, params), and the stage run in it."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def graph(body: str) -> ModelProto:
 
 @dataclass
 class Project:
-    """The folder, as the working directory."""
+    """A project in the working directory."""
 
     capture: pytest.CaptureFixture[str]
 
@@ -40,7 +40,7 @@ class Project:
         layout: evaldata.Layout = "samples",
         tree: Mapping[str, Any] | None = None,
     ) -> None:
-        """Put everything in place, with `tree` as params.yaml; every sample is judged."""
+        """Write models, evaluation data and `tree` as params.yaml; every sample is judged."""
         paths.ARTIFACTS.mkdir(exist_ok=True)
         onnx.save(fp32, paths.FP32_MODEL)
         onnx.save(int8, paths.INT8_MODEL)
@@ -51,12 +51,12 @@ class Project:
 
     @staticmethod
     def params(tree: Mapping[str, Any]) -> None:
-        """Write params.yaml, which JSON is; without a word about it, nothing is tried for advice."""
+        """Write params.yaml as JSON, which is YAML too; unless `tree` sets advice_seconds, no variant is tried."""
         tree = {**tree, "parity": {"advice_seconds": None, **tree.get("parity", {})}}
         paths.PARAMS.write_text(json.dumps(tree), encoding="utf-8")
 
     def run(self) -> dict[str, Any]:
-        """Run the stage; return the details, and the headlines `passed` and `diff` with them."""
+        """Run the stage; return the details, with `passed` and `diff` of the headlines."""
         result = stage.run(params.load())
         figures.write(result)
         print(screen.render(result))
@@ -64,7 +64,7 @@ class Project:
         return {**details, "passed": headlines["passed"], "diff": headlines["diff"]}
 
     def printed(self) -> str:
-        """What was printed since the last call."""
+        """The text printed since the last call."""
         return self.capture.readouterr().out
 
 

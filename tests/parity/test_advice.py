@@ -1,4 +1,4 @@
-"""Commands that are advised are taken by the shell, DVC and Hydra as they are, and do what they say."""
+"""The shell, DVC and Hydra accept the commands of the advice unchanged, and the commands do what they say."""
 
 import json
 import shlex

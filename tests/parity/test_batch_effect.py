@@ -14,7 +14,7 @@ PER_TENSOR = graph(
 
 @pytest.fixture
 def outlying() -> np.ndarray:
-    """Normal values, and a sample of nothing but one large value: alone it is exact, its neighbours are not."""
+    """Normal values, and a sample that is zero except for one large value: exact itself, it spoils its neighbours."""
     values = np.random.default_rng(1).normal(size=(256, 24)).astype(np.float32)
     values[5] = 0.0
     values[5, 13] = 500.0

@@ -1,4 +1,4 @@
-"""Outlying features, against what the definition says of known distributions."""
+"""The robust z-score on known distributions."""
 
 import numpy as np
 import pytest

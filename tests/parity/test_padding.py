@@ -1,4 +1,4 @@
-"""Padding as a batch effect of sequences: on a model that masks, in fp32 and where one scale takes in the padding."""
+"""Padding as a batch effect of sequences: a model that masks, in fp32 and with one scale that covers the padding."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ PER_TENSOR = "q, s, z = DynamicQuantizeLinear(hidden0) hidden = DequantizeLinear
 
 
 def sequences(count: int = 40, length: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Ids from 1 to 7, and how many of them count; id 0, which stands for padding, has large values."""
+    """Ids from 1 to 7, and the attention mask; id 0, which stands for padding, has large values in the table."""
     random = np.random.default_rng(0)
     lengths = np.full(count, length)
     mask = (np.arange(length) < lengths[:, None]).astype(np.int64)
@@ -47,7 +47,7 @@ def test_it_counts_as_a_batch_effect(project: Project) -> None:
     result = project.run()
     [rule] = [rule for rule in result["rules"] if rule["name"] == "max_batch_effect"]
     assert (rule["outcome"], rule["value"]) == ("failed", result["batch_effect"]["padding"]["int8_max_abs"])
-    assert rule["message"] == "samples move so far when padded from 6 to 12 positions"
+    assert rule["message"] == "the value is the movement when padded from 6 to 12 positions"
 
 
 def test_a_mask_of_another_name_is_named_by_the_params(project: Project) -> None:

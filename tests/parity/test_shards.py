@@ -40,7 +40,7 @@ sys.stdin.read()
 cluster.shutdown()
 """
 
-# INT8 answers a sample by its batch (ReduceMax over axis 0): shards must keep the batches that one process serves.
+# INT8 answers depend on the batch (ReduceMax over axis 0), so shards must keep the batches of a single process.
 FP32 = """(float[N, 6] x) => (float[N, 6] p, float[N, 1] score, int64[N] label) {
     zero = Constant<value = float {0.0}>() limit = Constant<value = float {2.9}>() axes = Constant<value_ints = [1]>()
     p = Softmax<axis = 1>(x) s = ReduceSum(x, axes) score = Sqrt(s) label = ArgMax<axis = 1, keepdims = 0>(x)
@@ -83,7 +83,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def actors() -> list[int]:
-    """Processes of Ray that are, or were, one of our actors."""
+    """The ids of Ray processes that are, or were, one of our actors."""
     processes = psutil.process_iter(["cmdline"])
     return [process.pid for process in processes if (process.info["cmdline"] or [""])[0].startswith("ray::Shard")]
 
@@ -105,10 +105,10 @@ def test_four_actors_find_what_one_process_finds_and_an_interrupt_leaves_none(
     local, sharded = (
         measure.measure(setting, params.load().parity, engine=engine) for engine in (measure.compared, shards.compared)
     )
-    expected, made = figures(local.comparison), figures(sharded.comparison)
-    assert expected.keys() == made.keys()
+    expected, merged = figures(local.comparison), figures(sharded.comparison)
+    assert expected.keys() == merged.keys()
     for name, value in expected.items():
-        assert made[name] == (pytest.approx(value, rel=1e-12, abs=1e-15) if isinstance(value, float) else value), name
+        assert merged[name] == (pytest.approx(value, rel=1e-12, abs=1e-15) if isinstance(value, float) else value), name
     assert local.comparison.decisions.flips > 0
     assert local.comparison.outputs["score"].nonfinite_samples > 0
     assert local.median is not None
@@ -136,10 +136,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 403])
 @pytest.mark.parametrize("most", [1, 3, 4, 100])
 def test_parts_hold_whole_batches_in_order(count: int, most: int) -> None:
-    made = shards.parts(np.arange(count), BATCH, most)
-    assert len(made) == min(most, -(-count // BATCH))
-    assert np.concatenate(made).tolist() == list(range(count))
-    assert all(len(part) % BATCH == 0 for part in made[:-1])
+    parts = shards.parts(np.arange(count), BATCH, most)
+    assert len(parts) == min(most, -(-count // BATCH))
+    assert np.concatenate(parts).tolist() == list(range(count))
+    assert all(len(part) % BATCH == 0 for part in parts[:-1])
 
 
 def test_without_ray_it_says_how_to_install_it(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What is advised was tried: quantize made it, parity judged it, and the figures are those that the command leaves."""
+"""Advice: every command was tried (quantized and judged), and has the effect that is printed with it."""
 
 import contextlib
 import json
@@ -29,11 +29,11 @@ ROOT = Path(__file__).resolve().parents[2]
 FEATURES, HIDDEN, CLASSES, OUTLYING = 24, 768, 5, 13
 
 AMPLE = 3600
-"""Seconds for advice that no machine needs: what is tried does not depend on its speed."""
+"""More seconds for advice than any machine needs, so that its speed does not decide what is tried."""
 
 
 def mlp() -> ModelProto:
-    """Three matrices; the first meets the input, and hardly looks at the feature that lies far outside."""
+    """Three layers; the first ignores the feature with outliers."""
     random = np.random.default_rng(0)
     shapes = ((FEATURES, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, CLASSES))
     weights = [random.normal(0, 1.5 / np.sqrt(shape[0]), shape).astype(np.float32) for shape in shapes]
@@ -81,7 +81,7 @@ def cnn(random: np.random.Generator) -> ModelProto:
 
 
 def outlying(count: int = 192) -> np.ndarray:
-    """Normal values, and a few samples with nothing but a large value of a feature that the model ignores."""
+    """Normal values; a few samples are zero except for an outlier in a feature that the model ignores."""
     values = np.random.default_rng(1).normal(size=(count, FEATURES)).astype(np.float32)
     values[:, OUTLYING] = 0.0
     values[5::64] = 0.0
@@ -120,14 +120,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def missed(template: Path, project: Project) -> Project:
-    """The same, to change."""
+    """A copy of that project in the working directory."""
     shutil.copytree(template, Path(), dirs_exist_ok=True)
     return project
 
 
 @pytest.fixture
 def as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variants count as twice as fast as fp32: how fast they are varies with what else runs."""
+    """Every variant counts as twice as fast as fp32, as real speeds depend on what else runs."""
     for module in (trials, advise_module):
         monkeypatch.setattr(module, "timed", lambda *_: Interval(2.0, 1.9, 2.1))
 
@@ -146,7 +146,7 @@ def test_every_advice_does_what_it_says(missed: Project) -> None:
         quantize()
         after = missed.run()
         assert after["passed"] is True, advice
-        if "quantize.method=auto" in advice["command"]:  # which of equally fast models it picks depends on timings
+        if "quantize.method=auto" in advice["command"]:  # timings decide which of equally fast models it picks
             continue
         assert after["diff"]["max_abs"] == pytest.approx(largest, rel=0.1)
         assert fp32 / paths.INT8_MODEL.stat().st_size == pytest.approx(smaller, rel=0.1)
@@ -172,7 +172,7 @@ def test_where_nothing_passes_it_says_what_was_tried_and_to_ship_fp32(missed: Pr
     assert result["advice"] == []
     after = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     assert {path: after[path] for path in before} == before, "a trial changed the workspace"
-    assert re.match(r"No variant passes and gains anything: .*abs_tol .*\. Ship fp32\.$", result["tried"])
+    assert re.match(r"No variant both passes and gains anything: .*abs_tol .*\. Ship fp32\.$", result["tried"])
     assert result["tried"] in " ".join(missed.printed().split())
 
 
@@ -260,7 +260,7 @@ def test_a_value_that_params_refuse_is_a_problem_of_the_trial() -> None:
 
 @pytest.mark.parametrize("method", ["dynamic", "static", "weight_only", "stored", "auto"])
 def test_no_two_methods_point_at_each_other(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A miss points at what passes; what is tried after a pass never leads back."""
+    """After a miss, advice leads to variants that pass; no variant tried after a pass leads back."""
     monkeypatch.setattr(candidates, "kept_float", lambda: {"Conv"})
 
     def follow(current: params.Params, seen: list[params.Params]) -> None:

@@ -1,4 +1,4 @@
-"""Real models of every kind: what decides, which rules apply, and what the verdict is by default."""
+"""Real models of every kind: what decides, which rules apply, and the verdict with default params."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ QUANTIZED = ("MatMul", "Gemm", "LSTM", "Attention", "EmbedLayerNormalization")
 
 
 def stage_on(project: Project, name: str, **params: Any) -> dict[str, Any]:
-    """Quantize a model of the zoo, where ONNX Runtime can, judge it feed by feed, and return its details."""
+    """Quantize a model of the zoo if ONNX Runtime can, judge it feed by feed, and return the details."""
     assert ZOO is not None
     fp32 = onnx.load(ZOO / name / "model.onnx")
     try:

@@ -1,4 +1,4 @@
-"""Every advice over a few real models is carried out; `python -m benchmarks.advice` does so over all of them."""
+"""Follow all advice for a few real models; `python -m benchmarks.advice` does so for all of them."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def test_every_advice_does_what_it_says_and_no_two_methods_point_at_each_other(n
         for method in METHODS
         for row in judged(ZOO / name, method, tmp_path / method, speed=False)
     ]
-    # How fast a variant seems to be decides whether it is advised, and which of equally fast models auto picks.
+    # Timings decide whether a variant is advised, and which of equally fast models auto picks.
     assert [row for row in rows if row["outcome"] == "misses" and not row["said"]] == []
     exact = [row for row in rows if row["outcome"] == "WRONG" or "quantize.method=auto" not in row.get("advice", "")]
     assert [row for row in exact if row["outcome"] not in ("ok", "passes", "misses")] == []

@@ -11,6 +11,6 @@ from tests.quantize.running import Bench
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    # Small nets grow by the nodes that are added; what is kept because of that has a test of its own.
+    # INT8 makes small nets larger; that the float model is then kept has a test of its own.
     monkeypatch.setattr(stage, "LARGEST_SHARE", math.inf)
     return Bench(tmp_path, monkeypatch)

@@ -1,4 +1,4 @@
-"""Small networks to quantize, and what a method makes of them."""
+"""Small networks, quantized by a method."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +40,7 @@ def net(
 
 
 def node(op_type: str, inputs: str, output: str, **attributes: object) -> NodeProto:
-    """A node named after its output; inputs separated by spaces, `-` for one left out."""
+    """A node named after its output; inputs are separated by spaces, `-` is an omitted one."""
     names = ["" if name == "-" else name for name in inputs.split()]
     return helper.make_node(op_type, names, [output], name=f"{op_type}_{output}", **attributes)
 
@@ -94,21 +94,21 @@ def conv_net(channels: int = 8, seed: int = 0, opset: int = 17, pool_first: bool
 
 
 def feeds(model: ModelProto, count: int = 32, batch: int = 1, seed: int = 7) -> list[Feed]:
-    """Normal values for every input; open dimensions are the batch."""
+    """Normal values for every input; dimensions without a fixed size are the batch."""
     rng = np.random.default_rng(seed)
 
-    def values(each: onnx.ValueInfoProto) -> np.ndarray:
-        shape = [dim.dim_value or batch for dim in each.type.tensor_type.shape.dim]
+    def values(info: onnx.ValueInfoProto) -> np.ndarray:
+        shape = [dim.dim_value or batch for dim in info.type.tensor_type.shape.dim]
         return rng.normal(size=shape).astype(np.float32)
 
     constants = {tensor.name for tensor in model.graph.initializer}
-    return [{each.name: values(each) for each in model.graph.input if each.name not in constants} for _ in range(count)]
+    return [{info.name: values(info) for info in model.graph.input if info.name not in constants} for _ in range(count)]
 
 
 def quantized(
     model: ModelProto, given: Sequence[Feed] | None = None, **params: object
 ) -> tuple[ModelProto, dict[str, NodeOutcome]]:
-    """What the method named in `params` makes of all nodes that it takes."""
+    """The model with every supported node quantized by the method in `params`, and the outcomes."""
     section = Quantize(**params)  # type: ignore[arg-type]
     source = ir_model(model)
     known = methods.by_name(section.method).OP_TYPES
@@ -117,25 +117,25 @@ def quantized(
     def calibration() -> Iterator[Feed]:
         return iter(feeds(model) if given is None else given)
 
-    made, outcomes = methods.quantize(source, assigned, calibration)
-    return ir_conversion.to_proto(made), outcomes
+    result, outcomes = methods.quantize(source, assigned, calibration)
+    return ir_conversion.to_proto(result), outcomes
 
 
 def sqnr_db(model: ModelProto, other: ModelProto, given: Sequence[Feed] | None = None) -> float:
     """Signal over noise of the first output, in dB, over some feeds."""
-    sessions_ = [opened(each) for each in (model, other)]
+    sessions_ = [opened(candidate) for candidate in (model, other)]
     signal = noise = 0.0
     for feed in feeds(model, seed=8) if given is None else given:
-        a, b = (sessions.run(each, feed, name="net")[0].astype(np.float64) for each in sessions_)
+        a, b = (sessions.run(session, feed, name="net")[0].astype(np.float64) for session in sessions_)
         signal, noise = signal + np.square(a).sum(), noise + np.square(a - b).sum()
     return float(10 * np.log10(signal / max(noise, 1e-30)))
 
 
 def kernels(model: ModelProto) -> Counter[str]:
-    """The operators that are left once ONNX Runtime has optimised a model: those that really run."""
+    """The operators of a model that ONNX Runtime has optimised: those that really run."""
     with TemporaryDirectory() as folder:
         options = sessions.session_options(1)
         options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
         sessions.open_session(model.SerializeToString(), options=options)
         optimised = onnx.load(options.optimized_model_filepath)
-    return Counter(each.op_type for each in optimised.graph.node)
+    return Counter(node.op_type for node in optimised.graph.node)

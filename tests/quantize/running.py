@@ -1,4 +1,4 @@
-"""Running the stage on a model as a user does: files in a folder, the stage in it, files and words out."""
+"""Run the stage on a model as a user does: in a folder of files, reading the files and the text that it leaves."""
 
 import csv
 import io
@@ -54,7 +54,7 @@ class Outcome:
         return {name for name, row in self.nodes.items() if row["quantized"] == "true"}
 
     def cosine(self, feed: Mapping[str, np.ndarray]) -> float:
-        """The least cosine similarity of any float output on one feed."""
+        """The lowest cosine similarity of a float output on one feed."""
         return min(
             (
                 cosine([a], [b])
@@ -84,7 +84,7 @@ class Bench:
         evaldata.write(paths.EVAL, inputs, None, layout, seed=0)
 
     def run(self, **knobs: Any) -> Outcome:
-        """Run the stage with these keys of `quantize`, and with `sections` beside it."""
+        """Run the stage with these keys of `quantize`, and and with the other `sections`."""
         paths.PARAMS.write_text(yaml.safe_dump({"quantize": knobs, **self.sections}))
         said = io.StringIO()
         with redirect_stdout(said):
@@ -97,14 +97,14 @@ class Bench:
 
 
 def run(session: ort.InferenceSession, feed: Mapping[str, np.ndarray]) -> Arrays:
-    """One run, every output as an array."""
+    """Run the model once: every output as an array, by name."""
     return sessions.answers(session, feed, name="the model")
 
 
 def cosine(floats: list[np.ndarray], others: list[np.ndarray]) -> float:
-    """Cosine similarity over everything, where the first is finite."""
-    a = np.concatenate([each.ravel() for each in floats]).astype(np.float64)
-    b = np.concatenate([each.ravel() for each in others]).astype(np.float64)
+    """Cosine similarity of all values at which the first is finite."""
+    a = np.concatenate([array.ravel() for array in floats]).astype(np.float64)
+    b = np.concatenate([array.ravel() for array in others]).astype(np.float64)
     a, b = a[np.isfinite(a)], b[np.isfinite(a)]
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     if length == 0:

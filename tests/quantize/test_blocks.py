@@ -1,4 +1,4 @@
-"""Block-wise quantization, held against what ONNX Runtime's kernels make of the bytes."""
+"""Block-wise quantization, compared with how ONNX Runtime's kernels read the bytes."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_no_weight_moves_by_more_than_a_step(
     matrix = weights(shape, seed)
     blocks = blockwise.quantize(matrix, bits, size, symmetric)
     step = np.repeat(np.abs(blocks.scales), size, axis=1)[:, : shape[1]]
-    # Rounding moves half a step; the end of a range that has no level of its own, up to a whole one.
+    # Rounding moves a weight by half a step; the end of a range that has no level moves by up to a whole step.
     assert np.all(np.abs(blockwise.dequantize(blocks) - matrix) <= step * 1.001)
     assert blocks.stored.max() < 2**bits
 

@@ -1,4 +1,4 @@
-"""What must not be published, and what is no longer the same model."""
+"""Which quantized models must not be published, and which rewritten ones are no longer the same model."""
 
 import numpy as np
 import onnx
@@ -80,7 +80,7 @@ def test_a_changed_label_is_a_difference_and_no_fault() -> None:
 
 
 def test_how_many_rows_an_output_has_may_depend_on_a_threshold() -> None:
-    """As the boxes of a detector: where the size is declared free, parity judges that it is another one."""
+    """As for the boxes of a detector: if the declared size is free, it is up to parity to judge a change."""
 
     def found(threshold: float, free: bool) -> onnx.ModelProto:
         nodes = [

@@ -1,4 +1,4 @@
-"""Corrections of static operators: the fit, where it goes in the file, and that only what helps elsewhere is kept."""
+"""Corrections of static operators: the fit, its place in the file, and that only those that help are kept."""
 
 import json
 
@@ -19,7 +19,7 @@ from tests.quantize.nets import net, node, normal
 
 
 def biased(bias: bool = True) -> ModelProto:
-    """Two Conv over activations that are never negative: rounded weights move the means of their outputs."""
+    """Two Conv whose inputs are never negative, so that rounded weights move the means of their outputs."""
     inputs = " B0" if bias else ""
     nodes = [
         node("Conv", f"x W0{inputs}", "c0"),
@@ -38,7 +38,7 @@ def feeds(count: int, start: int = 0) -> list[dict[str, np.ndarray]]:
 def static(model: ModelProto, calibration: list[dict[str, np.ndarray]]) -> tuple[ir.Model, ir.Model]:
     """The float model and the static one."""
     source = ir_model(model)
-    assigned = [Assignment(each, Quantize(method="static")) for each in weighted_nodes(source)]
+    assigned = [Assignment(node, Quantize(method="static")) for node in weighted_nodes(source)]
     return source, methods.quantize(source, assigned, lambda: iter(calibration))[0]
 
 
@@ -53,20 +53,20 @@ def noise(floats: ir.Model, other: ir.Model, fresh: list[dict[str, np.ndarray]])
 
 def test_it_brings_answers_nearer_on_other_samples_and_adds_nothing_to_run() -> None:
     floats, quantized = static(biased(), feeds(8))
-    made, corrections = correction.corrected(quantized, floats, iter(feeds(8)))
+    corrected, corrections = correction.corrected(quantized, floats, iter(feeds(8)))
     assert set(corrections) == {"Conv_c0", "Conv_c1"}
-    assert noise(floats, made, feeds(4, 50)) < 0.7 * noise(floats, quantized, feeds(4, 50))
-    operators = [sorted(each.op_type for each in model.graph) for model in (made, quantized)]
+    assert noise(floats, corrected, feeds(4, 50)) < 0.7 * noise(floats, quantized, feeds(4, 50))
+    operators = [sorted(node.op_type for node in model.graph) for model in (corrected, quantized)]
     assert len(operators[0]) == len(operators[1]) + 1  # the bias that the second Conv did not have
 
 
 def test_replayed_from_json_it_gives_the_same_file() -> None:
     floats, quantized = static(biased(bias=False), feeds(8))
-    made, corrections = correction.corrected(quantized, floats, iter(feeds(8)))
+    corrected, corrections = correction.corrected(quantized, floats, iter(feeds(8)))
     assert corrections
-    written = json.loads(json.dumps({name: each.as_json() for name, each in corrections.items()}))
+    written = json.loads(json.dumps({name: fitted.as_json() for name, fitted in corrections.items()}))
     correction.apply(quantized, {name: Correction.from_json(numbers) for name, numbers in written.items()})
-    assert ir.to_proto(quantized).SerializeToString() == ir.to_proto(made).SerializeToString()
+    assert ir.to_proto(quantized).SerializeToString() == ir.to_proto(corrected).SerializeToString()
 
 
 def test_what_other_samples_do_not_confirm_is_left_out() -> None:
@@ -78,8 +78,8 @@ def test_what_other_samples_do_not_confirm_is_left_out() -> None:
 
 def test_one_sample_corrects_nothing() -> None:
     floats, quantized = static(biased(), feeds(8))
-    made, corrections = correction.corrected(quantized, floats, iter(feeds(1)))
-    assert made is quantized
+    corrected, corrections = correction.corrected(quantized, floats, iter(feeds(1)))
+    assert corrected is quantized
     assert not corrections
 
 
@@ -87,13 +87,13 @@ def test_a_correction_scales_and_shifts_the_output() -> None:
     source = ir_model(
         net([node("Conv", "x W", "y")], {"x": ["N", 8, "L"]}, {"y": ["N", 4, "M"]}, {"W": normal(4, 8, 3)})
     )
-    assigned = [Assignment(each, Quantize(method="static")) for each in weighted_nodes(source)]
+    assigned = [Assignment(node, Quantize(method="static")) for node in weighted_nodes(source)]
     quantized, _ = methods.quantize(source, assigned, lambda: iter(feeds(4)))
     feed = feeds(1, 9)[0]
     before = run(quantized, feed)
     factor, shift = np.array([1, 0.9, 1.02, 1], np.float32), np.array([0, 0.5, -0.25, 1], np.float32)
     correction.apply(quantized, {"Conv_y": Correction(factor, shift)})
-    step = np.ptp(before) / 255  # the output is 8 bits, in the range of before
+    step = np.ptp(before) / 255  # the output has 8 bits, in the range of `before`
     expected = (before * factor[:, None] + shift[:, None]).clip(before.min(), before.max())
     np.testing.assert_allclose(run(quantized, feed), expected, atol=2 * step)
 

@@ -1,4 +1,4 @@
-"""The same bytes, run after run, whatever the seed of Python's hashes and whatever the CPU."""
+"""The same bytes in every run, for any hash seed of Python and on any CPU."""
 
 import os
 import subprocess
@@ -13,15 +13,15 @@ import hashlib
 from tests.quantize import nets
 for model in (nets.mlp(), nets.conv_net(channels=4)):
     for params in {params}:
-        made, _ = nets.quantized(model, **params)
-        print(hashlib.sha256(made.SerializeToString(deterministic=True)).hexdigest())
+        quantized, _ = nets.quantized(model, **params)
+        print(hashlib.sha256(quantized.SerializeToString(deterministic=True)).hexdigest())
 """
 
 PRINT_WEIGHTS = """
 import hashlib
 import numpy as np
 from stages.quantize import portable
-# Of few values, so that many weights are as good as others to round the other way.
+# Few different values, so that many weights are equally good to round the other way.
 weight = np.round(np.random.default_rng(0).normal(size=(300, 40)) * 8).astype(np.float32) / 8
 print(hashlib.sha256(portable.quantize(weight, 0, (1,)).values).hexdigest())
 """
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def printed(code: str, **environment: str) -> str:
-    """What a new Python prints."""
+    """The output of a new Python process."""
     command = [sys.executable, "-c", code]
     env = {**os.environ, **environment}
     return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -39,9 +39,9 @@ def printed(code: str, **environment: str) -> str:
 @pytest.mark.parametrize("method", ["dynamic", "static", "weight_only"])
 def test_every_method_gives_the_same_bytes_under_any_hash_seed(method: str) -> None:
     params = [{"method": method}, {"method": method, "weight_type": "QUInt8", "per_channel": False}]
-    made = [printed(PRINT_HASHES.format(params=params), PYTHONHASHSEED=seed) for seed in ("0", "1", "2")]
-    assert len(set(made)) == 1
-    assert len(made[0].splitlines()) == 4
+    hashes = [printed(PRINT_HASHES.format(params=params), PYTHONHASHSEED=seed) for seed in ("0", "1", "2")]
+    assert len(set(hashes)) == 1
+    assert len(hashes[0].splitlines()) == 4
 
 
 def test_portable_weights_are_the_same_without_the_newer_instructions_that_numpy_uses() -> None:

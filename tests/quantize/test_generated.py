@@ -93,7 +93,7 @@ def test_convolutional_nets(
 
 
 def _branch(name: str, outer: list[str], depth: int, constant: bool, counter: list[int]) -> onnx.GraphProto:
-    """A graph that multiplies `h` of the graph around it, with a weight of its own, of the outermost, or in an If."""
+    """A graph that multiplies `h` of the graph around it by a weight, its own or an outer one, or does so in an If."""
     counter[0] += 1
     label = f"{name}{counter[0]}"
     nodes, weights = [], {}

@@ -1,4 +1,4 @@
-"""Models whose weights stand beside them, through the stage. The limit is lowered: all beyond it is treated alike."""
+"""Models with external data, through the stage. The size limit is lowered, so that small models are above it."""
 
 import os
 import shutil
@@ -76,7 +76,7 @@ def test_links_into_a_dvc_cache_change_nothing(large: Bench, method: str, link: 
     outcome = large.run(method=method)
     assert written() == expected
     np.testing.assert_array_equal(
-        *(sessions.run(each, {"x": SAMPLES}, name="net")[0] for each in (outcome.fp32, opened(model())))
+        *(sessions.run(session, {"x": SAMPLES}, name="net")[0] for session in (outcome.fp32, opened(model())))
     )
 
 

@@ -1,4 +1,4 @@
-"""Linear quantization of a weight, held against what defines it and against ONNX Runtime's own."""
+"""Linear quantization of a weight, compared with its definition and with ONNX Runtime's."""
 
 import math
 
@@ -23,10 +23,10 @@ def test_no_value_moves_by_more_than_half_a_step(
 ) -> None:
     axes = (weight.ndim - 1,) if per_channel else ()
     quantized = linear.quantize(weight, kind, axes, reduce_range)
-    # A zero point is rounded too, so that an unsigned value may be cut off by as much again.
+    # The zero point is rounded, too, so an unsigned value may be clipped by another half step.
     steps = 0.5 if kind == "QInt8" else 1.0
     limit = quantized.scale * (steps + 1e-3)
-    # Below the smallest scale that float32 holds, everything is zero.
+    # Below the smallest normal float32 scale, everything is zero.
     assert np.all(np.abs(quantized.dequantized() - weight) <= np.maximum(limit, np.finfo(np.float32).tiny * 300))
 
 
@@ -48,7 +48,7 @@ def test_zero_stays_zero_and_values_stay_in_range(weight: np.ndarray, kind: str,
 @given(WEIGHTS, st.booleans())
 def test_the_same_as_onnx_runtime_within_a_step(weight: np.ndarray, reduce_range: bool) -> None:
     theirs = quantize_data(weight, TensorProto.INT8, symmetric=True, reduce_range=reduce_range)
-    zero_point, scale, values = (np.asarray(each) for each in theirs[-3:])
+    zero_point, scale, values = (np.asarray(array) for array in theirs[-3:])
     ours = linear.quantize(weight, "QInt8", (), reduce_range)
     assert int(zero_point) == 0
     np.testing.assert_allclose(ours.scale.ravel(), scale, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Weights that saturate on no x86 CPU: the pairs of every layout, the files, and the answers on an emulated CPU."""
+"""Weights that cannot saturate on any x86 CPU: the pairs in each layout, the files, and an emulated CPU's answers."""
 
 import shutil
 
@@ -29,9 +29,9 @@ QEMU = shutil.which("qemu-x86_64")
 def test_no_pair_of_neighbours_sums_to_more_than_128(shape: list[int], channel: bool, axis: int, seed: int) -> None:
     weight = np.random.default_rng(seed).standard_t(2, shape).astype(np.float32)
     summed = axis % len(shape)
-    axes = tuple(each for each in range(len(shape)) if each != summed) if channel else ()
-    made = portable.quantize(weight, summed, axes)
-    assert saturation.pairs(np.moveaxis(made.values, summed, -2)).at_risk == 0
+    axes = tuple(axis for axis in range(len(shape)) if axis != summed) if channel else ()
+    quantized = portable.quantize(weight, summed, axes)
+    assert saturation.pairs(np.moveaxis(quantized.values, summed, -2)).at_risk == 0
 
 
 @given(inner=st.integers(64, 300), width=st.integers(1, 6), heavy=st.booleans(), seed=st.integers(0, 999))
@@ -40,12 +40,12 @@ def test_errors_are_small_and_sum_to_nothing(inner: int, width: int, heavy: bool
     random = np.random.default_rng(seed)
     weight = (random.standard_t(3, (inner, width)) if heavy else random.normal(size=(inner, width))).astype(np.float32)
     pairs = np.abs(weight[0:-1:2] + weight[1::2]).max(axis=0)
-    step = np.maximum(np.abs(weight).max(axis=0), pairs) / 127  # moves no pair: each is rounded by half a step
-    made = portable.quantize(weight, 0, (1,))
-    errors = weight - made.dequantized()
+    step = np.maximum(np.abs(weight).max(axis=0), pairs) / 127  # moves no pair: rounding is by half a step
+    quantized = portable.quantize(weight, 0, (1,))
+    errors = weight - quantized.dequantized()
     assert np.square(errors).sum() <= 1.5 * np.square(weight - np.rint(weight / step) * step).sum()
     if not heavy:
-        assert np.all(np.abs(errors.sum(axis=0)) <= 0.51 * made.scale)
+        assert np.all(np.abs(errors.sum(axis=0)) <= 0.51 * quantized.scale)
 
 
 @given(seed=st.integers(0, 999))
@@ -62,12 +62,12 @@ def test_where_few_weights_share_a_step_a_tenth_of_the_error_is_saved(seed: int)
 def test_no_pair_of_a_convolution_does(filters: int, channels: int, kernel: int, seed: int) -> None:
     weight = np.random.default_rng(seed).standard_t(2, (filters, channels, kernel, kernel)).astype(np.float32)
     conv = net([node("Conv", "x W", "y")], {"x": [1, channels, 8, 8]}, {"y": [1, filters, None, None]}, {"W": weight})  # type: ignore[list-item]
-    made, _ = nets.quantized(conv, method="static")
-    assert all(pairs.at_risk == 0 for pairs in saturation.of_model(ir_model(made)).values())
+    quantized, _ = nets.quantized(conv, method="static")
+    assert all(pairs.at_risk == 0 for pairs in saturation.of_model(ir_model(quantized)).values())
 
 
 def lstm() -> ModelProto:
-    """A layer of 16 units over 12 values."""
+    """A layer of 16 units with 12 inputs."""
     constants = {"W": normal(1, 64, 12), "R": normal(1, 64, 16, seed=1)}
     return net([node("LSTM", "x W R", "y", hidden_size=16)], {"x": [5, 1, 12]}, {"y": [5, 1, 1, 16]}, constants)
 
@@ -102,7 +102,7 @@ def test_a_portable_file_cannot_saturate_and_says_what_that_costs(
     ("model", "method"), [(nets.mlp((64, 256, 256, 10)), "dynamic"), (nets.conv_net(16), "static")]
 )
 def test_the_answers_are_those_of_a_cpu_without_vnni(bench: Bench, model: ModelProto, method: str) -> None:
-    """Activations of which many are large, as behind a Relu: there pairs of large weights overflow."""
+    """Many activations are large, as after a Relu, so that pairs of large weights can overflow."""
     given = [{"x": np.abs(feed["x"]) + 2} for feed in nets.feeds(model, 12)]
     bench.give(model, {"x": np.stack([feed["x"] for feed in given])}, "feeds")
     moved = {}
@@ -117,5 +117,5 @@ def test_the_answers_are_those_of_a_cpu_without_vnni(bench: Bench, model: ModelP
 @pytest.mark.filterwarnings("error")
 def test_weights_whose_squares_are_beyond_float32_warn_of_nothing() -> None:
     weight = normal(64, 8) * np.float32(1e30)
-    made = portable.quantize(weight, 0, (1,))
-    assert np.abs(made.values * made.scale - weight).max() <= np.abs(weight).max() / 64
+    quantized = portable.quantize(weight, 0, (1,))
+    assert np.abs(quantized.values * quantized.scale - weight).max() <= np.abs(weight).max() / 64

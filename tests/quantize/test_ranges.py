@@ -1,4 +1,4 @@
-"""Ranges of activations, held against the whole of what the model computes."""
+"""Ranges of activations, compared with all values that the model computes."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -116,7 +116,7 @@ def test_entropy_takes_no_account_of_zeros() -> None:
     counts = ranges.histogram(np.random.default_rng(0).uniform(0, 1, 100_000), (0, 1))
     expected = ranges.entropy_threshold(counts)
     assert expected > 0.9
-    counts[0] += 10_000_000  # what a Relu makes of everything below
+    counts[0] += 10_000_000  # the zeros after a Relu
     assert ranges.entropy_threshold(counts) == expected
 
 

@@ -1,4 +1,4 @@
-"""One activation scale per row: the formula, on any graph, and that no row depends on another."""
+"""One activation scale per row: the formula holds on any graph, and no row depends on another."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ TINY = np.finfo(np.float32).tiny
 
 
 def product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """What a product with one scale per row gives, in NumPy: [..., K] by [K, N]."""
+    """A product with one scale per row, in NumPy: [..., K] by [K, N]."""
     matrix = x.reshape(-1, x.shape[-1]).astype(np.float32)
     quantized = portable.quantize(weight, 0, (1,))
     low = np.minimum(matrix.min(axis=1, keepdims=True), 0)
@@ -37,13 +37,13 @@ def run(model: ModelProto, **feed: np.ndarray) -> np.ndarray:
 
 
 def by_row(model: ModelProto) -> ModelProto:
-    made, outcomes = nets.quantized(model, activation_scale="row")
+    quantized, outcomes = nets.quantized(model, activation_scale="row")
     assert all(outcome.quantized for outcome in outcomes.values())
-    return made
+    return quantized
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray, weight: np.ndarray, x: np.ndarray) -> None:
-    """Equal but for activations that lie so near the middle of two steps that rounding falls either way."""
+    """Equal, except for activations so close to the middle between two steps that they may round either way."""
     step = np.ptp(np.append(x, 0)) / 255 * np.abs(weight).max()
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1.1 * step)
@@ -87,11 +87,11 @@ def test_gemm_with_any_attributes(
 @given(widths=st.lists(st.integers(1, 40), min_size=2, max_size=5), seed=st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
 def test_an_mlp_answers_alike_in_any_batch(widths: list[int], seed: int) -> None:
-    made = by_row(nets.mlp(widths, seed))
+    quantized = by_row(nets.mlp(widths, seed))
     x = normal(9, widths[0], seed=seed) * np.float32(10) ** np.arange(-4, 5, dtype=np.float32)[:, None]
-    session = opened(made)
+    session = opened(quantized)
     alone = [sessions.run(session, {"x": row[None]}, name="net")[0][0] for row in x]
-    np.testing.assert_allclose(run(made, x=x), np.stack(alone), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run(quantized, x=x), np.stack(alone), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
@@ -101,8 +101,8 @@ def test_what_is_not_finite_in_one_row_changes_no_other(broken: float) -> None:
     spoilt = x.copy()
     spoilt[2, 3] = broken
     others = [0, 1, 3, 4, 5]
-    made = by_row(model)
-    np.testing.assert_array_equal(run(made, x=spoilt)[others], run(made, x=x)[others])
+    quantized = by_row(model)
+    np.testing.assert_array_equal(run(quantized, x=spoilt)[others], run(quantized, x=x)[others])
     per_tensor, _ = nets.quantized(model)
     assert not np.allclose(run(per_tensor, x=spoilt)[others], run(per_tensor, x=x)[others])
 
@@ -118,10 +118,10 @@ def test_weights_in_bodies_of_if() -> None:
         helper.make_node("If", ["flag"], ["y"], name="If", then_branch=body("a"), else_branch=body("b")),
     ]
     constants = {"Wa": normal(16, 8), "Wb": normal(16, 8, seed=1), "zero": np.zeros((), np.float32)}
-    made = by_row(net(nodes, {"x": ["N", 16]}, {"y": ["N", 8]}, constants))
+    quantized = by_row(net(nodes, {"x": ["N", 16]}, {"y": ["N", 8]}, constants))
     x = np.abs(normal(4, 16))
-    assert_close(run(made, x=x), product(x, constants["Wa"]), constants["Wa"], x)
-    assert_close(run(made, x=-x), product(-x, constants["Wb"]), constants["Wb"], x)
+    assert_close(run(quantized, x=x), product(x, constants["Wa"]), constants["Wa"], x)
+    assert_close(run(quantized, x=-x), product(-x, constants["Wb"]), constants["Wb"], x)
 
 
 def test_nodes_that_read_one_activation_share_its_scales_even_where_their_biases_come_late() -> None:
@@ -130,13 +130,13 @@ def test_nodes_that_read_one_activation_share_its_scales_even_where_their_biases
     constants = {f"W{name}": normal(16, 16, seed=at) for at, name in enumerate("qkv")}
     constants |= {f"b{name}": normal(16, seed=at) for at, name in enumerate("qkv")}
     model = net(nodes, {"x": ["N", 16]}, {name: ["N", 16] for name in "qkv"}, constants)
-    made, outcomes = nets.quantized(model, activation_scale="row")
-    kinds = [each.op_type for each in made.graph.node]
+    quantized, outcomes = nets.quantized(model, activation_scale="row")
+    kinds = [node.op_type for node in quantized.graph.node]
     assert kinds.count("QuantizeLinear") == kinds.count("Pad") == kinds.count("ReduceMin") == 1
-    assert nets.kernels(made)["MatMulIntegerToFloat"] == 3
-    quantizer = next(each.name for each in made.graph.node if each.op_type == "QuantizeLinear")
+    assert nets.kernels(quantized)["MatMulIntegerToFloat"] == 3
+    quantizer = next(node.name for node in quantized.graph.node if node.op_type == "QuantizeLinear")
     assert all(quantizer in outcome.becomes for outcome in outcomes.values())
-    assert nets.sqnr_db(model, made) > 35
+    assert nets.sqnr_db(model, quantized) > 35
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_which_activations_are_never_negative(nodes: list[helper.NodeProto], exp
 
 
 def test_no_correction_where_activations_are_never_negative() -> None:
-    made = by_row(nets.mlp((16, 32, 8)))
-    kinds = [each.op_type for each in made.graph.node]
+    quantized = by_row(nets.mlp((16, 32, 8)))
+    kinds = [node.op_type for node in quantized.graph.node]
     assert kinds.count("QuantizeLinear") == 2
     assert kinds.count("ReduceMin") == kinds.count("Gemm") == 1
 
@@ -177,7 +177,7 @@ def test_operators_whose_kernel_takes_one_scale_say_so(bench: Bench) -> None:
 
 
 def test_what_reads_a_product_still_knows_how_wide_it_is() -> None:
-    """ONNX's inference for Attention fails where it does not, and ONNX Runtime refuses such a file."""
+    """Without the width, ONNX's shape inference of Attention fails, and ONNX Runtime refuses the file."""
     nodes = [
         node("MatMul", "x W", "z"),
         helper.make_node("Split", ["z"], ["q", "k", "v"], axis=-1, num_outputs=3),

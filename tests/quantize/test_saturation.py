@@ -1,4 +1,4 @@
-"""Counting weights that overflow on CPUs without VNNI: held against the sums themselves."""
+"""Count weights that overflow on CPUs without VNNI, compared with the sums themselves."""
 
 from collections.abc import Sequence
 
@@ -22,8 +22,8 @@ def test_a_pair_is_at_risk_exactly_if_its_sum_leaves_16_bits(first: int, second:
 
 def test_pairs_lie_along_the_summed_axis_and_begin_at_even_places() -> None:
     weight = np.zeros((8, 4), np.int8)
-    weight[1, 0] = weight[2, 0] = 127  # neighbours, but of two pairs
-    weight[0, 1] = weight[0, 2] = 127  # of two columns
+    weight[1, 0] = weight[2, 0] = 127  # neighbours, but in two pairs
+    weight[0, 1] = weight[0, 2] = 127  # in two columns
     assert saturation.pairs(weight) == saturation.Pairs(16, 0)
     weight[3, 0] = 127
     assert saturation.pairs(weight) == saturation.Pairs(16, 1)
@@ -83,9 +83,9 @@ def test_a_transposed_gemm_sums_along_its_second_axis() -> None:
 
 def test_a_convolution_sums_channel_by_channel() -> None:
     weight = np.zeros((1, 2, 1, 2), np.int8)
-    weight[0, 0, 0] = 127  # one channel, two places
+    weight[0, 0, 0] = 127  # one channel, two positions
     assert static("Conv", weight).at_risk == 0
-    weight[0, :, 0, 0] = 127  # two channels, one place
+    weight[0, :, 0, 0] = 127  # two channels, one position
     assert static("Conv", weight).at_risk == 1
     assert static("Conv", np.full((4, 1, 3, 3), 127, np.int8), group=4) == saturation.Pairs(0, 0)
     assert static("Conv", np.full((1, 1, 1, 2), 127, np.int8)).at_risk == 1

@@ -1,4 +1,4 @@
-"""Convolutions along one axis as sums of row-wise products: any geometry, and no place depends on another."""
+"""Convolutions along one axis as sums of row-wise products: any geometry, and no position depends on another."""
 
 import numpy as np
 import pytest
@@ -27,9 +27,9 @@ def convolution(
 
 
 def by_row(model: ModelProto) -> ModelProto:
-    made, outcomes = nets.quantized(model, activation_scale="row", op_types=["Conv"])
+    quantized, outcomes = nets.quantized(model, activation_scale="row", op_types=["Conv"])
     assert [outcome.how for outcome in outcomes.values()] == ["QInt8 per channel, activations per position"]
-    return made
+    return quantized
 
 
 def run(model: ModelProto, x: np.ndarray) -> np.ndarray:
@@ -60,17 +60,17 @@ def test_any_geometry(
     assert noise < 1e-3 * signal
 
 
-def test_no_place_depends_on_another() -> None:
+def test_no_position_depends_on_another() -> None:
     model = by_row(convolution([3], pads=[1, 1]))
     x = normal(3, 8, 20)
     loud = x.copy()
     loud[1:] *= 1000  # other samples
-    loud[0, :, 10:] *= 1000  # other places
+    loud[0, :, 10:] *= 1000  # other positions
     np.testing.assert_allclose(run(model, loud)[0, :, :9], run(model, x)[0, :, :9], rtol=0, atol=1e-5)
 
 
 def test_a_node_keeps_its_name_once() -> None:
-    names = [each.name for each in by_row(convolution([3])).graph.node]
+    names = [node.name for node in by_row(convolution([3])).graph.node]
     assert names.count("Conv_y") == 1
     assert len(set(names)) == len(names)
 

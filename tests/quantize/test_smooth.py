@@ -1,4 +1,4 @@
-"""Smoothing changes no float answer, and takes the noise of outliers away; where it helps nothing, it is not done."""
+"""Smoothing changes no float answer and reduces the noise that outliers cause; without a gain it is not applied."""
 
 from typing import Literal
 
@@ -39,12 +39,12 @@ def feeds(scale: np.ndarray, count: int = 6) -> list[dict[str, np.ndarray]]:
 def smoothed(
     model: ModelProto, given_feeds: list[dict[str, np.ndarray]], scale: Scale = "tensor"
 ) -> tuple[ir.Model, ir.Model, dict[str, NodeOutcome]]:
-    """The float model, the smoothed one, and outcomes of nodes that were not."""
+    """The float model, the smoothed one, and the outcomes of nodes that were not smoothed."""
     source = ir_model(model)
     params = Quantize(activation_scale=scale)
-    assigned = [Assignment(each, params, smoothed=True) for each in weighted_nodes(source)]
-    made, outcomes = smooth.apply(source, assigned, lambda: iter(given_feeds))
-    return source, made, outcomes
+    assigned = [Assignment(node, params, smoothed=True) for node in weighted_nodes(source)]
+    result, outcomes = smooth.apply(source, assigned, lambda: iter(given_feeds))
+    return source, result, outcomes
 
 
 def run(model: ir.Model, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -54,41 +54,41 @@ def run(model: ir.Model, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
 @pytest.mark.parametrize("trans_b", [False, True])
 def test_the_float_answers_are_the_same_bits_and_one_mul_serves_both(trans_b: bool) -> None:
     given_feeds = feeds(OUTLIERS)
-    source, made, outcomes = smoothed(products(trans_b), given_feeds)
+    source, result, outcomes = smoothed(products(trans_b), given_feeds)
     assert not outcomes
-    assert [each.op_type for each in made.graph].count("Mul") == 1
+    assert [node.op_type for node in result.graph].count("Mul") == 1
     for feed in given_feeds:
-        for before, after in zip(run(source, feed), run(made, feed), strict=True):
+        for before, after in zip(run(source, feed), run(result, feed), strict=True):
             np.testing.assert_array_equal(before, after)
 
 
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])
 def test_a_recurrent_layer_gives_the_same_bits(direction: str) -> None:
-    both, given_feeds = 1 + (direction != "forward"), [{"x": each["x"][None]} for each in feeds(OUTLIERS)]
+    both, given_feeds = 1 + (direction != "forward"), [{"x": feed["x"][None]} for feed in feeds(OUTLIERS)]
     layer = node("LSTM", "x W R", "y", hidden_size=5, direction=direction)
     constants = {"W": normal(both, 20, 24), "R": normal(both, 20, 5, seed=1)}
-    source, made, outcomes = smoothed(net([layer], {"x": [1, 4, 24]}, {"y": [1, both, 4, 5]}, constants), given_feeds)
+    source, result, outcomes = smoothed(net([layer], {"x": [1, 4, 24]}, {"y": [1, both, 4, 5]}, constants), given_feeds)
     assert not outcomes
-    assert [each.op_type for each in made.graph] == ["Mul", "LSTM"]
+    assert [node.op_type for node in result.graph] == ["Mul", "LSTM"]
     for feed in given_feeds:
-        np.testing.assert_array_equal(run(source, feed)[0], run(made, feed)[0])
+        np.testing.assert_array_equal(run(source, feed)[0], run(result, feed)[0])
 
 
 def test_what_is_known_is_not_searched_again() -> None:
     source = ir_model(products())
     replayed = Known(lambda: iter([]), "minmax", smoothing={("tensor", "MatMul_y", "Gemm_z"): [0, 3, *[0] * 22]})
-    assigned = [Assignment(each, Quantize(), smoothed=True) for each in weighted_nodes(source)]
-    made, outcomes = smooth.apply(source, assigned, replayed)
+    assigned = [Assignment(node, Quantize(), smoothed=True) for node in weighted_nodes(source)]
+    result, outcomes = smooth.apply(source, assigned, replayed)
     assert not outcomes
-    factor = next(value for name, value in made.graph.initializers.items() if name.endswith("smoothing"))
+    factor = next(value for name, value in result.graph.initializers.items() if name.endswith("smoothing"))
     assert factor.const_value is not None
     np.testing.assert_array_equal(factor.const_value.numpy(), [1, 0.125, *[1] * 22])
 
 
 def test_without_outliers_nothing_is_done() -> None:
-    _, made, outcomes = smoothed(products(), feeds(np.ones(24, np.float32)))
+    _, result, outcomes = smoothed(products(), feeds(np.ones(24, np.float32)))
     assert set(outcomes) == {"MatMul_y", "Gemm_z"}
-    assert "Mul" not in [each.op_type for each in made.graph]
+    assert "Mul" not in [node.op_type for node in result.graph]
 
 
 @pytest.mark.parametrize("scale", ["tensor", "row"])
@@ -96,11 +96,11 @@ def test_quantized_it_is_closer_to_float(scale: Scale) -> None:
     source = ir_model(products())
     params, calibration, fresh = Quantize(activation_scale=scale), feeds(OUTLIERS), feeds(OUTLIERS, 9)[6:]
     noises = []
-    for each in (False, True):
-        assigned = [Assignment(known, params, smoothed=each) for known in weighted_nodes(source)]
-        made, outcomes = methods.quantize(source, assigned, lambda: iter(calibration))
+    for smoothed_first in (False, True):
+        assigned = [Assignment(node, params, smoothed=smoothed_first) for node in weighted_nodes(source)]
+        result, outcomes = methods.quantize(source, assigned, lambda: iter(calibration))
         assert all(outcome.quantized for outcome in outcomes.values())
-        pairs = [(run(source, feed), run(made, feed)) for feed in fresh]
+        pairs = [(run(source, feed), run(result, feed)) for feed in fresh]
         noises.append(
             sum(float(np.square(b - a).sum()) for before, after in pairs for a, b in zip(before, after, strict=True))
         )
@@ -125,7 +125,7 @@ def test_larger_channels_are_divided_by_more(activation: list[float], exponent: 
 
 def test_noise_is_that_of_eight_bits() -> None:
     rows, weight = normal(200, 32), normal(32, 16, seed=1)
-    by_tensor, by_row = (smooth.noise(rows, weight, each) for each in (False, True))
+    by_tensor, by_row = (smooth.noise(rows, weight, by_row) for by_row in (False, True))
     assert 1e-5 < by_row < by_tensor < 1e-3
     rows[0] *= 100
     assert smooth.noise(rows, weight, True) < 0.1 * smooth.noise(rows, weight, False)

@@ -1,4 +1,4 @@
-"""The stage as a whole: what it writes, what it says, and that it leaves nothing half done."""
+"""The whole stage: what it writes, what it prints, and that it leaves no partial files."""
 
 import hashlib
 import json
@@ -94,7 +94,7 @@ def test_a_single_sample_is_enough(bench: Bench) -> None:
 
 
 def test_a_node_that_cannot_bear_it_stays_float_and_the_rest_does_not(bench: Bench) -> None:
-    # The first layer's input has one value that dwarfs the others, and a weight of zero for it.
+    # One input of the first layer dwarfs the others, and its weight is zero.
     first = normal(16, 16)
     first[0] = 0
     nodes = [
@@ -129,7 +129,7 @@ def test_bisection_finds_the_nodes_that_break_a_model(bad: set[str]) -> None:
         return "broken" if bad & set(model.doc_string.split()) else ""
 
     model, decisions = most_that_passes(attempt, _nodes(1000), fault)  # type: ignore[arg-type]
-    assert {name for name, each in decisions.items() if not each.quantized} == bad
+    assert {name for name, outcome in decisions.items() if not outcome.quantized} == bad
     assert model is not None
     assert set(model.doc_string.split()) == decisions.keys() - bad
     assert len(trials) <= TRIALS
@@ -142,8 +142,8 @@ def test_bisection_ends_where_everything_breaks() -> None:
     model, decisions = most_that_passes(attempt, _nodes(1000), lambda _: "broken")  # type: ignore[arg-type]
     assert model is None
     assert len(decisions) == 1000
-    assert not any(each.quantized for each in decisions.values())
-    assert all(each.reason for each in decisions.values())
+    assert not any(outcome.quantized for outcome in decisions.values())
+    assert all(outcome.reason for outcome in decisions.values())
 
 
 def _digest() -> str:
@@ -190,7 +190,7 @@ def test_sigterm_leaves_the_old_result_and_nothing_partial(bench: Bench) -> None
     _, errors = process.communicate(timeout=120)
     if process.returncode == 0:
         pytest.skip("the stage was faster than the signal")
-    # Killed outright where the signal came before the stage could listen: nothing was written then either.
+    # Killed by the signal itself if it arrived before the handler was set: nothing was written then, either.
     assert process.returncode in (143, -signal.SIGTERM), errors
     assert process.returncode != 143 or errors == "Terminated: nothing half-written is left behind.\n"
     assert _digest() == before

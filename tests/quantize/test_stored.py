@@ -28,21 +28,21 @@ def test_the_weights_are_folded_into_floats_when_the_model_is_loaded(bench: Benc
         bench.give(nets.mlp((64, 512, 10)), {"x": np.random.default_rng(0).normal(size=(40, 64)).astype(np.float32)})
     else:
         bench.give(nets.conv_net(16), {"x": np.random.default_rng(0).normal(size=(40, 1, 16, 16)).astype(np.float32)})
-    made = bench.run(method="stored")
-    assert made.metrics["size"]["times_smaller"] > (3 if net == "mlp" else 1.2)
-    assert all(row["how"] == "stored as QInt8, computed in float" for row in made.nodes.values())
+    outcome = bench.run(method="stored")
+    assert outcome.metrics["size"]["times_smaller"] > (3 if net == "mlp" else 1.2)
+    assert all(row["how"] == "stored as QInt8, computed in float" for row in outcome.nodes.values())
     assert not {"Cast", "Mul"} & set(optimised(tmp_path))
 
 
 def lookup(*behind: NodeProto, width: int) -> ModelProto:
-    """A model that looks up rows of 64 values in a table of 300, and goes on from there."""
+    """A model that looks up rows of 64 values in a table of 300 rows, followed by the nodes `behind`."""
     model = net([node("Gather", "E ids", "h"), *behind], {}, {"y": ["N", width]}, {"E": normal(300, 64)})
     model.graph.input.append(helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"]))
     return model
 
 
 def in_8_bits(model: ModelProto) -> int:
-    return sum(each.data_type == TensorProto.INT8 for each in model.graph.initializer)
+    return sum(tensor.data_type == TensorProto.INT8 for tensor in model.graph.initializer)
 
 
 def test_a_table_that_is_looked_up_twice_is_stored_and_computed_once(bench: Bench, tmp_path: Path) -> None:
@@ -50,10 +50,10 @@ def test_a_table_that_is_looked_up_twice_is_stored_and_computed_once(bench: Benc
     model = lookup(*again, width=64)
     model.graph.input.append(helper.make_tensor_value_info("first", TensorProto.INT64, ["N"]))
     bench.give(model, {"ids": np.arange(40), "first": np.arange(40)[::-1].copy()})
-    made = bench.run(method="stored")
-    assert made.metrics["size"]["times_smaller"] > 3
-    assert made.quantized() == {"Gather_h", "Gather_g"}
-    assert [each.op_type for each in made.int8_model.graph.node].count("Cast") == 1
+    outcome = bench.run(method="stored")
+    assert outcome.metrics["size"]["times_smaller"] > 3
+    assert outcome.quantized() == {"Gather_h", "Gather_g"}
+    assert [node.op_type for node in outcome.int8_model.graph.node].count("Cast") == 1
     assert set(optimised(tmp_path)) == {"Gather", "Add"}
 
 
@@ -66,10 +66,10 @@ def test_an_embedding_that_is_the_last_layer_too_is_stored_once(
     bench: Bench, head: list[NodeProto], tmp_path: Path
 ) -> None:
     bench.give(lookup(*head, width=300), {"ids": np.arange(40)})
-    made = bench.run(method="stored")
-    assert in_8_bits(made.int8_model) == 1
-    assert made.metrics["size"]["times_smaller"] > 3
-    assert made.cosine({"ids": np.arange(40)}) > 0.999
+    outcome = bench.run(method="stored")
+    assert in_8_bits(outcome.int8_model) == 1
+    assert outcome.metrics["size"]["times_smaller"] > 3
+    assert outcome.cosine({"ids": np.arange(40)}) > 0.999
     assert {"Gather"} < set(optimised(tmp_path)) <= {"Gather", "MatMul", "Gemm"}
 
 
@@ -81,9 +81,9 @@ def test_a_stack_of_matrices_that_is_looked_up_has_a_scale_for_each_column(bench
     model.graph.input.append(helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"]))
     data = {"x": normal(40, 32), "ids": np.arange(40) % 4}
     bench.give(model, data)
-    made = bench.run(method="stored")
-    assert made.quantized() == {"Gather_w"}
-    assert made.cosine({"x": data["x"][1:2], "ids": data["ids"][1:2]}) > 0.999
+    outcome = bench.run(method="stored")
+    assert outcome.quantized() == {"Gather_w"}
+    assert outcome.cosine({"x": data["x"][1:2], "ids": data["ids"][1:2]}) > 0.999
 
 
 def test_numbers_to_look_up_stay(bench: Bench) -> None:

@@ -20,14 +20,14 @@ FLOOR_DB = {"QInt8": 30, "QUInt8": 30, "QInt4": 10, "QUInt4": 10}
 def test_an_mlp_gets_smaller_and_keeps_its_answers(weight_type: str, symmetric: bool) -> None:
     model = nets.mlp((64, 96, 64))
     options = WeightOnly(symmetric=symmetric, accuracy_level=0)
-    made, decisions = nets.quantized(model, method="weight_only", weight_type=weight_type, weight_only=options)
+    quantized, decisions = nets.quantized(model, method="weight_only", weight_type=weight_type, weight_only=options)
     assert all(decision.quantized for decision in decisions.values())
     bits = 8 if "8" in weight_type else 4
     kind = "symmetric" if symmetric else "asymmetric"
     assert {decision.how for decision in decisions.values()} == {f"{bits} bits in {kind} blocks of 32"}
-    assert nets.kernels(made)["MatMulNBits"] == 2
-    assert model_file.weight_bytes(ir_model(made)) < model_file.weight_bytes(ir_model(model)) * (bits + 2) / 32
-    assert nets.sqnr_db(model, made) > FLOOR_DB[weight_type]
+    assert nets.kernels(quantized)["MatMulNBits"] == 2
+    assert model_file.weight_bytes(ir_model(quantized)) < model_file.weight_bytes(ir_model(model)) * (bits + 2) / 32
+    assert nets.sqnr_db(model, quantized) > FLOOR_DB[weight_type]
 
 
 @given(
@@ -43,10 +43,10 @@ def test_any_mlp_keeps_its_answers(
 ) -> None:
     model = nets.mlp(widths)
     options = {"block_size": block_size, "symmetric": symmetric, "accuracy_level": level}
-    made, decisions = nets.quantized(model, method="weight_only", weight_type=weight_type, weight_only=options)
-    assert model_file.weight_bytes(ir_model(made)) <= model_file.weight_bytes(ir_model(model))
+    quantized, decisions = nets.quantized(model, method="weight_only", weight_type=weight_type, weight_only=options)
+    assert model_file.weight_bytes(ir_model(quantized)) <= model_file.weight_bytes(ir_model(model))
     assert all(decision.quantized or "would take" in decision.reason for decision in decisions.values())
-    assert nets.sqnr_db(model, made) > FLOOR_DB[weight_type] - 8
+    assert nets.sqnr_db(model, quantized) > FLOOR_DB[weight_type] - 8
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def test_a_gemm_becomes_a_product_and_a_sum(attributes: dict[str, float]) -> Non
         [node("Gemm", "x W b", "y", **attributes)],
         {"x": ["N", 48]}, {"y": ["N", 40]}, {"W": weight, "b": normal(40, seed=3)},
     )  # fmt: skip
-    made, decisions = nets.quantized(model, method="weight_only")
+    quantized, decisions = nets.quantized(model, method="weight_only")
     assert decisions["Gemm_y"].quantized
-    assert nets.kernels(made)["MatMulNBits"] == 1
-    assert "Gemm" not in nets.kernels(made)
-    assert nets.sqnr_db(model, made) > 30
+    assert nets.kernels(quantized)["MatMulNBits"] == 1
+    assert "Gemm" not in nets.kernels(quantized)
+    assert nets.sqnr_db(model, quantized) > 30
 
 
 def lookup(rows: int = 50, columns: int = 40, axis: int = 0) -> ModelProto:
@@ -82,11 +82,11 @@ def lookup(rows: int = 50, columns: int = 40, axis: int = 0) -> ModelProto:
 def test_a_lookup_is_stored_in_blocks(weight_type: str, symmetric: bool, columns: int) -> None:
     model = lookup(columns=columns)
     options = WeightOnly(symmetric=symmetric)
-    made, decisions = nets.quantized(model, [], method="weight_only", weight_type=weight_type, weight_only=options)
+    quantized, decisions = nets.quantized(model, [], method="weight_only", weight_type=weight_type, weight_only=options)
     assert decisions["Gather_y"].quantized
-    assert nets.kernels(made)["GatherBlockQuantized"] == 1
+    assert nets.kernels(quantized)["GatherBlockQuantized"] == 1
     feed = {"ids": np.array([[0, 49, -1], [7, 7, 3]])}
-    a, b = (sessions.run(opened(each), feed, name="net")[0] for each in (model, made))
+    a, b = (sessions.run(opened(candidate), feed, name="net")[0] for candidate in (model, quantized))
     np.testing.assert_allclose(a, b, atol=0.03 if "8" in weight_type else 0.5)
 
 
@@ -117,10 +117,10 @@ def test_a_lookup_is_stored_in_blocks(weight_type: str, symmetric: bool, columns
     ],
 )
 def test_what_has_no_block_wise_form_stays_float_and_says_why(model: ModelProto, name: str, reason: str) -> None:
-    made, decisions = nets.quantized(model, [], method="weight_only")
+    quantized, decisions = nets.quantized(model, [], method="weight_only")
     assert not decisions[name].quantized
     assert reason in decisions[name].reason
-    assert made == model
+    assert quantized == model
 
 
 def test_a_lookup_whose_rows_end_within_a_byte_stays_float() -> None:
@@ -133,13 +133,13 @@ def test_a_lookup_whose_rows_end_within_a_byte_stays_float() -> None:
 def test_a_tied_weight_is_quantized_for_both_that_use_it() -> None:
     nodes = [node("MatMul", "x W", "y"), node("MatMul", "z W", "v")]
     model = net(nodes, {"x": ["N", 48], "z": ["N", 48]}, {"y": ["N", 40], "v": ["N", 40]}, {"W": normal(48, 40)})
-    made, _ = nets.quantized(model, method="weight_only")
-    assert [each.name for each in made.graph.initializer] == ["W_int8", "W_int8_scale"]
+    quantized, _ = nets.quantized(model, method="weight_only")
+    assert [tensor.name for tensor in quantized.graph.initializer] == ["W_int8", "W_int8_scale"]
 
 
 def test_the_answers_do_not_depend_on_the_batch() -> None:
-    made, _ = nets.quantized(nets.mlp((64, 96, 10)), method="weight_only", weight_type="QInt4")
-    session = opened(made)
+    quantized, _ = nets.quantized(nets.mlp((64, 96, 10)), method="weight_only", weight_type="QInt4")
+    session = opened(quantized)
     x = normal(8, 64)
     together = sessions.run(session, {"x": x}, name="net")[0]
     alone = np.concatenate([sessions.run(session, {"x": row[None]}, name="net")[0] for row in x])

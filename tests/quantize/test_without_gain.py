@@ -1,4 +1,4 @@
-"""What is said where INT8 saves nothing, where there are no data, and where an output stands still."""
+"""What the stage says if INT8 saves nothing, if there are no data, and if an output collapses."""
 
 import json
 import shutil
@@ -13,6 +13,7 @@ from stages.quantize import stage
 from tests.quantize import nets
 from tests.quantize.nets import net, node, normal
 from tests.quantize.running import Bench, run
+from tests.zoo import ZOO, needs_zoo
 
 
 def test_where_the_file_would_grow_fp32_is_kept_and_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +32,7 @@ def test_where_the_file_would_grow_fp32_is_kept_and_said(bench: Bench, monkeypat
 def test_a_tied_embedding_that_would_be_stored_twice_is_named(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, transposed: bool
 ) -> None:
-    """By name, and as what computes the weight."""
+    """Under its own name, and as the constant that the weight is computed from."""
     monkeypatch.setattr(stage, "LARGEST_SHARE", 1.0)
     head = (
         [node("Transpose", "E", "V"), node("MatMul", "h V", "y")]
@@ -64,7 +65,7 @@ def test_a_table_with_a_large_column_has_a_scale_for_each_column(bench: Bench) -
     bench.give(few, {"ids": np.arange(12) % 3})
     outcome = bench.run()
     assert outcome.nodes["Gather_y"]["how"] == "QInt8 per column"
-    assert float(outcome.nodes["Gather_y"]["weight_sqnr_db"]) > 45  # by rows 30: steps of the largest value / 127
+    assert float(outcome.nodes["Gather_y"]["weight_sqnr_db"]) > 45  # with a scale per row it is 30
     lookup = run(outcome.int8, {"ids": np.arange(3)})["y"]
     assert np.abs(lookup - table).max() < 1.01 * np.abs(table).max() / 254
     small = np.delete(np.arange(64), 7)
@@ -92,7 +93,7 @@ def test_static_asks_for_data(bench: Bench) -> None:
 
 
 def test_an_output_that_stands_still_is_named(bench: Bench) -> None:
-    """A quiet sample among loud ones: below half a step of the calibrated range all its values become zero."""
+    """All values of a quiet sample are below half a step of the range that loud samples calibrate: they become 0."""
     model = net([node("MatMul", "x W", "p"), node("Relu", "p", "h"), node("MatMul", "h V", "y")],
                 {"x": ["N", 32]}, {"y": ["N", 8]}, {"W": normal(32, 64), "V": normal(64, 8)})  # fmt: skip
     x = normal(200, 32)
@@ -100,20 +101,20 @@ def test_an_output_that_stands_still_is_named(bench: Bench) -> None:
     bench.give(model, {"x": x})
     outcome = bench.run(method="static")
     assert "feeds all values of the output 'y' are equal in INT8, but not in fp32" in outcome.said
-    assert "are the same in INT8" not in bench.run(method="dynamic").said
+    assert "are equal in INT8" not in bench.run(method="dynamic").said
 
 
 def test_an_output_that_loses_its_range_is_named(bench: Bench) -> None:
     x = normal(400, 32)
-    x[60:] *= 20  # the search split is sorted, so that calibration sees the first samples only
+    x[60:] *= 20  # the search split is sorted, so calibration only sees the first samples
     bench.give(nets.mlp((32, 64, 8)), {"x": x})
     outcome = bench.run(method="static", calibration={"samples": 10})
     assert "of its range in INT8: values outside the calibrated ranges are clipped" in outcome.said
-    assert "cut off" not in bench.run(method="static").said
+    assert "are clipped" not in bench.run(method="static").said
 
 
 def test_weights_of_a_body_that_come_from_constant_nodes_outside_are_reached(bench: Bench) -> None:
-    """As voice models have it: LSTM weights are Constant nodes of the main graph, reshaped inside of If."""
+    """As in voice models: LSTM weights are Constant nodes of the main graph, reshaped inside If."""
 
     def body(name: str) -> helper.GraphProto:
         nodes = [
@@ -134,16 +135,14 @@ def test_weights_of_a_body_that_come_from_constant_nodes_outside_are_reached(ben
     bench.give(net(nodes, {"x": [5, 1, 16]}, {"y": [5, 1, 1, 32]}, {}), {"x": normal(12, 5, 1, 16)}, "feeds")
     outcome = bench.run()
     assert outcome.quantized() == {"LSTM_a", "LSTM_b"}
-    stored = [each for each in outcome.int8_model.graph.initializer if each.data_type == TensorProto.INT8]
-    assert sum(np.prod(each.dims) for each in stored if len(each.dims) == 3 and each.dims[1] > 1) == 128 * 48
+    stored = [tensor for tensor in outcome.int8_model.graph.initializer if tensor.data_type == TensorProto.INT8]
+    assert sum(np.prod(tensor.dims) for tensor in stored if len(tensor.dims) == 3 and tensor.dims[1] > 1) == 128 * 48
     assert outcome.cosine({"x": normal(5, 1, 16)}) > 0.999
 
 
+@needs_zoo
 def test_the_decoder_inside_of_a_search_is_quantized(bench: Bench) -> None:
-    from tests.zoo import ZOO
-
-    if ZOO is None:
-        pytest.skip("the environment variable ZOO does not name a folder of models")
+    assert ZOO is not None
     samples = np.load(ZOO / "tiny_gpt2_beamsearch" / "samples.npz")
     data = {name: samples[name] for name in samples.files}
     bench.give((ZOO / "tiny_gpt2_beamsearch" / "model.onnx").read_bytes(), data, "feeds")

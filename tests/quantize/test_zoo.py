@@ -1,4 +1,4 @@
-"""Real models, each of which must end in one of three ways, written down here."""
+"""Real models: each must end in the way listed here."""
 
 import locale
 import shutil
@@ -59,7 +59,7 @@ NOTHING_TO_QUANTIZE = {
     "xgb_bc",
 }
 
-# Name -> what the one sentence must say.
+# Name -> what the error must say.
 REFUSED = {
     "bert_tokenizer_custom_op": "BertTokenizer.* is not a registered function/op.* Export it with standard operators",
     "conv_qdq_external": "is quantized already: it has the QuantizeLinear node",
@@ -69,7 +69,7 @@ REFUSED = {
     "qdq_mobilenet_block": "is quantized already: it has the DequantizeLinear node",
 }
 
-# A file that is not a usable model -> what the one sentence must say.
+# A file that is not a usable model -> what the error must say.
 BROKEN = {
     "already_dynamic_int8.onnx": "is quantized already: it has the DynamicQuantizeLinear",
     "empty.onnx": "is empty",
@@ -85,7 +85,7 @@ pytestmark = needs_zoo
 
 
 def _feeds(folder: Path) -> dict[str, np.ndarray]:
-    """All feeds stacked: axis 0 counts feeds."""
+    """All feeds, stacked along axis 0."""
     samples = folder / "samples.npz"
     stored = np.load(samples if samples.exists() else folder / "inputs.npz", allow_pickle=True)
     return {name: stored[name] if samples.exists() else stored[name][None] for name in stored.files}
@@ -110,10 +110,10 @@ def _has_locale() -> bool:
 
 def _assert_within_sanity(outcome: Outcome, feeds: dict[str, np.ndarray]) -> None:
     fp32, int8 = outcome.fp32, outcome.int8
-    each = [
+    rows = [
         {name: np.asarray(array[at]) for name, array in feeds.items()} for at in range(len(next(iter(feeds.values()))))
     ]
-    floats, others = [run(fp32, feed) for feed in each], [run(int8, feed) for feed in each]
+    floats, others = [run(fp32, feed) for feed in rows], [run(int8, feed) for feed in rows]
     for name, first in floats[0].items():
         if first.dtype.kind == "f":
             assert cosine([one[name] for one in floats], [one[name] for one in others]) >= 0.98, name

@@ -1,4 +1,4 @@
-"""The methods beside dynamic on real models: convolutional nets, transformers, MLPs, and one in float16."""
+"""The methods other than dynamic on real models: convolutional nets, transformers, MLPs, and one in float16."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_real_models_keep_their_answers(name: str, method: str, bench: Bench) ->
     floats, others = ([run(session, feed) for feed in feeds] for session in (outcome.fp32, outcome.int8))
     for output, values in floats[0].items():
         if values.dtype.kind == "f":
-            assert cosine([each[output] for each in floats], [each[output] for each in others]) > 0.99
+            assert cosine([answer[output] for answer in floats], [answer[output] for answer in others]) > 0.99
 
 
 @needs_zoo

@@ -62,12 +62,12 @@ def show(text: str) -> None:
 
 
 def fold(text: str, indent: str = "") -> str:
-    """A paragraph in lines of at most `WIDTH` columns, with `indent` before all but the first; names stay whole."""
+    """A paragraph in lines of at most `WIDTH` columns, with `indent` before all but the first; no word is broken."""
     return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def outcome(main: Main, arguments: argparse.Namespace) -> int:
-    """The exit code; once it is known, signals are ignored, as they could not undo anything any more."""
+    """Run `main` and return the exit code; then ignore signals, as nothing is left that they could undo."""
     try:
         code = main(arguments) or 0
         sys.stdout.flush()

@@ -158,7 +158,7 @@ def rounded_tree(tree: Any, digits: int = 4) -> Any:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Name the file that is being written in an error of a full disk: the system names none."""
+    """Name the file being written in the error of a full disk, where the system names none."""
     try:
         yield
     except OSError as error:
@@ -168,7 +168,7 @@ def named(path: Path) -> Iterator[None]:
 
 
 def _temporary(path: Path) -> Path:
-    """A temporary name beside `path`; makes the folder, and cleans up after killed processes."""
+    """A temporary name beside `path`; also makes the folder, and removes what killed processes left behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for candidate in path.parent.glob(f".{path.name}.*.tmp"):
         match = _TEMPORARY.fullmatch(candidate.name)

@@ -253,7 +253,7 @@ def _sentence(place: tuple[int | str, ...], kind: str, value: Any) -> str:
 
 
 def _schema(place: tuple[int | str, ...]) -> dict[str, Any]:
-    """The JSON schema of the value at `place`; null aside, if it is optional."""
+    """The JSON schema of the value at `place`; of an optional value, without null."""
     root = Params.model_json_schema()
     schema = root
     for part in (None, *place):

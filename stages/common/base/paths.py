@@ -45,5 +45,5 @@ def external_data(model: Path) -> Path:
 
 
 def files_of(model: Path) -> list[Path]:
-    """The files of a model: itself, and its external data file if there is one."""
+    """The files of a model: the model file, and the external data file if it exists."""
     return [path for path in (model, external_data(model)) if path == model or path.exists()]

@@ -115,9 +115,11 @@ class Comparison:
         for group, reason in (
             (
                 "decisions",
-                "no such flip, or no class scores to know margins and ranks by" if decisions["count"] else undecided,
+                "no decision flipped, or margins and ranks are unknown without class scores"
+                if decisions["count"]
+                else undecided,
             ),
-            ("probabilities", "it takes class probabilities, and for the confidence error labels of their kind"),
+            ("probabilities", "needs class probabilities, and for the calibration error labels of these classes"),
             ("task", task["reason"] or OVERFLOW),
         ):
             tree["null_reasons"] |= {f"{group}.{key}": reason for key, value in tree[group].items() if value is None}

@@ -25,8 +25,8 @@ class DecisionComparison:
     Attributes:
         flips: decisions that change; `confident` of them have a margin of at least `CONFIDENT`; `first` lists samples.
         ties: changes where the reference itself cannot tell.
-        ranked: samples of more than `TOP` classes; in `ranked_top` of them the candidate ranks the reference's best
-            class among its five best.
+        ranked: samples of more than `TOP` classes; `ranked_top` counts those whose best class in the reference is among
+            the candidate's five best.
         divergence: sum over `divergences` rows of the Kullback-Leibler divergence of the candidate's class
             probabilities from the reference's, in nats.
         calibration: for both models, in `BINS` equal bins of confidence: samples, right ones, and the sum of their
@@ -86,7 +86,7 @@ class DecisionComparison:
         self.first = sorted([*self.first, *other.first])[:SHOWN]
 
     def figures(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The groups `decisions` and `probabilities` of the details, not rounded; None if nothing was counted."""
+        """The groups `decisions` and `probabilities` of the details, not rounded; a figure without samples is None."""
         known = self.count > 0
         margins = known and self.margins_known
         counts = self.calibration[:, 0].sum(axis=1)
@@ -114,7 +114,7 @@ class DecisionComparison:
 
 
 def matches(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-    """Where decisions equal labels, bool [rows]; None if they cannot be compared, as text with numbers.
+    """Where decisions equal labels, bool [rows]; None if they cannot be compared, such as text with numbers.
 
     A bool decision is class 1 or class 0.
     """

@@ -130,7 +130,7 @@ class OutputComparison(Moments):
         self.worst.merge(other.worst)
 
     def figures(self) -> tuple[dict[str, Any], Mapping[str, str]]:
-        """The figures as the details hold them, not rounded; and by name, the reason if one is null."""
+        """The figures of the details, not rounded, and by name the reason why a figure is null."""
         tree: dict[str, Any] = {
             "kind": self.kind,
             "is_float": self.is_float,

@@ -153,7 +153,7 @@ def task_figures(accuracy: Accuracy, auc: Auc, regression: Regression) -> dict[s
 
     Returns:
         `metric` (accuracy, auc, r2 or none), its value for `fp32` and `int8`, related figures, the significance of the
-        change in words (`chance`), and the `reason` if there is no metric. Not rounded.
+        change in words (`chance`), and the `reason` why there is none. Not rounded.
     """
     metric, chance, reason = "none", "", ""
     interval: tuple[float, float] | None = None

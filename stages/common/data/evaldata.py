@@ -44,9 +44,9 @@ class Batch:
     """One call of a model.
 
     Attributes:
-        indices: of the samples whose answers count, in the evaluation data, int64 [n].
+        indices: indices of the samples whose answers count, int64 [n].
         feed: arrays by input name.
-        size: samples in the feed, 1 if the sample is a whole feed; those after the first n only fill the batch.
+        size: samples in the feed, 1 if a sample is a whole feed; samples after the first n only fill the batch.
     """
 
     indices: np.ndarray
@@ -82,18 +82,23 @@ class EvalData:
             ) from error
 
     def indices(self, subset: Subset) -> np.ndarray:
-        """The samples of one side of the split: int64, sorted.
+        """The indices of the samples in a subset: int64, sorted.
 
         Raises:
-            StageError: there are none to judge.
+            StageError: the subset `judge` is empty.
         """
         indices = np.asarray(np.load(self._folder / f"{subset}.npy"))
         if subset == "judge" and not len(indices):
-            raise StageError(f"{paths.EVAL} has no samples to judge. Give export more evaluation data.")
+            raise StageError(f"{self._folder.as_posix()} has no samples to judge. Give export more evaluation data.")
         return indices
 
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample on disk, of all inputs together; at least 1."""
+        return max(1, sum(np.dtype(entry.dtype).itemsize * math.prod(entry.shape) for entry in self.inputs))
+
     def labels(self, indices: np.ndarray) -> np.ndarray | None:
-        """The labels of these samples; None if there are none."""
+        """The labels of these samples; None if the data has no labels."""
         return None if self._labels is None else np.array(np.load(self._labels, mmap_mode="r")[indices])
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
@@ -111,8 +116,7 @@ class EvalData:
         In the layout `feeds` each sample is a whole feed and is passed as it is.
         """
         step = 1 if self.layout == "feeds" else size
-        sample_bytes = sum(np.dtype(entry.dtype).itemsize * math.prod(entry.shape) for entry in self.inputs)
-        chunk = max(1, CHUNK_BYTES // max(1, sample_bytes * step)) * step
+        chunk = max(1, CHUNK_BYTES // (self.sample_bytes * step)) * step
         for start in range(0, len(indices), chunk):
             arrays = self.read(indices[start : start + chunk])
             for at in range(start, min(start + chunk, len(indices)), step):
@@ -121,7 +125,8 @@ class EvalData:
                     feed = {name: np.asarray(array[at - start]) for name, array in arrays.items()}
                 else:
                     feed = {name: array[rows] for name, array in arrays.items()}
-                yield Batch(indices[at : at + step], feed, len(indices[at : at + step]))
+                chosen = indices[at : at + step]
+                yield Batch(chosen, feed, len(chosen))
 
 
 def fill(indices: np.ndarray, batch: int) -> np.ndarray:

@@ -21,7 +21,7 @@ FREE_DIM = 16
 
 
 def input_dtype(model_input: ort.NodeArg) -> str | None:
-    """The numpy dtype of a model input, "text" for strings, None where numpy has none."""
+    """The numpy dtype of a model input, "text" for strings; None if numpy has no such dtype."""
     tensor = _TENSOR.fullmatch(model_input.type)
     return _DTYPES.get(tensor[1]) if tensor else None
 

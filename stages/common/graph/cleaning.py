@@ -39,7 +39,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
 
 @dataclass(frozen=True)
 class Step:
-    """A pass that had something to do: its name, and why it was undone (empty if it was not)."""
+    """A pass that changed something or failed: its name, and why it was undone; empty if it was kept."""
 
     name: str
     undone: str = ""

@@ -14,7 +14,7 @@ from stages.common.model.sessions import Feed
 Outputs = dict[str, np.ndarray]
 
 Judge = Callable[[str, list[np.ndarray], list[np.ndarray]], str]
-"""What is wrong with an output, given its name and its values on all feeds before and after; empty if nothing is."""
+"""From an output's name and its values on all feeds, before and after: what is wrong with it; empty if it is right."""
 
 SAME = 1e-4
 """How far a rewrite may move an output, as a share of its largest value: float rounding only."""
@@ -55,12 +55,12 @@ def problem(model: ir.Model, expected: Reference, name: str, judge: Judge) -> st
         if interface != expected.interface:
             changed = sorted(set(interface) ^ set(expected.interface))
             return f"its interface changed at {changed[0][0]}" if changed else "its interface is in another order"
-        made = [sessions.answers(session, feed, name=name) for feed in expected.feeds]
+        runs = [sessions.answers(session, feed, name=name) for feed in expected.feeds]
     except StageError as error:
         cause = error.__cause__
         return f"ONNX Runtime refuses it: {sessions.ort_message(cause)}" if isinstance(cause, Exception) else str(error)
     for output in expected.outputs[0] if expected.outputs else ():
-        fault = judge(output, [run[output] for run in expected.outputs], [run[output] for run in made])
+        fault = judge(output, [run[output] for run in expected.outputs], [run[output] for run in runs])
         if fault:
             return fault
     return ""

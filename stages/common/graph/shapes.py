@@ -69,8 +69,8 @@ def fixed_numbers(model: ir.Model) -> dict[ir.Value, np.ndarray]:
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:
-    made = [value for node in graph for value in node.outputs]
-    return [*graph.inputs, *graph.initializers.values(), *made]
+    outputs = [value for node in graph for value in node.outputs]
+    return [*graph.inputs, *graph.initializers.values(), *outputs]
 
 
 def _dims(node: ir.Node, shapes: dict[ir.Value, Dims], partly: dict[ir.Value, Dims]) -> Dims | int | None:

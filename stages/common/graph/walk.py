@@ -17,7 +17,7 @@ _QUANTIZED = re.compile(
 
 
 def is_quantized(op_type: str) -> bool:
-    """Whether an operator occurs in quantized models only, of whatever format."""
+    """Whether an operator occurs only in quantized models, in any format."""
     return _QUANTIZED.fullmatch(op_type) is not None
 
 
@@ -113,11 +113,11 @@ def remove_unused(model: ir.Model) -> None:
                 del graph.initializers[name]
 
 
-def replace(nodes: list[ir.Node], made: list[ir.Node], outputs: list[ir.Value]) -> None:
-    """Replace nodes of one graph by `made`, inserted at the first of them.
+def replace(nodes: list[ir.Node], replacements: list[ir.Node], outputs: list[ir.Value]) -> None:
+    """Replace nodes of one graph by others, which are inserted at the first of them.
 
     `outputs` take over the names and readers of the outputs of the last node.
     """
     first, last = nodes[0], nodes[-1]
     assert first.graph is not None
-    ir.convenience.replace_nodes_and_values(first.graph, first, nodes, made, list(last.outputs), outputs)
+    ir.convenience.replace_nodes_and_values(first.graph, first, nodes, replacements, list(last.outputs), outputs)

@@ -16,17 +16,26 @@ WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
 }
 """The inputs, by index, that hold the weights of operators that quantizers know."""
 
+CHANNEL_AXES: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(("Attention", "Gemm", "MatMul"), (-1,)),
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), (0, 1)),
+    "Conv": (0,),
+    "ConvTranspose": (1,),
+}
+"""The axes of a weight with one scale per index, if it has a scale per channel; of Gemm, as if transB were 0."""
+
 DEFAULT_OPERATORS: Mapping[str, frozenset[str]] = {
     "dynamic": frozenset({"Attention", "EmbedLayerNormalization", "Gather", "Gemm", "LSTM", "MatMul"}),
     "static": frozenset({"Conv", "Gemm", "MatMul"}),
     "weight_only": frozenset({"Gather", "Gemm", "MatMul"}),
+    "stored": frozenset({*CHANNEL_AXES, "Gather"}),
 }
 """The operators that each method quantizes by default."""
 
 _MICROSOFT_OPERATORS = frozenset({"Attention", "EmbedLayerNormalization", "FusedConv", "FusedGemm", "FusedMatMul"})
 
 _IN_ATTRIBUTES = ("Linear", "SVM", "TreeEnsemble")
-"""How the names of operators in ai.onnx.ml begin that keep their parameters in attributes."""
+"""Prefixes of the operators in ai.onnx.ml that keep their parameters in attributes."""
 
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
 """Operators that do not read the values of their input."""

@@ -28,10 +28,10 @@ def evaluate_rules(details: Tree, params: Parity) -> list[Rule]:
     """All rules that apply, in the order in which they are shown.
 
     Raises:
-        ParamsError: `parity.outputs` names an output that the model does not have.
+        ParamsError: `parity.outputs` names an output that the model does not have, or limits one that is not float.
     """
     outputs: Mapping[str, Tree] = details["outputs"]
-    _check_names(outputs, params)
+    _check_outputs(outputs, params)
     rules = [rule for name, output in outputs.items() for rule in _unconditional(name, output)]
     for name, output in outputs.items():
         if output.get("values_compared"):
@@ -49,7 +49,7 @@ def evaluate_rules(details: Tree, params: Parity) -> list[Rule]:
 
 
 def tolerance_of(name: str, kind: str, params: Parity) -> OutputTolerance:
-    """The tolerances of one output: its own if params list any, else those for outputs of its kind."""
+    """The tolerances of one output: those in `parity.outputs` if it is listed there, else those for its kind."""
     off = {"max_nrmse": None} if kind == "probabilities" else {"abs_tol": None, "mean_tol": None}
     return params.outputs.get(name) or params.model_copy(update=off)
 
@@ -88,11 +88,11 @@ def strain(rule: Rule) -> float:
 
 
 def largest_strain(rules: Iterable[Rule]) -> float:
-    """The strain of the rule nearest to failing; 0 without rules."""
+    """The largest strain of any rule; 0 without rules."""
     return max(map(strain, rules), default=0.0)
 
 
-def _check_names(outputs: Tree, params: Parity) -> None:
+def _check_outputs(outputs: Tree, params: Parity) -> None:
     for name in params.outputs:
         if name not in outputs:
             near = difflib.get_close_matches(name, outputs, n=1)
@@ -102,7 +102,7 @@ def _check_names(outputs: Tree, params: Parity) -> None:
         if limits and not outputs[name]["is_float"]:
             raise ParamsError(
                 f"params.yaml: parity.outputs.{name}.{limits[0]} limits an output that is not float; remove it, "
-                "and set parity.max_flip_rate if its values may change."
+                "and set parity.max_flip_rate if the output may change."
             )
 
 
@@ -119,8 +119,8 @@ def _held(name: str, output: str, value: float | None, limit: float, message: st
 def _unconditional(name: str, output: Tree) -> Iterator[Rule]:
     if mismatched := output["shape_mismatches"]:
         message = (
-            f"shapes differ for {mismatched} samples, e.g. {output['shape_mismatch']}; if the length depends on "
-            "values, as after NonMaxSuppression, end the model before that operator"
+            f"shapes differ for {mismatched} samples, e.g. {output['shape_mismatch']}; if an operator such as "
+            "NonMaxSuppression makes the shape depend on the values, end the model before it"
         )
         yield Rule("shape", mismatched, 0, -mismatched, Outcome.FAILED, name, message)
     if not output["is_float"] or not output["values"]:
@@ -161,8 +161,8 @@ def _equal(name: str, output: Tree) -> Rule:
     message = "" if output["values"] else "empty on both sides"
     if changed:
         message = (
-            f"{changed} of {output['values']} values differ, and without a float output none may: let the model also "
-            "output the floats that they come from, or set parity.max_flip_rate"
+            f"{changed} of {output['values']} values differ, but in a model without float outputs all must be equal: "
+            "add the floats behind them as an output, or set parity.max_flip_rate"
         )
     outcome = Outcome.PASSED if passed else Outcome.FAILED
     return Rule("equal", changed, 0, -changed, outcome, name, message, output["worst_sample"])
@@ -176,7 +176,7 @@ def _batch_effect(effect: Tree, limit: float) -> Rule:
         return Rule("max_batch_effect", None, limit, None, Outcome.NOT_APPLICABLE, message=message)
     message = ""
     if padding["int8_max_abs"] is not None and padding["int8_max_abs"] == max(values):
-        message = f"samples move so far when padded from {padding['length']} to {padding['padded']} positions"
+        message = f"the value is the movement when padded from {padding['length']} to {padding['padded']} positions"
     return _held("max_batch_effect", "", max(values), limit, message)
 
 

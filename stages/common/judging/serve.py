@@ -28,7 +28,7 @@ Values = list[Any]
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model, and its name in messages; its `logarithms` are answered as the probabilities they stand for."""
+    """A loaded model, and its name in messages; answers hold probabilities in place of outputs in `logarithms`."""
 
     session: ort.InferenceSession
     name: str
@@ -48,7 +48,7 @@ class Model:
         return {name: self.meant(name, array[: len(call.indices)]) for name, array in arrays.items()}
 
     def meant(self, name: str, array: np.ndarray) -> np.ndarray:
-        """An output by what it stands for: probabilities in place of their logarithms."""
+        """The array to compare: probabilities in place of their logarithms."""
         return np.exp(array) if name in self.logarithms else array
 
     def answer(self, call: Batch) -> dict[str, np.ndarray]:
@@ -107,7 +107,7 @@ def _turn_length(call: Batch, values: Values) -> int:
 
 
 def _joined(model: Model, turn: Sequence[Batch], values: Sequence[Values]) -> dict[str, np.ndarray] | None:
-    """The answers of a turn, concatenated; None if they are not arrays that differ in the number of samples only."""
+    """The answers of a turn, concatenated; None if an output is no array, or its shape varies beyond axis 0."""
     outputs = {}
     for name, arrays in zip(model.outputs, zip(*values, strict=True), strict=True):
         if not isinstance(arrays[0], np.ndarray) or len({array.shape[1:] for array in arrays}) > 1:

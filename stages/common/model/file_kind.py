@@ -1,4 +1,4 @@
-"""What a file is that is not an ONNX model, and what to do about it."""
+"""Files that are not ONNX models: what they are, and what to do about it."""
 
 from pathlib import Path
 from typing import IO

@@ -109,12 +109,12 @@ def transformed(model: ir.Model, transform: Callable[[ModelProto], ModelProto]) 
         tensors[location] = tensor
         return location, 0
 
-    made = from_proto(transform(to_proto(model, place)))
-    for graph in made.graphs():
+    result = from_proto(transform(to_proto(model, place)))
+    for graph in result.graphs():
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 value.const_value = tensors[str(value.const_value.location)]
-    return made
+    return result
 
 
 def large_initializers(model: ir.Model) -> Iterator[ir.Value]:

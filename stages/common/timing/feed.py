@@ -11,9 +11,9 @@ class StoredFeed(NamedTuple):
     """One feed for both models: separate arrays would differ in alignment, and so in speed.
 
     Attributes:
-        path: of an .npz file.
-        names: of the inputs, in the order of its arrays.
-        samples: in one call.
+        path: path of the .npz file.
+        names: names of the inputs, in the order of its arrays.
+        samples: samples in one call.
     """
 
     path: str

@@ -14,7 +14,7 @@ from stages.common.timing.feed import StoredFeed, store
 from stages.common.timing.summary import MIN_LAUNCHES, Launch, PairedTiming, summarize
 
 SECONDS = 0.4
-"""Timed per launch: about where longer launches and more launches narrow the interval equally."""
+"""How long a launch times each feed: about where longer launches and more launches narrow the interval equally."""
 
 
 class ModelPair(NamedTuple):
@@ -64,8 +64,8 @@ def time_pair(
         feeds: one timing is returned for each.
         budget: seconds for all launches together.
         target: half-width at which to stop.
-        seconds: to time per launch and feed.
-        fewest: least number of launches, two or more; MIN_LAUNCHES by default.
+        seconds: how long a launch times each feed.
+        fewest: the least number of launches, at least two; MIN_LAUNCHES by default.
         launched: called after each launch.
 
     Raises:

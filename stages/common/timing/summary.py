@@ -50,15 +50,19 @@ class Interval:
         """The upper half-width as a share of the ratio: 0.02 is ± 2 %."""
         return self.high / self.ratio - 1
 
+    def as_in_metrics(self) -> "Interval":
+        """The figures rounded as in the metrics: verdict and text use them, so that readers of the metrics agree."""
+        ratio, low, high = (rounded(value) or value for value in (self.ratio, self.low, self.high))
+        return Interval(ratio, low, high)
+
     @property
     def verdict(self) -> Verdict:
-        """The verdict on the ends, rounded as in the metrics, so that readers of those come to the same."""
-        low, high = rounded(self.low) or self.low, rounded(self.high) or self.high
-        if low >= EQUIVALENT and high <= 1 / EQUIVALENT:
+        shown = self.as_in_metrics()
+        if shown.low >= EQUIVALENT and shown.high <= 1 / EQUIVALENT:
             return "equivalent"
-        if low > 1:
+        if shown.low > 1:
             return "faster"
-        if high < 1:
+        if shown.high < 1:
             return "slower"
         return "inconclusive"
 
@@ -66,7 +70,8 @@ class Interval:
         return self.low <= ratio <= self.high
 
     def __str__(self) -> str:
-        return f"{self.ratio:.3f} ({self.low:.3f} to {self.high:.3f})"
+        shown = self.as_in_metrics()
+        return f"{shown.ratio:.3f} ({shown.low:.3f} to {shown.high:.3f})"
 
 
 class Launch(NamedTuple):
@@ -85,8 +90,8 @@ class CallTimes(NamedTuple):
     """Times of the calls of one model.
 
     Attributes:
-        all_ns: in all rounds, in nanoseconds, shape [calls].
-        counted_ns: in the rounds that count for the speed-up.
+        all_ns: times in all rounds, in nanoseconds, shape [calls].
+        counted_ns: times in the rounds that count for the speed-up.
         spread_ms: the smallest and the largest median of a launch.
     """
 
@@ -104,14 +109,14 @@ class PairedTiming:
     """Two models at one batch size, with `samples` in one call.
 
     Attributes:
-        interval: of the speed-up.
+        interval: the speed-up with its interval.
         medians: per launch, the median time of a call in nanoseconds, shape [rounds, 2].
         counted: per launch, which rounds count, shape [rounds].
         spans: per launch, start and end of its rounds in seconds since 1970 (UTC).
         quiet_share: share of quiet rounds.
         all_rounds: whether all rounds count, because too few launches had quiet ones.
         cpu_share: CPU time over wall time of the timed rounds, of the median launch.
-        stopped_by: the target half-width or the budget.
+        stopped_by: which of target half-width and budget ended the measurement.
     """
 
     samples: int
@@ -187,7 +192,7 @@ def over_launches(log_ratios: Sequence[float]) -> Interval:
 def quiet_rounds(medians: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The rounds in which both models took at most a tenth longer than in the quietest twentieth of all rounds.
 
-    From the median call times of each launch, [rounds, 2], in the same unit; a mask [rounds] for each.
+    Takes the median call times of each launch, [rounds, 2], in one unit; returns a mask [rounds] for each launch.
     """
     slowness = [np.log(times).mean(axis=1) for times in medians]
     limit = np.quantile(np.concatenate(slowness), _QUIETEST) + math.log1p(_WITHIN)

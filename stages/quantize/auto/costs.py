@@ -15,7 +15,7 @@ from stages.common.model import sessions
 from stages.quantize.auto.choices import BLOCKED, DYNAMIC, KEPT, ROW, SMOOTH, SMOOTH_ROW, STATIC, STORED, forms
 from stages.quantize.auto.mix import mixed
 from stages.quantize.auto.probe import Probed
-from stages.quantize.auto.timing import Call, call, in_turn, one_by_one, quiet_us
+from stages.quantize.auto.timing import LARGE_BYTES, Call, call, in_turn, one_by_one, quiet_us
 from stages.quantize.methods import Assignment
 
 SECONDS_EACH = 0.1
@@ -23,10 +23,6 @@ SECONDS_EACH = 0.1
 
 SECONDS_ALL = 5.0
 """Most seconds for all kernels."""
-
-LARGE_BYTES = 256 << 20
-"""With more bytes of weights, nodes of equal shapes are timed once; otherwise all are timed, so that caches are as in
-the whole model."""
 
 _ROW = 384
 _CHANNELS = 32
@@ -70,8 +66,9 @@ def kernel_us(
 
     The nodes run in order, all with one choice, then all with the next: alone, a small model would find its weights in
     the cache in every call. Nodes with equal operator, attributes and shapes get the median of their times. A node
-    like no other is timed in two sessions, as two sessions of one file differ by a percent or two. The time of an
-    (almost) empty call is subtracted, because a whole model pays it once.
+    unlike all others is timed in two sessions, as two sessions of one file differ by a percent or two. If the weights
+    are large, only one of equal nodes is timed, in one session. The time of an (almost) empty call is subtracted,
+    because a whole model pays it once.
 
     Args:
         probed: nodes by name.

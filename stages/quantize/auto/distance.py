@@ -16,7 +16,7 @@ ASSUMED_SQNR_DB = 30.0
 def distance_strain(
     reference: Mapping[str, Sequence[np.ndarray]], candidate: Mapping[str, Sequence[np.ndarray]], parity: Parity
 ) -> float | None:
-    """The largest strain of the distance rules; None if there is no float output to compare.
+    """The largest strain of the distance rules; None if no float outputs can be compared.
 
     Args:
         reference: the fp32 outputs by name, an array per feed.

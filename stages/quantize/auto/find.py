@@ -108,7 +108,7 @@ class _Search:
         return {trial.candidate.assignment: trial for trial in self.trials}
 
     def attempt(self, assignment: Picks) -> Trial | None:
-        """Build and judge an assignment, or return its earlier trial; None if no trial is left."""
+        """Build and judge an assignment, or return its earlier trial; None if it is all float, or no trial is left."""
         problem = self.measured.problem
         choices = {name: choice for name, choice in problem.named(assignment).items() if name in self.measured.names}
         if all(choice == KEPT for choice in choices.values()):

@@ -20,11 +20,11 @@ from stages.quantize.auto.solve import best
 from stages.quantize.auto.timing import call, in_turn, quiet_us
 from stages.quantize.methods import Assignment
 
-TIE = 0.05
+TIE_BREAK = 0.05
 """The weight of the secondary objective: under `latency` all bytes of weights count as much as 5 % of the time."""
 
-NOISE = 0.02
-"""All of the allowed noise counts as much as 2 % of the objective, so that the most exact of equal choices wins."""
+NOISE_TIE_BREAK = 0.02
+"""The weight of noise: all of the allowed noise counts as much as 2 % of the objective."""
 
 WHOLE_SECONDS = 0.5
 """Seconds to time the whole float model."""
@@ -97,8 +97,8 @@ def weights(problem: Problem, objective: str) -> Weights:
     us = sum(options[0].us for options in problem.options) or 1.0
     size = sum(options[0].size for options in problem.options) or 1
     if objective == "latency":
-        return Weights(1.0, TIE * us / size, NOISE * us)
-    return Weights(TIE * size / us, 1.0, NOISE * size)
+        return Weights(1.0, TIE_BREAK * us / size, NOISE_TIE_BREAK * us)
+    return Weights(TIE_BREAK * size / us, 1.0, NOISE_TIE_BREAK * size)
 
 
 def _options(

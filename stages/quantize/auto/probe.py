@@ -31,7 +31,7 @@ ARRIVAL_SECONDS = 10.0
 """Time to run the float model with errors of its nodes, which limits the number of feeds."""
 
 MIN_FEEDS = 2
-"""Feeds to run it on in any case."""
+"""Fewest feeds to run the float model on, however long it takes."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,13 @@ def singles(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed])
 
 
 def probe(single: OneNode, assigned: Assignment, arrival: Arrival, numbers: Sequence[int]) -> Probed:
-    """Make and run every choice of a node.
+    """Build and run every choice of a node.
 
     Args:
-        single: the node.
-        assigned: with its params.
-        arrival: the float model, to see what arrives at its outputs.
-        numbers: of the feeds that it is run on.
+        single: the node, cut out of the model.
+        assigned: the node's params.
+        arrival: runs the float model with the errors of the node added.
+        numbers: numbers of the feeds to run the float model on.
     """
     models: dict[str, ir.Model] = {}
     refused: dict[str, str] = {}
@@ -185,7 +185,7 @@ def unknowns(nodes: Iterable[WeightedNode], reasons: Mapping[str, str]) -> list[
 
 
 def by_power(sensitivities: Iterable[Sensitivity]) -> list[Sensitivity]:
-    """Sort: unknown ones first, then the most sensitive."""
+    """Sort sensitivities: unknown ones first, then the largest."""
     return sorted(
         sensitivities,
         key=lambda entry: (-(math.inf if entry.power is None else entry.power), entry.node, entry.choice),

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from stages.quantize.auto.judge import Candidate, Judge
 from stages.quantize.auto.problem import Point
-from stages.quantize.auto.timing import SESSIONS, Call, Ratio, raced
+from stages.quantize.auto.timing import LARGE_BYTES, SESSIONS, Call, Ratio, raced
 
 RACERS = 5
 """Most models to time against the float model at the end."""
@@ -17,16 +17,13 @@ RACERS = 5
 RACE_SECONDS = 1.0
 """Seconds per model."""
 
-LARGE_BYTES = 256 << 20
-"""With more bytes of weights, each model races in one session only, to save memory."""
-
 ROUNDS = 20
 """Rounds to aim for; slow models race in fewer sessions to reach them."""
 
-NOISE = 0.02
+EQUAL_SPEED = 0.02
 """Speed-ups that differ by less are equal, as two sessions of one file differ as much; then the smaller model wins."""
 
-ALIKE = 0.005
+EQUAL_SIZE = 0.005
 """Sizes that differ by less are equal; then the more exact model wins."""
 
 
@@ -98,11 +95,11 @@ def winner(raced: Sequence[Trial], objective: str) -> Trial:
 
     def smallest(trials: Sequence[Trial]) -> list[Trial]:
         least = min(trial.candidate.size for trial in trials)
-        return [trial for trial in trials if trial.candidate.size <= least * (1 + ALIKE)]
+        return [trial for trial in trials if trial.candidate.size <= least * (1 + EQUAL_SIZE)]
 
     def fastest(trials: Sequence[Trial]) -> list[Trial]:
         most = max(map(speed, trials))
-        return [trial for trial in trials if speed(trial) >= most * (1 - NOISE)]
+        return [trial for trial in trials if speed(trial) >= most * (1 - EQUAL_SPEED)]
 
     equal = fastest(smallest(raced)) if objective == "size" else smallest(fastest(raced))
     return min(equal, key=lambda trial: trial.strain)

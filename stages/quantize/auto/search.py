@@ -1,8 +1,9 @@
 """Which assignments are built as real models, and in which order. Pure.
 
 Noise is the squared share of a tolerance that is used (strain), predicted from single nodes. The best assignment within
-the limit is built, its measured strain and time correct the prediction (`learn`), and so on. Finally, nodes are moved
-back, group by group, towards a faster model that failed.
+the limit is built, its measured strain and time correct the prediction (`learn`), and so on. Variants of the best model
+follow: float weights stored in 8 bits, nodes moved back towards a faster model that failed, and choices exchanged that
+are predicted to take about the same time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,7 @@ STORED_TRIALS = 5
 """Most trials of `store_floats`."""
 
 CLEARLY = 0.95
-"""A model that takes a smaller share of the float model's time is faster; above, a race may see it otherwise."""
+"""Below this share of the float model's time a model is clearly faster; above it, the race may find it slower."""
 
 HARMLESS = 0.02
 """A table whose noise is below this share of the allowed noise is quantized for its size alone."""
@@ -57,10 +58,10 @@ DOUBT = 0.2
 """The relative error to expect in the predicted time of a kernel, in addition to `LEVEL_US`."""
 
 DOUBT_OF_NOISE = 1.5
-"""How many times what is predicted of the noise of a model may be above its real one (2 dB)."""
+"""The factor by which the predicted noise of a model may exceed its real noise: about 2 dB."""
 
 Try = Callable[[Picks], Tried | None]
-"""Builds and judges an assignment; returns None if no trial is left."""
+"""Builds and judges an assignment; returns None if it quantizes nothing, or if no trial is left."""
 
 
 def best_that_passes(
@@ -134,8 +135,8 @@ def without_gaps(problem: Problem, assignment: Picks, count: int) -> Picks:
 def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try, goal: float) -> None:
     """Try models without float weights, which are smaller and may be as fast.
 
-    First the best assignment that passes, with its float nodes stored; if that fails, the best predicted one; and if
-    INT8 is not faster, the one with all nodes stored.
+    First the best assignment that passes, with its float nodes stored. Unless that model passes and is clearly faster
+    than the float model: all nodes stored, then the assignments without float weights that are predicted to be best.
 
     Args:
         problem: the problem to solve.

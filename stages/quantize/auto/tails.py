@@ -19,7 +19,7 @@ CERTAIN = 1e-6
 
 NOISY, NOISIEST = 0.9, 0.95
 """The quantile of the noise to expect for a sample near a decision boundary; stronger noise rarely hits one. It rises
-with the number of rows, as 1 - 0.4 / sqrt(rows): few rows leave room for error by themselves."""
+from 0.9 to 0.95 as 1 - 0.4 / sqrt(rows), because at 0.9 more search samples let more models pass that parity fails."""
 
 
 def tail_factor(largest: np.ndarray, times: int = TIMES) -> float:

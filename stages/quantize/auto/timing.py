@@ -21,6 +21,9 @@ FEWEST_ROUNDS = 5
 SESSIONS = 3
 """Sessions per model in a race."""
 
+LARGE_BYTES = 256 << 20
+"""With more bytes of weights, a model is opened once only, to save memory."""
+
 QUIET = 0.05
 """The quantile of the bursts that represents a quiet machine: disturbances only add time."""
 

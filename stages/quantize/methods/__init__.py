@@ -65,7 +65,7 @@ class Method(Scope, Protocol):
 
         Args:
             model: a clean float model; not changed.
-            assignments: the nodes to quantize, all of `OP_TYPES`; none returns the model as it is.
+            assignments: the nodes to quantize, all of `OP_TYPES`; if empty, the model is returned as it is.
             calibration: feeds for a method that calibrates.
 
         Returns:

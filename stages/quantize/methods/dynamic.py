@@ -20,7 +20,7 @@ from stages.quantize import linear
 from stages.quantize.linear import Quantized
 from stages.quantize.methods import Assignment, CalibrationFeeds, rows, shifted
 from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
-from stages.quantize.outcome import NodeOutcome, kept
+from stages.quantize.outcome import NodeOutcome, kept_in_opset
 
 OPSET = 11
 """The first opset with DynamicQuantizeLinear."""
@@ -47,10 +47,7 @@ def quantize(
     for assigned in assignments:
         needed = opset(assigned.params)
         if version < needed:
-            outcomes[assigned.name] = kept(
-                f"INT8 needs opset {needed}, but the model has {version} and cannot be converted; "
-                "export it with opset 13 or later"
-            )
+            outcomes[assigned.name] = kept_in_opset(version, needed)
         else:
             rewrites[assigned.name] = REWRITES[assigned.node.op_type], assigned.params
     quantized = model.clone()
@@ -86,11 +83,9 @@ def _gemm(site: Site) -> str:
         left = site.emit("Transpose", [left], f"{left.name}_transposed", perm=[1, 0])
     alpha, beta = number(node, "alpha", 1.0), number(node, "beta", 1.0)
     quantized = dataclasses.replace(quantized, scale=quantized.scale * np.float32(alpha))
-    bias = _vector(site.constant(2), beta, weight.values.shape[1]) if _by_row(site, weight) and beta != 0 else None
-    if _by_row(site, weight):
-        output = rows.multiply(site, left, weight, quantized, bias)
-    else:
-        output = _multiply(site, left, weight, quantized)
+    by_row = _by_row(site, weight)
+    bias = _vector(site.constant(2), beta, weight.values.shape[1]) if by_row and beta != 0 else None
+    output = rows.multiply(site, left, weight, quantized, bias) if by_row else _multiply(site, left, weight, quantized)
     if site.input(2) is not None and beta != 0 and bias is None:
         output = site.emit("Add", [output, _scaled_bias(site, beta)])
     site.finish(output)
@@ -224,20 +219,17 @@ def _embed_layer_normalization(site: Site) -> str:
     if site.input(8) is not None or number(site.node, "mask_index_type", 0):
         raise KeepFloatError("the INT8 kernel takes no position ids and no mask_index_type")
     weights = [site.weight(index) if site.input(index) is not None else None for index in range(2, 7)]
-    columns: list[tuple[ir.Value | None, ir.Value | None, ir.Value | None]] = []
+    stored: list[tuple[ir.Value | None, ...]] = []
     for weight in weights:
         if weight is None:
-            columns.append((None, None, None))
+            stored.append((None, None, None))
             continue
         quantized = site.quantized(weight, "QUInt8", reduce_range=False)
-        stored = (quantized.values, quantized.scale.reshape(()), quantized.zero_point.reshape(()))
-        values, scale, zero_point = (
-            site.store(weight, suffix, array)
-            for suffix, array in zip(("int8", "int8_scale", "int8_zero"), stored, strict=True)
-        )
-        columns.append((values, scale, zero_point))
-    values_, scales, zero_points = zip(*columns, strict=True)
-    inputs = [site.input(0), site.input(1), *values_, site.input(7), *scales, *zero_points]
+        values = site.store(weight, "int8", quantized.values)
+        scale = site.store(weight, "int8_scale", quantized.scale.reshape(()))
+        stored.append((values, scale, site.store(weight, "int8_zero", quantized.zero_point.reshape(()))))
+    embeddings, scales, zero_points = zip(*stored, strict=True)
+    inputs = [site.input(0), site.input(1), *embeddings, site.input(7), *scales, *zero_points]
     site.replace("QEmbedLayerNormalization", inputs)
     return "QUInt8 per tensor"
 

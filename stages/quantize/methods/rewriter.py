@@ -29,6 +29,8 @@ from stages.quantize.eight_bits import quantize_weight
 from stages.quantize.linear import Quantized
 from stages.quantize.outcome import NodeOutcome, kept
 
+OVERRIDABLE = "its weight is a model input with a default, which a caller may override"
+
 _WORKERS = frozenset({"ConvInteger", "MatMulInteger"})
 
 
@@ -74,10 +76,7 @@ class Rewriter:
         return {name_of(value): len(dims) for value, dims in inferred(self.model).items()}
 
     def rewrite(self, rewrites: Mapping[str, tuple[Rewrite, Quantize]]) -> dict[str, NodeOutcome]:
-        """Apply rewrites to nodes of any graph, then remove what is unused.
-
-        Args:
-            rewrites: the rewrite and the params of each node, by name.
+        """Apply the rewrite and the params given for each node name, in any graph; then remove what is unused.
 
         Returns:
             The outcomes by node name.
@@ -97,7 +96,7 @@ class Rewriter:
     def store(self, stem: str, values: np.ndarray) -> ir.Value:
         """Store a constant in the main graph, where every graph can read it; equal constants are stored once."""
         values = np.ascontiguousarray(values).reshape(values.shape)
-        key = (str(values.dtype), values.shape, hashlib.sha256(values.data).digest())
+        key = _content(values)
         if key not in self.stored:
             self.stored[key] = add_initializer(self.model.graph, self.names.fresh(stem), values)
         return self.stored[key]
@@ -132,11 +131,9 @@ class Site:
             how = rewrite(self)
         except KeepFloatError as error:
             return kept(str(error))
-        becomes = [*self._shared, *(node.name or "" for node in self._nodes)]
+        becomes = tuple(dict.fromkeys([*self._shared, *(node.name or "" for node in self._nodes)]))
         replace(self._replaced, self._nodes, self._outputs)
-        return NodeOutcome(
-            True, how, "", _least(self._sqnr), _least(self._full_sqnr), becomes=tuple(dict.fromkeys(becomes))
-        )
+        return NodeOutcome(True, how, "", _least(self._sqnr), _least(self._full_sqnr), becomes)
 
     def input(self, index: int) -> ir.Value | None:
         """An input of the node; None if it is omitted."""
@@ -149,7 +146,7 @@ class Site:
         return value
 
     def constant(self, index: int) -> Constant | None:
-        """The constant at an input; None if it is not constant."""
+        """The constant at an input; None if the input is not constant."""
         value = self.input(index)
         tensor = constant(value)
         return Constant(name_of(value), tensor.numpy()) if tensor is not None else None
@@ -158,13 +155,12 @@ class Site:
         """The weight at an input.
 
         Raises:
-            KeepFloatError: it is not constant, not float32, empty, or not finite.
+            KeepFloatError: the weight is not constant, not float32, empty, or not finite.
         """
         weight = self.constant(index)
-        if weight is None and default(self.input(index)) is not None:
-            raise KeepFloatError("its weight is a model input with a default, which a caller may override")
         if weight is None:
-            raise KeepFloatError("its weight is computed while the model runs")
+            overridable = default(self.input(index)) is not None
+            raise KeepFloatError(OVERRIDABLE if overridable else "its weight is computed while the model runs")
         if weight.values.dtype != np.float32:
             raise KeepFloatError(f"its weight is {weight.values.dtype}; ONNX Runtime's INT8 kernels take float32 only")
         if weight.values.size == 0:
@@ -219,12 +215,10 @@ class Site:
         """Emit a node of ONNX Runtime's own domain with the outputs and attributes of the replaced node."""
         like = [attribute for name, attribute in self.node.attributes.items() if name not in skip]
         self.emit(op_type, inputs, domain=MICROSOFT, like=like, outputs=len(self.node.outputs))
-        for old, new in zip(self.node.outputs, self._nodes[-1].outputs, strict=True):
-            new.name = old.name
         self._outputs = list(self._nodes[-1].outputs)
 
     def absorb(self, reader: ir.Node) -> None:
-        """Replace also the node that reads this node's output, with its output."""
+        """Also replace the node that reads this node's output; the emitted value replaces that node's output."""
         self._replaced.append(reader)
 
     def keep(self, inputs: Sequence[ir.Value | None]) -> None:
@@ -234,8 +228,6 @@ class Site:
             old.domain, old.op_type, inputs, list(old.attributes.values()), name=old.name, num_outputs=len(old.outputs)
         )
         self._nodes.append(node)
-        for before, after in zip(old.outputs, node.outputs, strict=True):
-            after.name = before.name
         self._outputs = list(node.outputs)
 
     def activation(self, value: ir.Value) -> Activation:
@@ -256,8 +248,7 @@ class Site:
         key = (graph, value, kind)
         if key not in shared:
             before = len(self._nodes)
-            result = make()
-            shared[key] = (result, tuple(node.name or "" for node in self._nodes[before:]))
+            shared[key] = (make(), tuple(node.name or "" for node in self._nodes[before:]))
         result, names = shared[key]
         self._shared.extend(names)
         return cast(Shared, result)
@@ -272,7 +263,7 @@ class Site:
         reduce_range: bool | None = None,
         min_scale: np.ndarray | float = 0,
     ) -> Quantized:
-        """Quantize a weight, and record its SQNR; see `quantize_weight`. `reduce_range` None takes the param."""
+        """Quantize a weight, and record its SQNR; see `quantize_weight`. `reduce_range` None uses the param."""
         reduce = self.params.reduce_range if reduce_range is None else reduce_range
         pairs = summed if self.params.portable else None
         result = quantize_weight(
@@ -293,6 +284,14 @@ class Site:
     def store(self, weight: Constant, suffix: str, values: np.ndarray) -> ir.Value:
         """Store a constant derived from `weight`."""
         return self._rewriter.store(f"{weight.name}_{suffix}", values)
+
+    def find(self, values: np.ndarray) -> ir.Value | None:
+        """The stored constant that equals `values`; None if none was stored."""
+        return self._rewriter.stored.get(_content(np.ascontiguousarray(values)))
+
+
+def _content(values: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
+    return str(values.dtype), values.shape, hashlib.sha256(values.data).digest()
 
 
 def _least(ratios: list[float]) -> float | None:

@@ -135,7 +135,7 @@ def never_negative(value: ir.Value | None, depth: int = 6) -> bool:
 
 
 def bias_after(node: ir.Node, columns: int, matrix: bool) -> tuple[ir.Node, np.ndarray] | None:
-    """The Add that is the only reader of a product and adds a constant bias, shape [N]; None without one."""
+    """The Add that is the only reader of a product and adds a constant bias, [N]; None if no node does."""
     add = only_reader(node.outputs[0])
     if add is None or add.op_type != "Add" or add.domain:
         return None
@@ -155,7 +155,7 @@ def quantize(site: Site, left: ir.Value, inner: int | None, negative: bool | Non
         site: the site of the node that reads it.
         left: the activation.
         inner: the length of its rows, to reshape it to [rows, inner]; None if it has rank 2 already.
-        negative: whether it can be below 0; None decides by `never_negative`.
+        negative: whether it can be below 0; if None, `never_negative` decides.
     """
     negative = not never_negative(left) if negative is None else negative
     name, rows = left.name, left

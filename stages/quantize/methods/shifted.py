@@ -21,7 +21,7 @@ MIN_CHANNELS = 8
 """Rows of fewer channels are too short for a scale per row."""
 
 MAX_POSITIONS = 16
-"""The longest kernel that is split: with more positions, the products are too small to gain from INT8."""
+"""The longest kernel that is split into products, one per position."""
 
 _END = np.iinfo(np.int64).max
 
@@ -43,10 +43,14 @@ def convolve(site: Site) -> str:
     low = rows.unfolded(site, left, quantized_rows.low, 1) if quantized_rows.low is not None else None
     parts, lows, sums = [], [], []
     for position in range(positions):
-        cut = _Cut(site, axis, position, positions, len(kernel))
+        bounds = _bounds(site, axis, position, positions, len(kernel))
         matrix = Constant(f"{weight.name}_{position}", np.ascontiguousarray(by_position[position]))
         quantized = site.quantized(matrix, site.params.weight_type, columns, summed=0)
-        read = rows.Rows(cut.of(values), cut.of(scale), cut.of(low) if low is not None else None)
+        read = rows.Rows(
+            _cut(site, values, bounds),
+            _cut(site, scale, bounds),
+            _cut(site, low, bounds) if low is not None else None,
+        )
         parts.append(rows.scaled_product(site, left, read, matrix, quantized))
         if read.low is not None:
             lows.append(read.low)
@@ -94,30 +98,17 @@ def _channels_last(site: Site, spatial: int) -> ir.Value:
     return value
 
 
-class _Cut:
-    """The slice that one position of the kernel reads."""
+def _bounds(site: Site, axis: int, position: int, positions: int, spatial: int) -> list[ir.Value]:
+    """Starts, ends, axes and steps of the Slice that one position of the kernel reads; empty if it reads all rows."""
+    strides, dilations = (_attribute(site, name, spatial, 1) for name in ("strides", "dilations"))
+    first, last = position * dilations[axis], (position - positions + 1) * dilations[axis]
+    axes = [at for at in range(spatial) if strides[at] > 1 or (at == axis and positions > 1)]
+    starts = [first if at == axis else 0 for at in axes]
+    ends = [last if at == axis and last else _END for at in axes]
+    arrays = (starts, ends, [at + 1 for at in axes], [strides[at] for at in axes]) if axes else ()
+    return [site.number("cut", np.array(numbers, np.int64)) for numbers in arrays]
 
-    def __init__(self, site: Site, axis: int, position: int, positions: int, spatial: int) -> None:
-        strides, dilations = (_attribute(site, name, spatial, 1) for name in ("strides", "dilations"))
-        first, last = position * dilations[axis], (position - positions + 1) * dilations[axis]
-        starts, ends = [0] * spatial, [_END] * spatial
-        starts[axis], ends[axis] = first, last or _END
-        axes = [at for at in range(spatial) if strides[at] > 1 or (at == axis and positions > 1)]
-        self._site = site
-        self._bounds = (
-            [
-                site.number("cut", np.array(numbers, np.int64))
-                for numbers in (
-                    [starts[at] for at in axes],
-                    [ends[at] for at in axes],
-                    [at + 1 for at in axes],
-                    [strides[at] for at in axes],
-                )
-            ]
-            if axes
-            else []
-        )
 
-    def of(self, value: ir.Value) -> ir.Value:
-        """The rows that it reads of a value [batch, positions..., width]."""
-        return self._site.emit("Slice", [value, *self._bounds]) if self._bounds else value
+def _cut(site: Site, value: ir.Value, bounds: Sequence[ir.Value]) -> ir.Value:
+    """The part of a value, [batch, positions..., width], within these bounds."""
+    return site.emit("Slice", [value, *bounds]) if bounds else value

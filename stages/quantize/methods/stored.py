@@ -4,29 +4,21 @@ A stored weight is Cast to float and multiplied by its scales. ONNX Runtime fold
 constant float weight, as before.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import numpy as np
 import onnx_ir as ir
 
 from stages.common.base.params import Quantize
 from stages.common.graph.walk import number
-from stages.common.graph.weights import weight_inputs
+from stages.common.graph.weights import CHANNEL_AXES, DEFAULT_OPERATORS, weight_inputs
 from stages.quantize import linear
 from stages.quantize.methods import Assignment, CalibrationFeeds
-from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewriter, Site
+from stages.quantize.methods.rewriter import OVERRIDABLE, Constant, KeepFloatError, Rewriter, Site
 from stages.quantize.outcome import NodeOutcome
 
-_CHANNELS: Mapping[str, tuple[int, ...]] = {
-    "Attention": (-1,), "Conv": (0,), "ConvTranspose": (1,), "GRU": (0, 1), "Gemm": (-1,), "LSTM": (0, 1),
-    "MatMul": (-1,), "RNN": (0, 1),
-}  # fmt: skip
-"""The axes of a weight with one scale per index; those of a table depend on its values."""
-
-OP_TYPES = BY_DEFAULT = frozenset({*_CHANNELS, "Gather"})
+OP_TYPES = BY_DEFAULT = DEFAULT_OPERATORS["stored"]
 WHY_NOT: Mapping[str, str] = {}
 
 
@@ -41,16 +33,16 @@ def quantize(
 ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
     """Quantize the assigned nodes; see `Method`. Calibration is not needed."""
     del calibration
-    rewriter = Rewriter(model.clone())
-    rewrite = partial(_stored, rewriter)
-    return rewriter.model, rewriter.rewrite({assigned.name: (rewrite, assigned.params) for assigned in assignments})
+    quantized = model.clone()
+    rewrites = {assigned.name: (_stored, assigned.params) for assigned in assignments}
+    return quantized, Rewriter(quantized).rewrite(rewrites)
 
 
-def _stored(rewriter: Rewriter, site: Site) -> str:
+def _stored(site: Site) -> str:
     node = site.node
     indices = [index for index in weight_inputs(node) or () if site.constant(index) is not None]
     if not indices:
-        raise KeepFloatError("its weight is computed while the model runs")
+        raise KeepFloatError(OVERRIDABLE)
     weights = {index: site.weight(index) for index in indices}
     if node.op_type == "Gather" and weights[0].values.ndim < 2:
         raise KeepFloatError("its table has one dimension, so it is not an embedding")
@@ -62,30 +54,27 @@ def _stored(rewriter: Rewriter, site: Site) -> str:
     for index, weight in weights.items():
         quantized = site.quantized(weight, "QInt8", axes[index], reduce_range=False)
         kind = f"stored along {axes[index]}"
-        inputs[index] = site.share(site.input(index), kind, partial(_floats, rewriter, site, weight, quantized))
+        inputs[index] = site.share(site.input(index), kind, partial(_floats, site, weight, quantized))
     site.keep(inputs)
     return "stored as QInt8, computed in float"
 
 
-def _floats(rewriter: Rewriter, site: Site, weight: Constant, quantized: linear.Quantized) -> ir.Value:
-    twin = _transposed(rewriter, quantized.values)
-    values = site.emit("Transpose", [twin], perm=[1, 0]) if twin else site.store(weight, "int8", quantized.values)
-    floats = site.emit("Cast", [values], f"{weight.name}_floats", to=1)
+def _floats(site: Site, weight: Constant, quantized: linear.Quantized) -> ir.Value:
+    """Store a weight, and emit its float values. An embedding that is also the last layer is stored once."""
+    transposed = site.find(quantized.values.T) if quantized.values.ndim == 2 else None
+    if transposed is not None:
+        values = site.emit("Transpose", [transposed], perm=[1, 0])
+    else:
+        values = site.store(weight, "int8", quantized.values)
+    floats = site.emit("Cast", [values], f"{weight.name}_floats", to=ir.DataType.FLOAT)
     return site.emit("Mul", [floats, site.store(weight, "int8_scale", quantized.scale)], f"{weight.name}_stored")
-
-
-def _transposed(rewriter: Rewriter, matrix: np.ndarray) -> ir.Value | None:
-    """The stored transpose of a matrix, if there is one: an embedding may also be the last layer."""
-    kind, content = (str(matrix.dtype), matrix.T.shape), np.ascontiguousarray(matrix.T).data
-    alike = {digest: value for (*others, digest), value in rewriter.stored.items() if tuple(others) == kind}
-    return alike.get(hashlib.sha256(content).digest()) if alike and matrix.ndim == 2 else None
 
 
 def _channels(node: ir.Node, index: int, weight: Constant) -> tuple[int, ...]:
     ndim = weight.values.ndim
-    if node.op_type == "Gather":  # of a stack of matrices every column, as for a product
+    if node.op_type == "Gather":  # in a stack of matrices, each column of each matrix, as for a product
         return linear.table_axes(weight.values) if ndim == 2 else (*range(ndim - 2), ndim - 1)
-    axes = _CHANNELS[node.op_type]
+    axes = CHANNEL_AXES[node.op_type]
     if node.op_type == "Gemm" and number(node, "transB", 0):
         axes = (0,)
     if node.op_type in ("Gemm", "MatMul") and index == 0:

@@ -119,7 +119,7 @@ def _multiplies(node: ir.Node, depth: int) -> bool:
 
 
 def _view(product: ir.Node) -> ir.Node | None:
-    """The Reshape to [-1, depth] that a product reads; None without one."""
+    """The Reshape to [-1, depth] that a product reads; None if it reads something else."""
     read = input_of(product, 0)
     node = read.producer() if read is not None else None
     shape = constant(input_of(node, 1)) if node is not None and node.op_type == "Reshape" else None

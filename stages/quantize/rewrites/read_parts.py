@@ -1,4 +1,4 @@
-"""Read the inputs of a Concat directly where Slice or Split cuts them out of it again.
+"""Read the inputs of a Concat directly if a Slice or Split cuts them out of its output again.
 
 Detectors concatenate centres and sizes of boxes and split them again, copying a few bytes at a time. A Concat that
 nothing else reads is removed.

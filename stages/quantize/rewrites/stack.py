@@ -15,7 +15,7 @@ from stages.common.graph.shapes import Dims, inferred
 from stages.common.graph.walk import add_initializer, input_of, integers, name_of, number, only_reader, remove_unused
 
 NODES = 3
-"""Number of nodes that replace a stack; one of as many or fewer stays as it is."""
+"""Number of nodes that replace a stack; a stack of as many nodes or fewer stays as it is."""
 
 
 @dataclass(frozen=True)

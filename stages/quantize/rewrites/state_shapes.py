@@ -1,4 +1,4 @@
-"""Make the shapes of Reshape constant that the model computes at run time although they never change.
+"""Turn the shapes of Reshape that are computed at run time but never change into constants.
 
 `Reshape(x, Concat(Gather(Shape(x), 0), -1, 4))` hides from shape inference, and so from other rewrites, the shapes of
 everything after it.
@@ -27,7 +27,7 @@ def apply(model: ir.Model) -> PassResult:
 
 
 def _round(model: ir.Model) -> bool:
-    """Make the shapes constant that are known now; returns whether there were any."""
+    """Turn the shapes that are known now into constants; return whether any are known."""
     computed = [(node, shape) for node in model.graph if (shape := _computed_shape(node)) is not None]
     fixed, names = fixed_numbers(model) if computed else {}, Names(model)
     known, modified = dict.fromkeys(fixed, True), False

@@ -1,4 +1,4 @@
-"""The model that several passes are tried on."""
+"""The model that tests of several passes share."""
 
 from onnx import ModelProto, helper
 

@@ -1,4 +1,4 @@
-"""All passes together: undone where they change answers or fail, idempotent, and the source is left alone."""
+"""All passes together: undone if they change answers or fail, idempotent, and without effect on the source."""
 
 import onnx_ir as ir
 import pytest
@@ -30,13 +30,13 @@ def test_all_passes_together() -> None:
     before = ir_conversion.to_proto(source)
     cleaned, steps = cleaning.clean(source, reference(model, [X]))
     assert ir_conversion.to_proto(source) == before
-    made = ir_conversion.to_proto(cleaned)
+    proto = ir_conversion.to_proto(cleaned)
     assert [step.name for step in steps if not step.undone] == ["constant weights computed", "nodes named"]
-    assert [node.op_type for node in made.graph.node] == ["MatMul", "Relu"]
-    assert [tensor.name for tensor in made.graph.initializer] == ["W"]
-    assert made.metadata_props[0].value == "someone"
-    assert made.graph.input == model.graph.input
-    assert made.graph.output == model.graph.output
+    assert [node.op_type for node in proto.graph.node] == ["MatMul", "Relu"]
+    assert [tensor.name for tensor in proto.graph.initializer] == ["W"]
+    assert proto.metadata_props[0].value == "someone"
+    assert proto.graph.input == model.graph.input
+    assert proto.graph.output == model.graph.output
 
 
 def test_a_pass_that_changes_the_answers_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,9 +49,9 @@ def test_a_pass_that_changes_the_answers_is_undone(monkeypatch: pytest.MonkeyPat
     cleaned, steps = cleaning.clean(ir_model(model), reference(model, [X]))
     assert [step.name for step in steps if step.undone] == ["spoilt"]
     assert "output 'y' moved by" in steps[0].undone
-    made = ir_conversion.to_proto(cleaned)
-    assert made.graph.initializer == model.graph.initializer
-    assert made.graph.node[1].name == "MatMul_1"
+    proto = ir_conversion.to_proto(cleaned)
+    assert proto.graph.initializer == model.graph.initializer
+    assert proto.graph.node[1].name == "MatMul_1"
 
 
 def test_a_pass_that_fails_is_left_out_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:

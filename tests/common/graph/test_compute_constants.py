@@ -95,7 +95,7 @@ attention (float[n, t, {width}] x) => (float[n, t, m] y)
     ],
 )
 def test_a_weight_that_is_cut_by_a_fixed_size_is_a_constant(width: str, index: int, pick: str, folded: bool) -> None:
-    """As torch's MultiheadAttention does; where the size differs from run to run the weight does, too."""
+    """As in torch's MultiheadAttention. If the size differs from run to run, so does the weight, and it stays."""
     model = onnx.parser.parse_model(_CUT.format(width=width, index=index, pick=pick))
     model.graph.initializer.append(numpy_helper.from_array(normal(64, 32), "T"))
     model.graph.initializer.append(numpy_helper.from_array(np.array([2]), "two_"))
@@ -104,5 +104,5 @@ def test_a_weight_that_is_cut_by_a_fixed_size_is_a_constant(width: str, index: i
     assert ("W" in {tensor.name for tensor in result.graph.initializer}) == folded
     for tokens in (4, 6):
         x = {"x": normal(2, tokens, 32)}
-        expected, made = (run(opened(candidate), x)["y"] for candidate in (model, result))
-        np.testing.assert_array_equal(expected, made)
+        expected, actual = (run(opened(candidate), x)["y"] for candidate in (model, result))
+        np.testing.assert_array_equal(expected, actual)

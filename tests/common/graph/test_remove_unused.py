@@ -1,4 +1,4 @@
-"""What leads to no output goes, and what the caller may give stays."""
+"""Nodes and weights that lead to no output are removed; those that the caller may override stay."""
 
 from onnx import TensorProto, helper, numpy_helper
 
@@ -14,7 +14,7 @@ def test_weights_that_lead_to_no_output_are_removed() -> None:
     model.graph.initializer.extend(numpy_helper.from_array(normal(16, 9), name) for name in ("left", "given"))
     model.graph.input.append(helper.make_tensor_value_info("given", TensorProto.FLOAT, (16, 9)))
     model.graph.node.append(helper.make_node("MatMul", ["x", "left"], ["unread"]))
-    made, modified = applied(remove_unused.apply, model)
+    cleaned, modified = applied(remove_unused.apply, model)
     assert modified
-    assert [node.op_type for node in made.graph.node] == ["Transpose", "MatMul", "Relu"]
-    assert {tensor.name for tensor in made.graph.initializer} == {"T", "given"}
+    assert [node.op_type for node in cleaned.graph.node] == ["Transpose", "MatMul", "Relu"]
+    assert {tensor.name for tensor in cleaned.graph.initializer} == {"T", "given"}

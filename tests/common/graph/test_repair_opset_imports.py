@@ -1,4 +1,4 @@
-"""Which domains are imported afterwards."""
+"""Which opset domains a repaired model imports."""
 
 from stages.common.graph.passes import repair_opset_imports
 from tests.common.graph.models import dense

@@ -1,4 +1,4 @@
-"""What two branches compute alike is stored once, where both see it."""
+"""A constant that two branches compute is stored once, in the main graph."""
 
 import numpy as np
 from onnx import GraphProto, TensorProto, helper
@@ -33,5 +33,5 @@ def test_a_constant_that_two_branches_compute_is_stored_once_for_both() -> None:
     assert "Transpose" not in {node.op_type for node in folded.graph.node}
     assert [tensor.name for tensor in folded.graph.initializer] == ["zero", "else_W_1"]  # once, for both
     assert not any(g.node[0].op_type == "Transpose" for a in folded.graph.node[-1].attribute for g in [a.g])
-    expected, made = (run(opened(candidate), X)["y"] for candidate in (model, folded))
-    np.testing.assert_array_equal(expected, made)
+    expected, actual = (run(opened(candidate), X)["y"] for candidate in (model, folded))
+    np.testing.assert_array_equal(expected, actual)

@@ -1,4 +1,4 @@
-"""What the optimiser fused is split, and answers alike."""
+"""Operators that the optimiser fused are split, and give the same answers."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_what_the_optimiser_fused_is_split(node: NodeProto, op_types: list[str] 
         "k": normal(3),
     }
     shape = {"image": (2, 3, 8, 8)} if "image" in node.input else {"x": (16, 16)}
-    used = {name: each for name, each in weights.items() if name in node.input}
+    used = {name: weight for name, weight in weights.items() if name in node.input}
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     model = graph([node], shape, {"y": None}, used, opset_imports=imports)
     split, modified = applied(split_fused.apply, model)
@@ -56,5 +56,5 @@ def test_what_the_optimiser_fused_is_split(node: NodeProto, op_types: list[str] 
     assert [node.op_type for node in split.graph.node] == op_types
     assert split.graph.node[0].name == "work"
     feed = {name: normal(*dims) for name, dims in shape.items()}
-    expected, made = (run(opened(candidate), feed)["y"] for candidate in (model, split))
-    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
+    expected, actual = (run(opened(candidate), feed)["y"] for candidate in (model, split))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)

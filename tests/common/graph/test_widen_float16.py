@@ -1,4 +1,4 @@
-"""Float16 models: quantized by way of float32, behind the interface that they had."""
+"""Float16 models are quantized by way of float32, and keep their interface."""
 
 import numpy as np
 import pytest
@@ -50,10 +50,10 @@ def test_every_method_quantizes_a_float16_model(method: str, ends: bool) -> None
     given = half_feeds(model)
     wide, steps = stage.prepare(ir_model(model), reference(model, given[:4]), 13)
     assert [(step.name, step.undone) for step in steps] == [("float16 converted to float32", "")]
-    made, outcomes = nets.quantized(ir_conversion.to_proto(wide), given, method=method)
+    quantized, outcomes = nets.quantized(ir_conversion.to_proto(wide), given, method=method)
     assert all(outcome.quantized for outcome in outcomes.values())
-    assert interface(made) == interface(model)
-    assert nets.sqnr_db(model, made, given) > 25
+    assert interface(quantized) == interface(model)
+    assert nets.sqnr_db(model, quantized, given) > 25
 
 
 def test_constants_types_and_subgraphs_are_widened() -> None:

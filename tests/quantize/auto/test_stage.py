@@ -213,14 +213,14 @@ def test_the_last_trial_is_kept_for_the_least_error(bench: Bench, monkeypatch: p
     monkeypatch.setattr(find, "best_that_passes", _never_passes)
     bench.give(*outlying_mlp())
     made = bench.run(method="auto", search={"objective": "size", "max_evals": 4})
-    assert "floats stored" in [row["origin"] for row in rows(paths.FRONTIER)]
+    assert [row["origin"] for row in rows(paths.FRONTIER)][-1] == "floats stored"
     assert made.metrics["search"]["evals"] == 4
 
 
 def _never_passes(problem: Problem, _weights: Any, attempt: search.Try, *_: Any) -> tuple[None, None, Problem]:
-    """What it does where no model is made that passes: all trials are spent."""
+    """Use up all trials, as when no model passes."""
     options_of = [range(len(node)) for node in problem.options]
-    for assignment in itertools.product(*options_of):
+    for assignment in itertools.islice(itertools.product(*options_of), 1, None):  # the first one quantizes nothing
         if attempt(assignment) is None:
             break
     return None, None, problem

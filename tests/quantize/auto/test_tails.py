@@ -36,6 +36,15 @@ def test_noise_is_that_of_the_most_likely_class_where_it_is_not_certain() -> Non
     assert largest_move(np.zeros(0)) == 0
 
 
+def test_with_more_rows_a_higher_quantile_of_the_noise_counts() -> None:
+    def noise(rows: int) -> np.ndarray:
+        return np.linspace(0, 1, rows)
+
+    assert largest_move(noise(11)) == pytest.approx(np.tanh(0.9 / 4))
+    assert largest_move(noise(26)) == pytest.approx(np.tanh((1 - 0.4 / np.sqrt(26)) / 4))
+    assert largest_move(noise(1001)) == pytest.approx(np.tanh(0.95 / 4))
+
+
 def factor(reference: np.ndarray, candidate: np.ndarray, *, clips: bool = False) -> float:
     tails = Tails(clips=clips)
     pair = OutputPair(np.arange(len(reference)), {"y": reference}, {"y": candidate})

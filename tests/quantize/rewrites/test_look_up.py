@@ -1,4 +1,4 @@
-"""One-hot vectors times a table are looked up: the same bits for any index."""
+"""Products of one-hot vectors and a table become lookups: the same bits for any index."""
 
 from collections import Counter
 
@@ -18,7 +18,7 @@ DEPTH, WIDTH = 7, 3
 def embedding(
     *, reshaped: bool, measured: bool = False, values: tuple[float, float] = (0, 1), kind: int = TensorProto.INT32
 ) -> ModelProto:
-    """OneHot and MatMul with a table [7, 3], the vectors laid out as rows before where `reshaped`."""
+    """OneHot and MatMul with a table [7, 3], with the vectors reshaped to rows in between if `reshaped`."""
     constants = {
         "depth": np.array(DEPTH, helper.tensor_dtype_to_np_dtype(kind)), "values": np.array(values, np.float32),
         "table": normal(DEPTH, WIDTH), "rows": np.array([-1, DEPTH], np.int64),
@@ -47,12 +47,12 @@ def embedding(
 def test_the_same_bits_for_any_index(indices: list[int], reshaped: bool, measured: bool, long: bool) -> None:
     kind, dtype = (TensorProto.INT64, np.int64) if long else (TensorProto.INT32, np.int32)
     model = embedding(reshaped=reshaped, measured=measured, kind=kind)
-    made, modified = applied(look_up.apply, model)
+    rewritten, modified = applied(look_up.apply, model)
     assert modified
-    left = Counter(each.op_type for each in made.graph.node)
+    left = Counter(node.op_type for node in rewritten.graph.node)
     assert left["OneHot"] == left["MatMul"] == 0
     feed = {"x": np.array([indices], dtype)}
-    for before, after in zip(opened(model).run(None, feed), opened(made).run(None, feed), strict=True):
+    for before, after in zip(opened(model).run(None, feed), opened(rewritten).run(None, feed), strict=True):
         np.testing.assert_array_equal(before, after)
 
 

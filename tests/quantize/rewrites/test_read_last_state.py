@@ -1,4 +1,4 @@
-"""A recurrent layer of one step gives the same bits, read from its last state."""
+"""A recurrent layer with one step gives the same bits if its last state is read."""
 
 from collections import Counter
 
@@ -17,7 +17,7 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 def recurrent(
     op_type: str = "LSTM", steps: int | str = 1, opset: int = 14, outputs: str = "Y", **attributes: object
 ) -> ModelProto:
-    """A layer of 6 units whose states are squeezed, and negated."""
+    """A layer of 6 units whose states are squeezed and negated."""
     hidden, gates = 6, GATES[op_type]
     both = 2 if attributes.get("direction") == "bidirectional" else 1
     layer = node(op_type, "x W R", outputs.split(maxsplit=1)[0], hidden_size=hidden, **attributes)
@@ -42,12 +42,12 @@ def recurrent(
 @pytest.mark.parametrize("outputs", ["Y", "Y Y_h"])
 def test_the_same_bits(op_type: str, direction: str, opset: int, outputs: str) -> None:
     model = recurrent(op_type, 1, opset, outputs, direction=direction)
-    made, modified = applied(read_last_state.apply, model)
+    rewritten, modified = applied(read_last_state.apply, model)
     assert modified
-    made, _ = applied(collapse_views.apply, made)
-    assert Counter(each.op_type for each in made.graph.node)["Squeeze"] == 0
+    rewritten, _ = applied(collapse_views.apply, rewritten)
+    assert Counter(node.op_type for node in rewritten.graph.node)["Squeeze"] == 0
     for feed in feeds(model, count=2):
-        for before, after in zip(opened(model).run(None, feed), opened(made).run(None, feed), strict=True):
+        for before, after in zip(opened(model).run(None, feed), opened(rewritten).run(None, feed), strict=True):
             np.testing.assert_array_equal(before, after)
 
 

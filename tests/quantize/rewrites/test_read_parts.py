@@ -1,4 +1,4 @@
-"""Cuts of a concatenation read its parts: the same bits, and a cut that is no part stays."""
+"""Slices of a Concat that equal its inputs read them: the same bits; other slices stay."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ from tests.quantize.nets import feeds, net, node
 
 
 def cut(sizes: list[int], bounds: list[tuple[int, int]], axis: int = -1, cut_axis: int = -1) -> ModelProto:
-    """Parts put together along an axis, [2, 4, sum of sizes], and cut."""
+    """Parts concatenated along an axis, [2, 4, sum of sizes], and sliced."""
     total, inputs = sum(sizes), {f"x{number}": [2, 4, size] for number, size in enumerate(sizes)}
     nodes = [node("Concat", " ".join(inputs), "whole", axis=axis)]
     constants = {"axis": np.array([cut_axis], np.int64)}
@@ -31,9 +31,9 @@ def cut(sizes: list[int], bounds: list[tuple[int, int]], axis: int = -1, cut_axi
     return model
 
 
-def same(model: ModelProto, made: ModelProto) -> None:
+def same(model: ModelProto, rewritten: ModelProto) -> None:
     for feed in feeds(model, count=2):
-        for before, after in zip(opened(model).run(None, feed), opened(made).run(None, feed), strict=True):
+        for before, after in zip(opened(model).run(None, feed), opened(rewritten).run(None, feed), strict=True):
             np.testing.assert_array_equal(before, after)
 
 
@@ -47,20 +47,20 @@ def test_the_same_bits(sizes: list[int], axis: int, cut_axis: int, data: st.Data
     bound = st.integers(0, total).flatmap(lambda start: st.tuples(st.just(start), st.integers(start, total)))
     bounds = data.draw(st.lists(bound, min_size=1, max_size=3))
     model = cut(sizes, bounds, axis, cut_axis)
-    made, modified = applied(read_parts.apply, model)
+    rewritten, modified = applied(read_parts.apply, model)
     ends = np.cumsum(sizes)
     parts = set(zip((ends - sizes).tolist(), ends.tolist(), strict=True))
-    assert modified == any(each in parts for each in bounds)
-    left = Counter(each.op_type for each in made.graph.node)
-    assert left["Slice"] == sum(each not in parts for each in bounds)
-    same(model, made)
+    assert modified == any(bound in parts for bound in bounds)
+    left = Counter(node.op_type for node in rewritten.graph.node)
+    assert left["Slice"] == sum(bound not in parts for bound in bounds)
+    same(model, rewritten)
 
 
 def test_the_end_may_be_open_and_bounds_negative() -> None:
     model = cut([2, 3], [(2, 2**31 - 1), (-5, -3)])
-    made, modified = applied(read_parts.apply, model)
-    assert modified and [each.op_type for each in made.graph.node] == ["Neg", "Neg"]
-    same(model, made)
+    rewritten, modified = applied(read_parts.apply, model)
+    assert modified and [node.op_type for node in rewritten.graph.node] == ["Neg", "Neg"]
+    same(model, rewritten)
 
 
 def test_a_cut_along_another_axis_stays() -> None:
@@ -75,6 +75,6 @@ def test_split(sizes: list[int], kept: int) -> None:
         [concat, split, node("Neg", "s0", "y0"), node("Neg", "s1", "y1")], {"x0": [4, 2], "x1": [4, 3]},
         {"y0": [4, sizes[0]], "y1": [4, sizes[1]]}, {"sizes": np.array(sizes, np.int64)},
     )  # fmt: skip
-    made, _ = applied(read_parts.apply, model)
-    assert Counter(each.op_type for each in made.graph.node)["Split"] == kept
-    same(model, made)
+    rewritten, _ = applied(read_parts.apply, model)
+    assert Counter(node.op_type for node in rewritten.graph.node)["Split"] == kept
+    same(model, rewritten)

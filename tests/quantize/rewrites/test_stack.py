@@ -1,4 +1,4 @@
-"""Stacks of stacks are put together at once: the same bits."""
+"""Nested stacks are built with one Concat: the same bits."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ from tests.quantize.nets import feeds, net, node
 
 
 def stacked(part: list[int], inner: int, outer: int, axes: tuple[int, int], *, read: bool = False) -> ModelProto:
-    """`outer` stacks of `inner` parts each, every one along a new axis; the first stack is read elsewhere, too."""
+    """`outer` stacks of `inner` parts each, along a new axis each time; another node reads the first stack, too."""
     nodes, constants = [], {f"axis{level}": np.array([axis]) for level, axis in enumerate(axes)}
     inputs: dict[str, list[int]] = {}
     for group in range(outer):
@@ -42,17 +42,17 @@ def stacked(part: list[int], inner: int, outer: int, axes: tuple[int, int], *, r
 def test_the_same_bits(part: list[int], inner: int, outer: int, data: st.DataObject) -> None:
     axes = data.draw(st.tuples(st.integers(-1, len(part)), st.integers(-1, len(part) + 1)))
     model = stacked(part, inner, outer, axes)
-    made, modified = applied(stack.apply, model)
+    rewritten, modified = applied(stack.apply, model)
     assert modified
-    assert Counter(each.op_type for each in made.graph.node) == {"Concat": 1, "Reshape": 1, "Transpose": 1}
+    assert Counter(node.op_type for node in rewritten.graph.node) == {"Concat": 1, "Reshape": 1, "Transpose": 1}
     for feed in feeds(model, count=2):
-        np.testing.assert_array_equal(*(opened(each).run(None, feed)[0] for each in (model, made)))
+        np.testing.assert_array_equal(*(opened(candidate).run(None, feed)[0] for candidate in (model, rewritten)))
 
 
 def test_one_axis_alone_is_turned_where_others_are_one_wide() -> None:
-    made, _ = applied(stack.apply, stacked([1, 4], 2, 2, (1, 3)))
-    (turned,) = (each for each in made.graph.node if each.op_type == "Transpose")
-    assert list(turned.attribute[0].ints) == [1, 2, 3, 0]  # ONNX Runtime is fast at this
+    rewritten, _ = applied(stack.apply, stacked([1, 4], 2, 2, (1, 3)))
+    (turned,) = (node for node in rewritten.graph.node if node.op_type == "Transpose")
+    assert list(turned.attribute[0].ints) == [1, 2, 3, 0]  # a permutation that ONNX Runtime is fast at
 
 
 def test_a_stack_that_is_read_elsewhere_stays() -> None:

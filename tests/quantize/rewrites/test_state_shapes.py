@@ -11,7 +11,7 @@ from tests.quantize.nets import net, node
 
 
 def twice_reshaped(batch: int | str) -> ModelProto:
-    """[batch, 3, 4, 5] as [batch, -1, 5] and back to rows of 4, as exporters write it: each by the shape it reads."""
+    """[batch, 3, 4, 5] to [batch, -1, 5] and back to rows of 4, with shapes computed from Shape, as exporters do."""
     nodes, last = [], "x"
     for number in range(2):
         nodes += [
@@ -29,11 +29,11 @@ def twice_reshaped(batch: int | str) -> ModelProto:
 
 def test_the_same_bits_without_computing_shapes() -> None:
     model = twice_reshaped(2)
-    made, modified = applied(state_shapes.apply, model)
+    rewritten, modified = applied(state_shapes.apply, model)
     assert modified
-    assert Counter(each.op_type for each in made.graph.node) == {"Reshape": 2, "Neg": 1}
+    assert Counter(node.op_type for node in rewritten.graph.node) == {"Reshape": 2, "Neg": 1}
     feed = {"x": np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)}
-    np.testing.assert_array_equal(*(opened(each).run(None, feed)[0] for each in (model, made)))
+    np.testing.assert_array_equal(*(opened(candidate).run(None, feed)[0] for candidate in (model, rewritten)))
 
 
 def test_a_batch_of_any_size_stays() -> None:

@@ -13,7 +13,7 @@ from tests.quantize.nets import net, node
 
 
 def scores(shape: list[int | str], *, axis: int = -1, opset: int = 13, behind: str = "Identity") -> ModelProto:
-    """Softmax, and another operator behind it."""
+    """Softmax, and another operator after it."""
     return net([node("Softmax", "x", "p", axis=axis), node(behind, "p", "y")], {"x": shape}, {"y": shape}, {}, opset)
 
 
@@ -21,17 +21,17 @@ def scores(shape: list[int | str], *, axis: int = -1, opset: int = 13, behind: s
 @settings(max_examples=30, deadline=None)
 def test_probabilities_agree(scale: float, offset: float, seed: int) -> None:
     model = scores(["N", 300, 2])
-    made, modified = applied(two_classes.apply, model)
+    rewritten, modified = applied(two_classes.apply, model)
     assert modified
     values = np.random.default_rng(seed).normal(offset, scale, (2, 300, 2)).astype(np.float32)
-    before, after = (opened(each).run(None, {"x": values})[0] for each in (model, made))
+    before, after = (opened(candidate).run(None, {"x": values})[0] for candidate in (model, rewritten))
     np.testing.assert_allclose(after, before, rtol=0, atol=3e-7)
 
 
 def test_its_matrix_is_no_weight() -> None:
-    made, _ = applied(two_classes.apply, scores([1, 300, 2]))
-    assert [each.op_type for each in made.graph.node] == ["Constant", "MatMul", "Sigmoid", "Identity"]
-    assert not weighted_nodes(ir_model(made))
+    rewritten, _ = applied(two_classes.apply, scores([1, 300, 2]))
+    assert [node.op_type for node in rewritten.graph.node] == ["Constant", "MatMul", "Sigmoid", "Identity"]
+    assert not weighted_nodes(ir_model(rewritten))
 
 
 def test_before_opset_13_the_axis_is_that_of_rows() -> None:

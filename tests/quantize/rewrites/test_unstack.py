@@ -1,4 +1,4 @@
-"""Tensors that are cut up whole are split at once: the same bits."""
+"""Tensors that are cut up completely are split by one Split: the same bits."""
 
 from collections import Counter
 from itertools import product
@@ -15,7 +15,7 @@ from tests.quantize.nets import feeds, net, node
 
 
 def cut_up(dims: list[int], axes: list[int], *, reshaped: bool, missing: int = 0, wide: bool = False) -> ModelProto:
-    """A tensor cut one wide along some axes, but for `missing` pieces, each piece negated or reshaped."""
+    """A tensor cut into pieces of length 1 along `axes`, except for `missing` pieces; each is negated or reshaped."""
     nodes, constants, outputs = [], {}, {}
     places = list(product(*(range(dims[axis]) for axis in axes)))
     rest = [size for axis, size in enumerate(dims) if axis not in axes]
@@ -36,13 +36,13 @@ def cut_up(dims: list[int], axes: list[int], *, reshaped: bool, missing: int = 0
 def test_the_same_bits(dims: list[int], reshaped: bool, data: st.DataObject) -> None:
     axes = data.draw(st.permutations(range(len(dims))))[:2]
     model = cut_up(dims, axes, reshaped=reshaped)
-    made, modified = applied(unstack.apply, model)
-    assert modified == all(dims[axis] > 1 for axis in axes)  # ONNX Runtime has the case of one axis
+    rewritten, modified = applied(unstack.apply, model)
+    assert modified == all(dims[axis] > 1 for axis in axes)  # ONNX Runtime handles cuts along one axis itself
     if modified:
-        left = Counter(each.op_type for each in made.graph.node)
+        left = Counter(node.op_type for node in rewritten.graph.node)
         assert (left["Slice"], left["Split"], left["Reshape"]) == (0, 1, 1)
     for feed in feeds(model, count=2):
-        for before, after in zip(opened(model).run(None, feed), opened(made).run(None, feed), strict=True):
+        for before, after in zip(opened(model).run(None, feed), opened(rewritten).run(None, feed), strict=True):
             np.testing.assert_array_equal(before, after)
 
 

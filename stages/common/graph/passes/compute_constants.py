@@ -68,9 +68,9 @@ def store(graph: ir.Graph, array: np.ndarray, alike: list[ir.Value], names: Name
     """Store an array in a graph under this name, replacing the values equal to it."""
     for value in alike:
         value.name = names.fresh(f"{value.name}_computed")  # its node is removed once nothing reads it
-    made = add_initializer(graph, name, array)
+    initializer = add_initializer(graph, name, array)
     for value in alike:
-        ir.convenience.replace_all_uses_with(value, made)
+        ir.convenience.replace_all_uses_with(value, initializer)
 
 
 def _weights(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -129,9 +129,9 @@ def compute(model: ir.Model, value: ir.Value, fixed: Mapping[ir.Value, np.ndarra
             for attribute in node.attributes.values()
             if attribute.type == ir.AttributeType.TENSOR
         )
-        for output, made in zip(node.outputs, copy.outputs, strict=True):
-            made.name = f"{name}_{len(copies)}" if output.name else ""
-            copies[output] = made
+        for output, output_copy in zip(node.outputs, copy.outputs, strict=True):
+            output_copy.name = f"{name}_{len(copies)}" if output.name else ""
+            copies[output] = output_copy
         graph.append(copy)
         return copies[source]
 

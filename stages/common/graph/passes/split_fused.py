@@ -90,7 +90,7 @@ def _plain(op_type: str, node: ir.Node, inputs: tuple[ir.Value | None, ...]) -> 
 
 
 def _activated(parts: list[ir.Node], activation: str, parameters: dict[str, float]) -> list[ir.Node]:
-    """The nodes, with an activation after the last of them."""
+    """The nodes, followed by the activation unless its name is empty."""
     return [*parts, ir.node(activation, [parts[-1].outputs[0]], parameters)] if activation else parts
 
 

@@ -19,7 +19,7 @@ from stages.quantize.linear import Quantized
 from stages.quantize.methods import Assignment, CalibrationFeeds
 from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
 from stages.quantize.methods.static import fold_scales, join_bias, pad_filters, pool_last, qdq, ranges
-from stages.quantize.outcome import NodeOutcome, kept
+from stages.quantize.outcome import NodeOutcome, kept, kept_in_opset
 
 OP_TYPES = BY_DEFAULT = DEFAULT_OPERATORS["static"]
 WHY_NOT: Mapping[str, str] = {}
@@ -52,11 +52,7 @@ def quantize(
     """
     version = model.opset_imports.get("", 0)
     if version < MIN_OPSET:
-        reason = (
-            f"INT8 needs opset {MIN_OPSET}, but the model has {version} and cannot be converted; "
-            "export it with opset 13 or later"
-        )
-        return model, {assigned.name: kept(reason) for assigned in assignments}
+        return model, {assigned.name: kept_in_opset(version, MIN_OPSET) for assigned in assignments}
     quantized = model.clone()
     named = {assigned.name: assigned.params for assigned in assignments}
     params = assignments[0].params  # calibration and activation_type are the same for all nodes
@@ -157,7 +153,7 @@ def _summed(node: ir.Node, weight: np.ndarray) -> portable.Summed:
 
 
 def _bias_of(site: Site) -> Constant | None:
-    """The bias of a Conv or Gemm, one value per channel; None if it has none."""
+    """The bias of a Conv or Gemm, one value per channel; None if the node has no bias."""
     if site.node.op_type == "MatMul" or site.input(2) is None:
         return None
     bias, (weight, axis) = site.constant(2), _weight_of(site)

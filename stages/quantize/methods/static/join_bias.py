@@ -1,7 +1,7 @@
 """Fuse MatMul and the Add of its bias into a Gemm.
 
-Otherwise ONNX Runtime fuses them at load into a Gemm with a float bias, which has no INT8 kernel and is slower than the
-float model.
+Otherwise ONNX Runtime fuses them at load into a Gemm with a float bias, which has no INT8 kernel; a small MLP was 3 to
+4 times slower.
 """
 
 from collections.abc import Collection
