@@ -29,7 +29,7 @@ def answers(
         last call is filled by repeating samples, and its outputs are cut to the n samples.
 
     Raises:
-        StageError: the model does not run, gives different answers to the same samples, or NaN or infinity.
+        StageError: the model does not run, gives different answers to the same samples, or gives NaN or infinity.
     """
     batch = feeding.feed_batch(session, data.layout, BATCH)
     fixed = feeding.fixed_batch(session, data.layout) is not None

@@ -26,7 +26,7 @@ class Converted:
     Attributes:
         model: the fp32 ONNX model.
         inputs: arrays by input name.
-        answers: of the source framework to the same samples; None if the source was ONNX already.
+        answers: what the source framework answers to the same samples; None if the source was ONNX already.
         notes: sentences on what was cast or left out.
         exact: whether a correct conversion gives the same answers, up to rounding. A conversion of trees behind a
             scaler, or of isotonic calibration, may be correct although answers differ.

@@ -44,7 +44,7 @@ class Origin:
     """Where the files come from.
 
     Attributes:
-        root: the checkout of this project, or the files of it in the installed package.
+        root: the checkout of this project, or the folder of its files in the installed package.
         requirement: the line that installs the package; empty for a checkout, whose code is copied.
     """
 

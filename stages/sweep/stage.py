@@ -93,7 +93,7 @@ def experiment_name(commit: str, overrides: Overrides) -> str:
 
 
 def _reachable(remote: str) -> tuple[str, str]:
-    """The address of the git remote and the commit, after checking that a clone of it can run."""
+    """The address of the git remote, and the commit; raises StageError if nodes could not clone it or push models."""
     url = _output("git", "remote", "get-url", remote)
     if not url:
         raise StageError(
