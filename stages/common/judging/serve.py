@@ -107,7 +107,7 @@ def _turn_length(call: Batch, values: Values) -> int:
 
 
 def _joined(model: Model, turn: Sequence[Batch], values: Sequence[Values]) -> dict[str, np.ndarray] | None:
-    """The answers of a turn, concatenated; None if an output is no array, or its shape varies beyond axis 0."""
+    """The answers of a turn, concatenated; None if an output is not an array, or its shape varies beyond axis 0."""
     outputs = {}
     for name, arrays in zip(model.outputs, zip(*values, strict=True), strict=True):
         if not isinstance(arrays[0], np.ndarray) or len({array.shape[1:] for array in arrays}) > 1:

@@ -77,7 +77,7 @@ def best_that_passes(
         known: earlier trials, which only correct times: one choice everywhere says little about the noise of a mixture.
 
     Returns:
-        The best assignment that passes; the closest better one that failed; each None if there is none; and the
+        The best assignment that passes, or None; the closest better assignment that failed, or None; and the
         corrected problem.
     """
     tried: dict[Picks, Tried] = dict(known)
