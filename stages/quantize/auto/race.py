@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import onnx_ir as ir
 
 from stages.quantize.auto.choices import kernel
 from stages.quantize.auto.judge import Candidate, Judge
 from stages.quantize.auto.problem import Point
-from stages.quantize.auto.timing import LARGE_BYTES, SESSIONS, Call, Ratio, faster, raced
+from stages.quantize.auto.timing import LARGE_BYTES, SESSIONS, Call, Ratio, raced
 
 RACERS = 5
 """Most models to time against the float model at the end."""
@@ -23,10 +22,7 @@ ROUNDS = 20
 """Rounds to aim for; slow models race in fewer sessions to reach them."""
 
 EQUAL_SPEED = 0.02
-"""Speed-ups that differ by less are equal, as two sessions of one file differ as much; then the smaller model wins.
-
-So are those that the race cannot tell apart.
-"""
+"""Speed-ups that differ by less are equal, as two sessions of one file differ as much; then the smaller model wins."""
 
 EQUAL_SIZE = 0.005
 """Sizes that differ by less are equal; then the more exact model wins."""
@@ -42,7 +38,6 @@ class Trial:
         predicted: its predicted time, noise and size.
         us: time of a call from a short measurement, in microseconds; None if it does not run.
         speedup: speed-up over the float model in the race; None if it did not race.
-        behind: whether it was measurably slower than the fastest model in the race.
     """
 
     origin: str
@@ -50,7 +45,6 @@ class Trial:
     predicted: Point
     us: float | None = None
     speedup: Ratio | None = None
-    behind: bool = False
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -88,31 +82,23 @@ def racers(trials: Sequence[Trial], value: Callable[[Point], float]) -> list[Tri
 
 
 def race(trials: Sequence[Trial], judge: Judge, float_us: float) -> list[Trial]:
-    """The trials with the results of the race, all timed in turn; `float_us` is the float model's time of a call."""
+    """The trials with their speed-ups over the float model, all timed in turn; `float_us` is its time of a call."""
     if not trials:
         return []
     models = [trial.candidate.model for trial in trials if trial.candidate.model is not None]
     seconds = RACE_SECONDS * (1 + len(models))
-    rounds = side_by_side(models, judge, seconds, float_us + sum(trial.us or 0.0 for trial in trials))
-    speedups = [faster(rounds, number) for number in range(1, 1 + len(models))]
-    fastest = 1 + max(range(len(models)), key=lambda number: speedups[number].ratio)
-    return [
-        replace(trial, speedup=speedup, behind=faster(rounds, number, fastest).high < 1)
-        for number, (trial, speedup) in enumerate(zip(trials, speedups, strict=True), 1)
-    ]
+    ratios = side_by_side(models, judge, seconds, float_us + sum(trial.us or 0.0 for trial in trials))
+    return [replace(trial, speedup=speedup) for trial, speedup in zip(trials, ratios, strict=True)]
 
 
-def side_by_side(models: Sequence[ir.Model], judge: Judge, seconds: float, us: float) -> np.ndarray:
-    """Time models in turn with the float model, which comes first, in as many sessions as the time allows.
+def side_by_side(models: Sequence[ir.Model], judge: Judge, seconds: float, us: float) -> list[Ratio]:
+    """Speed-ups over the float model, all timed in turn, in as many sessions as the time allows.
 
     Args:
         models: the models to time.
         judge: opens their sessions.
         seconds: total time.
         us: expected microseconds of one call of every model and the float model together.
-
-    Returns:
-        Microseconds of one call, float64 [rounds, sessions, 1 + models].
     """
     calls: list[Callable[[], Call]] = [judge.float_call, *(partial(judge.call, model) for model in models)]
     rounds = seconds / (2e-6 * us)  # the first call of each is not timed
@@ -137,7 +123,7 @@ def winner(raced: Sequence[Trial], objective: str) -> Trial:
 
     def fastest(trials: Sequence[Trial]) -> list[Trial]:
         most = max(map(speed, trials))
-        return [trial for trial in trials if speed(trial) >= most * (1 - EQUAL_SPEED) or not trial.behind]
+        return [trial for trial in trials if speed(trial) >= most * (1 - EQUAL_SPEED)]
 
     equal = fastest(smallest(raced)) if objective == "size" else smallest(fastest(raced))
     return min(equal, key=lambda trial: trial.strain)
