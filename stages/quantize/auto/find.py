@@ -28,6 +28,7 @@ from stages.quantize.auto.search import (
     store_floats,
     without_gaps,
 )
+from stages.quantize.auto.timing import faster
 from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Range
@@ -137,8 +138,8 @@ class _Search:
         """Time of a call, relative to the float model's time; None if the model does not run."""
         if candidate.model is None:
             return None
-        (speedup,) = side_by_side([candidate.model], self.judge, TRIAL_SECONDS, 2 * self.measured.float_us)
-        return self.measured.float_us / speedup.ratio
+        rounds = side_by_side([candidate.model], self.judge, TRIAL_SECONDS, 2 * self.measured.float_us)
+        return self.measured.float_us / faster(rounds, 1).ratio
 
     @property
     def passing(self) -> list[Trial]:
