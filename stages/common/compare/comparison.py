@@ -103,7 +103,11 @@ class Comparison:
             "probabilities": probabilities,
             "task": task,
         }
-        judged = {"decision": self.decider.description, "threshold": self.decider.threshold}
+        judged = {
+            "decision": self.decider.description,
+            "threshold": self.decider.threshold,
+            "scored_label": self.decider.label if self.decider.scores else None,
+        }
         tree: Tree = {"judged": judged, **rounded_tree(measured, DIGITS), "null_reasons": {}}
         why = {name: null for name, (_, null) in outputs.items()}
         for name, figures in tree["outputs"].items():
