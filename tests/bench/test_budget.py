@@ -1,6 +1,7 @@
 """What fits into bench.max_seconds. Times are made up: nothing here depends on the machine's speed."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,9 +84,7 @@ def test_the_budget_holds_but_for_the_fewest_launches(
     left: list[float] = []
     monkeypatch.setattr(launches, "_launch", one_launch)
     settings, feed = LaunchSettings(1, 0, 0), StoredFeed("", (), 1)
-    (timed,) = time_pair(
-        ModelPair(*[launches.Path()] * 2), [feed], settings, budget=15, target=0.02, launched=left.append
-    )
+    (timed,) = time_pair(ModelPair(Path(), Path()), [feed], settings, budget=15, target=0.02, launched=left.append)
     assert timed.launches == len(left) == expected
     assert timed.stopped_by == ("target" if expected == MIN_LAUNCHES else "budget")
     assert left == sorted(left, reverse=True)
