@@ -7,6 +7,7 @@ from functools import partial
 
 import onnx_ir as ir
 
+from stages.quantize.auto.choices import kernel
 from stages.quantize.auto.judge import Candidate, Judge
 from stages.quantize.auto.problem import Point
 from stages.quantize.auto.timing import LARGE_BYTES, SESSIONS, Call, Ratio, raced
@@ -46,6 +47,11 @@ class Trial:
     speedup: Ratio | None = None
 
     @property
+    def kernels(self) -> tuple[str, ...]:
+        """What each node runs; models with the same kernels are equally fast."""
+        return tuple(map(kernel, self.candidate.choices.values()))
+
+    @property
     def strain(self) -> float:
         """The largest share of a tolerance that a rule uses."""
         return self.candidate.strain
@@ -55,6 +61,24 @@ class Trial:
         """Its measured time, noise and size; infinitely slow if it does not run."""
         us = math.inf if self.us is None else self.us
         return Point(self.candidate.assignment, us, self.strain**2, self.candidate.size)
+
+
+def racers(trials: Sequence[Trial], value: Callable[[Point], float]) -> list[Trial]:
+    """The trials to race: of those with the same kernels only the smallest, then the most exact; the best first.
+
+    Args:
+        trials: the trials that pass.
+        value: the objective to minimise.
+    """
+    alike: dict[tuple[str, ...], list[Trial]] = {}
+    for trial in trials:
+        alike.setdefault(trial.kernels, []).append(trial)
+    ranked: list[tuple[float, Trial]] = []
+    for equal in alike.values():
+        us = min(trial.measured.us for trial in equal)  # disturbances only add time
+        smallest = min(equal, key=lambda trial: (trial.candidate.size, trial.strain))
+        ranked.append((value(replace(smallest.measured, us=us)), smallest))
+    return [trial for _, trial in sorted(ranked, key=lambda pair: pair[0])[:RACERS]]
 
 
 def race(trials: Sequence[Trial], judge: Judge, float_us: float) -> list[Trial]:
