@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 from tabulate import tabulate
 
+from stages.common.base.command import run_script
 from stages.common.data.evaldata import EvalData
 from stages.common.model.sessions import open_session
 from stages.quantize.auto.timing import call, faster, raced
@@ -184,4 +185,4 @@ class Bench:
 STAGES = ("quantize", "parity")
 
 if __name__ == "__main__":
-    main()
+    run_script(main)
