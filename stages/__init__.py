@@ -24,6 +24,10 @@ def _interrupted(_number: int, _frame: object) -> None:
     os._exit(128 + signal.SIGINT)
 
 
+# ONNX Runtime reads it once, when it is loaded: its releases for Linux and macOS send usage data, in a thread of every
+# process that is timed, and keep an identifier of the machine in the user's cache. `ORT_DISABLE_TELEMETRY=0` allows it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 # onnx-ir imports them for symbolic dimensions, which no stage uses: half a second and 34 MB per process.
 for _name in ("onnx_ir._symbolic_shapes", "sympy"):
     sys.modules.setdefault(_name, _WhenUsed(_name))

@@ -64,7 +64,10 @@ def measured_once(
 
 def _cache_file(*key: str) -> Path:
     """Outside the project: DVC removes a stage's outs before it runs, and runs experiments in copies of the project."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home, as in a container
+        cache = Path(tempfile.gettempdir())
     return cache / "onnx-quantize-pipeline" / f"control_{hashlib.sha256(' '.join(key).encode()).hexdigest()[:16]}.json"
 
 
@@ -89,8 +92,8 @@ def self_check(params: Params) -> int:
     itself = ModelPair(subject.models.fp32, subject.models.fp32)
     timings: list[PairedTiming] = []
     seconds: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, alone() as lock:
-        feed = subject.feed(subject.batch, params.bench.seed, Path(folder))
+    with files.scratch("bench") as folder, alone() as lock:
+        feed = subject.feed(subject.batch, params.bench.seed, folder)
         for number in tqdm(range(CHECKS), desc="self-check", disable=None):
             start = time.monotonic()
             settings = LaunchSettings(params.serving.threads, params.bench.seed + number, lock)

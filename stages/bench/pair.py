@@ -2,14 +2,13 @@
 
 import platform
 import re
-import tempfile
 from pathlib import Path
 
 import onnxruntime as ort
 from tabulate import tabulate
 
 from stages.common import isa
-from stages.common.base import paths
+from stages.common.base import files, paths
 from stages.common.base.command import fold
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
@@ -31,8 +30,8 @@ def compare_pair(models: ModelPair, params: Params) -> str:
     """
     sessions = [_open(path) for path in models]
     _check_same_inputs(models, *sessions)
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, alone() as lock:
-        feed, source = _feed(models.fp32, sessions[0], params, Path(folder))
+    with files.scratch("bench") as folder, alone() as lock:
+        feed, source = _feed(models.fp32, sessions[0], params, folder)
         del sessions
         settings = LaunchSettings(params.serving.threads, params.bench.seed, lock)
         (timing,) = time_pair(

@@ -1,6 +1,5 @@
 """Measure both models, while no other bench runs on this machine; the speed-up at the serving batch comes first."""
 
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from stages.bench.footprint import Footprint, measure_footprints
 from stages.bench.inputs import Inputs, write_identity
 from stages.bench.noise import Noise
 from stages.bench.operators import Profile
+from stages.common.base import files
 from stages.common.base.params import Params
 from stages.common.timing.launches import LaunchSettings, ModelPair, median_ms, time_pair
 from stages.common.timing.lock import alone
@@ -101,10 +101,10 @@ def run(params: Params) -> BenchResult:
         return BenchResult(subject, params.serving.threads, None)
     with (
         alone() as lock,
-        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        files.scratch("bench") as folder,
         tqdm(bar_format="bench, {desc}: {n} launches, {elapsed}{postfix}", disable=None) as progress,
     ):
-        measurements = _measure(subject, params, lock, Path(folder), progress)
+        measurements = _measure(subject, params, lock, folder, progress)
     return BenchResult(subject, params.serving.threads, measurements)
 
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +14,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from stages.common.base import paths
+from stages.common.base import files, paths
 from stages.common.base.errors import StageError
-from stages.common.base.files import sha256
 from stages.common.base.params import Params
 from stages.common.judging.serve import Model
 from stages.common.model.sessions import open_session
@@ -119,7 +117,7 @@ class Workspace:
         status = json.loads((self._folder / paths.QUANTIZE).read_text(encoding="utf-8"))["status"]
         if status != "quantized":
             return TriedVariant(overrides, problem="quantizes nothing")
-        if sha256(int8) == self._setting.sha256[1]:
+        if files.sha256(int8) == self._setting.sha256[1]:
             return TriedVariant(overrides, problem="gives the same model")
         return self._judged(overrides, int8, params, deadline)
 
@@ -146,8 +144,8 @@ def open_workspace(setting: Setting, params: Params, *, movement: bool) -> Itera
         params: all params.
         movement: whether to measure how a variant's answers move with the batch.
     """
-    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        yield Workspace(Path(folder), setting, params, movement=movement)
+    with files.scratch("parity") as folder:
+        yield Workspace(folder, setting, params, movement=movement)
 
 
 def overridden(params: Params, overrides: Overrides) -> Params:
@@ -174,8 +172,8 @@ def timed(setting: Setting, int8: Path, seconds: float) -> Interval:
         int8: path of the variant.
         seconds: time limit, see `time_pair`.
     """
-    with tempfile.TemporaryDirectory(prefix="parity-") as folder, alone() as lock:
-        feed = draw_feed(setting.data, setting.batch, 0, Path(folder))
+    with files.scratch("parity") as folder, alone() as lock:
+        feed = draw_feed(setting.data, setting.batch, 0, folder)
         (timing,) = time_pair(
             ModelPair(paths.FP32_MODEL, int8),
             [feed],

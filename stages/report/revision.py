@@ -117,10 +117,11 @@ def at(name: str) -> Revision:
     """The files of a commit, branch or tag; a missing file counts as empty.
 
     Raises:
-        StageError: this is not a git repository, or it has no such revision.
+        StageError: this is not a git repository with a commit, or it has no such revision.
     """
     commit = _git("rev-parse", "--short", "--verify", f"{name}^{{commit}}")
     if commit is None:
+        _require_commit()
         raise StageError(
             f"--base {name} is not a revision of this git repository. Fetch it (CI needs the full history), or give "
             "another."
@@ -185,6 +186,19 @@ def _yaml(text: str, name: str) -> Tree:
     except yaml12.YamlError as error:
         raise StageError(f"{name} is not valid YAML: {error}. Fix it.") from error
     return tree if isinstance(tree, dict) else {}
+
+
+def _require_commit() -> None:
+    """Raise a StageError with what git says if HEAD cannot be read."""
+    try:
+        said = subprocess.run(
+            ["git", "rev-parse", "-q", "--verify", "HEAD^{commit}"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        raise StageError("git is not installed, and it holds what --base and --experiments show. Install it.") from None
+    if said.returncode != 0:
+        reason = said.stderr.partition("\n")[0].removeprefix("fatal: ").rstrip(".") or "it has no commit"
+        raise StageError(f"git cannot read HEAD here: {reason}. --base and --experiments show what is committed.")
 
 
 def _git(*arguments: str) -> str | None:

@@ -1,5 +1,6 @@
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -100,3 +101,9 @@ def test_a_model_is_timed_against_itself(tmp_path: Path) -> None:
     assert interval is not None
     assert len(launches) == FEWEST_LAUNCHES
     assert 0 < interval.low <= interval.ratio <= interval.high
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("Could not determine home directory.")))
+    assert control._cache_file("key").parent.name == "onnx-quantize-pipeline"

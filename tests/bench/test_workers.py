@@ -7,6 +7,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from stages.bench.inputs import write_identity
+from stages.bench.workers import profiler
 from stages.common.base.errors import StageError
 from stages.common.timing import process as worker
 from stages.common.timing.feed import store
@@ -93,6 +95,19 @@ def test_the_profile_names_the_operators_of_both_models(tmp_path: Path) -> None:
     answer = worker.ask("stages.bench.workers.profiler", job)
     assert set(answer) == {"fp32", "int8"}
     assert set(answer["fp32"]) == {"Gemm"}
+
+
+@pytest.mark.parametrize("profile", ["", '[{"name": "model_r'])
+def test_a_profile_that_was_cut_short_is_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    onnx.save(sources.linear(), tmp_path / "model.onnx")
+    (tmp_path / "profile.json").write_text(profile)
+    feed = {"x": np.ones((1, 4), np.float32)}
+    session = profiler._ProfiledSession(str(tmp_path / "model.onnx"), feed, 1, str(tmp_path))
+    monkeypatch.setattr(session, "_session", Mock(end_profiling=lambda: str(tmp_path / "profile.json")))
+    with pytest.raises(StageError, match="was cut short"):
+        session.end()
 
 
 def test_a_model_that_does_not_load_is_one_sentence(tmp_path: Path) -> None:

@@ -283,3 +283,11 @@ def test_an_interrupt_while_a_stage_loads_its_libraries_is_one_line(tmp_path: Pa
         check=False,
     )
     assert (done.returncode, done.stderr) == (130, "Interrupted: nothing half-written is left behind.\n")
+
+
+def test_no_usage_data_are_sent(tmp_path: Path) -> None:
+    """ONNX Runtime's telemetry would keep an identifier of the machine in the user's cache."""
+    environment = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    code = "import stages, onnxruntime, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout, list(tmp_path.iterdir())) == ("1\n", [])

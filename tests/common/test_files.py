@@ -1,9 +1,11 @@
 """Output files appear complete or not at all."""
 
+import errno
 import math
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,11 @@ from hypothesis import strategies as st
 
 from stages.common.base import files
 from stages.common.base.errors import MissingInputError, StageError
+
+
+@pytest.fixture(autouse=True)
+def _temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def names(folder: Path) -> list[str]:
@@ -105,6 +112,27 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"No space left on device: '.*/x\.json'"), files.together() as outputs:
         outputs.json(tmp_path / "x.json", {})
     assert names(tmp_path) == []
+
+
+def test_a_short_write_of_numpy_is_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No space left on device: '.*/eval'"), files.replacing(tmp_path / "eval"):
+        raise OSError("46016 requested and 25568 written")
+
+
+def test_a_full_disk_is_that_of_the_copy_and_not_of_its_source(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}'") as caught,
+        files.scratch("x") as folder,
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "source", None, str(folder / "copy"))
+    assert caught.value.filename2 is None
+
+
+def test_no_error_names_a_temporary_file(tmp_path: Path) -> None:
+    (tmp_path / f".x.json.{os.getpid()}.tmp").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        files.write_json(tmp_path / "x.json", {})
+    assert caught.value.filename == (tmp_path / "x.json").as_posix()
 
 
 def test_files_that_belong_together_appear_together_or_not_at_all(tmp_path: Path) -> None:

@@ -253,6 +253,16 @@ def test_params_that_changed_since_the_run_are_named(repository: Repository) -> 
     )
 
 
+@pytest.mark.parametrize("arguments", [["--base", "main"], ["--experiments"]])
+def test_without_a_commit_git_says_why_there_is_nothing_to_compare(
+    repository: Repository, arguments: list[str]
+) -> None:
+    (repository.root / ".git/refs/heads/main").unlink()
+    assert repository.report(*arguments).stderr.startswith("Error: git cannot read HEAD here: it has no commit.")
+    shutil.rmtree(repository.root / ".git")
+    assert repository.report(*arguments).stderr.startswith("Error: git cannot read HEAD here: not a git repository")
+
+
 @pytest.mark.parametrize(
     ("arguments", "broken", "message"),
     [

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from stages.common.base.errors import StageError
 from stages.common.model.sessions import open_session, run, session_options
 from stages.common.timing import process
 from stages.common.timing.feed import load
@@ -80,8 +81,19 @@ class _ProfiledSession:
         self._seconds += time.monotonic() - start
 
     def end(self) -> tuple[list[Event], int]:
-        """The events of the profile, and the number of calls that count."""
-        return json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8")), self._calls
+        """The events of the profile, and the number of calls that count.
+
+        Raises:
+            StageError: ONNX Runtime wrote half a profile, as it says nothing of a full disk.
+        """
+        profile = Path(self._session.end_profiling())
+        try:
+            return json.loads(profile.read_text(encoding="utf-8")), self._calls
+        except ValueError as error:
+            raise StageError(
+                f"ONNX Runtime's profile was cut short. Free space in {profile.parent.parent}, or set TMPDIR to "
+                "another folder, and run again."
+            ) from error
 
 
 def milliseconds(events: Sequence[Event], calls: int, overhead_us: float) -> dict[str, float]:

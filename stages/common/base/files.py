@@ -14,12 +14,17 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
 
 from stages.common.base import paths, signals
 from stages.common.base.errors import MissingInputError, StageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""What numpy says of a full disk, without a number or a name."""
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)(?P<old>\.old)?\.tmp")
 
@@ -158,13 +163,23 @@ def rounded_tree(tree: Any, digits: int = 4) -> Any:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Name the file being written in the error of a full disk, where the system names none."""
+    """Name the file being written in an error of the system that names none, its temporary, or the source of a copy."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and error.filename is None:
-            error.filename = path.as_posix()
+        if _SHORT_WRITE.fullmatch(str(error)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path.as_posix()) from error
+        unnamed = error.errno in _FULL and (error.filename is None or error.filename2 is not None)
+        if unnamed or _TEMPORARY.fullmatch(Path(str(error.filename)).name):
+            error.filename, error.filename2 = path.as_posix(), None
         raise
+
+
+@contextmanager
+def scratch(stage: str) -> Iterator[Path]:
+    """A temporary folder for what no later stage reads, removed at the end; if its disk is full, the error names it."""
+    with TemporaryDirectory(prefix=f"{stage}-") as folder, named(Path(folder).parent):
+        yield Path(folder)
 
 
 def _temporary(path: Path) -> Path:

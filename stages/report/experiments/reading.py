@@ -51,8 +51,9 @@ def read() -> Sweep:
     """Read the experiments that start from HEAD.
 
     Raises:
-        StageError: this is not a DVC project, or it has no experiments.
+        StageError: this is not a DVC project in git, or its commit has no experiments.
     """
+    start = revision.at("HEAD")
     baseline = _baseline()
     finished: list[Finished] = []
     failed: list[Failed] = []
@@ -70,7 +71,6 @@ def read() -> Sweep:
             finished.append(Finished(name, revision.at(tip.rev)))
     if not (finished or failed or waiting):
         raise StageError("This commit has no experiments. Run some, e.g. `dvc exp run -S quantize.method=static`.")
-    start = revision.at("HEAD")
     if start.metrics["gate"]:
         finished.insert(0, Finished(BASELINE, start))
     return Sweep(
@@ -94,8 +94,8 @@ def _baseline() -> Any:
             # While experiments run, DVC may look for the folder of one that has just ended.
             if attempt == ATTEMPTS - 1:
                 raise StageError(
-                    f"DVC cannot read the experiments: {str(error).rstrip('.')}. Run this in a DVC project with "
-                    "a commit; if experiments are running, try again."
+                    f"DVC cannot read the experiments: {str(error).rstrip('.')}. Run this in a DVC "
+                    "project; if experiments are running, try again."
                 ) from error
             time.sleep(1)
     raise AssertionError  # the loop returns or raises
