@@ -26,6 +26,7 @@ from typing import Any
 from dvc.utils.hydra import apply_overrides
 from tabulate import tabulate
 
+from stages.common.base.command import run_script
 from stages.parity.advise import CLOSE, UNKNOWN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -180,4 +181,4 @@ def python(place: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

@@ -26,9 +26,10 @@ from typing import Any
 import yaml
 from tabulate import tabulate
 
+from stages.common.base.command import run_script
 from stages.common.data.evaldata import EvalData
 from stages.common.model.sessions import open_session
-from stages.quantize.auto.timing import call, raced
+from stages.quantize.auto.timing import call, faster, raced
 
 ROOT = Path.cwd()
 
@@ -160,10 +161,11 @@ class Bench:
         feed = next(data.batches(data.indices("judge")[:batch], batch)).feed
         methods = [method for method in METHODS if self._model(method).exists()]
         paths = [self.work / "artifacts/model.onnx", *map(self._model, methods)]
-        ratios = raced([lambda path=path: call(open_session(path), feed) for path in paths], seconds * len(paths))  # type: ignore[misc]
+        rounds = raced([lambda path=path: call(open_session(path), feed) for path in paths], seconds * len(paths))  # type: ignore[misc]
+        speedups = {method: faster(rounds, number) for number, method in enumerate(methods, 1)}
         return {
-            method: f"{each.ratio:.2f} ({each.low:.2f} to {each.high:.2f})"
-            for method, each in zip(methods, ratios, strict=True)
+            method: f"{speedup.ratio:.2f} ({speedup.low:.2f} to {speedup.high:.2f})"
+            for method, speedup in speedups.items()
         }
 
     def _stage(self, knobs: dict[str, Any], stage: str) -> str:
@@ -183,4 +185,4 @@ class Bench:
 STAGES = ("quantize", "parity")
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -20,7 +20,7 @@ from stages.bench import inputs
 from stages.bench.footprint import measure_footprints
 from stages.bench.inputs import write_identity
 from stages.common.base import params
-from stages.common.base.errors import StageError
+from stages.common.base.command import run_script
 from stages.common.timing.feed import StoredFeed
 from stages.common.timing.launches import LaunchSettings, ModelPair, time_pair
 from stages.common.timing.lock import alone
@@ -102,7 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except StageError as error:
-        raise SystemExit(f"Error: {error}") from None
+    run_script(main)

@@ -18,6 +18,7 @@ import onnx
 
 from benchmarks import zoo
 from stages.common.base import params, paths
+from stages.common.base.command import run_script
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.common.data.evaldata import EvalData
@@ -131,4 +132,4 @@ def _largest_difference(models: ModelPair) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

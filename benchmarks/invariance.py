@@ -23,6 +23,7 @@ import numpy as np
 import onnxruntime as ort
 from tabulate import tabulate
 
+from stages.common.base.command import run_script
 from stages.common.base.params import Params, Quantize
 from stages.common.data import evaldata
 from stages.common.model import model_file, sessions
@@ -147,4 +148,4 @@ def measured(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

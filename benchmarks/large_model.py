@@ -19,6 +19,8 @@ import numpy as np
 from onnx import TensorProto, helper, save
 from tabulate import tabulate
 
+from stages.common.base.command import run_script
+
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS, WIDTH, SAMPLES = 9, 8192, 64
 
@@ -99,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

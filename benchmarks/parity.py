@@ -26,6 +26,7 @@ import numpy as np
 from tabulate import tabulate
 
 from stages.common.base import paths
+from stages.common.base.command import run_script
 from stages.common.data import evaldata
 
 ROOT = Path.cwd()
@@ -133,4 +134,4 @@ def _write_rows(folder: Path, rows: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

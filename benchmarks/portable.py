@@ -22,6 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from benchmarks import zoo
+from stages.common.base.command import run_script
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params, Quantize
 from stages.common.data import evaldata
@@ -165,4 +166,4 @@ def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

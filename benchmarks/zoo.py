@@ -5,10 +5,19 @@ from typing import Any
 
 import numpy as np
 
+from stages.common.base.errors import StageError
+
 
 def names(folder: Path) -> list[str]:
-    """The models in a folder."""
-    return sorted(path.parent.name for path in folder.glob("*/model.onnx"))
+    """The models in a folder.
+
+    Raises:
+        StageError: there are none.
+    """
+    found = sorted(path.parent.name for path in folder.glob("*/model.onnx"))
+    if not found:
+        raise StageError(f"{folder} has no models: give a folder of folders, each with a model.onnx and its inputs.")
+    return found
 
 
 def feeds(folder: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The control is one such comparison. The self-check makes 20, and their 95 % inte
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 import time
@@ -35,21 +36,27 @@ def measured_once(
     settings: LaunchSettings,
     *,
     machine_id: str,
-    launched: Callable[[], object] = lambda: None,
-) -> Interval:
+    fits: Callable[[], bool],
+    budget: float,
+    launched: Callable[[float], object] = lambda _: None,
+) -> Interval | None:
     """The speed-up of `model` over itself: measured once per machine, model, feed and number of threads, then cached.
 
-    An interval that misses 1 or is too wide is not cached, so the next run tries again. `launched` is called after each
-    launch.
+    An interval that misses 1 or is too wide is not cached, so the next run tries again.
+
+    Args:
+        fits: whether there is time to measure it; if not, the result is None, unless it is cached.
+        budget: seconds for all launches.
+        launched: see `time_pair`.
 
     Raises:
         StageError: the model does not load or run.
     """
     cached = _cache_file(machine_id, sha256, files.sha256(Path(feed.path)), str(settings.threads))
     known = _read(cached)
-    if known is not None:
+    if known is not None or not fits():
         return known
-    (timing,) = time_pair(ModelPair(model, model), [feed], settings, budget=0, target=0, launched=launched)
+    (timing,) = time_pair(ModelPair(model, model), [feed], settings, budget=budget, target=math.inf, launched=launched)
     if timing.interval.covers(1) and timing.interval.verdict == "equivalent":
         _write(cached, timing.interval)
     return timing.interval

@@ -32,7 +32,10 @@ def write(result: BenchResult) -> None:
         )
         speedups = ((timing.samples, *_ends(timing.interval).values()) for timing in timings)
         outputs.csv(paths.BENCH_SPEEDUP, ("batch", "speedup", "low95", "high95"), speedups)
-        operators = ((name, *map(rounded, times)) for name, *times in (measured.profile.rows() if measured else ()))
+        operators = (
+            (name, *map(rounded, times))
+            for name, *times in (measured.profile.rows() if measured and measured.profile else ())
+        )
         outputs.csv(paths.OPERATORS, ("operator", "fp32_ms", "int8_ms", "fp32_share", "int8_share"), operators)
         outputs.json(paths.BENCH_DETAILS, details(result))
         outputs.json(paths.BENCH, headlines(result))
@@ -114,10 +117,10 @@ def _measured(measured: Measurements) -> dict[str, Any]:
             "overhead_bound": measured.overhead_bound,
             "finding": measured.overhead(),
         },
-        "control": _ends(measured.control),
+        "control": _ends(measured.control) if measured.control else dict.fromkeys(("ratio", "low95", "high95")),
         "noise": {key: rounded(value) for key, value in asdict(measured.noise).items()}
         | {"finding": measured.noise.finding()},
-        "operators": {"finding": measured.profile.finding()},
+        "operators": {"finding": measured.profile and measured.profile.finding()},
     }
 
 
@@ -179,9 +182,11 @@ def _null_reason(key: str, measured: Measurements | None) -> str:
         return f"{label} takes {calls_for(_TAIL[label])} calls, but only {timed} were timed"
     if name == "cpu_share":
         return "only known for a single thread: several wait for each other"
-    if group == "noise":
-        return "this system does not report it"
-    return "bench.memory is false" if measured.footprints is None else "this system does not report it"
+    if {"load": "memory"}.get(group, group) in measured.rest.left_out:
+        return "bench.max_seconds is too short for it"
+    if group in ("memory", "load") and measured.footprints is None:
+        return "bench.memory is false"
+    return "this system does not report it"
 
 
 def _curve(timing: PairedTiming) -> Iterator[tuple[float | None, ...]]:

@@ -14,8 +14,8 @@ from stages.common.timing.feed import StoredFeed
 from stages.common.timing.launches import LaunchSettings
 
 REPEATS = 7
-FEWEST = 3
-SECONDS = 5.0
+FEWEST = 2
+SECONDS = 10.0
 """Models that load slowly are repeated less often, because chance matters less to them."""
 
 
@@ -51,18 +51,24 @@ def measure_footprints(
     identity: IdentityModel,
     settings: LaunchSettings,
     *,
+    budget: float = SECONDS,
     launched: Callable[[], object] = lambda: None,
 ) -> list[Footprint]:
     """Load and run each model alone in a few fresh processes, in turns, so that a lasting disturbance affects all.
+
+    After FEWEST processes of each, up to REPEATS follow in at most SECONDS and `budget` seconds. `launched` is called
+    after each.
 
     Raises:
         StageError: a model does not load or run.
     """
     for model in models:
         files.sha256(model)  # reads it into the page cache, so that loading is compared and not the disk
-    end = time.monotonic() + SECONDS * len(models)
+    begin = time.monotonic()
     measured: list[list[dict[str, Any]]] = [[] for _ in models]
-    while len(measured[0]) < FEWEST or (len(measured[0]) < REPEATS and time.monotonic() < end):
+    while (done := len(measured[0])) < FEWEST or (
+        done < REPEATS and (time.monotonic() - begin) * (1 + 1 / done) < min(SECONDS, budget)
+    ):
         for model, launches in zip(models, measured, strict=True):
             job = {"model": str(model), "threads": settings.threads, "feed": feed, "identity": identity}
             launches.append(process.ask("stages.bench.workers.probe", job, (settings.lock,)))

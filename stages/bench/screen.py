@@ -47,6 +47,8 @@ def _footprints(measured: Measurements) -> str:
 
 
 def _operators(measured: Measurements) -> str:
+    if measured.profile is None:
+        return ""
     rows = [
         (name, fp32_ms, int8_ms, f"{fp32_share:.0%}", f"{int8_share:.0%}")
         for name, fp32_ms, int8_ms, fp32_share, int8_share in measured.profile.rows()[:_OPERATORS_SHOWN]
@@ -57,9 +59,9 @@ def _operators(measured: Measurements) -> str:
 def _conclusion(result: BenchResult, measured: Measurements) -> str:
     """How it was measured, what disturbed it, and the verdict with its explanation."""
     serving, noise = measured.serving, measured.noise.finding()
+    itself = f"; the fp32 model against itself here: {measured.control}" if measured.control else ""
     lines = [
-        f"{serving.launches} launches, {_ENDED[serving.stopped_by]}; "
-        f"the fp32 model against itself here: {measured.control}.",
+        f"{serving.launches} launches, {_ENDED[serving.stopped_by]}{itself}.",
         f"While the models were timed, {noise}." if noise else "",
         *(f"Warning: {warning}" for warning in result.warnings()),
     ]
@@ -72,7 +74,8 @@ def _conclusion(result: BenchResult, measured: Measurements) -> str:
         case "equivalent":
             lines += [f"INT8 is as fast as fp32 within 3 %: {ratio} {place}.", measured.overhead()]
         case "slower":
-            lines += [f"INT8 is slower: {ratio} {place}.", measured.profile.finding(), measured.overhead()]
+            finding = measured.profile.finding() if measured.profile else ""
+            lines += [f"INT8 is slower: {ratio} {place}.", finding, measured.overhead()]
         case "inconclusive":
             lines += [
                 f"The speed-up {place} is too uncertain to distinguish from 1: run bench again on a quieter machine, "

@@ -1,21 +1,22 @@
 """Measure both models, while no other bench runs on this machine; the speed-up at the serving batch comes first."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from stages.bench import control, inputs, noise, operators
+from stages.bench.budget import Rest
 from stages.bench.footprint import Footprint, measure_footprints
 from stages.bench.inputs import Inputs, write_identity
 from stages.bench.noise import Noise
 from stages.bench.operators import Profile
 from stages.common.base import files
 from stages.common.base.params import Params
-from stages.common.timing.launch import fewest_calls
 from stages.common.timing.launches import LaunchSettings, ModelPair, median_ms, time_pair
 from stages.common.timing.lock import alone
-from stages.common.timing.summary import MIN_LAUNCHES, Interval, PairedTiming
+from stages.common.timing.summary import Interval, PairedTiming
 
 SECONDS_BESIDE = 0.2
 """Timed per launch, both at other batch sizes than the serving one and on the identity model."""
@@ -32,11 +33,12 @@ class Measurements:
         serving: the timing at the serving batch.
         beside: the timings at other batch sizes.
         left_out: batch sizes that were not measured, with the reason.
-        footprints: of fp32 and INT8; None if `bench.memory` is false.
+        footprints: of fp32 and INT8; None if `bench.memory` is false, or without time for it.
         floor_ms: the time of a call that computes nothing.
-        control: the fp32 model against itself.
+        control: the fp32 model against itself; None without time for it.
         noise: what disturbed the launches at the serving batch.
-        profile: the time of both models by operator type.
+        profile: the time of both models by operator type; None without time for it.
+        rest: what did not fit into `bench.max_seconds`.
     """
 
     serving: PairedTiming
@@ -44,9 +46,10 @@ class Measurements:
     left_out: dict[int, str]
     footprints: tuple[Footprint, Footprint] | None
     floor_ms: float
-    control: Interval
+    control: Interval | None
     noise: Noise
-    profile: Profile
+    profile: Profile | None
+    rest: Rest
 
     def by_batch(self) -> list[PairedTiming]:
         """All timings, by batch size."""
@@ -77,13 +80,14 @@ class BenchResult:
 
     def warnings(self) -> list[str]:
         """Reasons to distrust the figures, in sentences."""
-        machine = self.inputs.machine
-        if self.threads <= machine.cores:
-            return []
-        return [
-            f"serving.threads is {self.threads}, but this machine has {machine.cores:g} "
-            f"core{'s' * (machine.cores != 1)}, so the threads wait for each other."
-        ]
+        machine, warnings = self.inputs.machine, []
+        if self.threads > machine.cores:
+            warnings.append(
+                f"serving.threads is {self.threads}, but this machine has {machine.cores:g} "
+                f"core{'s' * (machine.cores != 1)}, so the threads wait for each other."
+            )
+        shortage = self.measurements.rest.shortage() if self.measurements else ""
+        return [*warnings, shortage] if shortage else warnings
 
 
 def run(params: Params) -> BenchResult:
@@ -98,7 +102,7 @@ def run(params: Params) -> BenchResult:
     with (
         alone() as lock,
         files.scratch("bench") as folder,
-        tqdm(bar_format="bench, {desc}{n} launches, {elapsed}", disable=None) as progress,
+        tqdm(bar_format="bench, {desc}: {n} launches, {elapsed}{postfix}", disable=None) as progress,
     ):
         measurements = _measure(subject, params, lock, folder, progress)
     return BenchResult(subject, params.serving.threads, measurements)
@@ -109,57 +113,62 @@ def _measure(subject: Inputs, params: Params, lock: int, folder: Path, progress:
     settings = LaunchSettings(params.serving.threads, seed, lock)
     identity = write_identity(folder)
     budget, target = params.bench.max_seconds, params.bench.target_halfwidth
+    others = [] if subject.one_batch else sorted(set(params.bench.batch_sizes) - {subject.batch})
 
-    progress.set_description("latency")
+    def launched(left: float, *, later: float = budget) -> None:
+        progress.set_postfix_str(f"at most {max(0.0, left) + later:.0f} s left", refresh=False)
+        progress.update()
+
+    progress.set_description_str("latency")
     feed = subject.feed(subject.batch, seed, folder)
-    before = noise.snapshot()
-    (serving,) = time_pair(models, [feed], settings, budget=budget, target=target, launched=progress.update)
+    before, begin = noise.snapshot(), time.monotonic()
+    (serving,) = time_pair(
+        models,
+        [feed],
+        settings,
+        budget=budget,
+        target=target,
+        launched=lambda left: launched(left, later=(1 + bool(others)) * budget),
+    )
+    spent = time.monotonic() - begin
     disturbance = noise.between(
         before, noise.snapshot(), serving.quiet_share, serving.cpu_share if settings.threads == 1 else None
     )
 
-    progress.set_description("latency at other batch sizes")
-    sizes, left_out = _sizes(subject, serving, params)
+    sizes, left_out = Rest(serving, spent, budget).sizes(others)
+    if subject.one_batch:
+        left_out = dict.fromkeys(sorted(set(params.bench.batch_sizes) - {subject.batch}), subject.one_batch)
     beside: list[PairedTiming] = []
     if sizes:
+        progress.set_description_str("latency at other batch sizes")
         feeds = [subject.feed(size, seed, folder) for size in sizes]
         beside = time_pair(
-            models, feeds, settings, budget=budget, target=target, seconds=SECONDS_BESIDE, launched=progress.update
+            models, feeds, settings, budget=budget, target=target, seconds=SECONDS_BESIDE, launched=launched
         )
 
+    rest = Rest(serving, spent, budget)
     footprints = None
-    if params.bench.memory:
-        progress.set_description("memory and load")
-        fp32, int8 = measure_footprints(models, feed, identity, settings, launched=progress.update)
+    if params.bench.memory and rest.fits("memory"):
+        progress.set_description_str("memory and load")
+        fp32, int8 = measure_footprints(
+            models, feed, identity, settings, budget=budget / 2, launched=lambda: launched(rest.left, later=0)
+        )
         footprints = (fp32, int8)
 
-    progress.set_description("control")
-    itself = control.measured_once(
-        models.fp32, subject.sha256[0], feed, settings, machine_id=subject.machine.machine_id, launched=progress.update
-    )
+    progress.set_description_str("profile")
+    profile = operators.profile(models, feed, identity, settings, folder) if rest.fits("operators") else None
     empty = Path(identity.model)
     floor_ms = median_ms(ModelPair(empty, empty), identity.feed, settings, SECONDS_BESIDE)
 
-    progress.set_description("profile")
-    profile = operators.profile(models, feed, identity, settings, folder)
-    return Measurements(serving, tuple(beside), left_out, footprints, floor_ms, itself, disturbance, profile)
-
-
-def _sizes(subject: Inputs, serving: PairedTiming, params: Params) -> tuple[list[int], dict[int, str]]:
-    """The batch sizes to measure besides the serving one, and those to leave out, with the reason."""
-    wanted = sorted(set(params.bench.batch_sizes) - {subject.batch})
-    if subject.one_batch:
-        return [], dict.fromkeys(wanted, subject.one_batch)
-    sizes: list[int] = []
-    left_out: dict[int, str] = {}
-    spent = 0.0
-    for size in wanted:
-        # At worst, time is proportional to the batch; each launch makes the fewest calls it may.
-        call_ns = (serving.fp32.p50_ms + serving.int8.p50_ms) / 2 * 1e6 * size / subject.batch
-        seconds = MIN_LAUNCHES * fewest_calls(call_ns) * call_ns / 1e9
-        if spent + seconds > 2 * params.bench.max_seconds:
-            left_out[size] = f"it could take {seconds:.0f} s; raise bench.max_seconds to measure it"
-            continue
-        spent += seconds
-        sizes.append(size)
-    return sizes, left_out
+    progress.set_description_str("control")
+    itself = control.measured_once(
+        models.fp32,
+        subject.sha256[0],
+        feed,
+        settings,
+        machine_id=subject.machine.machine_id,
+        fits=lambda: rest.fits("control"),
+        budget=rest.left,
+        launched=lambda left: launched(left, later=0),
+    )
+    return Measurements(serving, tuple(beside), left_out, footprints, floor_ms, itself, disturbance, profile, rest)

@@ -1,5 +1,6 @@
 """Advice: quantize and judge variants until the time is up, and recommend those that pass."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ from tqdm import tqdm
 from stages.common.base import paths
 from stages.common.base.params import Params
 from stages.common.rule import failures, figure_text
-from stages.common.timing.summary import EQUIVALENT, Interval
+from stages.common.timing.summary import EQUIVALENT, FEWEST_LAUNCHES, Interval
 from stages.parity.advice import Advice, experiment
 from stages.parity.candidates import auto, formats, kept_float, row_scale, static, stored
 from stages.parity.judge import ParityResult
@@ -74,7 +75,8 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
         cause = "parity.advice_seconds is null" if budget is None else "the model is too large to quantize it again"
         return Advised([], "" if result.passed else f"No variant was tried: {cause}.")
     deadline = time.monotonic() + budget - seconds
-    slow = _slow(measurement.setting, deadline) if result.passed else ""
+    calls = math.ceil(len(measurement.setting.indices) / measurement.setting.batch)
+    slow = _slow(measurement.setting, deadline, seconds / calls) if result.passed else ""
     trials: list[TriedVariant] = []
     if result.passed:
         ratio = model_size(paths.INT8_MODEL) / model_size(paths.FP32_MODEL)
@@ -82,7 +84,7 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
         variants = _after_a_pass(params, trials, on_batch=on_batch, no_gain=no_gain)
     else:
         variants = formats(params, depends_on_batch=on_batch)
-    _try(trials, measurement.setting, variants, params, deadline, movement=on_batch)
+    _try(trials, measurement.setting, variants, params, deadline, judging=seconds, movement=on_batch)
     useful = [trial for trial in trials if trial.speedup is not None and trial.speedup.ratio >= EQUIVALENT]
     if result.passed:  # after a pass, row scales are only advised if they end the batch effect
         useful = [trial for trial in useful if not (_per_row(trial) and _moves(trial, params))]
@@ -107,12 +109,15 @@ def depends_on_batch(result: ParityResult, params: Params) -> bool:
     return "max_batch_effect" in failed or bool(failed and result.figures["judged"]["batch"] > 1)
 
 
-def _slow(setting: Setting, deadline: float) -> str:
-    """A sentence if a few launches show that INT8 is slower than fp32, else empty."""
-    left = min(SLOW_SECONDS, deadline - time.monotonic())
-    if left <= 0 or setting.sha256[0] == setting.sha256[1]:
+def _slow(setting: Setting, deadline: float, call_seconds: float) -> str:
+    """A sentence if a few launches show that INT8 is slower than fp32, else empty.
+
+    `call_seconds` is what a call of both models takes; a launch makes two at least.
+    """
+    left = deadline - time.monotonic()
+    if left <= 2 * FEWEST_LAUNCHES * call_seconds or setting.sha256[0] == setting.sha256[1]:
         return ""
-    speedup = timed(setting, paths.INT8_MODEL, left)
+    speedup = timed(setting, paths.INT8_MODEL, min(SLOW_SECONDS, left))
     return f"INT8 is slower here: {_speed(speedup)}." if speedup.high < EQUIVALENT else ""
 
 
@@ -153,9 +158,10 @@ def _try(
     params: Params,
     deadline: float,
     *,
+    judging: float,
     movement: bool,
 ) -> None:
-    """Append a trial for each variant, until enough pass or the time is up."""
+    """Append a trial for each variant, until enough pass or too little time is left to quantize, and judge as long."""
     workspace: Workspace | None = None
     with ExitStack() as stack:
         for overrides in variants:
@@ -163,7 +169,7 @@ def _try(
             enough = sum(trial.passed for trial in trials) >= ENOUGH and not _is_auto(overrides)
             if enough:
                 continue
-            if left <= 0:
+            if left <= judging:
                 trials.append(TriedVariant(overrides, problem=OUT_OF_TIME))
                 continue
             if workspace is None:
@@ -171,7 +177,7 @@ def _try(
                 progress = stack.enter_context(
                     tqdm(desc="parity: trying variants", unit="variant", disable=None, leave=False)
                 )
-            trials.append(workspace.run(overrides, left))
+            trials.append(workspace.run(overrides, left - judging))
             progress.set_postfix(passed=sum(trial.passed for trial in trials), seconds_left=max(0, int(left)))
             progress.update()
 

@@ -38,7 +38,6 @@ def notes(details: Tree, params: Parity, vacuous: Sequence[str]) -> list[str]:
         *_padding(details, params),
         *_decisions(details, params),
         *_logarithms(details),
-        *_changed_values(details),
     ]
 
 
@@ -176,11 +175,3 @@ def _decisions(details: Tree, params: Parity) -> Iterator[str]:
 def _logarithms(details: Tree) -> Iterator[str]:
     for name in details["judged"].get("logarithms", ()):  # metrics of older versions lack it
         yield f"'{name}' holds logarithms of probabilities; the probabilities are compared."
-
-
-def _changed_values(details: Tree) -> Iterator[str]:
-    floats = any(output["is_float"] and output["values"] for output in details["outputs"].values())
-    label = details["judged"]["decision"].removeprefix("label output ")
-    for name, output in details["outputs"].items():
-        if floats and not output["is_float"] and name != label and output["values_changed"]:
-            yield f"{output['values_changed']} of {output['values']} values of '{name}' changed."

@@ -37,7 +37,6 @@ OUT_OF_TIME = "no result within parity.advice_seconds"
 
 TIMING_SECONDS = 4.0
 LAUNCH_SECONDS = 0.1
-FEWEST_LAUNCHES = 2
 TARGET = 0.03
 """How to time a variant that passes: about eight launches of a small model, each of which is one observation."""
 
@@ -171,7 +170,7 @@ def timed(setting: Setting, int8: Path, seconds: float) -> Interval:
     Args:
         setting: how the models are served.
         int8: path of the variant.
-        seconds: time limit; no launch starts after it.
+        seconds: time limit, see `time_pair`.
     """
     with files.scratch("parity") as folder, alone() as lock:
         feed = draw_feed(setting.data, setting.batch, 0, folder)
@@ -182,7 +181,6 @@ def timed(setting: Setting, int8: Path, seconds: float) -> Interval:
             budget=min(TIMING_SECONDS, seconds),
             target=TARGET,
             seconds=LAUNCH_SECONDS,
-            fewest=FEWEST_LAUNCHES,
         )
     return timing.interval
 

@@ -11,8 +11,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from stages.bench import footprint
 from stages.common.base import paths
 from stages.common.data import evaldata
-from stages.common.timing import launches, lock
-from stages.common.timing.summary import FEWEST_QUIET
+from stages.common.timing import lock, summary
 from tests import sources
 
 
@@ -38,7 +37,7 @@ def quantized(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let bench start the fewest processes that give every figure."""
-    monkeypatch.setattr(launches, "MIN_LAUNCHES", FEWEST_QUIET)
+    monkeypatch.setattr(summary, "MIN_LAUNCHES", 0)
     for name in ("REPEATS", "FEWEST"):
         monkeypatch.setattr(footprint, name, 2)
 

@@ -8,7 +8,7 @@ from stages.bench import control
 from stages.bench.inputs import IdentityModel, write_identity
 from stages.common.timing.launches import LaunchSettings
 from stages.common.timing.lock import alone
-from stages.common.timing.summary import FEWEST_QUIET, Interval
+from stages.common.timing.summary import FEWEST_LAUNCHES, Interval
 
 KNOWN = Interval(1.0, 0.99, 1.01)
 
@@ -30,9 +30,17 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return pairs
 
 
-def measure(one: IdentityModel, *, sha256: str = "a", threads: int = 1, machine_id: str = "machine/1") -> Interval:
+def measure(
+    one: IdentityModel, *, sha256: str = "a", threads: int = 1, machine_id: str = "machine/1", fits: bool = True
+) -> Interval | None:
     return control.measured_once(
-        Path(one.model), sha256, one.feed, LaunchSettings(threads, 0, 0), machine_id=machine_id
+        Path(one.model),
+        sha256,
+        one.feed,
+        LaunchSettings(threads, 0, 0),
+        machine_id=machine_id,
+        fits=lambda: fits,
+        budget=15,
     )
 
 
@@ -40,6 +48,14 @@ def test_a_control_is_measured_once(tmp_path: Path, measured: list[Any]) -> None
     one = write_identity(tmp_path)
     assert measure(one) == measure(one) == KNOWN
     assert measured == [(Path(one.model), Path(one.model))]
+
+
+def test_without_time_for_it_only_a_cached_control_is_given(tmp_path: Path, measured: list[Any]) -> None:
+    one = write_identity(tmp_path)
+    assert measure(one, fits=False) is None
+    assert measured == []
+    measure(one)
+    assert measure(one, fits=False) == KNOWN
 
 
 @pytest.mark.parametrize("change", [{"sha256": "b"}, {"threads": 2}, {"machine_id": "machine/2"}])
@@ -69,7 +85,7 @@ def test_a_cache_that_makes_no_sense_is_measured_anew(tmp_path: Path, content: s
 
 @pytest.mark.usefixtures("short")
 def test_a_model_is_timed_against_itself(tmp_path: Path) -> None:
-    launches: list[None] = []
+    launches: list[float] = []
     one = write_identity(tmp_path)
     with alone(tmp_path / "lock") as lock:
         interval = control.measured_once(
@@ -78,9 +94,12 @@ def test_a_model_is_timed_against_itself(tmp_path: Path) -> None:
             one.feed,
             LaunchSettings(1, 0, lock),
             machine_id="machine",
-            launched=lambda: launches.append(None),
+            fits=lambda: True,
+            budget=0.1,
+            launched=launches.append,
         )
-    assert len(launches) == FEWEST_QUIET
+    assert interval is not None
+    assert len(launches) == FEWEST_LAUNCHES
     assert 0 < interval.low <= interval.ratio <= interval.high
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.common.timing.summary import (
-    FEWEST_QUIET,
+    FEWEST_LAUNCHES,
     MIN_LAUNCHES,
     Launch,
     calls_for,
@@ -42,7 +42,7 @@ def test_a_launch_that_was_quiet_for_a_while_counts_with_those_rounds() -> None:
 
 
 def test_with_too_few_quiet_launches_all_rounds_count() -> None:
-    quiet = [launch(70, 35, seed=number) for number in range(FEWEST_QUIET - 1)]
+    quiet = [launch(70, 35, seed=number) for number in range(FEWEST_LAUNCHES - 1)]
     disturbed = [launch(95, 60, seed=100 + number) for number in range(20)]
     timing = summarize([*quiet, *disturbed], samples=1, target=0.5)
     assert timing.all_rounds

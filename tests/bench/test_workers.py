@@ -19,6 +19,7 @@ from stages.bench.workers import profiler
 from stages.common.base.errors import StageError
 from stages.common.timing import process as worker
 from stages.common.timing.feed import store
+from stages.common.timing.launch import MIN_ROUNDS
 from tests import sources
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +46,7 @@ def test_a_worker_imports_little_that_could_weigh_on_what_it_measures(name: str)
 
 def test_a_launch_times_both_models_in_rounds(tmp_path: Path) -> None:
     (answer,) = worker.ask("stages.common.timing.launch", launch_job(tmp_path))
-    assert len(answer["rounds"]) >= 4
+    assert len(answer["rounds"]) >= MIN_ROUNDS
     for fp32, int8 in answer["rounds"]:
         assert len(fp32) >= 4
         assert len(int8) >= 4

@@ -458,6 +458,40 @@ class TestKindsOfModel:
         project.params({"parity": {"max_flip_rate": 0.1}})
         assert outcomes(project.run()) == {"max_flip_rate": "passed"}
 
+    @pytest.mark.parametrize(
+        ("shift", "rate", "outcome"), [(0.05, None, "failed"), (0.001, None, "passed"), (0.001, 0.001, "failed")]
+    )
+    def test_whole_numbers_beside_floats_may_change_in_a_hundredth_or_by_the_flip_rate(
+        self, project: Project, shift: float, rate: float | None, outcome: str
+    ) -> None:
+        """The floats are equal, and the label comes with no scores that would judge it."""
+        body = (
+            "(float[N,3] x) => (int64[N] label, int64[N,3] counts, float[N,1] y) <float c = {%s}, int64[1] a = {1}> "
+            "{ y = ReduceSum<keepdims=1>(x, a) label = ArgMax<axis=1, keepdims=0>(x) "
+            "s = Add(x, c) r = Round(s) counts = Cast<to=7>(r) }"
+        )
+        project.write(graph(body % 0.0), graph(body % shift), {"x": normal(500, 3)})
+        project.params({"parity": {"max_flip_rate": rate}})
+        result = project.run()
+        changed = {rule["output"]: rule for rule in result["rules"] if rule["name"] == "changed"}
+        assert changed["counts"]["outcome"] == outcome
+        assert result["passed"] is (outcome == "passed")
+        assert "of 1500 values differ" in project.printed()
+        if rate is None:
+            assert changed["label"]["outcome"] == "passed"
+        else:
+            assert set(changed) == {"counts"}, "the rule on flips judges the label"
+
+    def test_a_label_with_scores_is_judged_by_them(self, project: Project) -> None:
+        body = (
+            "(float[N,3] x) => (int64[N] y, float[N,3] p) <float[3] c = {%s, 0.0, 0.0}> "
+            "{ s = Add(x, c) p = Softmax<axis=1>(s) y = ArgMax<axis=1, keepdims=0>(s) }"
+        )
+        project.write(graph(body % 0.0), graph(body % 0.06), {"x": normal(500, 3)})
+        result = project.run()
+        assert result["outputs"]["y"]["values_changed"] > 5
+        assert outcomes(result) == {"nonfinite": "passed", "abs_tol": "passed", "mean_tol": "passed"}
+
     def test_a_number_of_boxes_that_depends_on_the_values(self, project: Project) -> None:
         boxes = "(float[1,6] x) => (int64[2,K] y) <float[1] t = {%s}> { m = Greater(x, t) y = NonZero(m) }"
         project.write(graph(boxes % 0.0), graph(boxes % 0.1), {"x": normal(60, 6)})

@@ -61,6 +61,33 @@ def test_scales_after_a_convolution_are_folded_into_it() -> None:
     assert nets.sqnr_db(model, quantized) > 20
 
 
+def test_computed_scales_after_a_weight_are_folded_too(bench: Bench) -> None:
+    """Paddle's converter writes a bias as Reshape of an initializer, others as Constant."""
+    nodes = [
+        node("Conv", "x W", "c"),
+        node("Reshape", "b channels", "reshaped"),
+        node("Add", "c reshaped", "a"),
+        node("Constant", "", "scale", value=numpy_helper.from_array(normal(6, seed=2))),
+        node("BatchNormalization", "a scale shift mean variance", "n"),
+        node("Relu", "n", "h"),
+        node("GlobalAveragePool", "h", "p"),
+        node("Flatten", "p", "f"),
+        node("MatMul", "f V", "m"),
+        node("Identity", "last", "copied"),
+        node("Add", "m copied", "y"),
+    ]
+    constants = {
+        "W": normal(6, 3, 3, 3), "b": normal(6, seed=1), "channels": np.array([1, 6, 1, 1]), "shift": normal(6, seed=3),
+        "mean": normal(6, seed=4), "variance": normal(6, seed=5) ** 2, "V": normal(6, 40, seed=6),
+        "last": normal(40, seed=7),
+    }  # fmt: skip
+    model = net(nodes, {"x": ["N", 3, 8, 8]}, {"y": ["N", 40]}, constants)
+    bench.give(model, {"x": normal(16, 3, 8, 8)})
+    kernels = nets.kernels(bench.run(method="static").int8_model)
+    assert kernels["QLinearConv"] == kernels["QGemm"] == 1
+    assert not {"BatchNormalization", "Add"} & set(kernels)
+
+
 def test_what_is_not_one_value_per_channel_is_not_folded() -> None:
     nodes = [node("Conv", "x W", "c"), node("Mul", "c rows", "m"), node("Mul", "m m", "y")]
     constants = {"W": normal(6, 3, 1, 1), "rows": normal(8, 1)}

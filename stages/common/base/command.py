@@ -55,6 +55,12 @@ def run(
     sys.exit(code)
 
 
+def run_script(main: Callable[[], int | None]) -> NoReturn:
+    """Run `main` of a script that reads its own arguments, and exit; an error is one line, as in `run`."""
+    signals.install()
+    sys.exit(outcome(lambda _: main(), argparse.Namespace(debug=False)))
+
+
 def show(text: str) -> None:
     """Print the output of a stage, with long lines folded."""
     for line in text.splitlines():

@@ -22,6 +22,9 @@ Choose = Callable[[Outputs, np.ndarray | None], Decider]
 Labels = Callable[[np.ndarray], np.ndarray | None]
 Tree = dict[str, Any]
 
+PART_BYTES = 16 << 20
+"""Bytes of the reference's outputs that are compared at a time: comparing takes many times as much memory."""
+
 DIGITS = 6
 """Significant digits in the details; the rules are evaluated on these rounded figures."""
 
@@ -58,7 +61,18 @@ class Comparison:
             MismatchError: names or kinds of the outputs differ.
         """
         _same_interface(reference, candidate)
-        known = None if labels is None else np.asarray(labels)
+        known, count = None if labels is None else np.asarray(labels), len(indices)
+        size = sum(array.nbytes for array in reference.values())
+        if size > PART_BYTES and all(len(array) == count > 1 for array in (*reference.values(), *candidate.values())):
+            step = max(1, count * PART_BYTES // size)
+            for start in range(0, count, step):
+                part = slice(start, start + step)
+                before, after = ({name: array[part] for name, array in side.items()} for side in (reference, candidate))
+                self._update(indices[part], before, after, None if known is None else known[part])
+        else:
+            self._update(indices, reference, candidate, known)
+
+    def _update(self, indices: np.ndarray, reference: Outputs, candidate: Outputs, known: np.ndarray | None) -> None:
         # Infinities and squares that overflow are expected: they end up as figures that are not finite.
         with np.errstate(invalid="ignore", over="ignore"):
             self.samples += len(indices)
@@ -103,7 +117,11 @@ class Comparison:
             "probabilities": probabilities,
             "task": task,
         }
-        judged = {"decision": self.decider.description, "threshold": self.decider.threshold}
+        judged = {
+            "decision": self.decider.description,
+            "threshold": self.decider.threshold,
+            "scored_label": self.decider.label if self.decider.scores else None,
+        }
         tree: Tree = {"judged": judged, **rounded_tree(measured, DIGITS), "null_reasons": {}}
         why = {name: null for name, (_, null) in outputs.items()}
         for name, figures in tree["outputs"].items():

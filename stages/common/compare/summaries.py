@@ -104,7 +104,11 @@ class BottomK:
         """Offer rows: indices of samples, int64 [n], arrays [n, k], and which values may be drawn, bool [n, k]."""
         keys = _mixed(_mixed(indices.astype(np.uint64))[:, None] + np.arange(arrays[0].shape[1], dtype=np.uint64))
         drawn = keys <= self.keys[-1] if len(self.keys) == SAMPLED else np.ones(keys.shape, dtype=bool)
-        rows, columns = np.nonzero(drawn if keep is None else drawn & keep)
+        if keep is not None:
+            drawn &= keep
+        if np.count_nonzero(drawn) > SAMPLED:  # sorting them all would take longer than everything else
+            drawn &= keys <= np.partition(keys[drawn], SAMPLED - 1)[SAMPLED - 1]
+        rows, columns = np.nonzero(drawn)
         picked = np.stack([array[rows, columns].astype(np.float64) for array in arrays], axis=1)
         self._keep(keys[rows, columns], indices[rows], picked)
 

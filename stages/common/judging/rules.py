@@ -11,12 +11,15 @@ from typing import Any
 from stages.common.base.errors import ParamsError
 from stages.common.base.files import rounded
 from stages.common.base.params import OutputTolerance, Parity
-from stages.common.compare.decided import needed
+from stages.common.compare.decided import needed, upper_bound
 from stages.common.compare.output import OVERFLOW
 from stages.common.rule import Outcome, Rule
 
 CONSTANT_RULES = ("shape", "nonfinite", "equal")
 """Rules that no key can turn off."""
+
+MAX_CHANGED = 0.01
+"""The share of the values of an output that is not float which may change, if `max_flip_rate` sets no other limit."""
 
 QUANTILE = 0.99
 """If no judged sample exceeds abs_tol and there are enough, this share of all samples is within it."""
@@ -39,6 +42,8 @@ def evaluate_rules(details: Tree, params: Parity) -> list[Rule]:
     if not any(output["is_float"] and output["values"] for output in outputs.values()) and not params.max_flip_rate:
         # Without float values and without a rule on flips, only equality proves anything.
         rules += [_equal(name, output) for name, output in outputs.items()]
+    else:
+        rules += _changes(details, params.max_flip_rate)
     if params.max_flip_rate is not None:
         rules.append(_flip_rate(details, params.max_flip_rate))
     if params.max_task_drop is not None:
@@ -166,6 +171,27 @@ def _equal(name: str, output: Tree) -> Rule:
         )
     outcome = Outcome.PASSED if passed else Outcome.FAILED
     return Rule("equal", changed, 0, -changed, outcome, name, message, output["worst_sample"])
+
+
+def _changes(details: Tree, limit: float | None) -> Iterator[Rule]:
+    """A rule for each output that is not float, but for a label that the rules on its scores or on flips judge."""
+    judged = details["judged"]
+    covered = judged.get("scored_label")  # metrics of older versions lack it
+    if limit is not None:
+        covered = judged["decision"].removeprefix("label output ")
+    for name, output in details["outputs"].items():
+        if output["is_float"] or not output["values"] or name == covered:
+            continue
+        changed, values = output["values_changed"], output["values"]
+        share = changed / values if limit is None else upper_bound(changed, values)
+        message = f"{changed} of {values} values differ" if changed else ""
+        if limit is not None:
+            message = f"{changed} of {values} values differ; the value is the 95 % upper bound"
+        elif changed / values > MAX_CHANGED:
+            message += "; set parity.max_flip_rate if more may"
+        rounded_share = None if share is None else rounded(share, 6)
+        sample = output["worst_sample"] if changed else None
+        yield _held("changed", name, rounded_share, limit or MAX_CHANGED, message, sample=sample)
 
 
 def _batch_effect(effect: Tree, limit: float) -> Rule:

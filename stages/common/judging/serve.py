@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from stages.common.compare.comparison import OutputPair
 from stages.common.data.evaldata import Batch, EvalData, fill
-from stages.common.decisions import are_log_probabilities, as_scores
+from stages.common.decisions import DECIDING_BYTES, are_log_probabilities, as_scores
 from stages.common.model.sessions import as_arrays, per_sample, run
 
 TURN = 1024
@@ -74,11 +74,15 @@ def logarithms(model: Model, stream: Iterable[Batch]) -> frozenset[str]:
     found: set[str] | None = None
     for call in islice(stream, PROBED):
         floats = {name: array for name, array in model.answer(call).items() if array.dtype.kind == "f" and array.size}
-        here = {name for name, array in floats.items() if are_log_probabilities(as_scores(array))}
+        here = {name for name, array in floats.items() if are_log_probabilities(_first_rows(as_scores(array)))}
         found = here if found is None else found & here
         if not found:
             break
     return frozenset(found or ())
+
+
+def _first_rows(scores: np.ndarray) -> np.ndarray:
+    return scores[: max(1, DECIDING_BYTES // scores[:1].nbytes)]
 
 
 def paired(reference: Model, candidate: Model, stream: Iterable[Batch]) -> Iterator[OutputPair]:
@@ -114,6 +118,6 @@ def _joined(model: Model, turn: Sequence[Batch], values: Sequence[Values]) -> di
             return None
         if any(array.ndim == 0 or len(array) != call.size for array, call in zip(arrays, turn, strict=True)):
             return None
-        joined = np.concatenate([array[: len(call.indices)] for array, call in zip(arrays, turn, strict=True)])
-        outputs[name] = model.meant(name, joined)
+        parts = [array[: len(call.indices)] for array, call in zip(arrays, turn, strict=True)]
+        outputs[name] = model.meant(name, np.concatenate(parts) if len(parts) > 1 else parts[0])
     return outputs

@@ -21,13 +21,14 @@ ROUND_NS = 10_000_000
 other model, and make the smaller model look slower than it is alone."""
 
 MIN_CALLS = 4
-MIN_ROUNDS = 4
+MIN_ROUNDS = 2
 WARM_NS = 60_000_000
 WARM_CALLS = 3
+LONG_WARM_NS = 300_000_000
+"""A model is warm after WARM_NS and WARM_CALLS, or after this long."""
 
 SLOW_NS = 100_000_000
-SLOW_WARM_CALLS = 2
-"""Above SLOW_NS, two calls to warm up and half the rounds are enough: caches matter little to such calls."""
+"""Caches matter little to a call that takes longer: it is a round of its own, and one round is enough."""
 
 Call = Callable[[], object]
 
@@ -40,9 +41,9 @@ def work(job: Any) -> list[dict[str, Any]]:
             decides which model is loaded first and which is timed first.
 
     Returns:
-        For each feed: `rounds`, per round the times of both models' calls in nanoseconds, without the first call;
-        `cpu_share`, CPU time of this thread over wall time; `span`, start and end of the rounds in seconds since 1970
-        (UTC).
+        For each feed: `rounds`, per round the times of both models' calls in nanoseconds, without the first call of a
+        model that is not slow; `cpu_share`, CPU time of this thread over wall time; `span`, start and end of the rounds
+        in seconds since 1970 (UTC).
     """
     paths = job["models"]
     order = (0, 1) if job["turn"] // 2 % 2 else (1, 0)
@@ -52,10 +53,9 @@ def work(job: Any) -> list[dict[str, Any]]:
 
 
 def fewest_calls(call_ns: float) -> int:
-    """The least number of calls, of both models together, that a launch makes on each feed if one takes `call_ns`."""
-    if call_ns > SLOW_NS:
-        return 2 * (SLOW_WARM_CALLS + MIN_ROUNDS // 2 * (MIN_CALLS + 1))
-    return 2 * (WARM_CALLS + MIN_ROUNDS * (MIN_CALLS + 1))
+    """The least number of calls of a model that takes `call_ns` for one, on each feed of a launch."""
+    warm = min(WARM_CALLS, math.ceil(LONG_WARM_NS / call_ns))
+    return warm + (1 if call_ns > SLOW_NS else MIN_ROUNDS * (MIN_CALLS + 1))
 
 
 def _time_pair(
@@ -65,14 +65,17 @@ def _time_pair(
     seconds: float,
     turn: int,
 ) -> dict[str, Any]:
-    calls = []
+    calls, steady = [], []
     for session, name in zip(sessions, names, strict=True):
-        run(session, feed, name=name)  # reports an error in a sentence, outside the timed loop
         # What a Python service calls; run_with_ort_values would cost 30 us more.
-        calls.append(partial(session.run, [output.name for output in session.get_outputs()], feed))
-    steady = [_warm_up(call) for call in calls]
-    lengths = [max(MIN_CALLS, math.ceil(ROUND_NS / call_ns)) + 1 for call_ns in steady]
-    fewest = MIN_ROUNDS // 2 if max(steady) > SLOW_NS else MIN_ROUNDS
+        call = partial(session.run, [output.name for output in session.get_outputs()], feed)
+        # The first call reports an error in a sentence.
+        steady.append(_warm_up(partial(run, session, feed, name=name), call))
+        calls.append(call)
+    # The first call of a round pays for the caches that the other model filled.
+    dropped = [int(call_ns <= SLOW_NS) for call_ns in steady]
+    lengths = [max(MIN_CALLS, math.ceil(ROUND_NS / ns)) if ns <= SLOW_NS else 1 for ns in steady]
+    fewest = 1 if max(steady) > SLOW_NS else MIN_ROUNDS
 
     rounds: list[list[list[int]]] = []
     gc.collect()
@@ -83,8 +86,7 @@ def _time_pair(
     while len(rounds) < fewest or time.perf_counter_ns() < end:
         calls_ns: list[list[int]] = [[], []]
         for which in _order(len(rounds), turn):
-            # The first call of a round pays for the caches that the other model filled.
-            calls_ns[which] = _timed(calls[which], lengths[which])[1:]
+            calls_ns[which] = _timed(calls[which], dropped[which] + lengths[which])[dropped[which] :]
         rounds.append(calls_ns)
     wall, cpu = time.perf_counter_ns() - wall, time.thread_time_ns() - cpu
     gc.enable()
@@ -96,15 +98,11 @@ def _order(number: int, turn: int) -> tuple[int, int]:
     return (1, 0) if (number ^ number >> 1 ^ turn) & 1 else (0, 1)
 
 
-def _warm_up(call: Call) -> float:
+def _warm_up(first: Call, call: Call) -> float:
     """Call until caches, arenas and clocks settle; returns the median time of the later half, in nanoseconds."""
-    durations: list[int] = []
-    spent = 0
-    while spent < WARM_NS or len(durations) < WARM_CALLS:
+    durations = _timed(first, 1)
+    while (spent := sum(durations)) < LONG_WARM_NS and (spent < WARM_NS or len(durations) < WARM_CALLS):
         durations += _timed(call, 1)
-        spent += durations[-1]
-        if durations[-1] > SLOW_NS and len(durations) >= SLOW_WARM_CALLS:
-            break
     return statistics.median(durations[len(durations) // 2 :])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from stages.common.data.evaldata import EvalData, fill
 from stages.common.timing import process
 from stages.common.timing.feed import StoredFeed, store
-from stages.common.timing.summary import MIN_LAUNCHES, Launch, PairedTiming, summarize
+from stages.common.timing.summary import FEWEST_LAUNCHES, Launch, PairedTiming, summarize
 
 SECONDS = 0.4
 """How long a launch times each feed: about where longer launches and more launches narrow the interval equally."""
@@ -52,35 +52,36 @@ def time_pair(
     budget: float,
     target: float,
     seconds: float = SECONDS,
-    fewest: int | None = None,
-    launched: Callable[[], object] = lambda: None,
+    launched: Callable[[float], object] = lambda _: None,
 ) -> list[PairedTiming]:
     """Time two models on each of `feeds` in fresh processes, each of which measures all feeds.
 
-    Stops when every interval's half-width, as a share of the speed-up, is at most `target`, or when `budget` seconds
-    are spent; never because of where an interval lies, which would turn chance into a difference.
+    Stops when every interval's half-width, as a share of the speed-up, is at most `target`, or when another launch
+    would exceed `budget`; never because of where an interval lies, which would turn chance into a difference.
 
     Args:
         feeds: one timing is returned for each.
-        budget: seconds for all launches together.
+        budget: seconds for all launches together; FEWEST_LAUNCHES are made in any case.
         target: half-width at which to stop.
         seconds: how long a launch times each feed.
-        fewest: the least number of launches, at least two; MIN_LAUNCHES by default.
-        launched: called after each launch.
+        launched: called after each launch with the seconds that are left at most.
 
     Raises:
         StageError: a model does not load or run.
     """
-    end = time.monotonic() + budget
+    begin = time.monotonic()
     launches: list[list[Launch]] = []
     while True:
         launches.append(_launch(models, feeds, settings, seconds, len(launches)))
-        launched()
-        if len(launches) < (fewest or MIN_LAUNCHES):
+        spent = time.monotonic() - begin
+        one = spent / len(launches)
+        missing = FEWEST_LAUNCHES - len(launches)
+        launched(max(budget - spent, missing * one))
+        if missing > 0:
             continue
         by_feed = zip(feeds, zip(*launches, strict=True), strict=True)
         timings = [summarize(of_feed, feed.samples, target) for feed, of_feed in by_feed]
-        if all(timing.stopped_by == "target" for timing in timings) or time.monotonic() >= end:
+        if all(timing.stopped_by == "target" for timing in timings) or spent + one > budget:
             return timings
 
 

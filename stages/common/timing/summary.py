@@ -24,10 +24,10 @@ EQUIVALENT = 0.97
 CONFIDENCE = 0.95
 
 MIN_LAUNCHES = 8
-"""With fewer, the interval is too narrow, because its width decides when to stop."""
+"""With fewer, an interval whose width decides when to stop is too narrow, so that only the budget may end them."""
 
-FEWEST_QUIET = 3
-"""If fewer launches have quiet rounds, all rounds count."""
+FEWEST_LAUNCHES = 3
+"""The fewest launches for an interval. If fewer of them have quiet rounds, all rounds count."""
 
 _QUIETEST = 0.05
 _WITHIN = 0.1
@@ -140,13 +140,13 @@ def summarize(launches: Sequence[Launch], samples: int, target: float) -> Paired
     """Summarize launches at one batch size.
 
     Each launch gives one observation, the median log ratio of its quiet rounds; a launch without any gives none. If
-    fewer than FEWEST_QUIET are left, all rounds count. The target, a half-width as a share of the speed-up, takes
+    fewer than FEWEST_LAUNCHES are left, all rounds count. The target, a half-width as a share of the speed-up, takes
     MIN_LAUNCHES launches with quiet rounds.
     """
     medians = [launch.medians() for launch in launches]
     quiet = quiet_rounds(medians)
     quiet_launches = sum(bool(mask.any()) for mask in quiet)
-    all_rounds = quiet_launches < FEWEST_QUIET
+    all_rounds = quiet_launches < FEWEST_LAUNCHES
     counted = [np.ones_like(mask) for mask in quiet] if all_rounds else quiet
     interval = speedup(medians, counted)
     return PairedTiming(

@@ -132,6 +132,11 @@ def of_node(node: WeightedNode) -> list[Choice]:
     return [CHOICES[name] for name in names if not node.graph or CHOICES[name].in_subgraphs]
 
 
+def kernel(choice: str) -> str:
+    """The choice that runs the same kernel and loads no slower: float for `stored`, else the choice itself."""
+    return KEPT if choice == STORED else choice
+
+
 def forms(op_type: str, choice: str) -> tuple[str, str]:
     """The forms of the activation that a node's kernel reads, and of its output."""
     if op_type == "Conv":

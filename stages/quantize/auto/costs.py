@@ -12,7 +12,7 @@ from stages.common.base.params import Quantize
 from stages.common.graph.walk import add_initializer
 from stages.common.graph.weights import weighted_nodes
 from stages.common.model import sessions
-from stages.quantize.auto.choices import BLOCKED, DYNAMIC, KEPT, ROW, SMOOTH, SMOOTH_ROW, STATIC, STORED, forms
+from stages.quantize.auto.choices import BLOCKED, DYNAMIC, KEPT, ROW, SMOOTH, SMOOTH_ROW, STATIC, STORED, forms, kernel
 from stages.quantize.auto.mix import mixed
 from stages.quantize.auto.probe import Probed
 from stages.quantize.auto.timing import LARGE_BYTES, Call, call, in_turn, one_by_one, quiet_us
@@ -82,30 +82,29 @@ def kernel_us(
     choices = dict.fromkeys([KEPT, *(choice for node in probed.values() for choice in node.models if choice != STORED)])
     large = sum(node.weight_bytes for node in probed.values()) > LARGE_BYTES
     alike = Counter(node.single.key for node in probed.values())
-    kernels: list[tuple[str, str]] = []
+    cases: list[tuple[str, str]] = []
     calls: list[Call] = []
     for choice, name in product(choices, probed):
         node = probed[name]
-        kernel = (node.single.key, choice)
-        if large and kernel in kernels:
+        case = (node.single.key, choice)
+        if large and case in cases:
             continue
         model = node.models.get(choice, node.single.model)
         for _ in range(1 if large or alike[node.single.key] > 1 else 2):
             session = sessions.open_session(model, threads, name="a single node")
-            kernels.append(kernel)
+            cases.append(case)
             calls.append(call(session, node.single.feeds[0]))
     calls.append(_open(_single("Identity"), 1, threads, "Identity"))
     *us, empty = quiet_us(one_by_one(calls, min(SECONDS_ALL, SECONDS_EACH * len(calls))))
     times: dict[tuple[str, str], list[float]] = {}
-    for kernel, took in zip(kernels, us, strict=True):
-        times.setdefault(kernel, []).append(float(took - empty))
-    timed = {kernel: float(np.median(measured)) for kernel, measured in times.items()}
+    for case, took in zip(cases, us, strict=True):
+        times.setdefault(case, []).append(float(took - empty))
+    timed = {case: float(np.median(measured)) for case, measured in times.items()}
     costs = {}
     for name, node in probed.items():
         for choice in (KEPT, *node.models):
-            run_as = KEPT if choice == STORED else choice
-            borders = _own_borders(node, op_types[name], run_as, conversions)
-            costs[name, choice] = max(0.0, timed[node.single.key, run_as] - borders)
+            borders = _own_borders(node, op_types[name], kernel(choice), conversions)
+            costs[name, choice] = max(0.0, timed[node.single.key, kernel(choice)] - borders)
     return costs
 
 

@@ -19,8 +19,16 @@ from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.learn import LEVEL
 from stages.quantize.auto.options import Measured
 from stages.quantize.auto.problem import Picks, Problem, Weights, point
-from stages.quantize.auto.race import RACERS, Trial, race, side_by_side, slower, winner
-from stages.quantize.auto.search import back_towards, best_that_passes, exchanges, store_floats, without_gaps
+from stages.quantize.auto.race import Trial, race, racers, side_by_side, slower, winner
+from stages.quantize.auto.search import (
+    back_towards,
+    best_that_passes,
+    exchanges,
+    floats_stored,
+    store_floats,
+    without_gaps,
+)
+from stages.quantize.auto.timing import faster
 from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Range
@@ -130,8 +138,8 @@ class _Search:
         """Time of a call, relative to the float model's time; None if the model does not run."""
         if candidate.model is None:
             return None
-        (speedup,) = side_by_side([candidate.model], self.judge, TRIAL_SECONDS, 2 * self.measured.float_us)
-        return self.measured.float_us / speedup.ratio
+        rounds = side_by_side([candidate.model], self.judge, TRIAL_SECONDS, 2 * self.measured.float_us)
+        return self.measured.float_us / faster(rounds, 1).ratio
 
     @property
     def passing(self) -> list[Trial]:
@@ -184,8 +192,7 @@ def find(
     if passing and not smaller:
         least = min(trial.candidate.size for trial in passing)
         reason = f"the smallest model that passes has {least} bytes, the float model {judge.float_bytes}"
-    smaller.sort(key=lambda trial: weights.value(trial.measured))
-    raced = race(smaller[:RACERS], judge, measured.float_us)
+    raced = race(racers(smaller, weights.value), judge, measured.float_us)
     won = winner(raced, search.objective) if raced else None
     if won is not None:
         reason = slower(won) if search.objective == "latency" else ""
@@ -229,6 +236,11 @@ def _try_models(state: _Search, weights: Weights) -> Problem:
         best = min(state.passing, key=lambda trial: weights.value(trial.measured))
         for assignment in exchanges(learnt, weights, best.candidate.assignment, goal):
             state.attempt(assignment)
+        state.origin = "more stored"
+        best = min(state.passing, key=lambda trial: weights.value(trial.measured))
+        reached = best.candidate.assignment
+        all_stored = floats_stored(learnt, reached)
+        back_towards(learnt, reached, all_stored, state.attempt, goal=goal, value=lambda point: point.size)
     return learnt
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from stages.quantize.auto.choices import kernel
 from stages.quantize.auto.problem import Junction, Option, Picks, Problem
 
 SWEEPS = 20
@@ -64,7 +65,7 @@ def scaled(problem: Problem, noise: Mapping[str, float], us: Mapping[str, float]
                 replace(
                     option,
                     noise=option.noise * noise.get(option.choice, 1.0),
-                    us=option.us * us.get(option.choice, 1.0),
+                    us=option.us * us.get(kernel(option.choice), 1.0),
                 )
                 for option in options
             )
@@ -101,7 +102,7 @@ def _noises(problem: Problem, assignment: Picks) -> dict[str, float]:
 
 def _times(problem: Problem, assignment: Picks) -> dict[str, float]:
     borders = sum(problem.border_us(number, assignment) for number in range(len(problem.junctions)))
-    nodes = ((option.choice, option.us) for option in problem.chosen(assignment))
+    nodes = ((kernel(option.choice), option.us) for option in problem.chosen(assignment))
     return _summed([*nodes, (REST, problem.rest_us), (BORDERS, borders)])
 
 

@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import onnx_ir as ir
 
+from stages.quantize.auto.choices import kernel
 from stages.quantize.auto.judge import Candidate, Judge
 from stages.quantize.auto.problem import Point
-from stages.quantize.auto.timing import LARGE_BYTES, SESSIONS, Call, Ratio, raced
+from stages.quantize.auto.timing import LARGE_BYTES, SESSIONS, Call, Ratio, faster, raced
 
 RACERS = 5
 """Most models to time against the float model at the end."""
@@ -22,6 +24,9 @@ ROUNDS = 20
 
 EQUAL_SPEED = 0.02
 """Speed-ups that differ by less are equal, as two sessions of one file differ as much; then the smaller model wins."""
+
+MUCH = 0.1
+"""A model that is smaller by this share, and slower by no more than it, wins unless it is measurably slower."""
 
 EQUAL_SIZE = 0.005
 """Sizes that differ by less are equal; then the more exact model wins."""
@@ -37,6 +42,7 @@ class Trial:
         predicted: its predicted time, noise and size.
         us: time of a call from a short measurement, in microseconds; None if it does not run.
         speedup: speed-up over the float model in the race; None if it did not race.
+        behind: whether it was measurably slower than the fastest model in the race.
     """
 
     origin: str
@@ -44,6 +50,12 @@ class Trial:
     predicted: Point
     us: float | None = None
     speedup: Ratio | None = None
+    behind: bool = False
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """What each node runs; models with the same kernels are equally fast."""
+        return tuple(map(kernel, self.candidate.choices.values()))
 
     @property
     def strain(self) -> float:
@@ -57,24 +69,50 @@ class Trial:
         return Point(self.candidate.assignment, us, self.strain**2, self.candidate.size)
 
 
+def racers(trials: Sequence[Trial], value: Callable[[Point], float]) -> list[Trial]:
+    """The trials to race: of those with the same kernels only the smallest, then the most exact; the best first.
+
+    Args:
+        trials: the trials that pass.
+        value: the objective to minimise.
+    """
+    alike: dict[tuple[str, ...], list[Trial]] = {}
+    for trial in trials:
+        alike.setdefault(trial.kernels, []).append(trial)
+    ranked: list[tuple[float, Trial]] = []
+    for equal in alike.values():
+        us = min(trial.measured.us for trial in equal)  # disturbances only add time
+        smallest = min(equal, key=lambda trial: (trial.candidate.size, trial.strain))
+        ranked.append((value(replace(smallest.measured, us=us)), smallest))
+    return [trial for _, trial in sorted(ranked, key=lambda pair: pair[0])[:RACERS]]
+
+
 def race(trials: Sequence[Trial], judge: Judge, float_us: float) -> list[Trial]:
-    """The trials with their speed-ups over the float model, all timed in turn; `float_us` is its time of a call."""
+    """The trials with the results of the race, all timed in turn; `float_us` is the float model's time of a call."""
     if not trials:
         return []
     models = [trial.candidate.model for trial in trials if trial.candidate.model is not None]
     seconds = RACE_SECONDS * (1 + len(models))
-    ratios = side_by_side(models, judge, seconds, float_us + sum(trial.us or 0.0 for trial in trials))
-    return [replace(trial, speedup=speedup) for trial, speedup in zip(trials, ratios, strict=True)]
+    rounds = side_by_side(models, judge, seconds, float_us + sum(trial.us or 0.0 for trial in trials))
+    speedups = [faster(rounds, number) for number in range(1, 1 + len(models))]
+    fastest = 1 + max(range(len(models)), key=lambda number: speedups[number].ratio)
+    return [
+        replace(trial, speedup=speedup, behind=faster(rounds, number, fastest).high < 1)
+        for number, (trial, speedup) in enumerate(zip(trials, speedups, strict=True), 1)
+    ]
 
 
-def side_by_side(models: Sequence[ir.Model], judge: Judge, seconds: float, us: float) -> list[Ratio]:
-    """Speed-ups over the float model, all timed in turn, in as many sessions as the time allows.
+def side_by_side(models: Sequence[ir.Model], judge: Judge, seconds: float, us: float) -> np.ndarray:
+    """Time models in turn with the float model, which comes first, in as many sessions as the time allows.
 
     Args:
         models: the models to time.
         judge: opens their sessions.
         seconds: total time.
         us: expected microseconds of one call of every model and the float model together.
+
+    Returns:
+        Microseconds of one call, float64 [rounds, sessions, 1 + models].
     """
     calls: list[Callable[[], Call]] = [judge.float_call, *(partial(judge.call, model) for model in models)]
     rounds = seconds / (2e-6 * us)  # the first call of each is not timed
@@ -85,7 +123,8 @@ def side_by_side(models: Sequence[ir.Model], judge: Judge, seconds: float, us: f
 def winner(raced: Sequence[Trial], objective: str) -> Trial:
     """The fastest model, or the smallest; size, or speed, breaks ties, then exactness.
 
-    Under `latency` a model that is slower than the float model only wins if all are.
+    Under `latency` a much smaller model wins unless it is measurably slower, and a model that is slower than the float
+    model only wins if all are.
     """
     if objective == "latency":
         raced = [trial for trial in raced if not slower(trial)] or raced
@@ -97,11 +136,17 @@ def winner(raced: Sequence[Trial], objective: str) -> Trial:
         least = min(trial.candidate.size for trial in trials)
         return [trial for trial in trials if trial.candidate.size <= least * (1 + EQUAL_SIZE)]
 
-    def fastest(trials: Sequence[Trial]) -> list[Trial]:
+    def fastest(trials: Sequence[Trial], less: float = EQUAL_SPEED) -> list[Trial]:
         most = max(map(speed, trials))
-        return [trial for trial in trials if speed(trial) >= most * (1 - EQUAL_SPEED)]
+        return [trial for trial in trials if speed(trial) >= most * (1 - less)]
 
-    equal = fastest(smallest(raced)) if objective == "size" else smallest(fastest(raced))
+    if objective == "size":
+        equal = fastest(smallest(raced))
+    else:
+        equal = smallest(fastest(raced))
+        limit = equal[0].candidate.size * (1 - MUCH)
+        much = [trial for trial in fastest(raced, MUCH) if trial.candidate.size <= limit and not trial.behind]
+        equal = smallest(much) if much else equal
     return min(equal, key=lambda trial: trial.strain)
 
 

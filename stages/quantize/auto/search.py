@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from stages.quantize.auto.budget import cheapest
-from stages.quantize.auto.choices import DYNAMIC, STATIC, STORED
+from stages.quantize.auto.choices import DYNAMIC, STATIC, STORED, kernel
 from stages.quantize.auto.learn import LEVEL_US, Seen, corrected
 from stages.quantize.auto.problem import FLOAT, Option, Picks, Point, Problem, Weights, point
 
@@ -177,23 +177,28 @@ def _in_8_bits(problem: Problem, harmless: float) -> Picks:
     )
 
 
+def floats_stored(problem: Problem, assignment: Picks) -> Picks:
+    """The assignment with its float weights stored, where possible: it is as fast, and smaller."""
+    return tuple(own or number for own, number in zip(assignment, problem.uniform(STORED), strict=True))
+
+
 def back_towards(
     problem: Problem,
     reached: Picks,
-    fast: Picks,
+    better: Picks,
     attempt: Try,
     *,
     goal: float,
     value: Callable[[Point], float],
 ) -> list[Picks]:
-    """Move nodes of an assignment that passes to the choices of a faster one, as long as it still passes.
+    """Move nodes of an assignment that passes to the choices of a better one that fails, as long as it still passes.
 
     The moves are ranked by gain over added noise; half of them are tried at once, fewer after a failure.
 
     Args:
         problem: the problem to solve.
         reached: an assignment that passes.
-        fast: a faster assignment that fails.
+        better: a better assignment that fails.
         attempt: builds and judges an assignment.
         goal: the largest strain that passes.
         value: the objective to minimise: predicted time, or size.
@@ -207,7 +212,7 @@ def back_towards(
     for _ in range(BACK_TRIALS):
         moves = [
             (gain, noise, node)
-            for node, (own, other) in enumerate(zip(reached, fast, strict=True))
+            for node, (own, other) in enumerate(zip(reached, better, strict=True))
             if own != other and node not in refused
             for gain, noise in [_effect(problem, reached, node, other, value)]
             if gain > 0
@@ -216,7 +221,7 @@ def back_towards(
             return accepted
         moves.sort(key=lambda move: (move[1] / move[0], move[2]))
         chosen = [node for _, _, node in moves[: max(1, round(len(moves) * share))]]
-        candidate = tuple(fast[node] if node in chosen else own for node, own in enumerate(reached))
+        candidate = tuple(better[node] if node in chosen else own for node, own in enumerate(reached))
         tried = attempt(candidate)
         if tried is None:
             return accepted
@@ -251,7 +256,7 @@ def exchanges(problem: Problem, weights: Weights, best: Picks, goal: float) -> l
     value = weights.value(point(problem, best))
     promising: dict[Picks, float] = {}
     for (choice, _), nodes in alike.items():
-        for other in (option.choice for option in problem.options[nodes[0]] if option.choice != choice):
+        for other in (option.choice for option in problem.options[nodes[0]] if kernel(option.choice) != kernel(choice)):
             uniform = problem.uniform(other)
             assignment = tuple(uniform[node] if node in nodes else own for node, own in enumerate(best))
             kernels = sum(problem.options[node][best[node]].us for node in nodes)

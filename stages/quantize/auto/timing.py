@@ -74,31 +74,38 @@ def in_turn(calls: Sequence[Call], seconds: float, seed: int = 0) -> np.ndarray:
     return np.array(rounds)
 
 
-def raced(open_calls: Sequence[Callable[[], Call]], seconds: float, sessions: int = SESSIONS) -> list[Ratio]:
-    """How much faster the other models are than the first, each in several sessions, all timed in turn.
-
-    Two sessions of one file differ by a percent or two because of their memory layout, so the interval of a ratio
-    covers the intervals of all its pairs of sessions.
+def raced(open_calls: Sequence[Callable[[], Call]], seconds: float, sessions: int = SESSIONS) -> np.ndarray:
+    """Time models in turn, each in several sessions.
 
     Args:
         open_calls: functions that open a new session, by model.
         seconds: total time.
         sessions: sessions per model.
+
+    Returns:
+        Microseconds of one call, float64 [rounds, sessions, models].
     """
     calls = [open_call() for _ in range(sessions) for open_call in open_calls]
-    rounds = in_turn(calls, seconds).reshape(-1, sessions, len(open_calls))
-    pairs = [
-        [ratio(rounds[:, at, 0], rounds[:, at, number]) for at in range(sessions)]
-        for number in range(1, len(open_calls))
-    ]
-    return [
-        Ratio(
-            float(np.median([estimate.ratio for estimate in of_model])),
-            min(estimate.low for estimate in of_model),
-            max(estimate.high for estimate in of_model),
-        )
-        for of_model in pairs
-    ]
+    return in_turn(calls, seconds).reshape(-1, sessions, len(open_calls))
+
+
+def faster(rounds: np.ndarray, model: int, reference: int = 0) -> Ratio:
+    """How much faster a model is than another one in a race.
+
+    Two sessions of one file differ by a percent or two because of their memory layout, so the interval covers the
+    intervals of all pairs of sessions.
+
+    Args:
+        rounds: the times that `raced` returns, float64 [rounds, sessions, models].
+        model: number of the model.
+        reference: number of the model to compare it with.
+    """
+    pairs = [ratio(rounds[:, at, reference], rounds[:, at, model]) for at in range(rounds.shape[1])]
+    return Ratio(
+        float(np.median([pair.ratio for pair in pairs])),
+        min(pair.low for pair in pairs),
+        max(pair.high for pair in pairs),
+    )
 
 
 def one_by_one(calls: Sequence[Call], seconds: float) -> np.ndarray:

@@ -16,6 +16,7 @@ from stages.quantize.auto.search import (
     back_towards,
     best_that_passes,
     exchanges,
+    floats_stored,
     store_floats,
     without_gaps,
 )
@@ -160,6 +161,12 @@ def test_a_table_is_rounded_with_the_floats_where_that_is_harmless(noise: float,
     assert models.made == [(1, table)]
 
 
+def test_floats_that_can_be_stored_are() -> None:
+    kinds = (Option(FLOAT, 10, 0, 4), Option("dynamic", 5, 1e-3, 1), Option("stored", 10, 1e-3, 1))
+    problem = Problem(("a", "b", "c", "d"), (kinds, kinds, kinds[:2], kinds))
+    assert floats_stored(problem, (0, 1, 0, 2)) == (2, 1, 0, 2)
+
+
 def test_nothing_is_made_for_a_gain_that_a_race_would_not_see() -> None:
     node = (Option("dynamic", 100, 0.0, 1), Option("static", 99.95, 1e-3, 1))
     problem = Problem(("a", "b"), (node, node))
@@ -193,6 +200,8 @@ def test_choices_that_may_be_faster_are_exchanged_and_nodes_alike_together() -> 
     assert exchanges(problem, weights, (1, 1, 1), 1.0) == [(2, 1, 2)]  # 4 us slower, and 22 are in doubt
     assert exchanges(problem, weights, (1, 1, 2), 1.0) == [(1, 1, 1), (2, 1, 2)]
     assert exchanges(problem, weights, (1, 1, 1), 0.1) == []  # too noisy for this goal
+    stored = Problem(("a",), ((large[0], Option("stored", 100, 0, 10)),))
+    assert exchanges(stored, weights, (0,), 1.0) == []  # they run the same kernel
 
 
 @given(problems(6), st.data())

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from stages.quantize.auto.timing import Call, raced
+from stages.quantize.auto.timing import Call, faster, raced
 
 
 class Clock:
@@ -33,7 +33,10 @@ class Clock:
 def test_what_sessions_of_one_file_differ_by_is_in_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     floats, same, twice = clock.sessions(100, 100, 100), clock.sessions(100, 102, 104), clock.sessions(50, 50, 50)
-    first, second = raced([floats, same, twice], 0.1)
+    rounds = raced([floats, same, twice], 0.1)
+    first, second = faster(rounds, 1), faster(rounds, 2)
     assert (first.low, first.high) == pytest.approx((100 / 104, 1.0))
     assert first.ratio == pytest.approx(100 / 102)
     assert (second.low, second.ratio, second.high) == pytest.approx((2, 2, 2))
+    between = faster(rounds, 1, reference=2)
+    assert (between.low, between.ratio, between.high) == pytest.approx((50 / 104, 50 / 102, 0.5))

@@ -10,12 +10,15 @@ from onnx_ir.passes import PassResult
 from stages.common.base.errors import StageError
 from stages.common.graph.names import Names
 from stages.common.graph.shapes import fixed_numbers
-from stages.common.graph.walk import add_initializer, constant, remove_unused, subgraphs
+from stages.common.graph.walk import add_initializer, constant, only_reader, remove_unused, subgraphs
 from stages.common.graph.weights import weight_inputs
 from stages.common.model import sessions
 
 GROWTH = 2
 """A weight larger than this many times its sources stays computed (Expand, ConstantOfShape)."""
+
+_FOLDED_BEHIND = frozenset({"Add", "BatchNormalization", "Mul"})
+"""Behind an operator with a weight, their constants are scales and biases, which methods fold into it."""
 
 _SMALL = 4096
 _RANDOM = frozenset(
@@ -74,11 +77,15 @@ def store(graph: ir.Graph, array: np.ndarray, alike: list[ir.Value], names: Name
 
 
 def _weights(graph: ir.Graph) -> Iterator[ir.Value]:
-    """The inputs that may be weights or biases, of nodes in the graph and its subgraphs."""
+    """The inputs that may be weights, biases or scales behind them, of nodes in the graph and its subgraphs."""
     for node in graph:
         if weight_inputs(node) is not None:
             inputs = node.inputs if node.op_type != "Gather" else node.inputs[:1]
             yield from (value for value in inputs if value is not None)
+            reader = only_reader(node.outputs[0])
+            while reader is not None and reader.op_type in _FOLDED_BEHIND:
+                yield from (value for value in reader.inputs if value is not None)
+                reader = only_reader(reader.outputs[0])
         for _, body in subgraphs(node):
             yield from _weights(body)
 

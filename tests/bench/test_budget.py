@@ -1,0 +1,126 @@
+"""What fits into bench.max_seconds. Times are made up: nothing here depends on the machine's speed."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages.bench.budget import Rest
+from stages.common.timing import launch, launches
+from stages.common.timing.feed import StoredFeed
+from stages.common.timing.launches import LaunchSettings, ModelPair, time_pair
+from stages.common.timing.summary import FEWEST_LAUNCHES, MIN_LAUNCHES, Launch, PairedTiming, summarize
+
+MS = 1_000_000
+
+
+class Clock:
+    """A clock that only moves when told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def perf_counter_ns(self) -> int:
+        return round(self.seconds * 1e9)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(time, "perf_counter_ns", clock.perf_counter_ns)
+    return clock
+
+
+def timing(fp32_ms: float, int8_ms: float, launches: int = FEWEST_LAUNCHES) -> PairedTiming:
+    calls = np.full(1, fp32_ms * MS), np.full(1, int8_ms * MS)
+    return summarize([Launch([calls], 1.0)] * launches, samples=1, target=0)
+
+
+@pytest.mark.parametrize(
+    ("call_ms", "calls"),
+    [(0.01, 6001 + 10), (50, 3 + 10), (200, 2 + 1), (700, 1 + 1), (10_000, 1 + 1)],
+    ids="{}".format,
+)
+def test_a_slow_model_makes_few_calls_in_a_launch(
+    call_ms: float, calls: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = 0
+
+    class Session:
+        def get_outputs(self) -> list[Any]:
+            return []
+
+        def run(self, *_: Any) -> None:
+            nonlocal made
+            made += 1
+            clock.seconds += call_ms / 1e3
+
+    monkeypatch.setattr(launch, "run", lambda session, _feed, name: session.run(name))
+    session: Any = Session()
+    launch._time_pair([session, session], ["a", "b"], {}, seconds=0.0, turn=0)
+    if call_ms >= 1:
+        assert made == 2 * calls == 2 * launch.fewest_calls(call_ms * MS)
+    else:
+        assert made >= 2 * calls
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.4, MIN_LAUNCHES), (2.0, 7), (3.0, 5), (30.0, FEWEST_LAUNCHES)],
+)
+def test_the_budget_holds_but_for_the_fewest_launches(
+    seconds: float, expected: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_launch(*_: Any) -> list[Launch]:
+        clock.seconds += seconds
+        return [Launch([(np.full(4, 2.0 * MS), np.full(4, 1.0 * MS))], 1.0)]
+
+    left: list[float] = []
+    monkeypatch.setattr(launches, "_launch", one_launch)
+    settings, feed = LaunchSettings(1, 0, 0), StoredFeed("", (), 1)
+    (timed,) = time_pair(ModelPair(Path(), Path()), [feed], settings, budget=15, target=0.02, launched=left.append)
+    assert timed.launches == len(left) == expected
+    assert timed.stopped_by == ("target" if expected == MIN_LAUNCHES else "budget")
+    assert left == sorted(left, reverse=True)
+    assert left[0] == pytest.approx(max(15 - seconds, 2 * seconds))
+
+
+def test_what_does_not_fit_is_left_out_and_the_sentence_says_what_would_be_enough(clock: Clock) -> None:
+    slow = Rest(timing(10_000, 4_000), spent=90.0, seconds=15)  # a launch takes 30 s
+    assert [part for part in ("memory", "operators", "control") if slow.fits(part)] == []
+    sentence = slow.shortage()
+    assert "bench.max_seconds 15 is too short for this model: the 3 launches" in sentence
+    assert "took 90 s and there was no time for memory, operators, control. Set it to 250." in sentence
+    enough = Rest(timing(10_000, 4_000), spent=90.0, seconds=250)
+    for part in ("memory", "operators", "control"):
+        assert enough.fits(part)
+        clock.seconds += enough.least(part)
+    assert enough.shortage() == ""
+
+
+def test_a_part_fits_if_the_parts_before_left_time_for_it(clock: Clock) -> None:
+    rest = Rest(timing(700, 300), spent=10.5, seconds=15)  # a launch takes 3.5 s
+    assert rest.fits("memory")
+    clock.seconds += 7
+    assert rest.fits("operators")
+    clock.seconds += 3.5
+    assert not rest.fits("control")
+    assert "there was no time for control. Set it to 30." in rest.shortage()
+
+
+def test_batch_sizes_are_left_out_with_the_budget_that_they_need(clock: Clock) -> None:
+    assert Rest(timing(1, 0.5, MIN_LAUNCHES), spent=6.0, seconds=15).sizes([8, 32]) == ([8, 32], {})
+    fitting, left_out = Rest(timing(200, 80, MIN_LAUNCHES), spent=12.0, seconds=20).sizes([8, 64])
+    assert fitting == [8]
+    assert left_out == {64: "it could take 125 s; set bench.max_seconds to 140"}
+    assert Rest(timing(200, 80, MIN_LAUNCHES), spent=12.0, seconds=200).sizes([8, 64])[1] == {}
+
+
+def test_a_small_model_leaves_the_budget_alone() -> None:
+    assert Rest(timing(1, 0.5, MIN_LAUNCHES), spent=16.0, seconds=15).shortage() == ""
