@@ -285,6 +285,23 @@ def test_an_interrupt_while_a_stage_loads_its_libraries_is_one_line(tmp_path: Pa
     assert (done.returncode, done.stderr) == (130, "Interrupted: nothing half-written is left behind.\n")
 
 
+def test_a_signal_as_a_temporary_folder_is_made_leaves_none(tmp_path: Path) -> None:
+    body = """
+    def stop(frame, event, argument):
+        if event == 'return' and frame.f_code.co_name == 'mkdtemp':
+            os.kill(os.getpid(), signal.SIGTERM)
+        return stop
+    import tempfile
+    tempfile.tempdir = '.'
+    sys.settrace(stop)
+    with files.scratch('trial'):
+        print('not reached')
+"""
+    process = start(tmp_path, body)
+    assert process.communicate(timeout=60) == ("", "Terminated: nothing half-written is left behind.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_usage_data_are_sent(tmp_path: Path) -> None:
     """ONNX Runtime's telemetry would keep an identifier of the machine in the user's cache."""
     environment = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}

@@ -178,7 +178,9 @@ def named(path: Path) -> Iterator[None]:
 @contextmanager
 def scratch(stage: str) -> Iterator[Path]:
     """A temporary folder for what no later stage reads, removed at the end; if its disk is full, the error names it."""
-    with TemporaryDirectory(prefix=f"{stage}-") as folder, named(Path(folder).parent):
+    with signals.deferred():  # between making the folder and noting that it must be removed
+        made = TemporaryDirectory(prefix=f"{stage}-")
+    with made as folder, named(Path(folder).parent):
         yield Path(folder)
 
 
