@@ -2,11 +2,39 @@
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from stages.bench.footprint import FEWEST
 from stages.common.timing.launch import fewest_calls
 from stages.common.timing.summary import FEWEST_LAUNCHES, PairedTiming
+
+
+def fitting_sizes(
+    wanted: Iterable[int], serving: PairedTiming, spent: float, seconds: float
+) -> tuple[list[int], dict[int, str]]:
+    """The batch sizes that fit into another `bench.max_seconds`, and why others do not.
+
+    At worst, time is proportional to the batch, and every launch makes the fewest calls it may.
+
+    Args:
+        wanted: the batch sizes, in the order of measuring.
+        serving: the timing at the serving batch.
+        spent: seconds that it took, in all.
+        seconds: `bench.max_seconds`.
+    """
+    fitting: list[int] = []
+    left_out: dict[int, str] = {}
+    planned = FEWEST_LAUNCHES * spent / serving.launches
+    for size in wanted:
+        calls_ns = [model.p50_ms * 1e6 * size / serving.samples for model in (serving.fp32, serving.int8)]
+        needed = planned + FEWEST_LAUNCHES * sum(fewest_calls(ns) * ns for ns in calls_ns) / 1e9
+        if needed > seconds:
+            left_out[size] = f"it could take {needed:.0f} s; set bench.max_seconds to {_up(needed)}"
+            continue
+        planned = needed
+        fitting.append(size)
+    return fitting, left_out
 
 
 @dataclass
@@ -41,7 +69,7 @@ class Rest:
 
     def least(self, part: str) -> float:
         """The seconds that `memory`, `operators` or `control` take at least."""
-        both = self.launch_seconds  # starts a process, loads both models, and calls each at least twice
+        both = self.spent / self.serving.launches  # starts a process, loads both models, and calls each at least twice
         match part:
             case "memory":
                 return FEWEST * both
@@ -50,32 +78,6 @@ class Rest:
             case _:
                 fp32, int8 = self.serving.fp32.p50_ms, self.serving.int8.p50_ms
                 return FEWEST_LAUNCHES * both * 2 * fp32 / (fp32 + int8)
-
-    @property
-    def launch_seconds(self) -> float:
-        return self.spent / self.serving.launches
-
-    def sizes(self, wanted: list[int]) -> tuple[list[int], dict[int, str]]:
-        """The batch sizes that fit into another `bench.max_seconds`, and why others do not.
-
-        At worst, time is proportional to the batch, and every launch makes the fewest calls it may.
-        """
-        fitting: list[int] = []
-        left_out: dict[int, str] = {}
-        spent = FEWEST_LAUNCHES * self.launch_seconds
-        for size in wanted:
-            calls_ns = [
-                model.p50_ms * 1e6 * size / self.serving.samples for model in (self.serving.fp32, self.serving.int8)
-            ]
-            seconds = FEWEST_LAUNCHES * sum(fewest_calls(ns) * ns for ns in calls_ns) / 1e9
-            if spent + seconds > self.seconds:
-                left_out[size] = (
-                    f"it could take {spent + seconds:.0f} s; set bench.max_seconds to {_up(spent + seconds)}"
-                )
-                continue
-            spent += seconds
-            fitting.append(size)
-        return fitting, left_out
 
     def shortage(self) -> str:
         """A sentence if the budget was too short for the fewest launches or for a part, else empty."""

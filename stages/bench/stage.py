@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stages.bench import control, inputs, noise, operators
-from stages.bench.budget import Rest
+from stages.bench.budget import Rest, fitting_sizes
 from stages.bench.footprint import Footprint, measure_footprints
 from stages.bench.inputs import Inputs, write_identity
 from stages.bench.noise import Noise
@@ -113,7 +113,7 @@ def _measure(subject: Inputs, params: Params, lock: int, folder: Path, progress:
     settings = LaunchSettings(params.serving.threads, seed, lock)
     identity = write_identity(folder)
     budget, target = params.bench.max_seconds, params.bench.target_halfwidth
-    others = [] if subject.one_batch else sorted(set(params.bench.batch_sizes) - {subject.batch})
+    others = sorted(set(params.bench.batch_sizes) - {subject.batch})
 
     def launched(left: float, *, later: float = budget) -> None:
         progress.set_postfix_str(f"at most {max(0.0, left) + later:.0f} s left", refresh=False)
@@ -128,16 +128,16 @@ def _measure(subject: Inputs, params: Params, lock: int, folder: Path, progress:
         settings,
         budget=budget,
         target=target,
-        launched=lambda left: launched(left, later=(1 + bool(others)) * budget),
+        launched=lambda left: launched(left, later=budget if subject.one_batch or not others else 2 * budget),
     )
     spent = time.monotonic() - begin
     disturbance = noise.between(
         before, noise.snapshot(), serving.quiet_share, serving.cpu_share if settings.threads == 1 else None
     )
 
-    sizes, left_out = Rest(serving, spent, budget).sizes(others)
+    sizes, left_out = fitting_sizes([] if subject.one_batch else others, serving, spent, budget)
     if subject.one_batch:
-        left_out = dict.fromkeys(sorted(set(params.bench.batch_sizes) - {subject.batch}), subject.one_batch)
+        left_out = dict.fromkeys(others, subject.one_batch)
     beside: list[PairedTiming] = []
     if sizes:
         progress.set_description_str("latency at other batch sizes")

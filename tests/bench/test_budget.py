@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.bench.budget import Rest
+from stages.bench.budget import Rest, fitting_sizes
 from stages.common.timing import launch, launches
 from stages.common.timing.feed import StoredFeed
 from stages.common.timing.launches import LaunchSettings, ModelPair, time_pair
@@ -115,11 +115,11 @@ def test_a_part_fits_if_the_parts_before_left_time_for_it(clock: Clock) -> None:
 
 
 def test_batch_sizes_are_left_out_with_the_budget_that_they_need(clock: Clock) -> None:
-    assert Rest(timing(1, 0.5, MIN_LAUNCHES), spent=6.0, seconds=15).sizes([8, 32]) == ([8, 32], {})
-    fitting, left_out = Rest(timing(200, 80, MIN_LAUNCHES), spent=12.0, seconds=20).sizes([8, 64])
+    assert fitting_sizes([8, 32], timing(1, 0.5, MIN_LAUNCHES), spent=6.0, seconds=15) == ([8, 32], {})
+    fitting, left_out = fitting_sizes([8, 64], timing(200, 80, MIN_LAUNCHES), spent=12.0, seconds=20)
     assert fitting == [8]
     assert left_out == {64: "it could take 125 s; set bench.max_seconds to 140"}
-    assert Rest(timing(200, 80, MIN_LAUNCHES), spent=12.0, seconds=200).sizes([8, 64])[1] == {}
+    assert fitting_sizes([8, 64], timing(200, 80, MIN_LAUNCHES), spent=12.0, seconds=200)[1] == {}
 
 
 def test_a_small_model_leaves_the_budget_alone() -> None:

@@ -95,6 +95,7 @@ def test_the_profile_names_the_operators_of_both_models(tmp_path: Path) -> None:
     answer = worker.ask("stages.bench.workers.profiler", job)
     assert set(answer) == {"fp32", "int8"}
     assert set(answer["fp32"]) == {"Gemm"}
+    assert len(list(tmp_path.glob("profile*.json"))) == 3  # begun in one millisecond, two would share a name
 
 
 @pytest.mark.parametrize("profile", ["", '[{"name": "model_r'])
@@ -104,7 +105,7 @@ def test_a_profile_that_was_cut_short_is_a_full_disk(
     onnx.save(sources.linear(), tmp_path / "model.onnx")
     (tmp_path / "profile.json").write_text(profile)
     feed = {"x": np.ones((1, 4), np.float32)}
-    session = profiler._ProfiledSession(str(tmp_path / "model.onnx"), feed, 1, str(tmp_path))
+    session = profiler._ProfiledSession(str(tmp_path / "model.onnx"), feed, 1, str(tmp_path / "profile"))
     monkeypatch.setattr(session, "_session", Mock(end_profiling=lambda: str(tmp_path / "profile.json")))
     with pytest.raises(StageError, match="was cut short"):
         session.end()

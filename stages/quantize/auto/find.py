@@ -146,6 +146,10 @@ class _Search:
         """The trials that hold every rule with the margin to spare."""
         return [trial for trial in self.trials if trial.candidate.passes(self.margin)]
 
+    def best(self, weights: Weights) -> Picks:
+        """The assignment of the best trial that passes, by its measured time and size."""
+        return min(self.passing, key=lambda trial: weights.value(trial.measured)).candidate.assignment
+
     @property
     def margin(self) -> float:
         """The share of each tolerance that must be left."""
@@ -233,12 +237,10 @@ def _try_models(state: _Search, weights: Weights) -> Problem:
         back_towards(learnt, passes, fails, state.attempt, goal=goal, value=weights.value)
     if state.passing:
         state.origin = "exchanged"
-        best = min(state.passing, key=lambda trial: weights.value(trial.measured))
-        for assignment in exchanges(learnt, weights, best.candidate.assignment, goal):
+        for assignment in exchanges(learnt, weights, state.best(weights), goal):
             state.attempt(assignment)
         state.origin = "more stored"
-        best = min(state.passing, key=lambda trial: weights.value(trial.measured))
-        reached = best.candidate.assignment
+        reached = state.best(weights)
         all_stored = floats_stored(learnt, reached)
         back_towards(learnt, reached, all_stored, state.attempt, goal=goal, value=lambda point: point.size)
     return learnt
