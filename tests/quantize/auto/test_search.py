@@ -69,7 +69,7 @@ def test_the_optimum_or_within_two_percent_in_95_of_100(exhaustive: bool, monkey
         passes, fails, learnt = best_that_passes(relative(problem, limit), WEIGHTS, models.attempt, 1, {})
         reached = [] if passes is None else [passes]
         if passes is not None and fails is not None:
-            reached += back_towards(learnt, passes, fails, models.attempt, goal=1, value=WEIGHTS.value)
+            reached += back_towards(learnt, passes, fails, models.attempt, goal=1, value=WEIGHTS.value, most=4)
         assert all(models.strain(each) <= 1 for each in reached)
         everything = (point(problem, each) for each in product(*(range(len(o)) for o in problem.options)))
         best = min(WEIGHTS.value(each) for each in everything if models.strain(each.assignment) <= 1)
@@ -126,7 +126,7 @@ def test_going_back_only_accepts_what_passes_and_gains(scale: float, factor: flo
     start, fast = (0,) * 11 + (1,), (1,) * 12
     if models.strain(start) > 0.85:
         return
-    accepted = back_towards(problem, start, fast, models.attempt, goal=0.85, value=lambda p: p.us)
+    accepted = back_towards(problem, start, fast, models.attempt, goal=0.85, value=lambda p: p.us, most=4)
     times = [problem.us(start), *map(problem.us, accepted)]
     assert times == sorted(times, reverse=True)
     assert all(models.strain(assignment) <= 0.85 for assignment in accepted)
@@ -171,7 +171,7 @@ def test_nothing_is_made_for_a_gain_that_a_race_would_not_see() -> None:
     node = (Option("dynamic", 100, 0.0, 1), Option("static", 99.95, 1e-3, 1))
     problem = Problem(("a", "b"), (node, node))
     models = Models(problem, 1.0)
-    assert back_towards(problem, (0, 0), (1, 1), models.attempt, goal=1, value=lambda p: p.us) == []
+    assert back_towards(problem, (0, 0), (1, 1), models.attempt, goal=1, value=lambda p: p.us, most=4) == []
     assert models.made == []
 
 
