@@ -45,7 +45,7 @@ class Rest:
         serving: the timing at the serving batch.
         spent: seconds that it took, in all.
         seconds: `bench.max_seconds`.
-        left_out: the parts that did not fit, and the seconds that each takes at least.
+        left_out: the parts that did not fit, and the seconds that would have been enough for each.
     """
 
     serving: PairedTiming
@@ -64,7 +64,7 @@ class Rest:
         """Whether there is time for a part; if not, it is left out. See `least`."""
         least = self.least(part)
         if least > self.left:
-            self.left_out[part] = least
+            self.left_out[part] = self.seconds - self.left + least
         return part not in self.left_out
 
     def least(self, part: str) -> float:
@@ -86,7 +86,8 @@ class Rest:
             return ""
         fewest = f"the {FEWEST_LAUNCHES} launches that the speed-up takes at least took {self.spent:.0f} s"
         missing = f"there was no time for {', '.join(self.left_out)}" if self.left_out else ""
-        enough = max(self.spent if exceeded else 0.0, sum(map(self.least, ("memory", "operators", "control"))))
+        together = sum(map(self.least, ("memory", "operators", "control")))
+        enough = max(self.spent if exceeded else 0.0, together, *self.left_out.values())
         found = " and ".join(filter(None, (fewest if exceeded else "", missing)))
         return f"bench.max_seconds {self.seconds:g} is too short for this model: {found}. Set it to {_up(enough)}."
 

@@ -50,6 +50,7 @@ def quantize_weight(
     *,
     reduce_range: bool,
     summed: portable.Summed,
+    pairs: bool = True,
     min_scale: np.ndarray | float,
 ) -> QuantizedWeight:
     """Quantize a weight.
@@ -59,15 +60,16 @@ def quantize_weight(
         weight_type: QInt8 or QUInt8.
         channel_axes: axes with one scale per index.
         reduce_range: use 7 of the 8 bits.
-        summed: what the kernel sums along, if pairs along it must not saturate; None if they may saturate.
+        summed: what the kernel sums along, if rounding errors along it are to cancel; None for plain rounding.
+        pairs: whether pairs along it must not saturate either.
         min_scale: lower bound of the scales, a number or an array of the shape of `Quantized.scale`.
     """
 
     def make() -> QuantizedWeight:
         quantized, full = linear.quantize(weight, weight_type, channel_axes, reduce_range, min_scale), None
         if weight_type == "QInt8" and not reduce_range and summed is not None:
-            full = linear.sqnr_db(weight, quantized.dequantized())
-            quantized = portable.quantize(weight, summed, channel_axes, min_scale)
+            full = linear.sqnr_db(weight, quantized.dequantized()) if pairs else None
+            quantized = portable.quantize(weight, summed, channel_axes, min_scale, pairs)
         for array in (quantized.values, quantized.scale, quantized.zero_point):
             array.flags.writeable = False
         return QuantizedWeight(quantized, linear.sqnr_db(weight, quantized.dequantized()), full)
@@ -77,7 +79,7 @@ def quantize_weight(
         return make()
     content = hashlib.sha256(np.ascontiguousarray(weight).data).digest()
     bound = np.asarray(min_scale, np.float64).tobytes()
-    key = (content, weight.shape, weight_type, channel_axes, reduce_range, summed, bound)
+    key = (content, weight.shape, weight_type, channel_axes, reduce_range, summed, pairs, bound)
     if key not in cache:
         cache[key] = make()
         while len(cache) > 1 and sum(entry.quantized.values.nbytes for entry in cache.values()) > CACHE_BYTES:

@@ -114,6 +114,18 @@ def test_a_part_fits_if_the_parts_before_left_time_for_it(clock: Clock) -> None:
     assert "there was no time for control. Set it to 30." in rest.shortage()
 
 
+def test_what_the_parts_before_took_counts_in_the_budget_that_would_be_enough(clock: Clock) -> None:
+    rest = Rest(timing(500, 500), spent=3.0, seconds=15)  # a launch takes 1 s
+    assert rest.fits("memory")
+    clock.seconds += 13  # the machine was busy
+    assert rest.fits("operators")
+    clock.seconds += 1
+    assert not rest.fits("control")
+    assert "bench.max_seconds 15 is too short for this model: there was no time for control. Set it to 20." in (
+        rest.shortage()
+    )
+
+
 def test_batch_sizes_are_left_out_with_the_budget_that_they_need(clock: Clock) -> None:
     assert fitting_sizes([8, 32], timing(1, 0.5, MIN_LAUNCHES), spent=6.0, seconds=15) == ([8, 32], {})
     fitting, left_out = fitting_sizes([8, 64], timing(200, 80, MIN_LAUNCHES), spent=12.0, seconds=20)

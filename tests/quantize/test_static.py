@@ -236,6 +236,17 @@ def test_a_gemm_with_attributes_gives_the_right_answer(attributes: dict[str, flo
     assert nets.sqnr_db(model, quantized) > 25
 
 
+@pytest.mark.parametrize("portable", [True, False])
+def test_the_rounding_errors_of_a_depthwise_filter_cancel(portable: bool) -> None:
+    weight = normal(8, 1, 5, 5)
+    model = net([node("Conv", "x W", "y", group=8)], {"x": [1, 8, 9, 9]}, {"y": [1, 8, 5, 5]}, {"W": weight})
+    quantized, _ = nets.quantized(model, method="static", portable=portable)
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
+    scale = stored["W_int8_scale"][:, None, None, None]
+    errors = weight - stored["W_int8"] * scale
+    assert np.all(np.abs(errors.sum((1, 2, 3), keepdims=True)) <= 0.51 * scale)
+
+
 def test_weights_that_are_tiny_beside_the_bias_do_not_overflow() -> None:
     constants = {"W": normal(16, 8) * np.float32(1e-12), "b": normal(8) * 1000}
     model = net([node("Gemm", "x W b", "y")], {"x": ["N", 16]}, {"y": ["N", 8]}, constants)

@@ -7,6 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx.numpy_helper import to_array
 
 from stages.common.base import paths
 from tests.quantize import nets
@@ -32,6 +33,36 @@ def test_the_weights_are_folded_into_floats_when_the_model_is_loaded(bench: Benc
     assert outcome.metrics["size"]["times_smaller"] > (3 if net == "mlp" else 1.2)
     assert all(row["how"] == "stored as QInt8, computed in float" for row in outcome.nodes.values())
     assert not {"Cast", "Mul"} & set(optimised(tmp_path))
+
+
+RANDOM = np.random.default_rng(1)
+SUMS: dict[str, tuple[str, dict[str, list[int]], tuple[int, ...], int | tuple[int, ...], dict[str, int]]] = {
+    "MatMul": ("x W", {"x": [4, 40]}, (40, 6), 0, {}),
+    "MatMul of a stack": ("x W", {"x": [3, 4, 40]}, (3, 40, 6), 1, {}),
+    "MatMul from the left": ("W x", {"x": [40, 4]}, (6, 40), 1, {}),
+    "Gemm": ("x W", {"x": [4, 40]}, (6, 40), 1, {"transB": 1}),
+    "Conv": ("x W", {"x": [1, 4, 8, 8]}, (6, 4, 3, 3), (1, 2, 3), {}),
+    "Conv of single channels": ("x W", {"x": [1, 6, 9, 9]}, (6, 1, 5, 5), (1, 2, 3), {"group": 6}),
+    "ConvTranspose": ("x W", {"x": [1, 40, 4, 4]}, (40, 6, 2, 2), 0, {}),
+    "RNN": ("x W W", {"x": [5, 2, 40]}, (1, 40, 40), 2, {"hidden_size": 40}),
+}
+
+
+@pytest.mark.parametrize("case", SUMS)
+def test_the_rounding_errors_of_an_output_cancel(bench: Bench, case: str) -> None:
+    """After a Relu all activations are positive: errors of one sign would shift an output, layer after layer."""
+    inputs, shapes, shape, summed, attributes = SUMS[case]
+    rank = 4 if case == "RNN" else len(shapes["x"])
+    weight = RANDOM.normal(size=shape).astype(np.float32)
+    bench.give(
+        net([node(case.split(maxsplit=1)[0], inputs, "y", **attributes)], shapes, {"y": "abcd"[:rank]}, {"W": weight}),
+        {"x": RANDOM.normal(size=(40, *shapes["x"])).astype(np.float32)},
+        "feeds",
+    )
+    stored = {tensor.name: to_array(tensor) for tensor in bench.run(method="stored").int8_model.graph.initializer}
+    scale = stored["W_int8_scale"]
+    errors = weight - stored["W_int8"] * scale
+    assert np.all(np.abs(errors.sum(summed, keepdims=True)) <= 0.51 * scale)
 
 
 def lookup(*behind: NodeProto, width: int) -> ModelProto:

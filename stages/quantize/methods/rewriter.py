@@ -260,14 +260,24 @@ class Site:
         channel_axes: tuple[int, ...] = (),
         *,
         summed: portable.Summed = None,
+        pairs: bool = True,
         reduce_range: bool | None = None,
         min_scale: np.ndarray | float = 0,
     ) -> Quantized:
-        """Quantize a weight, and record its SQNR; see `quantize_weight`. `reduce_range` None uses the param."""
+        """Quantize a weight, and record its SQNR; see `quantize_weight`.
+
+        Without the param `portable`, weights whose kernel adds pairs are rounded plainly, as ONNX Runtime does.
+        `reduce_range` None uses the param.
+        """
         reduce = self.params.reduce_range if reduce_range is None else reduce_range
-        pairs = summed if self.params.portable else None
         result = quantize_weight(
-            weight.values, weight_type, channel_axes, reduce_range=reduce, summed=pairs, min_scale=min_scale
+            weight.values,
+            weight_type,
+            channel_axes,
+            reduce_range=reduce,
+            summed=summed if self.params.portable or not pairs else None,
+            pairs=pairs,
+            min_scale=min_scale,
         )
         self._sqnr.append(result.sqnr_db)
         self._full_sqnr += [] if result.full_range_sqnr_db is None else [result.full_range_sqnr_db]

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from stages.common.base.params import Quantize
 from stages.common.graph.walk import number
 from stages.common.graph.weights import CHANNEL_AXES, DEFAULT_OPERATORS, weight_inputs
-from stages.quantize import linear
+from stages.quantize import linear, portable
 from stages.quantize.methods import Assignment, CalibrationFeeds
 from stages.quantize.methods.rewriter import OVERRIDABLE, Constant, KeepFloatError, Rewriter, Site
 from stages.quantize.outcome import NodeOutcome
@@ -52,7 +52,8 @@ def _stored(site: Site) -> str:
         raise KeepFloatError("its scales would take as much as 8 bits save")
     inputs = list(node.inputs)
     for index, weight in weights.items():
-        quantized = site.quantized(weight, "QInt8", axes[index], reduce_range=False)
+        summed = _summed(node, weight, axes[index])
+        quantized = site.quantized(weight, "QInt8", axes[index], summed=summed, pairs=False, reduce_range=False)
         kind = f"stored along {axes[index]}"
         inputs[index] = site.share(site.input(index), kind, partial(_floats, site, weight, quantized))
     site.keep(inputs)
@@ -68,6 +69,14 @@ def _floats(site: Site, weight: Constant, quantized: linear.Quantized) -> ir.Val
         values = site.store(weight, "int8", quantized.values)
     floats = site.emit("Cast", [values], f"{weight.name}_floats", to=ir.DataType.FLOAT)
     return site.emit("Mul", [floats, site.store(weight, "int8_scale", quantized.scale)], f"{weight.name}_stored")
+
+
+def _summed(node: ir.Node, weight: Constant, axes: tuple[int, ...]) -> portable.Summed:
+    """What the operator sums a weight along; for a table, what a product that shares it sums along."""
+    if node.op_type == "Conv":
+        return "positions"
+    others = set(range(weight.values.ndim)) - {*axes}
+    return 0 if node.op_type == "ConvTranspose" else max(others)
 
 
 def _channels(node: ir.Node, index: int, weight: Constant) -> tuple[int, ...]:

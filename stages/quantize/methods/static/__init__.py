@@ -121,7 +121,9 @@ def _rewrite(input_scale: float, axes_allowed: bool) -> Rewrite:
         axes = (axis,) if by_channel and axis is not None else ()
         bias = _bias_of(site)
         min_scale = 0.0 if bias is None else _min_scale(weight.values, axes, bias.values, input_scale)
-        quantized = site.quantized(weight, kind, axes, summed=_summed(site.node, weight.values), min_scale=min_scale)
+        summed = _summed(site.node, weight.values)
+        pairs = not saturation.is_depthwise(site.node, weight.values)
+        quantized = site.quantized(weight, kind, axes, summed=summed, pairs=pairs, min_scale=min_scale)
         inputs = [site.input(0), _dequantized(site, weight, "int8", quantized, axis if by_channel else None)]
         if bias is not None:
             integers = _integer_bias(bias.values, quantized, input_scale)
@@ -148,7 +150,7 @@ def _weight_of(site: Site) -> tuple[Constant, int | None]:
 def _summed(node: ir.Node, weight: np.ndarray) -> portable.Summed:
     """What the kernel of a node sums its weight along, see `portable.Summed`."""
     if node.op_type == "Conv":
-        return None if saturation.is_depthwise(node, weight) else "positions"
+        return "positions"
     return weight.ndim - 1 if node.op_type == "Gemm" and number(node, "transB", 0) else weight.ndim - 2
 
 
