@@ -66,7 +66,7 @@ def run(path: Path) -> Inspection:
         nodes=nodes,
         predictions=predictions,
         start=start.method if start else None,
-        refused=failure or trouble.refusal(clean),
+        refused=failure or trouble.refusal(clean, path.as_posix()),
         trouble=(*notes, *trouble.sentences(clean, nodes)),
     )
 

@@ -7,7 +7,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from stages.common.base.errors import StageError
-from stages.common.graph.walk import all_nodes, is_quantized
+from stages.common.graph.refusal import refuse, refuse_non_finite_weights
+from stages.common.graph.walk import all_nodes
 from stages.common.graph.weights import WeightedNode, parameters_in_attributes
 from stages.common.model import sessions
 from stages.inspect.methods import OPSET, Prediction, too_old
@@ -18,11 +19,13 @@ WORTHWHILE = 0.9
 DECODERS = frozenset({"BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"})
 
 
-def refusal(model: ir.Model) -> str:
-    """Why the pipeline refuses a model that loads; empty if it accepts the model."""
-    for node in all_nodes(model):
-        if is_quantized(node.op_type):
-            return f"It is quantized already: it has {node.op_type} nodes. Give the original float model."
+def refusal(model: ir.Model, name: str) -> str:
+    """Why the pipeline refuses a model that loads, which the sentence calls `name`; empty if it accepts the model."""
+    try:
+        refuse(model, name)
+        refuse_non_finite_weights(model, name)
+    except StageError as error:
+        return str(error)
     for value in model.graph.outputs:
         if value.dtype == ir.DataType.BFLOAT16:
             return f"Its output '{value.name}' is bfloat16, which NumPy cannot hold. Cast it to float32 in the model."
@@ -80,7 +83,7 @@ def batch_dependence(session: ort.InferenceSession, feed: Mapping[str, np.ndarra
     for name, array in together.items():
         if array.dtype.kind == "f" and array.ndim and len(array) == 2 and array[:1].shape == alone[name].shape:
             scale = float(np.abs(array).max(initial=0))
-            if not np.allclose(array[:1], alone[name], rtol=0, atol=1e-3 * scale):
+            if np.isfinite(scale) and not np.allclose(array[:1], alone[name], rtol=0, atol=1e-3 * scale):
                 return [f"The output '{name}' of a sample depends on the others in its batch, even in fp32."]
     return []
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -22,10 +23,37 @@ MIN_SPAN = 0.5
 """The share of an output's range that INT8 should keep."""
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What the check found.
+
+    Attributes:
+        problem: why the model must not be published; empty if it may be.
+        cosine: the lowest cosine similarity of an output to fp32; None if the model does not run or an output is broken
+            in another way.
+    """
+
+    problem: str = ""
+    cosine: float | None = 1.0
+
+
 def fault(model: ir.Model, expected: Reference, min_cosine: float = MIN_COSINE) -> str:
     """Why a quantized model must not be published; empty if it may be published."""
-    judge = partial(_broken, min_cosine, expected.declared)
-    return equivalence.problem(model, expected, "the quantized model", judge)
+    return examine(model, expected, min_cosine).problem
+
+
+def examine(model: ir.Model, expected: Reference, min_cosine: float = MIN_COSINE) -> Finding:
+    """Whether a quantized model may be published."""
+    cosines: dict[str, float] = {}
+    judge = partial(_broken, cosines, expected.declared)
+    if problem := equivalence.problem(model, expected, "the quantized model", judge):
+        return Finding(problem, None)
+    lowest = min(cosines.values(), default=1.0)
+    for output, cosine in cosines.items():
+        if cosine < min_cosine:
+            found = f"output {output!r} has a cosine similarity of {cosine:.3f} to fp32, below {min_cosine}"
+            return Finding(found, lowest)
+    return Finding("", lowest)
 
 
 def collapsed_outputs(quantized: ir.Model, model: ir.Model, feeds: Sequence[Feed]) -> list[str]:
@@ -60,12 +88,13 @@ def collapsed_outputs(quantized: ir.Model, model: ir.Model, feeds: Sequence[Feed
 
 
 def _broken(
-    min_cosine: float,
+    cosines: dict[str, float],
     declared: Mapping[str, Sequence[int | str | None]],
     output: str,
     floats: list[np.ndarray],
     others: list[np.ndarray],
 ) -> str:
+    """What is broken in an output; empty if nothing is, and then `cosines` gets its cosine similarity."""
     product = squares_a = squares_b = 0.0
     for a, b in zip(floats, others, strict=True):
         if a.shape != b.shape:
@@ -81,8 +110,8 @@ def _broken(
         product += float(x @ y)
         squares_a += float(x @ x)
         squares_b += float(y @ y)
-    if squares_a and (cosine := product / max(math.sqrt(squares_a * squares_b), 1e-300)) < min_cosine:
-        return f"output {output!r} has a cosine similarity of {cosine:.3f} to fp32, below {min_cosine}"
+    if squares_a:
+        cosines[output] = product / max(math.sqrt(squares_a * squares_b), 1e-300)
     return ""
 
 

@@ -4,9 +4,9 @@ Several scales are tried, and the one with the least squared error is used. Then
 between two steps are rounded the other way until the errors of each output sum to at most half a step: after a Relu all
 activations are positive, so errors of one sign would add up.
 
-Weights do not saturate if no two neighbours sum to more than 128. A scale of max(max |w|, max |w[2k] + w[2k + 1]|) / 127
-is coarse enough for that, as rounding moves each weight by at most half a step; finer ones have to move the pairs that
-exceed 128.
+Weights do not saturate if no two neighbours sum to more than 128. A scale of max(max |w|, max |w[2k] + w[2k + 1]|) /
+127 is coarse enough for that, as rounding moves each weight by at most half a step; finer ones have to move the pairs
+that exceed 128.
 
 The bytes are the same on every CPU: nothing depends on how NumPy orders equal values or sums floats.
 """

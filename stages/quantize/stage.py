@@ -13,14 +13,14 @@ from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.common.data.evaldata import EvalData
-from stages.common.graph import equivalence
+from stages.common.graph import equivalence, refusal
 from stages.common.graph.cleaning import Step, clean
 from stages.common.graph.equivalence import Reference
 from stages.common.graph.passes import convert_opset, name_nodes, widen_float16
 from stages.common.graph.weights import WeightedNode, parameters_in_attributes, weighted_nodes
 from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
-from stages.quantize import check, methods, refusal, saturation, trial
+from stages.quantize import check, methods, saturation, trial
 from stages.quantize.auto import base
 from stages.quantize.auto.base import Recipe
 from stages.quantize.auto.find import SearchResult
@@ -29,6 +29,7 @@ from stages.quantize.auto.run import quantize as run_auto
 from stages.quantize.auto.run import sensitivities
 from stages.quantize.feeds import SearchFeeds, search_feeds
 from stages.quantize.methods import dynamic
+from stages.quantize.methods.static import ranges
 from stages.quantize.outcome import NodeOutcome, kept
 from stages.quantize.saturation import Pairs
 from stages.quantize.selection import select
@@ -121,18 +122,19 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
     prepared, nodes, selected, feeds = ready.model, ready.nodes, ready.selected, ready.feeds
     outcomes, steps = ready.outcomes, ready.steps
     _require_data(data, selected)
-    make = partial(methods.quantize, prepared, calibration=lambda: feeds(params.calibration.samples))
+    calibration = ranges.Known(lambda: feeds(params.calibration.samples), params.calibration.method)
+    make = partial(methods.quantize, prepared, calibration=calibration)
     in_4_bits = any(assigned.params.weight_type.endswith("4") for assigned in selected)
-    fault = partial(
-        check.fault, expected=ready.expected, min_cosine=check.MIN_COSINE_4_BIT if in_4_bits else check.MIN_COSINE
-    )
+    limit = check.MIN_COSINE_4_BIT if in_4_bits else check.MIN_COSINE
     search = None
     if ready.recipe is not None:
+        fault = partial(check.fault, expected=ready.expected, min_cosine=limit)
         quantized, changed, search = run_auto(
             model, prepared, nodes, selected, data=data, params=whole, fault=fault, name=name, recipe=ready.recipe
         )
     else:
-        quantized, changed = trial.most_that_passes(make, selected, fault)
+        examine = partial(check.examine, expected=ready.expected, min_cosine=limit)
+        quantized, changed = trial.most_that_passes(make, selected, examine)
     outcomes = {**outcomes, **changed}
     if quantized is not None:
         twice = _stored_twice(model, ready, quantized, outcomes)

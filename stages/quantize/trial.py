@@ -1,51 +1,144 @@
-"""Quantize as many nodes as pass the check: bisection finds those that break the model, which stay float."""
+"""Quantize as many nodes as pass the check; those that break the model stay float."""
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
+from tqdm import tqdm
 
+from stages.quantize.check import Finding
 from stages.quantize.methods import Assignment
 from stages.quantize.outcome import NodeOutcome, kept
 
 TRIALS = 48
 """Most models to build and run: one bad node among a thousand takes twenty."""
 
+SEARCH = 6
+"""Of these, for the search for the largest model that passes, once groups of nodes are ranked: enough for 63 groups."""
+
 Make = Callable[[Sequence[Assignment]], tuple[ir.Model, dict[str, NodeOutcome]]]
 """Quantizes the given nodes; returns the model and the outcomes by node name."""
 
-Fault = Callable[[ir.Model], str]
-"""Why a quantized model must not be published; empty if it may be published."""
+Examine = Callable[[ir.Model], Finding]
+"""Whether a quantized model may be published."""
 
 
 def most_that_passes(
-    make: Make, nodes: Sequence[Assignment], fault: Fault
+    make: Make, nodes: Sequence[Assignment], examine: Examine
 ) -> tuple[ir.Model | None, dict[str, NodeOutcome]]:
     """Quantize `nodes`, except those that break the model.
 
-    Groups that fail are halved until single nodes are left; nodes that passed stay quantized meanwhile.
+    Nodes with which the model does not run, or gives NaN, are found by bisection. If its answers are merely too far
+    off, the errors of many nodes add up: each is then measured alone, and those that move the answers most stay float.
 
     Returns:
         The model, or None if nothing was quantized; and the outcomes of `nodes` by name.
     """
+    trials = _Trials(make, examine)
+    with tqdm(desc="quantize: looking for nodes that break the model", unit=" models", delay=5, disable=None) as bar:
+        trials.tried = bar.update
+        good = _without_culprits(trials, list(nodes))
+        if trials.problem:
+            _without_the_worst(trials, good)
+    return trials.model, trials.outcomes | trials.refused | trials.kept
+
+
+@dataclass
+class _Trials:
+    """What was built so far.
+
+    Attributes:
+        left: models that may still be built.
+        model: the largest model that may be published; while `problem` is not empty, None.
+        outcomes: the outcomes of its nodes.
+        kept: the outcomes of the nodes that the method itself keeps float.
+        refused: the outcomes of the nodes that stay float because they break the model.
+        problem: what is wrong with the answers of the largest model that runs; empty if they are close enough.
+    """
+
+    make: Make
+    examine: Examine
+    left: int = TRIALS
     model: ir.Model | None = None
-    outcomes: dict[str, NodeOutcome] = {}
-    refused: dict[str, NodeOutcome] = {}
+    outcomes: dict[str, NodeOutcome] = field(default_factory=dict)
+    kept: dict[str, NodeOutcome] = field(default_factory=dict)
+    refused: dict[str, NodeOutcome] = field(default_factory=dict)
+    problem: str = ""
+    tried: Callable[[], object] = lambda: None
+
+    def attempt(self, nodes: Sequence[Assignment], added: Sequence[Assignment]) -> Finding:
+        """Quantize `nodes`, of which `added` are new, and keep the model if it may be published."""
+        self.left -= 1
+        self.tried()
+        candidate, outcomes = self.make(nodes)
+        self.kept |= {node.name: outcomes[node.name] for node in added if not outcomes[node.name].quantized}
+        if all(node.name in self.kept for node in added):
+            return Finding()
+        finding = self.examine(candidate)
+        if finding.cosine is not None:
+            self.problem, self.outcomes = finding.problem, outcomes
+            self.model = None if finding.problem else candidate
+        return finding
+
+
+def _without_culprits(trials: _Trials, nodes: list[Assignment]) -> list[Assignment]:
+    """The nodes that give a model that runs. Groups that fail are halved until single nodes are left."""
     good: list[Assignment] = []
-    groups = [list(nodes)] if nodes else []
-    for _ in range(TRIALS):
-        if not groups:
-            break
+    groups = [nodes] if nodes else []
+    while groups and trials.left:
         group = groups.pop(0)
-        candidate, tried = make([*good, *group])
-        changed = any(tried[node.name].quantized for node in group)
-        problem = fault(candidate) if changed else ""
-        if not problem:
+        finding = trials.attempt([*good, *group], group)
+        if finding.cosine is not None:
             good += group
-            model, outcomes = (candidate, tried) if changed else (model, outcomes | tried)
         elif len(group) == 1:
-            refused[group[0].name] = kept(f"quantizing it breaks the model: {problem}")
+            trials.refused[group[0].name] = kept(f"quantizing it breaks the model: {finding.problem}")
         else:
             groups[:0] = [group[: len(group) // 2], group[len(group) // 2 :]]
     unknown = kept(f"quantizing it with others breaks the model; {TRIALS} trials did not find the node at fault")
-    refused |= {node.name: unknown for group in groups for node in group}
-    return model, outcomes | refused
+    trials.refused |= {node.name: unknown for group in groups for node in group}
+    return good
+
+
+def _without_the_worst(trials: _Trials, nodes: list[Assignment]) -> None:
+    """Keep those nodes float that move the answers most, as few as it takes."""
+    together = trials.problem
+    ranked = _ranked(trials, nodes)
+    trials.model, trials.outcomes, trials.problem = None, {}, ""
+    fewest, most = 1, len(ranked)  # to keep float; with `most` the model passes
+    passing: tuple[ir.Model | None, dict[str, NodeOutcome]] = None, {}
+    while fewest < most:
+        middle = (fewest + most) // 2
+        rest = {node.name for group, _ in ranked[middle:] for node in group}
+        wanted = [node for node in nodes if node.name in rest]
+        trials.attempt(wanted, wanted)
+        if trials.model is None:
+            fewest = middle + 1
+        else:
+            most, passing = middle, (trials.model, trials.outcomes)
+    trials.model, trials.outcomes = passing
+    for group, alone in ranked[:most]:
+        reason = f"together the nodes break the model ({together}), and this is one of those that move it most"
+        if len(group) == 1 and alone.problem:
+            reason = f"quantizing it breaks the model: {alone.problem}"
+        trials.refused |= {node.name: kept(reason) for node in group}
+
+
+def _ranked(trials: _Trials, nodes: list[Assignment]) -> list[tuple[list[Assignment], Finding]]:
+    """Groups of nodes, and how far each alone moves the answers, the worst first: single nodes if there are few."""
+
+    def measured(group: list[Assignment]) -> tuple[list[Assignment], Finding]:
+        return group, trials.attempt(group, group)
+
+    def cosine(entry: tuple[list[Assignment], Finding]) -> float:
+        return -1.0 if entry[1].cosine is None else entry[1].cosine
+
+    spare = trials.left - SEARCH
+    size = 1 if len(nodes) <= spare else math.ceil(2 * len(nodes) / max(2, spare))
+    groups = [measured(nodes[start : start + size]) for start in range(0, len(nodes), size)]
+    while trials.left > SEARCH + 1 and (large := [entry for entry in groups if len(entry[0]) > 1]):
+        worst = min(large, key=cosine)
+        groups.remove(worst)
+        half = len(worst[0]) // 2
+        groups += [measured(worst[0][:half]), measured(worst[0][half:])]
+    return sorted(groups, key=cosine)

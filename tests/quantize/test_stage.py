@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from stages.common.base import paths
 from stages.common.base.errors import MissingInputError, StageError
 from stages.common.graph.weights import WeightedNode
 from stages.common.model import model_file
+from stages.quantize.check import Finding
 from stages.quantize.outcome import NodeOutcome
 from stages.quantize.trial import TRIALS, most_that_passes
 from tests.onnx_models import publish, stored
@@ -116,30 +118,54 @@ def _nodes(count: int) -> list[WeightedNode]:
     return [WeightedNode(f"n{at}", "MatMul", "", ()) for at in range(count)]
 
 
-@pytest.mark.parametrize("bad", [set(), {"n0"}, {"n999"}, {"n3", "n500"}])
-def test_bisection_finds_the_nodes_that_break_a_model(bad: set[str]) -> None:
+def _attempt(nodes: list[WeightedNode]) -> tuple[onnx.ModelProto, dict[str, NodeOutcome]]:
+    names = [node.name for node in nodes]
+    return onnx.ModelProto(doc_string=" ".join(names)), {name: NodeOutcome(quantized=True) for name in names}
+
+
+def _kept_float(count: int, examine: Callable[[set[str]], Finding]) -> tuple[set[str], Mapping[str, NodeOutcome]]:
+    """Names of the nodes that stay float, and the outcomes, found in at most `TRIALS` trials."""
     trials = []
 
-    def attempt(nodes: list[WeightedNode]) -> tuple[onnx.ModelProto, dict[str, NodeOutcome]]:
-        names = [node.name for node in nodes]
-        return onnx.ModelProto(doc_string=" ".join(names)), {name: NodeOutcome(quantized=True) for name in names}
-
-    def fault(model: onnx.ModelProto) -> str:
+    def counted(model: onnx.ModelProto) -> Finding:
         trials.append(model)
-        return "broken" if bad & set(model.doc_string.split()) else ""
+        return examine(set(model.doc_string.split()))
 
-    model, decisions = most_that_passes(attempt, _nodes(1000), fault)  # type: ignore[arg-type]
-    assert {name for name, outcome in decisions.items() if not outcome.quantized} == bad
-    assert model is not None
-    assert set(model.doc_string.split()) == decisions.keys() - bad
+    model, outcomes = most_that_passes(_attempt, _nodes(count), counted)  # type: ignore[arg-type]
+    kept = {name for name, outcome in outcomes.items() if not outcome.quantized}
+    assert len(outcomes) == count
     assert len(trials) <= TRIALS
+    assert model is not None
+    assert set(model.doc_string.split()) == outcomes.keys() - kept
+    return kept, outcomes
+
+
+@pytest.mark.parametrize("bad", [set(), {"n0"}, {"n999"}, {"n3", "n500"}])
+def test_bisection_finds_the_nodes_that_break_a_model(bad: set[str]) -> None:
+    kept, _ = _kept_float(1000, lambda names: Finding("broken", None) if bad & names else Finding())
+    assert kept == bad
+
+
+@pytest.mark.parametrize(("count", "loud"), [(32, {"n1", "n2"}), (300, {"n7"}), (1000, {"n3"})])
+def test_if_errors_add_up_those_with_the_largest_stay_float(count: int, loud: set[str]) -> None:
+    """Together they exceed the limit, wherever the search begins: the last nodes are not to blame."""
+
+    def examine(names: set[str]) -> Finding:
+        cosine = 1 - 0.015 * len(loud & names) - 0.01 * len(names) / count
+        return Finding("too far" if cosine < 0.98 else "", cosine)
+
+    kept, outcomes = _kept_float(count, examine)
+    assert kept & loud
+    assert len(kept) <= max(2, count // 100)
+    reason = "together the nodes break the model (too far), and this is one of those that move it most"
+    assert all(outcomes[name].reason == reason for name in kept)
 
 
 def test_bisection_ends_where_everything_breaks() -> None:
     def attempt(nodes: list[WeightedNode]) -> tuple[onnx.ModelProto, dict[str, NodeOutcome]]:
         return onnx.ModelProto(), {node.name: NodeOutcome(quantized=True) for node in nodes}
 
-    model, decisions = most_that_passes(attempt, _nodes(1000), lambda _: "broken")  # type: ignore[arg-type]
+    model, decisions = most_that_passes(attempt, _nodes(1000), lambda _: Finding("broken", None))  # type: ignore[arg-type]
     assert model is None
     assert len(decisions) == 1000
     assert not any(outcome.quantized for outcome in decisions.values())

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from stages.common.base import paths
 from stages.common.base.errors import ParamsError, StageError
-from stages.quantize import refusal
+from stages.common.graph import refusal
 from tests.onnx_models import ir_model
 from tests.quantize.running import Bench, graph, normal, run
 
