@@ -50,7 +50,7 @@ options = ort.SessionOptions()
 options.intra_op_num_threads, options.log_severity_level = 1, 4
 session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 names = json.loads(sys.argv[2])
-print(json.dumps([[each.tolist() for each in session.run(names, dict(np.load(feed)))] for feed in sys.argv[3:]]))
+print(json.dumps([[array.tolist() for array in session.run(names, dict(np.load(feed)))] for feed in sys.argv[3:]]))
 """
 
 Answers = dict[str, list[np.ndarray]]
@@ -113,9 +113,9 @@ def rows(folder: Path, methods: Sequence[str], cpu: str | None) -> Iterator[list
                 yield [
                     method,
                     *(f"{share:.2%}" for share in shares),
-                    *(f"{each[worst]:.1f}" for each in some),
-                    *(f"{each:.2f}" for each in (cost, dearest(*whole)[1])),
-                    *(f"{each:.1g}" for each in moved),
+                    *(f"{db[worst]:.1f}" for db in some),
+                    *(f"{factor:.2f}" for factor in (cost, dearest(*whole)[1])),
+                    *(f"{largest:.1g}" for largest in moved),
                 ]
 
 
