@@ -18,6 +18,9 @@ PROVING_FLIP_RATE = 0.01
 LEAST_NRMSE = 0.01
 """Below it, a model that answers the median is as close as an INT8 model can be: no limit separates the two."""
 
+SMALL = 0.1
+"""A part of an output whose standard deviation is below this share of the largest has hardly any weight in the NRMSE."""
+
 Tree = Mapping[str, Any]
 
 
@@ -31,6 +34,7 @@ def notes(details: Tree, params: Parity, vacuous: Sequence[str]) -> list[str]:
     """
     return [
         *_vacuous(details, vacuous),
+        *_uneven(details, params),
         *_too_few(details, params),
         *_serving(details),
         *_batch(details, params),
@@ -64,6 +68,29 @@ def _vacuous(details: Tree, names: Sequence[str]) -> Iterator[str]:
     for remedy, outputs in remedies.items():
         listed = ", ".join(outputs[:3]) + (f" and {len(outputs) - 3} more" if len(outputs) > 3 else "")
         yield f"A model that always answers the median would pass too: this proves nothing about {listed}; {remedy}."
+
+
+def _uneven(details: Tree, params: Parity) -> Iterator[str]:
+    """Outputs that pass as a whole although parts of them, whose values are smaller, would not."""
+    for name, output in details["outputs"].items():
+        limit = tolerance_of(name, output["kind"], params).max_nrmse
+        parts = output.get("parts_nrmse")  # metrics of older versions lack it
+        if limit is None or parts is None or output["nrmse"] is None or output["nrmse"] > limit:
+            continue
+        small = SMALL * max(output["parts_std"])
+        above = {
+            at: nrmse
+            for at, (nrmse, std) in enumerate(zip(parts, output["parts_std"], strict=True))
+            if nrmse is not None and nrmse > limit and std < small
+        }
+        if above:
+            worst = max(above, key=lambda at: above[at])
+            yield (
+                f"max_nrmse holds for all values of '{name}' together, but not for {len(above)} of {len(parts)} parts "
+                f"along axis {output['parts_axis']} whose values are much smaller (at index {worst} it is "
+                f"{above[worst]:.2g}): this proves little about them. Give values of different kinds, such as boxes "
+                "and scores, an output each."
+            )
 
 
 def _proving_rule(median: Tree, name: str) -> str:

@@ -15,6 +15,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from stages.common.compare.comparison import Comparison, MismatchError, OutputPair, compare
 from stages.common.compare.decided import CONFIDENT, needed, upper_bound
 from stages.common.compare.output import OVERFLOW, OutputComparison
+from stages.common.compare.parts import Parts
 from stages.common.compare.summaries import RELATIVE_ERROR, WORST_KEPT, BottomK, QuantileSketch
 from stages.common.decisions import Decider, choose
 
@@ -320,6 +321,41 @@ class TestNotFinite:
     def test_infinities_of_another_sign_differ(self) -> None:
         output = compared(np.array([[np.inf, 1]]), np.array([[-np.inf, 1]])).outputs["p"]
         assert output.nonfinite_samples == 1
+
+
+@given(
+    shape=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    samples=st.integers(1, 9),
+    cuts=st.sets(st.integers(1, 8)),
+)
+def test_the_error_of_each_part_does_not_depend_on_how_the_samples_are_cut(
+    shape: list[int], samples: int, cuts: set[int]
+) -> None:
+    before = np.random.default_rng(samples).normal(size=(samples, *shape))
+    after = before + np.random.default_rng(0).normal(size=before.shape) / 10
+    whole = Parts()
+    for one, other in zip(np.split(before, sorted(cuts)), np.split(after, sorted(cuts)), strict=True):
+        part = Parts()
+        if len(one):
+            part.update(one, other)
+        whole.merge(part)
+    if max(shape) == 1:
+        assert (whole.axis, whole.nrmse, whole.std) == (None, None, None)
+        return
+    assert whole.axis == max(at for at, length in enumerate((0, *shape)) if length == min(set(shape) - {1}))
+    others = tuple(at for at in range(before.ndim) if at != whole.axis)
+    std = before.std(axis=others)
+    assert whole.std == pytest.approx(std)
+    if std.all():
+        assert whole.nrmse == pytest.approx(np.sqrt(np.square(after - before).mean(axis=others)) / std)
+
+
+def test_samples_with_other_axes_have_no_parts() -> None:
+    parts = Parts()
+    parts.update(np.ones((2, 3)), np.ones((2, 3)))
+    assert (parts.axis, parts.nrmse) == (1, [None, None, None])
+    parts.update(np.ones((2, 4)), np.ones((2, 4)))
+    assert (parts.axis, parts.nrmse) == (None, None)
 
 
 class TestOtherKindsOfOutput:

@@ -346,6 +346,20 @@ class TestVacuous:
         result = project.run()
         assert (result["passed"], result["judged"]["vacuous"]) == (False, [])
 
+    @pytest.mark.parametrize("scale", [1.0, 50.0])
+    def test_scores_beside_boxes_in_one_output(self, project: Project, scale: float) -> None:
+        """As a YOLO model gives them: if the scores turn around, the error of the boxes hides it."""
+        body = (
+            "(float[N,3] x) => (float[N,6,1] y) <float[1] a = {100.0}, float[1] b = {%f}, int64[1] c = {2}> "
+            "{ l = Mul(x, a) r = Mul(x, b) j = Concat<axis=1>(l, r) y = Unsqueeze(j, c) }"
+        )
+        after = scale if scale > 1 else -scale
+        project.write(graph(body % scale), graph(body % after), {"x": normal(120, 3)})
+        result = project.run()
+        note = "not for 3 of 6 parts along axis 1 whose values are much smaller (at index"
+        assert result["passed"] is True
+        assert any(note in sentence for sentence in result["notes"]) == (scale == 1)
+
     def test_a_constant_output(self, project: Project) -> None:
         constant = graph(
             "(float[N,3] x) => (float[N,3] p) <float[1] c = {0.0}> { s = Mul(x, c) p = Softmax<axis=-1>(s) }"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from stages.common.compare.parts import Parts
 from stages.common.compare.summaries import BottomK, QuantileSketch, Worst, ranks
 from stages.common.decisions import are_probabilities, as_scores
 from stages.common.moments import Moments
@@ -43,6 +44,7 @@ class OutputComparison(Moments):
         distances: quantiles of |candidate - reference| over the values that `Moments` counts.
         directions: samples of two or more values, all finite; `cosine_total` sums their cosine similarities, `cosine`
             is the smallest with its sample.
+        parts: the error of each part of the output.
         pairs: a uniform sample of (reference, candidate); `worst` holds the samples that moved most.
     """
 
@@ -63,6 +65,7 @@ class OutputComparison(Moments):
     directions: int = 0
     cosine_total: float = 0.0
     cosine: tuple[float, int] | None = None
+    parts: Parts = field(default_factory=Parts)
     pairs: BottomK = field(default_factory=BottomK)
     worst: Worst = field(default_factory=Worst)
 
@@ -107,7 +110,7 @@ class OutputComparison(Moments):
         self.classes = as_scores(reference).shape[1]
         rows = reference.reshape(samples, width), candidate.reshape(samples, width)
         if self.is_float:
-            self._update_floats(indices, *(side.astype(np.float64) for side in rows))
+            self._update_floats(indices, *(side.astype(np.float64) for side in rows), reference.shape[1:])
         else:
             differ = rows[0] != rows[1]
             self.equal += differ.size - int(np.count_nonzero(differ))
@@ -126,6 +129,7 @@ class OutputComparison(Moments):
         self.add(other)
         self._lower_cosine(other.cosine)
         self.distances.merge(other.distances)
+        self.parts.merge(other.parts)
         self.pairs.merge(other.pairs)
         self.worst.merge(other.worst)
 
@@ -153,6 +157,9 @@ class OutputComparison(Moments):
             **{key: self.quantile(share) for key, share in QUANTILES.items()},
             "max_of_range": self.largest / span if span else None,
             "nrmse": self.nrmse,
+            "parts_axis": self.parts.axis or None,
+            "parts_nrmse": self.parts.nrmse,
+            "parts_std": self.parts.std,
             "sqnr_db": self.sqnr_db,
             "min_cosine": self.cosine[0] if self.cosine else None,
             "min_cosine_sample": self.cosine[1] if self.cosine else None,
@@ -166,6 +173,9 @@ class OutputComparison(Moments):
         return tree, dict.fromkeys(tree, OVERFLOW) | {
             "max_of_range": "fp32 is constant",
             "nrmse": "fp32 is constant, and INT8 is not equal to it",
+            **dict.fromkeys(
+                ("parts_axis", "parts_nrmse", "parts_std"), "only for samples with an axis of 2 to 256 values"
+            ),
             "sqnr_db": OVERFLOW if self.signal and self.noise else _NO_SIGNAL if self.noise else _NO_NOISE,
             **dict.fromkeys(
                 ("min_cosine", "min_cosine_sample", "mean_cosine"), "one value per sample has no direction"
@@ -179,8 +189,10 @@ class OutputComparison(Moments):
         value = self.distances.quantile(share)
         return None if value is None else min(value, self.largest)
 
-    def _update_floats(self, indices: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
-        """Add rows [n, k], float64."""
+    def _update_floats(
+        self, indices: np.ndarray, reference: np.ndarray, candidate: np.ndarray, shape: tuple[int, ...]
+    ) -> None:
+        """Add rows [n, k], float64, of samples of a shape."""
         difference = candidate - reference
         distance = np.abs(difference)
         same = (reference == candidate) | (np.isnan(reference) & np.isnan(candidate))
@@ -207,6 +219,7 @@ class OutputComparison(Moments):
             indices, reference, candidate = indices[rows], reference[rows], candidate[rows]
         if len(reference):
             self._update_cosine(indices, reference, candidate)
+            self.parts.update(*(side.reshape(len(side), *shape) for side in (reference, candidate)))
             self.probabilities = self.probabilities and are_probabilities(reference.reshape(-1, self.classes))
 
     def _update_cosine(self, indices: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
