@@ -19,7 +19,7 @@ LEAST_NRMSE = 0.01
 """Below it, a model that answers the median is as close as an INT8 model can be: no limit separates the two."""
 
 SMALL = 0.1
-"""A part of an output whose standard deviation is below this share of the largest has hardly any weight in the NRMSE."""
+"""A part of an output whose standard deviation is below this share of the largest hardly counts in the NRMSE."""
 
 Tree = Mapping[str, Any]
 

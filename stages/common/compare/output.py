@@ -110,7 +110,7 @@ class OutputComparison(Moments):
         self.classes = as_scores(reference).shape[1]
         rows = reference.reshape(samples, width), candidate.reshape(samples, width)
         if self.is_float:
-            self._update_floats(indices, *(side.astype(np.float64) for side in rows), reference.shape[1:])
+            self._update_floats(indices, *(side.astype(np.float64) for side in rows), shape=reference.shape[1:])
         else:
             differ = rows[0] != rows[1]
             self.equal += differ.size - int(np.count_nonzero(differ))
@@ -190,7 +190,7 @@ class OutputComparison(Moments):
         return None if value is None else min(value, self.largest)
 
     def _update_floats(
-        self, indices: np.ndarray, reference: np.ndarray, candidate: np.ndarray, shape: tuple[int, ...]
+        self, indices: np.ndarray, reference: np.ndarray, candidate: np.ndarray, *, shape: tuple[int, ...]
     ) -> None:
         """Add rows [n, k], float64, of samples of a shape."""
         difference = candidate - reference
