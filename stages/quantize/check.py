@@ -19,6 +19,9 @@ MIN_COSINE = 0.98
 MIN_COSINE_4_BIT = 0.9
 """The same for 4-bit weights."""
 
+ENOUGH_FEEDS = 4
+"""Of so many feeds, the one that moves most does not count: fp32 itself may hardly be able to decide it."""
+
 MIN_SPAN = 0.5
 """The share of an output's range that INT8 should keep."""
 
@@ -29,8 +32,8 @@ class Finding:
 
     Attributes:
         problem: why the model must not be published; empty if it may be.
-        cosine: the lowest cosine similarity of an output to fp32; None if the model does not run or an output is broken
-            in another way.
+        cosine: the lowest cosine similarity of an output to fp32, see `ENOUGH_FEEDS`; None if the model does not run or
+            an output is broken in another way.
     """
 
     problem: str = ""
@@ -95,7 +98,7 @@ def _broken(
     others: list[np.ndarray],
 ) -> str:
     """What is broken in an output; empty if nothing is, and then `cosines` gets its cosine similarity."""
-    product = squares_a = squares_b = 0.0
+    sums = []
     for a, b in zip(floats, others, strict=True):
         if a.shape != b.shape:
             if _as_declared(a.shape, declared[output]) and _as_declared(b.shape, declared[output]):
@@ -107,11 +110,12 @@ def _broken(
         if not np.all(np.isfinite(b[finite])):
             return f"output {output!r} has NaN or infinity where fp32 has none"
         x, y = a[finite].astype(np.float64), b[finite].astype(np.float64)
-        product += float(x @ y)
-        squares_a += float(x @ x)
-        squares_b += float(y @ y)
+        sums.append((float(np.square(x - y).sum()), float(x @ y), float(x @ x), float(y @ y)))
+    if len(sums) >= ENOUGH_FEEDS:
+        sums.remove(max(sums))
+    _, product, squares_a, squares_b = np.sum(sums, axis=0) if sums else np.zeros(4)
     if squares_a:
-        cosines[output] = product / max(math.sqrt(squares_a * squares_b), 1e-300)
+        cosines[output] = float(product / max(math.sqrt(squares_a * squares_b), 1e-300))
     return ""
 
 

@@ -60,6 +60,22 @@ def test_faults(model: onnx.ModelProto, words: str) -> None:
     assert words in fault(model, _expected(_model()))
 
 
+@pytest.mark.parametrize(("thresholds", "broken"), [([9.0], False), ([9.0, 8.0], True)])
+def test_one_feed_that_falls_on_the_other_side_breaks_nothing(thresholds: list[float], broken: bool) -> None:
+    def decided(threshold: float) -> onnx.ModelProto:
+        return graph(
+            [
+                helper.make_node("Greater", ["x", "t"], ["above"]),
+                helper.make_node("Cast", ["above"], ["h"], to=TensorProto.FLOAT),
+                helper.make_node("Concat", ["h", "one"], ["y"], axis=1),
+            ],
+            {"x": (1, 8)}, {"y": (1, 9)}, {"t": np.array(threshold, np.float32), "one": np.ones((1, 1), np.float32)},
+        )  # fmt: skip
+
+    feeds = [{"x": np.full((1, 8), value, np.float32)} for value in (1, 2, 3, 4, 5, 6, *thresholds, 20, 21)]
+    assert bool(fault(decided(9.5), reference(decided(7.0), feeds))) == broken
+
+
 def test_what_is_not_finite_in_fp32_is_not_compared() -> None:
     expected = _expected(_model("Log"))
     assert fault(_model("Log"), expected) == ""
