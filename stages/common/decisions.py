@@ -109,7 +109,8 @@ def choose(
     """Find the decision, and the scores behind it, among outputs of the reference model, samples along axis 0.
 
     Class scores are rows of two or more floats, along the last axis, that are probabilities or their logarithms;
-    failing that, floats that the labels index, that are called logits, or that come with a label output. A label
+    failing that, floats that the labels index, that are called logits, or that come with a label output; maps of
+    scores, [n, classes, height, width], have their classes elsewhere and do not decide by their labels or name. A label
     output holds text, integers or booleans, one per sample or one per row of scores. With `classifier`, params say
     that the model decides, so any floats may be scores.
     """
@@ -190,7 +191,9 @@ def _decider(outputs: Outputs, labels: np.ndarray | None, threshold: float | Non
         if are_log_probabilities(scores):
             return Decider(label, name)
     for name, scores in wide.items():
-        if classifier or label is not None or "logit" in name.lower() or _indexes(labels, scores.shape[1]):
+        is_map = len(outputs[name].shape) > 3 and outputs[name].shape[3] > 1
+        likely = not is_map and ("logit" in name.lower() or _indexes(labels, scores.shape[1]))
+        if classifier or label is not None or likely:
             return Decider(label, name)
     return Decider(label)
 

@@ -33,6 +33,12 @@ class TestWhichOutputDecides:
         assert choose({"logits": raw["y"]}).scores == "logits"
         assert not choose(raw, np.linspace(0, 1, 6)).decides
 
+    def test_a_map_of_scores_is_not_read_along_its_width(self) -> None:
+        maps = {"logits": np.random.default_rng(0).normal(size=(6, 4, 8, 5)).astype(np.float32)}
+        assert not choose(maps).decides
+        assert not choose(maps, self.label).decides
+        assert choose({"logits": maps["logits"][:, :, :1, :1]}).scores == "logits"
+
     def test_rows_along_the_last_axis(self) -> None:
         tokens = self.scores.reshape(2, 3, 3)
         comparison = Comparison(choose({"p": tokens}))
