@@ -242,10 +242,13 @@ def _try_models(state: _Search, weights: Weights) -> Problem:
         state.origin = "add back"
         back_towards(learnt, passes, fails, state.attempt, goal=goal, value=weights.value, most=BACK_TRIALS)
     if state.passing:
-        state.origin = "exchanged"
-        for assignment in exchanges(learnt, weights, state.best(weights), goal):
-            state.attempt(assignment)
-        state.origin = "more stored"
+        state.origin, state.limit = "exchanged", most - STORED_FURTHER
+        start: Picks | None = None
+        while (best := state.best(weights)) != start:
+            start = best
+            for assignment in exchanges(learnt, weights, start, goal):
+                state.attempt(assignment)
+        state.origin, state.limit = "more stored", most
         for trial in racers(state.passing, weights.value)[:STORED_FURTHER]:
             reached = trial.candidate.assignment
             back_towards(
