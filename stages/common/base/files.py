@@ -1,6 +1,6 @@
 """Atomic outputs: each is written under a temporary name in the same folder, then renamed.
 
-After SIGINT or SIGTERM nothing is put in place, even if the code in between swallowed the signal.
+After SIGINT, SIGTERM or SIGHUP nothing is put in place, even if the code in between swallowed the signal.
 """
 
 import csv
