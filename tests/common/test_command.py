@@ -295,6 +295,19 @@ def test_a_stage_run_from_another_folder_names_the_right_one(tmp_path: Path) -> 
     assert (run.returncode, run.stdout, run.stderr) == (1, "", expected)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["-S", "-m", "stages.gate"], f"{sys.executable} has no module pydantic. Activate the environment with"),
+        (["-c", "import sys; sys.version_info = (3, 10, 4); import stages"], "Python 3.10 is too old: 3.11 or newer"),
+    ],
+)
+def test_another_python_than_that_of_the_environment_is_one_line(arguments: list[str], line: str) -> None:
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"Error: {line}")
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_help_says_what_a_stage_reads_and_writes(stage: str) -> None:
     shown = subprocess.run(
