@@ -47,7 +47,7 @@ def render(adoption: Adoption) -> str:
         )
     steps.append(f"dvc repro{f' {where}dvc.yaml' if where else ''}")
     if layout.models:
-        steps.append(f"python -m {PACKAGE}.report, in {where or 'the root'}, shows all models.")
+        steps.append(f"python -m {PACKAGE}.report, in {home or 'the root'}, shows all models.")
     numbered = [f"{number}. {step}" for number, step in enumerate(steps, 1)]
     return "\n".join([*lines, "", "Next:", *numbered])
 
