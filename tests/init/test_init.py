@@ -320,8 +320,7 @@ def test_what_both_changed_in_the_same_place_is_left_to_the_user() -> None:
     assert merge.three_way("a: 1\n\n\n\nb: 2\n", "a: 1\n\n\n\nb: 1\n", "a: 3\n\n\n\nb: 1\n") == "a: 3\n\n\n\nb: 2\n"
 
 
-def test_dvc_may_be_initialised_in_a_folder_of_the_git_repository(tmp_path: Path) -> None:
-    (tmp_path / ".git").mkdir()
+def test_dvc_may_be_initialised_in_a_folder_of_the_git_repository_or_without_git(tmp_path: Path) -> None:
     (tmp_path / "ml" / ".dvc").mkdir(parents=True)
     assert stage.run(CODE, tmp_path / "ml").root == tmp_path / "ml"
 
