@@ -296,6 +296,21 @@ def test_a_stage_run_from_another_folder_names_the_right_one(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        ([], 0, "usage: python -m stages [-h]"),
+        (["gte"], 2, "python -m stages: error: argument command: invalid choice: 'gte' (choose from "),
+        (["gate", "--strct"], 2, "python -m stages.gate: error: unrecognized arguments: --strct"),
+    ],
+)
+def test_the_command_names_its_choices(arguments: list[str], code: int, line: str) -> None:
+    run = [sys.executable, "-m", "stages", *arguments]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert line in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "line"),
     [
         (["-S", "-m", "stages.gate"], f"{sys.executable} has no module pydantic. Activate the environment with"),
