@@ -7,6 +7,8 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # dvc starts `python`: do not inherit the caller's Python settings.
 unexport PYTHONHOME
 unexport PYTHONPATH
+# Bytecode is kept: without it every process compiles anew all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
 .PHONY: help repro test test-heavy test-extended test-torch lint lock clean

@@ -130,7 +130,7 @@ class Bench:
         """Why the model is none that can be quantized; the first method says so for all of them."""
         done = self._done()
         said = [done.get(what, {}).get("parity", "") for what in ("export", next(iter(METHODS)))]
-        return next((each for each in said if each.startswith("Error")), "")
+        return next((line for line in said if line.startswith("Error")), "")
 
     def _do(self, what: str, work: Callable[[], Any]) -> None:
         if what not in self._done() and time.monotonic() < self.ends:

@@ -67,7 +67,7 @@ def moved_by_padding(
     for at in range(PADDED):
         own = {name: array[at : at + 1, : int(feed[mask][at].sum())] for name, array in feed.items()}
         padded = {name: np.pad(array, ((0, 0), (0, length - array.shape[1]))) for name, array in own.items()}
-        alone, other = (session.run([output], each)[0] for each in (own, padded))
+        alone, other = (session.run([output], feed)[0] for feed in (own, padded))
         largest = max(largest, float(np.abs(alone - other).max()))
     return largest
 
@@ -99,7 +99,7 @@ def main() -> None:
         source = model_file.read(arguments.model, "your own export")
         opened = {"fp32": sessions.open_session(source)}
         sizes = {"fp32": model_file.stored_bytes(source) / 1e6}
-        output = next(each.name for each in opened["fp32"].get_outputs() if "float" in each.type)
+        output = next(value.name for value in opened["fp32"].get_outputs() if "float" in value.type)
         for name, params in settings.items():
             whole = Params(quantize=Quantize(method=arguments.method, **params))
             made = stage.quantize(source, data, whole, str(arguments.model)).model
@@ -113,8 +113,8 @@ def main() -> None:
         if arguments.pad and mask is None:
             parser.error("--pad needs a model with an attention mask among its inputs.")
         padding = {
-            name: moved_by_padding(each, output, feed, mask, arguments.pad)
-            for name, each in opened.items()
+            name: moved_by_padding(session, output, feed, mask, arguments.pad)
+            for name, session in opened.items()
             if arguments.pad and mask
         }
     rows = [
@@ -134,7 +134,9 @@ def measured(
 
     The first session is the reference.
     """
-    by_batch = {batch: {name: answers(each, output, feed, batch) for name, each in opened.items()} for batch in batches}
+    by_batch = {
+        batch: {name: answers(session, output, feed, batch) for name, session in opened.items()} for batch in batches
+    }
     speeds = {batch: speed_ups(opened, {name: array[:batch] for name, array in feed.items()}) for batch in batches}
     rows = {}
     for name in opened:

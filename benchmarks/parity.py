@@ -65,9 +65,9 @@ def bare(batch: int) -> None:
 
     data = evaldata.EvalData()
     sessions = [open_session(path) for path in (paths.FP32_MODEL, paths.INT8_MODEL)]
-    for each in data.batches(data.indices("judge"), batch):
+    for samples in data.batches(data.indices("judge"), batch):
         for session in sessions:
-            session.run(None, each.feed)
+            session.run(None, samples.feed)
 
 
 @dataclass(frozen=True)

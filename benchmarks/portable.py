@@ -48,9 +48,10 @@ import json, sys
 import numpy as np, onnxruntime as ort
 options = ort.SessionOptions()
 options.intra_op_num_threads, options.log_severity_level = 1, 4
-session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
-names = json.loads(sys.argv[2])
-print(json.dumps([[each.tolist() for each in session.run(names, dict(np.load(feed)))] for feed in sys.argv[3:]]))
+models, names, feeds = json.loads(sys.argv[1])
+sessions = [ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]) for model in models]
+runs = [[session.run(names, dict(np.load(feed))) for feed in feeds] for session in sessions]
+print(json.dumps(runs, default=np.ndarray.tolist))
 """
 
 Answers = dict[str, list[np.ndarray]]
@@ -92,7 +93,7 @@ def rows(folder: Path, methods: Sequence[str], cpu: str | None) -> Iterator[list
         feeds = [batch.feed for batch in data.batches(np.arange(data.samples), 1)]
         expected = answers(source, feeds)
         for method in methods if expected else ():
-            shares, some, whole, moved = [], [], [], []
+            shares, some, whole, made_here, files = [], [], [], [], []
             for portable in (True, False):
                 params = Params(quantize=Quantize.model_validate({"method": method, "portable": portable}))
                 made = stage.quantize(source, data, params, folder.name)
@@ -102,20 +103,20 @@ def rows(folder: Path, methods: Sequence[str], cpu: str | None) -> Iterator[list
                 here = answers(made.model, feeds)
                 some.append(ratios(expected, here, judged))
                 whole.append(ratios(expected, here, range(len(feeds))))
-                if cpu:
-                    first = judged[:EMULATED]
-                    with model_file.staged(made.model, path := Path(work) / "int8.onnx"):
-                        pass
-                    there = emulated(path, [feeds[at] for at in first], list(here), cpu)
-                    moved.append(difference({name: [here[name][at] for at in first] for name in here}, there))
+                made_here.append({name: [here[name][at] for at in judged[:EMULATED]] for name in here})
+                files.append(Path(work) / f"{portable}.onnx")
+                with model_file.staged(made.model, files[-1]):
+                    pass
             else:
                 worst, cost = dearest(*some)
+                first = [feeds[at] for at in judged[:EMULATED]]
+                there = emulated(files, first, list(expected), cpu) if cpu else []
                 yield [
                     method,
                     *(f"{share:.2%}" for share in shares),
-                    *(f"{each[worst]:.1f}" for each in some),
-                    *(f"{each:.2f}" for each in (cost, dearest(*whole)[1])),
-                    *(f"{each:.1g}" for each in moved),
+                    *(f"{db[worst]:.1f}" for db in some),
+                    *(f"{factor:.2f}" for factor in (cost, dearest(*whole)[1])),
+                    *(f"{difference(*pair):.1g}" for pair in zip(made_here, there, strict=False)),
                 ]
 
 
@@ -144,16 +145,19 @@ def answers(model: ir.Model, feeds: Sequence[Feed]) -> Answers:
     return {name: [run[name] for run in runs] for name in floats}
 
 
-def emulated(path: Path, feeds: Sequence[Feed], names: Sequence[str], cpu: str) -> Answers:
-    """What a model file gives in these outputs on a CPU that qemu emulates; the feeds are put beside it."""
+def emulated(models: Sequence[Path], feeds: Sequence[Feed], names: Sequence[str], cpu: str) -> list[Answers]:
+    """What each model file gives in these outputs on a CPU that qemu emulates; the feeds are put beside the first."""
     files = []
     for number, feed in enumerate(feeds):
-        files.append(str(path.with_name(f"{number}.npz")))
+        files.append(str(models[0].with_name(f"{number}.npz")))
         np.savez(files[-1], **feed)  # type: ignore[arg-type]
-    command = ["qemu-x86_64", "-cpu", cpu, sys.executable, "-c", ON_ANOTHER_CPU, str(path), json.dumps(names), *files]
+    job = json.dumps([[str(model) for model in models], names, files])
+    command = ["qemu-x86_64", "-cpu", cpu, sys.executable, "-c", ON_ANOTHER_CPU, job]
     child = subprocess.run(command, capture_output=True, text=True, check=True)
-    runs = json.loads(child.stdout)
-    return {name: [np.array(run[at], np.float32) for run in runs] for at, name in enumerate(names)}
+    return [
+        {name: [np.array(run[at], np.float32) for run in runs] for at, name in enumerate(names)}
+        for runs in json.loads(child.stdout)
+    ]
 
 
 def difference(some: Answers, others: Answers) -> float:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -40,6 +40,9 @@ HARDLY_SMALLER = 0.9
 
 CLOSE = "close to the speed of fp32, so another search may choose fp32"
 """Added to the advice of auto if its model may be slower than fp32: auto does not publish slower models."""
+
+ANOTHER = "another search may choose another of the models about as fast"
+"""Added to the advice of auto if there are several, with the range of their sizes."""
 
 UNKNOWN = "speed unclear after a few launches"
 """Replaces the speed if the ends of its interval differ by more than a factor of `WIDE`."""
@@ -192,8 +195,15 @@ def _effect(trial: TriedVariant, on_batch: bool) -> str:
     close = f"; {CLOSE}" if _is_auto(trial.overrides) and trial.speedup.low < 1 else ""
     return (
         f"passes on all {figures['judged']['samples']} judged samples{largest}{steady}; "
-        f"{1 / trial.size_ratio:.2g} times smaller, {_speed(trial.speedup)}{close}"
+        f"{1 / trial.size_ratio:.2g} times smaller, {_speed(trial.speedup)}{close}{another(trial.about_as_fast)}"
     )
+
+
+def another(sizes: Sequence[float]) -> str:
+    """A clause on the models that another search may choose, by their shares of the size of fp32; empty for one."""
+    if len(sizes) < 2:
+        return ""
+    return f"; {ANOTHER}: {1 / max(sizes):.2g} to {1 / min(sizes):.2g} times smaller"
 
 
 def _nothing_passed(trials: list[TriedVariant], *, passed: bool) -> str:

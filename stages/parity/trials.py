@@ -1,5 +1,6 @@
 """Try a variant: run quantize with other params in a copy of the workspace, and judge its model."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -7,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class TriedVariant:
         size_ratio: size of its model over that of fp32.
         speedup: over fp32, for one call at the serving batch size; None if it failed or is not smaller than fp32.
         problem: why the model could not be built or judged; empty if it was.
+        about_as_fast: for method auto, the size ratios of all models of the search that another one may choose.
     """
 
     overrides: Overrides
@@ -60,6 +62,7 @@ class TriedVariant:
     size_ratio: float = 1.0
     speedup: Interval | None = None
     problem: str = ""
+    about_as_fast: Sequence[float] = ()
 
     @property
     def passed(self) -> bool:
@@ -132,7 +135,9 @@ class Workspace:
             speedup = timed(variant, int8, deadline - time.monotonic()) if verdict.passed and ratio < 1 else None
         except StageError as error:
             return TriedVariant(overrides, problem=str(error))
-        return TriedVariant(overrides, verdict, ratio, speedup)
+        fp32_mb = model_size(paths.FP32_MODEL) / 1e6
+        raced = [mb / fp32_mb for mb in about_as_fast(self._folder / paths.FRONTIER)]
+        return TriedVariant(overrides, verdict, ratio, speedup, about_as_fast=raced)
 
 
 @contextmanager
@@ -162,6 +167,17 @@ def overridden(params: Params, overrides: Overrides) -> Params:
             branch = branch[group]
         branch[leaf] = value
     return Params.model_validate(tree)
+
+
+def about_as_fast(frontier: Path) -> list[float]:
+    """The sizes in MB of the models in `frontier.csv` whose speed-up cannot be told from that of the chosen one.
+
+    Empty if the file has no chosen model: other methods leave it empty.
+    """
+    with frontier.open(newline="", encoding="utf-8") as file:
+        raced = [row for row in csv.DictReader(file) if row["speedup"]]
+    slowest = [float(row["speedup_low95"]) for row in raced if row["chosen"] == "true"]
+    return [float(row["mb"]) for row in raced if slowest and float(row["speedup_high95"]) >= slowest[0]]
 
 
 def timed(setting: Setting, int8: Path, seconds: float) -> Interval:

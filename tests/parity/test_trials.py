@@ -15,6 +15,7 @@ import onnx
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
+from benchmarks.advice import held
 from stages.common.base import params, paths
 from stages.common.rule import Outcome, Rule
 from stages.common.timing.summary import Interval
@@ -130,6 +131,22 @@ def as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every variant counts as twice as fast as fp32, as real speeds depend on what else runs."""
     for module in (trials, advise_module):
         monkeypatch.setattr(module, "timed", lambda *_: Interval(2.0, 1.9, 2.1))
+
+
+def test_advice_of_auto_covers_all_models_that_a_second_search_may_choose(tmp_path: Path) -> None:
+    """Those that passed and raced, and whose interval reaches that of the chosen one."""
+    (tmp_path / "frontier.csv").write_text(
+        "speedup,speedup_low95,speedup_high95,mb,passes,chosen\n"
+        ",,,0.3,false,false\n1.10,1.08,1.12,0.7,true,true\n1.06,1.02,1.09,1.2,true,false\n1.0,0.9,1.07,0.5,true,false\n"
+    )
+    sizes = trials.about_as_fast(tmp_path / "frontier.csv")
+    assert sizes == [0.7, 1.2]
+    effect = advise_module.another([mb / 1.4 for mb in sizes])
+    assert effect.endswith(": 1.2 to 2 times smaller")
+    said = f"largest difference 0.01; 2 times smaller, as fast as fp32{effect}"
+    assert held(said, {"largest difference": 0.02, "times smaller": 1.25})["outcome"] == "ok"
+    assert held(said, {"largest difference": 0.02, "times smaller": 1.0})["outcome"] == "WRONG: times smaller"
+    assert advise_module.another([0.5]) == ""
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ raise a `ParamsError` that names the key, the value and what is allowed. Every s
 """
 
 import difflib
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -254,8 +255,7 @@ def _sentence(place: tuple[int | str, ...], kind: str, value: Any) -> str:
 
 def _schema(place: tuple[int | str, ...]) -> dict[str, Any]:
     """The JSON schema of the value at `place`; of an optional value, without null."""
-    root = Params.model_json_schema()
-    schema = root
+    root = schema = _whole_schema()
     for part in (None, *place):
         if isinstance(part, int):
             schema = schema["items"]
@@ -265,6 +265,11 @@ def _schema(place: tuple[int | str, ...]) -> dict[str, Any]:
         if "$ref" in schema:
             schema = root["$defs"][schema["$ref"].rsplit("/", 1)[1]]
     return schema
+
+
+@cache
+def _whole_schema() -> dict[str, Any]:
+    return Params.model_json_schema()
 
 
 def _allowed(schema: dict[str, Any]) -> str:

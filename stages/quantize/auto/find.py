@@ -43,6 +43,12 @@ UNIFORM = 5
 WORTH = 1.5
 """Such a model is built if it is predicted to be at most this many times as slow, or large, as the best one."""
 
+BACK_TRIALS = 4
+"""Most trials to move nodes towards a faster model that failed."""
+
+STORED_FURTHER, FURTHER_TRIALS = 3, 2
+"""Of this many sets of kernels, the best ones, more float weights are stored, in at most so many trials each."""
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -197,7 +203,7 @@ def find(
         least = min(trial.candidate.size for trial in passing)
         reason = f"the smallest model that passes has {least} bytes, the float model {judge.float_bytes}"
     raced = race(racers(smaller, weights.value), judge, measured.float_us)
-    won = winner(raced, search.objective) if raced else None
+    won = winner(raced, search.objective, weights.value) if raced else None
     if won is not None:
         reason = slower(won) if search.objective == "latency" else ""
     by_assignment = {trial.candidate.assignment: trial for trial in raced}
@@ -234,15 +240,26 @@ def _try_models(state: _Search, weights: Weights) -> Problem:
     store_floats(learnt, weights, passes or learnt.all_float, state.attempt, goal)
     if passes is not None and fails is not None:
         state.origin = "add back"
-        back_towards(learnt, passes, fails, state.attempt, goal=goal, value=weights.value)
+        back_towards(learnt, passes, fails, state.attempt, goal=goal, value=weights.value, most=BACK_TRIALS)
     if state.passing:
-        state.origin = "exchanged"
-        for assignment in exchanges(learnt, weights, state.best(weights), goal):
-            state.attempt(assignment)
-        state.origin = "more stored"
-        reached = state.best(weights)
-        all_stored = floats_stored(learnt, reached)
-        back_towards(learnt, reached, all_stored, state.attempt, goal=goal, value=lambda point: point.size)
+        state.origin, state.limit = "exchanged", most - STORED_FURTHER
+        start: Picks | None = None
+        while (best := state.best(weights)) != start:
+            start = best
+            for assignment in exchanges(learnt, weights, start, goal):
+                state.attempt(assignment)
+        state.origin, state.limit = "more stored", most
+        for trial in racers(state.passing, weights.value)[:STORED_FURTHER]:
+            reached = trial.candidate.assignment
+            back_towards(
+                learnt,
+                reached,
+                floats_stored(learnt, reached),
+                state.attempt,
+                goal=goal,
+                value=lambda point: point.size,
+                most=FURTHER_TRIALS,
+            )
     return learnt
 
 

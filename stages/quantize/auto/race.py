@@ -22,11 +22,8 @@ RACE_SECONDS = 1.0
 ROUNDS = 20
 """Rounds to aim for; slow models race in fewer sessions to reach them."""
 
-EQUAL_SPEED = 0.02
-"""Speed-ups that differ by less are equal, as two sessions of one file differ as much; then the smaller model wins."""
-
-MUCH = 0.1
-"""A model that is smaller by this share, and slower by no more than it, wins unless it is measurably slower."""
+EQUAL = 0.02
+"""Speeds that differ by less are equal, as two sessions of one file differ as much; then the smaller model wins."""
 
 EQUAL_SIZE = 0.005
 """Sizes that differ by less are equal; then the more exact model wins."""
@@ -40,9 +37,8 @@ class Trial:
         origin: which step of the search proposed it.
         candidate: the model, judged.
         predicted: its predicted time, noise and size.
-        us: time of a call from a short measurement, in microseconds; None if it does not run.
+        us: time of a call in microseconds, from a short measurement or from the race; None if it does not run.
         speedup: speed-up over the float model in the race; None if it did not race.
-        behind: whether it was measurably slower than the fastest model in the race.
     """
 
     origin: str
@@ -50,7 +46,6 @@ class Trial:
     predicted: Point
     us: float | None = None
     speedup: Ratio | None = None
-    behind: bool = False
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -95,10 +90,9 @@ def race(trials: Sequence[Trial], judge: Judge, float_us: float) -> list[Trial]:
     seconds = RACE_SECONDS * (1 + len(models))
     rounds = side_by_side(models, judge, seconds, float_us + sum(trial.us or 0.0 for trial in trials))
     speedups = [faster(rounds, number) for number in range(1, 1 + len(models))]
-    fastest = 1 + max(range(len(models)), key=lambda number: speedups[number].ratio)
     return [
-        replace(trial, speedup=speedup, behind=faster(rounds, number, fastest).high < 1)
-        for number, (trial, speedup) in enumerate(zip(trials, speedups, strict=True), 1)
+        replace(trial, us=float_us / speedup.ratio, speedup=speedup)
+        for trial, speedup in zip(trials, speedups, strict=True)
     ]
 
 
@@ -120,33 +114,29 @@ def side_by_side(models: Sequence[ir.Model], judge: Judge, seconds: float, us: f
     return raced(calls, seconds, min(max(1, sessions), SESSIONS))
 
 
-def winner(raced: Sequence[Trial], objective: str) -> Trial:
-    """The fastest model, or the smallest; size, or speed, breaks ties, then exactness.
+def winner(raced: Sequence[Trial], objective: str, value: Callable[[Point], float]) -> Trial:
+    """The best model; size, or speed under `size`, breaks ties, then exactness.
 
-    Under `latency` a much smaller model wins unless it is measurably slower, and a model that is slower than the float
-    model only wins if all are.
+    Under `latency` a model that is slower than the float model only wins if all are.
+
+    Args:
+        raced: the trials with the results of the race.
+        objective: `latency` or `size`.
+        value: the objective to minimise; under `latency` it also counts the size a little.
     """
-    if objective == "latency":
-        raced = [trial for trial in raced if not slower(trial)] or raced
 
-    def speed(trial: Trial) -> float:
-        return trial.speedup.ratio if trial.speedup else 0.0
+    def least(trials: Sequence[Trial], cost: Callable[[Trial], float], equal: float) -> list[Trial]:
+        best = min(map(cost, trials))
+        return [trial for trial in trials if cost(trial) <= best * (1 + equal)]
 
-    def smallest(trials: Sequence[Trial]) -> list[Trial]:
-        least = min(trial.candidate.size for trial in trials)
-        return [trial for trial in trials if trial.candidate.size <= least * (1 + EQUAL_SIZE)]
-
-    def fastest(trials: Sequence[Trial], less: float = EQUAL_SPEED) -> list[Trial]:
-        most = max(map(speed, trials))
-        return [trial for trial in trials if speed(trial) >= most * (1 - less)]
+    def size(trial: Trial) -> float:
+        return trial.candidate.size
 
     if objective == "size":
-        equal = fastest(smallest(raced))
+        equal = least(least(raced, size, EQUAL_SIZE), lambda trial: trial.measured.us, EQUAL)
     else:
-        equal = smallest(fastest(raced))
-        limit = equal[0].candidate.size * (1 - MUCH)
-        much = [trial for trial in fastest(raced, MUCH) if trial.candidate.size <= limit and not trial.behind]
-        equal = smallest(much) if much else equal
+        raced = [trial for trial in raced if not slower(trial)] or raced
+        equal = least(least(raced, lambda trial: value(trial.measured), EQUAL), size, EQUAL_SIZE)
     return min(equal, key=lambda trial: trial.strain)
 
 

@@ -48,9 +48,6 @@ CLEARLY = 0.95
 HARMLESS = 0.02
 """A table whose noise is below this share of the allowed noise is quantized for its size alone."""
 
-BACK_TRIALS = 4
-"""Most trials of `back_towards`."""
-
 EXCHANGES = 4
 """Most variants of the best assignment, with one choice replaced by another, to build."""
 
@@ -190,6 +187,7 @@ def back_towards(
     *,
     goal: float,
     value: Callable[[Point], float],
+    most: int,
 ) -> list[Picks]:
     """Move nodes of an assignment that passes to the choices of a better one that fails, as long as it still passes.
 
@@ -202,6 +200,7 @@ def back_towards(
         attempt: builds and judges an assignment.
         goal: the largest strain that passes.
         value: the objective to minimise: predicted time, or size.
+        most: most assignments to try.
 
     Returns:
         Assignments that pass, each better than the one before; none if all moves together gain next to nothing.
@@ -209,7 +208,7 @@ def back_towards(
     accepted: list[Picks] = []
     refused: set[int] = set()
     share = 0.5
-    for _ in range(BACK_TRIALS):
+    for _ in range(most):
         moves = [
             (gain, noise, node)
             for node, (own, other) in enumerate(zip(reached, better, strict=True))

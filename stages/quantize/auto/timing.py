@@ -89,8 +89,8 @@ def raced(open_calls: Sequence[Callable[[], Call]], seconds: float, sessions: in
     return in_turn(calls, seconds).reshape(-1, sessions, len(open_calls))
 
 
-def faster(rounds: np.ndarray, model: int, reference: int = 0) -> Ratio:
-    """How much faster a model is than another one in a race.
+def faster(rounds: np.ndarray, model: int) -> Ratio:
+    """How much faster a model is than the first one in a race.
 
     Two sessions of one file differ by a percent or two because of their memory layout, so the interval covers the
     intervals of all pairs of sessions.
@@ -98,9 +98,8 @@ def faster(rounds: np.ndarray, model: int, reference: int = 0) -> Ratio:
     Args:
         rounds: the times that `raced` returns, float64 [rounds, sessions, models].
         model: number of the model.
-        reference: number of the model to compare it with.
     """
-    pairs = [ratio(rounds[:, at, reference], rounds[:, at, model]) for at in range(rounds.shape[1])]
+    pairs = [ratio(rounds[:, at, 0], rounds[:, at, model]) for at in range(rounds.shape[1])]
     return Ratio(
         float(np.median([pair.ratio for pair in pairs])),
         min(pair.low for pair in pairs),

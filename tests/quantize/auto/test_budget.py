@@ -17,7 +17,7 @@ WEIGHTS = Weights(1.0, 1e-4)
 @settings(max_examples=60, deadline=None)
 def test_small_problems_are_solved_exactly(problem: Problem, limit: float) -> None:
     found = cheapest(problem, WEIGHTS, limit)
-    everything = (point(problem, each) for each in product(*(range(len(o)) for o in problem.options)))
-    best = min(WEIGHTS.value(each) for each in everything if each.noise <= limit)
+    everything = (point(problem, assignment) for assignment in product(*(range(len(o)) for o in problem.options)))
+    best = min(WEIGHTS.value(candidate) for candidate in everything if candidate.noise <= limit)
     assert found.noise <= limit
     assert WEIGHTS.value(found) == pytest.approx(best)

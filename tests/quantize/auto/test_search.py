@@ -36,21 +36,21 @@ class Models:
 
     def __init__(self, problem: Problem, limit: float, factor: float = 1.0, **choices: float) -> None:
         self.real, self.limit, self.factor = scaled(problem, choices, {}), limit, factor
-        self.made: list[Picks] = []
+        self.tried: list[Picks] = []
 
     def strain(self, assignment: Picks) -> float:
         return self.factor * math.sqrt(self.real.noise(assignment) / self.limit)
 
     def attempt(self, assignment: Picks) -> Tried | None:
-        if len(self.made) == 15:
+        if len(self.tried) == 15:
             return None
-        self.made.append(assignment)
+        self.tried.append(assignment)
         return Tried(self.strain(assignment), self.real.us(assignment))
 
 
 def relative(problem: Problem, limit: float) -> Problem:
     """The problem with noises as shares of a limit."""
-    options = tuple(tuple(replace(each, noise=each.noise / limit) for each in node) for node in problem.options)
+    options = tuple(tuple(replace(option, noise=option.noise / limit) for option in node) for node in problem.options)
     return replace(problem, options=options)
 
 
@@ -69,12 +69,12 @@ def test_the_optimum_or_within_two_percent_in_95_of_100(exhaustive: bool, monkey
         passes, fails, learnt = best_that_passes(relative(problem, limit), WEIGHTS, models.attempt, 1, {})
         reached = [] if passes is None else [passes]
         if passes is not None and fails is not None:
-            reached += back_towards(learnt, passes, fails, models.attempt, goal=1, value=WEIGHTS.value)
-        assert all(models.strain(each) <= 1 for each in reached)
-        everything = (point(problem, each) for each in product(*(range(len(o)) for o in problem.options)))
-        best = min(WEIGHTS.value(each) for each in everything if models.strain(each.assignment) <= 1)
-        found = min(WEIGHTS.value(point(problem, each)) for each in [problem.all_float, *reached])
-        near.append(found <= 1.02 * best + 1e-9)
+            reached += back_towards(learnt, passes, fails, models.attempt, goal=1, value=WEIGHTS.value, most=4)
+        assert all(models.strain(assignment) <= 1 for assignment in reached)
+        everything = (point(problem, assignment) for assignment in product(*(range(len(o)) for o in problem.options)))
+        best = min(WEIGHTS.value(candidate) for candidate in everything if models.strain(candidate.assignment) <= 1)
+        reached_value = min(WEIGHTS.value(point(problem, assignment)) for assignment in [problem.all_float, *reached])
+        near.append(reached_value <= 1.02 * best + 1e-9)
 
     search()
     assert sum(near) >= 0.95 * len(near)
@@ -91,7 +91,7 @@ def row(count: int) -> Problem:
 def test_a_factor_that_is_the_same_for_all_is_learnt_at_once(count: int, limit: float) -> None:
     models = Models(row(count), limit)
     passes, _, _ = best_that_passes(row(count), WEIGHTS, models.attempt, 0.85, {})
-    assert len(models.made) <= 6
+    assert len(models.tried) <= 6
     kept = min(at for at in range(count + 1) if models.strain((0,) * at + (1,) * (count - at)) <= 0.85)
     assert (0 if passes is None else sum(passes)) == count - kept
 
@@ -126,14 +126,14 @@ def test_going_back_only_accepts_what_passes_and_gains(scale: float, factor: flo
     start, fast = (0,) * 11 + (1,), (1,) * 12
     if models.strain(start) > 0.85:
         return
-    accepted = back_towards(problem, start, fast, models.attempt, goal=0.85, value=lambda p: p.us)
+    accepted = back_towards(problem, start, fast, models.attempt, goal=0.85, value=lambda p: p.us, most=4)
     times = [problem.us(start), *map(problem.us, accepted)]
     assert times == sorted(times, reverse=True)
     assert all(models.strain(assignment) <= 0.85 for assignment in accepted)
 
 
 @pytest.mark.parametrize(
-    ("us", "limit", "passes", "made"),
+    ("us", "limit", "passes", "tried"),
     [
         (15.0, 1.0, (0, 0), [(2, 0)]),  # INT8 is slower: floats, stored where they can be
         (15.0, 1.0, (1, 1), [(1, 1), (2, 0)]),  # also where it seemed to be faster
@@ -142,13 +142,13 @@ def test_going_back_only_accepts_what_passes_and_gains(scale: float, factor: flo
         (5.0, 0.5e-6, (0, 0), [(2, 0)]),  # so is storing
     ],
 )
-def test_floats_are_stored_where_the_noise_allows(us: float, limit: float, passes: Picks, made: list[Picks]) -> None:
+def test_floats_are_stored_where_the_noise_allows(us: float, limit: float, passes: Picks, tried: list[Picks]) -> None:
     kinds = (Option("static", us, 2e-6, 1), Option("stored", 10, 1e-6, 1))
     quiet = replace(kinds[0], noise=1e-6)
     problem = Problem(("a", "b"), ((Option(FLOAT, 10, 0, 4), *kinds), (Option(FLOAT, 10, 0, 4), quiet)))
     models = Models(problem, limit)
     store_floats(relative(problem, limit), WEIGHTS, passes, models.attempt, 1)
-    assert list(dict.fromkeys(models.made)) == made
+    assert list(dict.fromkeys(models.tried)) == tried
 
 
 @pytest.mark.parametrize(("noise", "table"), [(1e-3, 2), (0.1, 0)])
@@ -158,7 +158,7 @@ def test_a_table_is_rounded_with_the_floats_where_that_is_harmless(noise: float,
     problem = Problem(("product", "lookup"), (product, lookup))
     models = Models(problem, 1.0)
     store_floats(problem, WEIGHTS, (1, 0), models.attempt, 1)
-    assert models.made == [(1, table)]
+    assert models.tried == [(1, table)]
 
 
 def test_floats_that_can_be_stored_are() -> None:
@@ -171,8 +171,8 @@ def test_nothing_is_made_for_a_gain_that_a_race_would_not_see() -> None:
     node = (Option("dynamic", 100, 0.0, 1), Option("static", 99.95, 1e-3, 1))
     problem = Problem(("a", "b"), (node, node))
     models = Models(problem, 1.0)
-    assert back_towards(problem, (0, 0), (1, 1), models.attempt, goal=1, value=lambda p: p.us) == []
-    assert models.made == []
+    assert back_towards(problem, (0, 0), (1, 1), models.attempt, goal=1, value=lambda p: p.us, most=4) == []
+    assert models.tried == []
 
 
 @given(data=st.data(), count=st.integers(1, 8))
@@ -180,10 +180,10 @@ def test_without_gaps_all_between_two_static_nodes_is_static(data: st.DataObject
     kinds = ("static", "stored")
     options = data.draw(st.lists(st.sampled_from([kinds, kinds[::-1], kinds[1:]]), min_size=count, max_size=count))
     forms = {"static": ("static", "static")}
-    nodes = [tuple(Option(each, 1, 0, 1, *forms.get(each, ())) for each in (FLOAT, *node)) for node in options]
+    nodes = [tuple(Option(choice, 1, 0, 1, *forms.get(choice, ())) for choice in (FLOAT, *node)) for node in options]
     problem = Problem(tuple(map(str, range(count))), tuple(nodes))
     picks = tuple(data.draw(st.integers(0, len(node) - 1)) for node in nodes)
-    before, after = ([option.choice for option in problem.chosen(each)] for each in
+    before, after = ([option.choice for option in problem.chosen(assignment)] for assignment in
                      (picks, without_gaps(problem, picks, count)))  # fmt: skip
     static = [place for place, choice in enumerate(before) if choice == "static"]
     for place, (own, other) in enumerate(zip(before, after, strict=True)):

@@ -40,7 +40,7 @@ def problems(draw: st.DrawFn, most: int = 5) -> Problem:
 
 
 def brute(problem: Problem, weights: Weights) -> float:
-    return min(value(problem, each, weights) for each in product(*(range(len(o)) for o in problem.options)))
+    return min(value(problem, assignment, weights) for assignment in product(*(range(len(o)) for o in problem.options)))
 
 
 @given(problems(), st.floats(0, 1e5))

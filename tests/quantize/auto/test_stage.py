@@ -17,6 +17,7 @@ from onnx import ModelProto, TensorProto, helper
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params, Search
+from stages.common.data.evaldata import EvalData
 from stages.quantize import screen, stage
 from stages.quantize.auto import base, choices, costs, find, options, race, search
 from stages.quantize.auto.judge import Candidate
@@ -30,9 +31,9 @@ QEMU = shutil.which("qemu-x86_64")
 RUN = """
 import math
 from stages.common.base import params
-from stages.quantize import figures, stage
+from stages.quantize import stage
 stage.LARGEST_SHARE = math.inf
-figures.write(stage.run(params.load()))
+stage.run(params.load())
 """
 
 
@@ -65,30 +66,41 @@ def plan() -> dict[str, Any]:
 def test_what_is_published_passes_and_is_written_down(bench: Bench) -> None:
     bench.give(*outlying_mlp())
     bench.sections = {"serving": {"batch_size": 8}}
-    made = bench.run(method="auto", search={"objective": "size"})
+    outcome = bench.run(method="auto", search={"objective": "size"})
     tree, trials = plan(), rows(paths.FRONTIER)
-    assert made.metrics["status"] == "quantized"
-    assert made.metrics["search"]["evals"] == len(trials) <= 15
-    assert made.metrics["size"]["times_smaller"] > 2
+    assert outcome.metrics["status"] == "quantized"
+    assert outcome.metrics["search"]["evals"] == len(trials) <= 15
+    assert outcome.metrics["size"]["times_smaller"] > 2
     (chosen,) = [trial for trial in trials if trial["chosen"] == "true"]
     assert chosen["passes"] == "true"
     assert float(chosen["strain"]) <= 0.85
     assert float(chosen["mb"]) == pytest.approx(paths.INT8_MODEL.stat().st_size / 1e6, rel=1e-3)
-    assert set(tree["nodes"]) == set(made.nodes)
-    for name, row in made.nodes.items():
+    assert set(tree["nodes"]) == set(outcome.nodes)
+    for name, row in outcome.nodes.items():
         assert (tree["nodes"][name]["choice"] != "float") == (row["quantized"] == "true")
         assert row["reason"].startswith(f"{tree['nodes'][name]['choice']}: ")
-    assert "chosen" in made.said
+    assert "chosen" in outcome.said
 
 
-def test_every_node_and_choice_is_in_the_ranking_and_rows_help_against_outliers(bench: Bench) -> None:
+def test_every_node_and_choice_is_in_the_ranking_and_no_judge_sample_is_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.give(*outlying_mlp())
+    judge, seen, read = set(EvalData().indices("judge").tolist()), set(), EvalData.read
+
+    def watched(self: EvalData, indices: np.ndarray) -> dict[str, np.ndarray]:
+        seen.update(np.asarray(indices).tolist())
+        return read(self, indices)
+
+    monkeypatch.setattr(EvalData, "read", watched)
     bench.sections = {"serving": {"batch_size": 8}}
     bench.run(method="auto")
+    assert seen
+    assert not seen & judge
     ranked = rows(paths.SENSITIVITY)
     assert {row["node"] for row in ranked} == {"MatMul_p0", "MatMul_p1", "MatMul_p2"}
     chosen = {row["choice"] for row in ranked}
-    # Smoothing is no choice where it does not help.
+    # Smoothing is no choice where it does not help; rows help against outliers.
     assert chosen | {"smooth", "smooth_row"} == set(choices.CHOICES) - {"dynamic_unsigned", choices.PADDED}
     noise = {(row["node"], row["choice"]): float(row["noise_db"]) for row in ranked}
     assert noise["MatMul_p0", "row"] < noise["MatMul_p0", "dynamic"]
@@ -117,11 +129,11 @@ def found(bench: Bench, request: pytest.FixtureRequest, tmp_path: Path, monkeypa
     else:
         bench.give(nets.conv_net(16), {"x": nets.normal(40, 1, 16, 16)})
     bench.run(method="auto", search={"objective": "size"})
-    made = paths.INT8_MODEL.read_bytes()
+    model = paths.INT8_MODEL.read_bytes()
     (tmp_path / "kept.json").write_bytes(paths.PLAN.read_bytes())
     assert request.param == "mlp" or plan()["ranges"]
     paths.INT8_MODEL.unlink()
-    return made
+    return model
 
 
 def test_a_plan_gives_the_same_bytes(bench: Bench, found: bytes) -> None:
@@ -151,16 +163,16 @@ def test_nothing_passes(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "strain", "remedies"),
+    ("built", "strain", "remedies"),
     [
         (1, 0.9, "Lower quantize.search.margin, widen the tolerance, or deploy the fp32 model."),
         (1, 1.1, "Widen the tolerance, or deploy the fp32 model."),
         (3, 1.1, "Raise quantize.search.max_evals, widen the tolerance, or deploy the fp32 model."),
     ],
 )
-def test_only_what_may_help_is_advised(made: int, strain: float, remedies: str) -> None:
+def test_only_what_may_help_is_advised(built: int, strain: float, remedies: str) -> None:
     candidate = Candidate((1,), {}, None, {}, (), strain, 100)
-    trials = [Trial("predicted", candidate, Point((1,), 1.0, 0.0, 100))] * made
+    trials = [Trial("predicted", candidate, Point((1,), 1.0, 0.0, 100))] * built
     assert find._nothing_passes(trials, Search(max_evals=3), 3).endswith(f"the judge samples). {remedies}")
 
 
@@ -169,9 +181,9 @@ def test_float64_has_no_choices_and_the_reason_is_given(bench: Bench) -> None:
     for end in (*model.graph.input, *model.graph.output):
         end.type.tensor_type.elem_type = TensorProto.DOUBLE
     bench.give(model, {"x": nets.normal(60, 64).astype(np.float64)})
-    made = bench.run(method="auto")
-    assert "float64" in made.nodes["MatMul_y"]["reason"]
-    assert "for the reasons above" in made.said
+    outcome = bench.run(method="auto")
+    assert "float64" in outcome.nodes["MatMul_y"]["reason"]
+    assert "for the reasons above" in outcome.said
 
 
 def test_a_rule_that_no_tolerance_widens_is_named(bench: Bench) -> None:
@@ -191,12 +203,12 @@ def test_a_rule_that_no_tolerance_widens_is_named(bench: Bench) -> None:
 @pytest.mark.parametrize("objective", ["size", "latency"])
 def test_weights_that_would_grow_stay_float(bench: Bench, objective: str) -> None:
     bench.give(nets.mlp((3, 2, 2)), {"x": nets.normal(60, 3)})
-    made = bench.run(method="auto", search={"objective": objective})
-    assert made.metrics["size"]["times_smaller"] == 1
-    assert made.metrics["nodes"]["quantized"] == 0
+    outcome = bench.run(method="auto", search={"objective": objective})
+    assert outcome.metrics["size"]["times_smaller"] == 1
+    assert outcome.metrics["nodes"]["quantized"] == 0
     assert plan()["answer"] == "float"
     assert not any(trial["chosen"] == "true" for trial in rows(paths.FRONTIER))
-    assert "The model stays fp32: " in made.said
+    assert "The model stays fp32: " in outcome.said
     assert paths.INT8_MODEL.read_bytes() == paths.FP32_MODEL.read_bytes()
 
 
@@ -205,16 +217,16 @@ def test_products_in_double_precision_stay_as_they_are(bench: Bench) -> None:
     nodes.append(nets.node("Cast", "p", "y", to=TensorProto.FLOAT))
     model = nets.net(nodes, {"x": ["N", 8]}, {"y": ["N", 8]}, {"W": np.eye(8)})
     bench.give(model, {"x": nets.normal(60, 8)})
-    made = bench.run(method="auto", search={"objective": "size"})
-    assert "float64" in made.nodes["MatMul_p"]["reason"]
+    outcome = bench.run(method="auto", search={"objective": "size"})
+    assert "float64" in outcome.nodes["MatMul_p"]["reason"]
 
 
 def test_the_last_trial_is_kept_for_the_least_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(find, "best_that_passes", _never_passes)
     bench.give(*outlying_mlp())
-    made = bench.run(method="auto", search={"objective": "size", "max_evals": 4})
+    outcome = bench.run(method="auto", search={"objective": "size", "max_evals": 4})
     assert [row["origin"] for row in rows(paths.FRONTIER)][-1] == "floats stored"
-    assert made.metrics["search"]["evals"] == 4
+    assert outcome.metrics["search"]["evals"] == 4
 
 
 def _never_passes(problem: Problem, _weights: Any, attempt: search.Try, *_: Any) -> tuple[None, None, Problem]:
@@ -228,27 +240,9 @@ def _never_passes(problem: Problem, _weights: Any, attempt: search.Try, *_: Any)
 
 def test_excluded_nodes_stay_float(bench: Bench) -> None:
     bench.give(*outlying_mlp())
-    made = bench.run(method="auto", exclude_nodes=["MatMul_p1"], search={"objective": "size"})
-    assert made.nodes["MatMul_p1"]["quantized"] == "false"
-    assert "exclude_nodes" in made.nodes["MatMul_p1"]["reason"]
-
-
-def test_no_judge_sample_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages.common.data.evaldata import EvalData
-
-    model, inputs = outlying_mlp()
-    bench.give(model, inputs)
-    judge, seen = set(EvalData().indices("judge").tolist()), set()
-    read = EvalData.read
-
-    def watched(self: EvalData, indices: np.ndarray) -> dict[str, np.ndarray]:
-        seen.update(np.asarray(indices).tolist())
-        return read(self, indices)
-
-    monkeypatch.setattr(EvalData, "read", watched)
-    bench.run(method="auto")
-    assert seen
-    assert not seen & judge
+    outcome = bench.run(method="auto", exclude_nodes=["MatMul_p1"], search={"objective": "size"})
+    assert outcome.nodes["MatMul_p1"]["quantized"] == "false"
+    assert "exclude_nodes" in outcome.nodes["MatMul_p1"]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -296,6 +290,6 @@ def test_a_model_whose_main_graph_has_no_weights(bench: Bench, weights: bool) ->
     model = nets.net([loop], {"x": ["N", 64]}, {"y": ["N", 64]}, constants)
     bench.give(model, {"x": nets.normal(60, 64)})
     assert ("MatMul_r" in screen.ranking(stage.sensitivity(Params()))) == weights
-    made = bench.run(method="auto", search={"objective": "size"})
-    assert made.quantized() == ({"MatMul_r"} if weights else set())
-    assert ("Nothing to quantize: no operator has a constant float weight." in made.said) != weights
+    outcome = bench.run(method="auto", search={"objective": "size"})
+    assert outcome.quantized() == ({"MatMul_r"} if weights else set())
+    assert ("Nothing to quantize: no operator has a constant float weight." in outcome.said) != weights

@@ -38,5 +38,3 @@ def test_what_sessions_of_one_file_differ_by_is_in_the_interval(monkeypatch: pyt
     assert (first.low, first.high) == pytest.approx((100 / 104, 1.0))
     assert first.ratio == pytest.approx(100 / 102)
     assert (second.low, second.ratio, second.high) == pytest.approx((2, 2, 2))
-    between = faster(rounds, 1, reference=2)
-    assert (between.low, between.ratio, between.high) == pytest.approx((50 / 104, 50 / 102, 0.5))
