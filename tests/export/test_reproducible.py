@@ -45,8 +45,7 @@ def test_every_domain_is_imported_once_and_in_order() -> None:
         assert opsets == [("", 17), ("ai.onnx.ml", 3)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_training_that_swallows_the_stop_signal_publishes_nothing(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_training_that_swallows_an_interrupt_publishes_nothing(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("export: {source: 'tests.sources:endless'}\n")
     root = Path(__file__).parents[2]
     process = subprocess.Popen(
@@ -59,9 +58,9 @@ def test_a_training_that_swallows_the_stop_signal_publishes_nothing(tmp_path: Pa
     )
     while process.poll() is None and not (tmp_path / "training").exists():
         time.sleep(0.01)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, errors
+    assert process.returncode == 130, errors
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"params.yaml", "training"}
 
 

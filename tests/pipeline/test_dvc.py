@@ -185,11 +185,9 @@ def test_a_change_makes_stale_what_it_touches(ran: Project, change: Any, stale: 
 
 
 @pytest.mark.slow
-def test_a_tolerance_measures_no_speed_and_a_limit_runs_the_gate_alone(ran: Project) -> None:
-    ran.set(parity={"abs_tol": 0.05})
+def test_a_tolerance_and_a_limit_measure_no_speed(ran: Project) -> None:
+    ran.set(parity={"abs_tol": 0.05}, gate={"max_size_ratio": 0.8})
     assert running(ran.run("dvc", "repro").stdout) == {"host", "parity", "gate"}
-    ran.set(gate={"max_size_ratio": 0.8})
-    assert running(ran.run("dvc", "repro").stdout) == {"host", "gate"}
     ran.restore()
 
 
@@ -234,14 +232,7 @@ def test_the_gate_refuses_metrics_in_a_clone_without_the_models(ran: Project, tm
 
 
 @pytest.mark.slow
-def test_a_miss_fails_repro_with_all_metrics_in_place_and_stays_a_row_in_an_experiment(ran: Project) -> None:
-    strict = ["-S", "parity.abs_tol=1e-9", "-S", "parity.mean_tol=1e-12"]
-    ran.run("dvc", "exp", "run", "--name", "strict", *strict)
-    shown = ran.run("dvc", "exp", "show", "--csv").stdout
-    (row,) = [row for row in csv.DictReader(io.StringIO(shown)) if row["Experiment"] == "strict"]
-    assert row["passed"] == "False"
-
-    ran.restore()
+def test_a_miss_fails_repro_with_all_metrics_in_place(ran: Project) -> None:
     ran.set(parity={"abs_tol": 1e-9, "mean_tol": 1e-12})
     repro = ran.run("dvc", "repro", check=False)
     assert repro.returncode != 0
@@ -250,16 +241,12 @@ def test_a_miss_fails_repro_with_all_metrics_in_place_and_stays_a_row_in_an_expe
     assert ran.metrics("parity")["passed"] is False
     for stage in HEADLINES:
         assert ran.metrics(stage)
-    assert ran.run("python", "-m", "stages.gate", "--strict", check=False).returncode == 1
     ran.restore()
-    ran.run("dvc", "exp", "remove", "strict")
 
 
 @pytest.mark.slow
-def test_a_sweep_keeps_a_row_for_each_variant(ran: Project) -> None:
-    ran.run(
-        "dvc", "exp", "run", "--queue", "-S", "quantize.weight_type=QUInt8", "-S", "quantize.per_channel=true,false"
-    )
+def test_a_sweep_keeps_a_row_for_each_variant_and_for_a_miss(ran: Project) -> None:
+    ran.run("dvc", "exp", "run", "--queue", "-S", "parity.mean_tol=0.02", "-S", "parity.abs_tol=1e-9,0.05")
     ran.run("dvc", "queue", "start", "-j", "2")
     deadline = time.monotonic() + 300
     status = "Queued"
@@ -269,25 +256,11 @@ def test_a_sweep_keeps_a_row_for_each_variant(ran: Project) -> None:
     assert status.count("Success") == 2, status
     shown = ran.run("dvc", "exp", "show", "--csv").stdout
     rows = [row for row in csv.DictReader(io.StringIO(shown)) if row["Experiment"] not in ("", "main")]
-    assert len({row["diff.max_abs"] for row in rows}) == 2, shown
+    assert {(row["parity.abs_tol"], row["passed"]) for row in rows} == {("1e-09", "False"), ("0.05", "True")}, shown
     (command,) = (line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("dvc exp show"))
     table = ran.run(*shlex.split(command)).stdout
     assert table.count("Success") == 2
     assert max(map(len, table.splitlines())) <= 160
-
-
-@pytest.mark.slow
-def test_trees_run_through_and_are_not_quantized(project: Project) -> None:
-    project.set(export={"source": "tests.sources:forest"})
-    done = project.run("dvc", "repro")
-    assert project.metrics("quantize")["status"] == "nothing_to_quantize"
-    assert project.metrics("gate") == {"open": True, "deploy": "fp32"}
-    fp32, int8 = (project.root / path for path in (paths.FP32_MODEL, paths.INT8_MODEL))
-    assert fp32.read_bytes() == int8.read_bytes()
-    assert "deploy fp32" in done.stdout
-    project.set(gate={"require_quantized": True})
-    assert project.run("dvc", "repro", check=False).returncode != 0
-    assert "require_quantized" in project.run("python", "-m", "stages.gate", check=False).stderr
 
 
 def test_without_a_model_the_stage_to_run_is_named(project: Project) -> None:

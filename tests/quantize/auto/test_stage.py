@@ -17,6 +17,7 @@ from onnx import ModelProto, TensorProto, helper
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params, Search
+from stages.common.data.evaldata import EvalData
 from stages.quantize import screen, stage
 from stages.quantize.auto import base, choices, costs, find, options, race, search
 from stages.quantize.auto.judge import Candidate
@@ -81,14 +82,25 @@ def test_what_is_published_passes_and_is_written_down(bench: Bench) -> None:
     assert "chosen" in outcome.said
 
 
-def test_every_node_and_choice_is_in_the_ranking_and_rows_help_against_outliers(bench: Bench) -> None:
+def test_every_node_and_choice_is_in_the_ranking_and_no_judge_sample_is_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.give(*outlying_mlp())
+    judge, seen, read = set(EvalData().indices("judge").tolist()), set(), EvalData.read
+
+    def watched(self: EvalData, indices: np.ndarray) -> dict[str, np.ndarray]:
+        seen.update(np.asarray(indices).tolist())
+        return read(self, indices)
+
+    monkeypatch.setattr(EvalData, "read", watched)
     bench.sections = {"serving": {"batch_size": 8}}
     bench.run(method="auto")
+    assert seen
+    assert not seen & judge
     ranked = rows(paths.SENSITIVITY)
     assert {row["node"] for row in ranked} == {"MatMul_p0", "MatMul_p1", "MatMul_p2"}
     chosen = {row["choice"] for row in ranked}
-    # Smoothing is no choice where it does not help.
+    # Smoothing is no choice where it does not help; rows help against outliers.
     assert chosen | {"smooth", "smooth_row"} == set(choices.CHOICES) - {"dynamic_unsigned", choices.PADDED}
     noise = {(row["node"], row["choice"]): float(row["noise_db"]) for row in ranked}
     assert noise["MatMul_p0", "row"] < noise["MatMul_p0", "dynamic"]
@@ -231,24 +243,6 @@ def test_excluded_nodes_stay_float(bench: Bench) -> None:
     outcome = bench.run(method="auto", exclude_nodes=["MatMul_p1"], search={"objective": "size"})
     assert outcome.nodes["MatMul_p1"]["quantized"] == "false"
     assert "exclude_nodes" in outcome.nodes["MatMul_p1"]["reason"]
-
-
-def test_no_judge_sample_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages.common.data.evaldata import EvalData
-
-    model, inputs = outlying_mlp()
-    bench.give(model, inputs)
-    judge, seen = set(EvalData().indices("judge").tolist()), set()
-    read = EvalData.read
-
-    def watched(self: EvalData, indices: np.ndarray) -> dict[str, np.ndarray]:
-        seen.update(np.asarray(indices).tolist())
-        return read(self, indices)
-
-    monkeypatch.setattr(EvalData, "read", watched)
-    bench.run(method="auto")
-    assert seen
-    assert not seen & judge
 
 
 @pytest.mark.parametrize(
