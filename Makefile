@@ -48,7 +48,7 @@ clean: ## remove the environment and the caches of the tools; models and metrics
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "Error: $(PYTHON) is older than Python 3.11. Install a newer one, or name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	    { echo "Error: $(PYTHON) is not Python 3.11 or newer. Install one, or name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "Creating $(VENV) and installing pinned dependencies: a minute or two."
 	@$(PYTHON) -m venv $(VENV)
 

@@ -19,12 +19,16 @@ def main() -> int:
     except StageError as error:
         return problem(str(error))
     # Models live in DVC's cache and may not be here; that the pipeline made them, dvc.lock says.
-    sentences = [f"{change}: {stage} must run" for stage, change in changes if not change.startswith("artifacts/")]
-    if not sentences:
+    stages: dict[str, list[str]] = {}
+    for stage, change in dict.fromkeys(changes):
+        if not change.startswith("artifacts/"):
+            stages.setdefault(change, []).append(stage)
+    if not stages:
         print("The committed metrics belong to this commit.")
         return 0
+    sentences = [f"{change}: {', '.join(affected)} must run" for change, affected in stages.items()]
     return problem(
-        f"The committed metrics are not those of this commit: {'; '.join(dict.fromkeys(sentences))}. "
+        f"The committed metrics are not those of this commit: {'; '.join(sentences)}. "
         "Run `dvc repro`, and commit dvc.lock and metrics/."
     )
 

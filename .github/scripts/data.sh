@@ -5,9 +5,9 @@ set -euo pipefail
 folder=${REPORT_FOLDER:-ci-report}
 mkdir -p "$folder"
 
-reason="no DVC remote is configured"
+reason="no DVC remote is configured. Add one (dvc remote add), and dvc push"
 if [ -n "$(dvc remote list)" ]; then
-    reason="dvc pull does not bring it"
+    reason="dvc pull does not bring it. Run dvc push where it is, and let this workflow read the remote"
     dvc pull --allow-missing || echo "dvc pull failed."
 fi
 
@@ -15,7 +15,7 @@ missing=0
 while IFS= read -r tracked; do
     [ -e "${tracked%.dvc}" ] && continue
     missing=1
-    echo "Missing ${tracked%.dvc}: git has only $tracked, and $reason. Configure a remote (dvc remote add), and dvc push." |
+    echo "Missing ${tracked%.dvc}: git has only $tracked, and $reason." |
         tee -a "$folder/problems.txt"
 done < <(git ls-files '*.dvc')
 exit $missing

@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.self_check:
         return self_check(params.load())
     if arguments.pair:
-        print(compare_pair(ModelPair(*arguments.pair), params.load()))
+        command.show(compare_pair(ModelPair(*arguments.pair), params.load()))
         return 0
     result = stage.run(params.load())
     figures.write(result)

@@ -9,7 +9,6 @@ from tabulate import tabulate
 
 from stages.common import isa
 from stages.common.base import files, paths
-from stages.common.base.command import fold
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.common.data import feeding
@@ -94,7 +93,7 @@ def _render(models: ModelPair, timing: PairedTiming, threads: int, source: str) 
         f"(95 % interval {interval.low:.3f} to {interval.high:.3f}), {verdict}.{unclear}",
     ]
     table = tabulate(rows, ("model", "median call, ms"), tablefmt="simple", floatfmt=".3g")
-    return "\n".join([table, "", *map(fold, lines)])
+    return "\n".join([table, "", *lines])
 
 
 def _cpu() -> str:

@@ -102,7 +102,7 @@ def run(params: Params) -> BenchResult:
     with (
         alone() as lock,
         files.scratch("bench") as folder,
-        tqdm(bar_format="bench, {desc}: {n} launches, {elapsed}{postfix}", disable=None) as progress,
+        tqdm(bar_format="bench, {desc}: {n} launches, {elapsed}{postfix}", disable=None, leave=False) as progress,
     ):
         measurements = _measure(subject, params, lock, folder, progress)
     return BenchResult(subject, params.serving.threads, measurements)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from stages.common.base import paths
-from stages.common.base.command import fold
 from stages.common.data.evaldata import SUBSETS
 from stages.common.graph.cleaning import Step
 from stages.common.model.model_file import size_mb
@@ -23,7 +22,7 @@ def render(result: ExportResult) -> str:
         ("evaluation", f"{result.data.samples} samples {labels}: {search} to search, {judge} to judge"),
     ]
     lines = [*(f"Note: {note}" for note in result.notes), *([_cleaning(result.steps)] if result.steps else [])]
-    return "\n".join([tabulate(rows, tablefmt="plain"), *map(fold, [*lines, conclusion(result.drift)])])
+    return "\n".join([tabulate(rows, tablefmt="plain"), *lines, conclusion(result.drift)])
 
 
 def _cleaning(steps: Sequence[Step]) -> str:

@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
     origin = stage.Origin(Path(__file__).resolve().parents[2])
     if TEMPLATE.exists():
         origin = stage.Origin(TEMPLATE, requirement(metadata.distribution(DISTRIBUTION)))
-    print(screen.render(stage.run(origin, arguments.path, models=arguments.models, upgrade=arguments.upgrade)))
+    command.show(screen.render(stage.run(origin, arguments.path, models=arguments.models, upgrade=arguments.upgrade)))
 
 
 def requirement(distribution: metadata.Distribution) -> str:

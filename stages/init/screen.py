@@ -1,6 +1,5 @@
 """What init prints: what it did, and the next steps."""
 
-from stages.common.base import command
 from stages.common.base.pipeline import PACKAGE
 from stages.init.layout import REQUIREMENTS
 from stages.init.stage import Adoption
@@ -29,7 +28,7 @@ def render(adoption: Adoption) -> str:
     if not lines:
         return "Nothing to do: this version of the pipeline is installed already."
     if not any(adoption.files[kind] for kind in CHANGES):
-        return "\n".join(map(command.fold, lines))
+        return "\n".join(lines)
     at = adoption.folder.relative_to(adoption.root).as_posix()
     where, layout = "" if at == "." else f"{at}/", adoption.layout
     home = f"{where}{layout.below}/" if layout.below else where
@@ -48,9 +47,9 @@ def render(adoption: Adoption) -> str:
         )
     steps.append(f"dvc repro{f' {where}dvc.yaml' if where else ''}")
     if layout.models:
-        steps.append(f"python -m {PACKAGE}.report, in {where or 'the root'}, shows all models.")
+        steps.append(f"python -m {PACKAGE}.report, in {home or 'the root'}, shows all models.")
     numbered = [f"{number}. {step}" for number, step in enumerate(steps, 1)]
-    return "\n".join(map(command.fold, [*lines, "", "Next:", *numbered]))
+    return "\n".join([*lines, "", "Next:", *numbered])
 
 
 def _whole(name: str) -> str:

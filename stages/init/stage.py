@@ -186,9 +186,8 @@ def _judged(target: Path, ours: bytes, known: Entry | None, name: str) -> tuple[
 
 
 def _root(folder: Path) -> Path:
-    above = [folder, *folder.parents]
-    for candidate in above:  # DVC may be initialised in a folder of the git repository
-        if (candidate / ".dvc").is_dir() and any((parent / ".git").exists() for parent in above):
+    for candidate in (folder, *folder.parents):
+        if (candidate / ".dvc").is_dir():
             return candidate
     raise StageError(f"{folder} is not in a DVC repository. Run git init and dvc init at its root first.")
 

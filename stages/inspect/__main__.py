@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    print(screen.render(stage.run(arguments.model)))
+    command.show(screen.render(stage.run(arguments.model)))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
 """What inspect prints."""
 
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
 import onnx_ir as ir
 from tabulate import tabulate
 
-from stages.common.base.command import WIDTH, fold
 from stages.common.graph.walk import all_nodes
 from stages.inspect.stage import Inspection
 
@@ -18,13 +16,13 @@ def render(inspection: Inspection) -> str:
     """Interface, weights, what each method would do, likely problems, and params to start from."""
     blocks = [_facts(inspection)]
     if inspection.refused:
-        blocks.append(fold(f"The pipeline refuses this model. {inspection.refused}"))
+        blocks.append(f"The pipeline refuses this model. {inspection.refused}")
         return "\n\n".join(blocks)
     if inspection.nodes:
         blocks.append(_weights(inspection))
     blocks.append(_methods(inspection))
     if inspection.trouble:
-        blocks.append("\n".join(fold(f"- {sentence}", "  ") for sentence in inspection.trouble))
+        blocks.append("\n".join(f"- {sentence}" for sentence in inspection.trouble))
     return "\n\n".join([*blocks, _start(inspection)])
 
 
@@ -39,8 +37,7 @@ def _facts(inspection: Inspection) -> str:
         ("outputs", _shortened([_declared(value) for value in model.graph.outputs])),
         ("operators", _shortened([f"{count} {name}" for name, count in operators])),
     ]
-    filled = [(label, textwrap.fill(text, WIDTH - 12)) for label, text in rows]
-    return str(tabulate(filled, tablefmt="plain"))
+    return str(tabulate(rows, tablefmt="plain"))
 
 
 def _weights(inspection: Inspection) -> str:
@@ -75,7 +72,7 @@ def _methods(inspection: Inspection) -> str:
 
 def _start(inspection: Inspection) -> str:
     if inspection.start is None:
-        return fold("No method makes this file smaller by a tenth: ship fp32.")
+        return "No method makes this file smaller by a tenth: ship fp32."
     lines = ["Start with these params:", "", "export:", f"  source: {inspection.path.as_posix()}"]
     lines += ["  eval_data: models/samples.npz  # real inputs, an array per input", "quantize:"]
     return "\n".join([*lines, f"  method: {inspection.start}"])

@@ -1,7 +1,6 @@
 """What parity prints: the outputs, the rules, notes, after a miss the cause and what to try, then the verdict."""
 
 import math
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,6 @@ from tabulate import tabulate
 from stages.common.rule import Outcome, Rule, failures, figure_text
 from stages.parity.judge import ParityResult
 
-WIDTH = 160
 NAME = 40
 MANY = 8
 NOTES = 4
@@ -20,11 +18,11 @@ Tree = Mapping[str, Any]
 
 
 def render(result: ParityResult) -> str:
-    """The whole screen, without a trailing newline. No line is wider than `WIDTH`, except commands to copy."""
+    """The whole screen, without a trailing newline."""
     parts = [_outputs(result.figures["outputs"]), "\n".join(_lines(result)), _rules(result.rules)]
     if not result.passed:
         parts += _cause(result)
-    parts.append("\n".join(_wrapped(f"Note: {note}") for note in result.notes[:NOTES]))
+    parts.append("\n".join(f"Note: {note}" for note in result.notes[:NOTES]))
     parts += _advice(result)
     return "\n\n".join(part for part in [*parts, _conclusion(result)] if part)
 
@@ -96,7 +94,7 @@ def _rules(rules: Sequence[Rule]) -> str:
     lines = [_table(rows, ("rule", "of", "value", "limit", "margin", "sample", ""))]
     if len(shown) < len(listed):
         lines.append(f"and {len(listed) - len(shown)} more rules")
-    lines += [_wrapped(f"{rule.name}{_of(rule)}: {rule.message}.") for rule in shown if rule.message]
+    lines += [f"{rule.name}{_of(rule)}: {rule.message}." for rule in shown if rule.message]
     return "\n".join(lines)
 
 
@@ -119,11 +117,10 @@ def _cause(result: ParityResult) -> Iterator[str]:
 
 def _advice(result: ParityResult) -> Iterator[str]:
     if result.tried:
-        yield _wrapped(result.tried)
+        yield result.tried
     if result.advice:
         yield "Try:\n" + "\n".join(
-            f"{number}. {advice.command}\n{_wrapped(advice.effect, '   ')}"
-            for number, advice in enumerate(result.advice, start=1)
+            f"{number}. {advice.command}\n   {advice.effect}" for number, advice in enumerate(result.advice, start=1)
         )
     elif result.tolerance is not None:
         yield f"Or, {result.tolerance.effect}:\n   {result.tolerance.command}"
@@ -144,13 +141,7 @@ def _conclusion(result: ParityResult) -> str:
         return f"Parity passed on {where}{proof}."
     missed = list(dict.fromkeys(f"{rule.name}{_of(rule)}" for rule in failures(result.rules)))
     more = f" and {len(missed) - 3} more" if len(missed) > 3 else ""
-    return _wrapped(f"Parity failed on {where}: {', '.join(missed[:3])}{more}.")
-
-
-def _wrapped(text: str, indent: str = "") -> str:
-    return textwrap.fill(
-        text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
+    return f"Parity failed on {where}: {', '.join(missed[:3])}{more}."
 
 
 def _table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:

@@ -34,12 +34,12 @@ def run(base: str | None) -> Report:
 
 
 def by_model(base: str | None) -> dict[str, Report]:
-    """The report of the working directory, under an empty name; if it has no metrics, one per model of its dvc.yaml.
+    """The report of the working directory, under an empty name; if it has no metrics, one per model below it.
 
     Raises:
         StageError: metrics are missing, or git does not know the base.
     """
-    gates = [stage for stage in pipeline.stages_of(Path(pipeline.DVC_YAML)) if stage.room == "gate"]
+    gates = [stage for stage in pipeline.below() if stage.room == "gate"]
     if paths.METRICS.exists() or not gates or all(gate.folder == Path.cwd() for gate in gates):
         return {"": run(base)}
     reports = {}

@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> int:
     result = stage.run(
         arguments.set_param, remote=arguments.remote, address=arguments.address, same_host=arguments.same_host
     )
-    print(screen.render(result))
+    command.show(screen.render(result))
     return 1 if result.failed else 0
 
 

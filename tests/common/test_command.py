@@ -89,7 +89,29 @@ def test_long_lines_are_folded_and_table_rows_are_not(capsys: pytest.CaptureFixt
     assert " ".join(folded) == ("a sentence of words " * 20).rstrip()
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_on_a_narrow_terminal_paragraphs_fold_and_what_is_copied_or_aligned_does_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    command.show(
+        "operator    quantized    kept float\n"
+        "MatMul      0 of 3       3 kept: INT8 would not make them smaller\n"
+        "1. dvc exp run -S quantize.method=static -S 'quantize.exclude_nodes=[a,b]'\n"
+        "   passes on all 539 judged samples (largest difference 0.025)\n"
+        "0.0252      0.00188      8.55e-05      0.0031      50.7      100.00 %"
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "operator    quantized    kept float",
+        "MatMul      0 of 3       3 kept: INT8 would not make them",
+        "                         smaller",
+        "1. dvc exp run -S quantize.method=static -S 'quantize.exclude_nodes=[a,b]'",
+        "   passes on all 539 judged samples (largest difference",
+        "   0.025)",
+        "0.0252      0.00188      8.55e-05      0.0031      50.7      100.00 %",
+    ]
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_cleans_up(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     body = """
     with files.replacing(pathlib.Path('out')) as temporary:
@@ -104,6 +126,33 @@ def test_a_signal_cleans_up(tmp_path: Path, sent: signal.Signals, code: int) -> 
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code
     assert "nothing half-written" in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stage_outlives_its_terminal_under_nohup(tmp_path: Path) -> None:
+    command = "trap '' HUP; exec \"$@\""
+    program = PROGRAM.format(body="os.kill(os.getpid(), signal.SIGHUP); return 3")
+    done = subprocess.run(["sh", "-c", command, "", sys.executable, "-c", program], cwd=ROOT, check=False)
+    assert done.returncode == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a process that its parent ended")
+def test_a_stage_ends_with_the_dvc_that_started_it(tmp_path: Path) -> None:
+    body = """
+    print('ready', flush=True)
+    time.sleep(5)
+    files.write_json(pathlib.Path('metrics.json'), {})
+"""
+    parent = subprocess.Popen(
+        ["sh", "-c", '"$@" & wait', "", sys.executable, "-c", PROGRAM.format(body=body)],
+        cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "DVC_STAGE": "export"}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ready\n"
+    parent.kill()
+    _, stderr = parent.communicate(timeout=60)  # the stage holds the other end
+    assert stderr == "Terminated: nothing half-written is left behind.\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -244,6 +293,34 @@ def test_a_stage_run_from_another_folder_names_the_right_one(tmp_path: Path) -> 
         f"Error: There is no stages/ in {tmp_path / 'elsewhere'}. Change to the root of the repository, {root}.\n"
     )
     assert (run.returncode, run.stdout, run.stderr) == (1, "", expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        ([], 0, "usage: python -m stages [-h]"),
+        (["gte"], 2, "python -m stages: error: argument command: invalid choice: 'gte' (choose from "),
+        (["gate", "--strct"], 2, "python -m stages.gate: error: unrecognized arguments: --strct"),
+    ],
+)
+def test_the_command_names_its_choices(arguments: list[str], code: int, line: str) -> None:
+    run = [sys.executable, "-m", "stages", *arguments]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert line in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["-S", "-m", "stages.gate"], f"{sys.executable} has no module pydantic. Activate the environment with"),
+        (["-c", "import sys; sys.version_info = (3, 10, 4); import stages"], "Python 3.10 is too old: 3.11 or newer"),
+    ],
+)
+def test_another_python_than_that_of_the_environment_is_one_line(arguments: list[str], line: str) -> None:
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"Error: {line}")
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -135,6 +135,29 @@ def test_no_error_names_a_temporary_file(tmp_path: Path) -> None:
     assert caught.value.filename == (tmp_path / "x.json").as_posix()
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "page.html").mkdir()
+    with pytest.raises(IsADirectoryError) as caught, files.replacing(tmp_path / "page.html") as temporary:
+        temporary.touch()
+    (tmp_path / "x.json").mkdir()
+    with pytest.raises(IsADirectoryError) as caught_json:
+        files.write_json(tmp_path / "x.json", {})
+    assert [Path(error.value.filename).name for error in (caught, caught_json)] == ["page.html", "x.json"]
+    assert names(tmp_path) == ["page.html", "x.json"]
+
+
+def test_a_read_only_folder_is_replaced_whole(tmp_path: Path) -> None:
+    (tmp_path / "eval" / "inputs").mkdir(parents=True)
+    (tmp_path / "eval" / "inputs" / "x.npy").touch()
+    for folder in (tmp_path / "eval" / "inputs", tmp_path / "eval"):
+        folder.chmod(0o500)
+    if os.access(tmp_path / "eval", os.W_OK):
+        pytest.skip("root may write into read-only folders")
+    with files.replacing(tmp_path / "eval") as temporary:
+        temporary.mkdir()
+    assert names(tmp_path) == ["eval"]
+
+
 def test_files_that_belong_together_appear_together_or_not_at_all(tmp_path: Path) -> None:
     evidence, headlines = tmp_path / "details" / "x.csv", tmp_path / "x.json"
     files.write_json(headlines, {"run": 1})

@@ -216,23 +216,33 @@ def test_a_stale_knob_is_red_and_reported_beside_a_base_that_cannot_be_measured(
     assert runner.report.startswith(
         "## ❌ This commit is not complete\n\n- The committed metrics are not those of this"
     )
-    assert "quantize.per_channel was changed from" in runner.report
+    assert (
+        "quantize.per_channel was changed from null to false: export, quantize, parity, bench must run. Run"
+        in runner.report
+    )
     assert "> ⚠️ The base could not be measured here; its committed metrics are shown." in runner.report
     assert "The base was timed on another machine." in runner.report
     assert "## ✅ Deploy INT8" in runner.report
 
 
 @pytest.mark.slow
-def test_missing_data_are_red_and_reported(project: Path, tmp_path: Path) -> None:
-    track_by_dvc(project, None)
+@pytest.mark.parametrize(
+    ("remote", "reason"),
+    [
+        ("", "no DVC remote is configured. Add one (dvc remote add), and dvc push."),
+        ("store", "dvc pull does not bring it. Run dvc push where it is, and let this workflow read the remote."),
+    ],
+)
+def test_missing_data_are_red_and_reported(project: Path, tmp_path: Path, remote: str, reason: str) -> None:
+    track_by_dvc(project, tmp_path / remote if remote else None)
     runner = publish(project, tmp_path)
+    if remote:
+        shutil.rmtree(tmp_path / remote)
     codes = runner.steps(base=False)
     assert codes["Data"] == 1
     assert codes["Pipeline"] == 255
     assert codes["Report"] == 0
-    assert (
-        "- Missing models/data.bin: git has only models/data.bin.dvc, and no DVC remote is configured." in runner.report
-    )
+    assert f"- Missing models/data.bin: git has only models/data.bin.dvc, and {reason}\n" in runner.report
     assert "## ❌ The pipeline failed" in runner.report
     assert "✅" not in runner.report
 

@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import re
+import shutil
 import signal
 import sys
 import textwrap
@@ -16,11 +18,17 @@ from stages.common.base.errors import StageError
 Main = Callable[[argparse.Namespace], int | None]
 AddArguments = Callable[[argparse.ArgumentParser], None]
 
-WIDTH = 120
-"""Width of a paragraph on the screen, in columns."""
+_WIDTH = 120
+"""Width of a folded paragraph, in columns; less on a narrower terminal."""
 
 _LONGEST = 160
-"""Longer lines are paragraphs, and are folded; shorter ones may be table rows."""
+"""Longer lines are folded where the output is not a terminal, or is a wider one."""
+
+_BEFORE = re.compile(r".* {2,}|\d+\. |- | *")
+"""What stands before the text of a line: the other columns of a table, a number, a bullet or an indent."""
+
+_TO_COPY = re.compile(r"(Next: )?(dvc|pip|python) ")
+"""The start of a command to copy, which the shell takes only as one line."""
 
 EXIT_CODES = "Exit codes: 0 done, whatever the verdict; 1 failed, one line on stderr says why; 2 wrong usage or params."
 
@@ -35,13 +43,13 @@ def run(
     """Run `main` of `python -m stages.<name>`, and exit.
 
     Exit codes: what `main` returns (None is 0), 1 for a `StageError`, 2 for wrong usage or params, 130 for Ctrl-C,
-    143 for SIGTERM. An error is one line on stderr; `--debug` prints the traceback above it.
+    143 for SIGTERM, 129 for SIGHUP. An error is one line on stderr; `--debug` prints the traceback above it.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {__name__.partition('.')[0]}.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=textwrap.fill(exit_codes, WIDTH),
+        epilog=textwrap.fill(exit_codes, _WIDTH),
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     if add_arguments is not None:
@@ -62,14 +70,20 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
 
 
 def show(text: str) -> None:
-    """Print the output of a stage, with long lines folded."""
+    """Print the output of a stage, with long lines folded at words: paragraphs, and the last column of a table."""
+    longest = min(shutil.get_terminal_size((_LONGEST, 0)).columns, _LONGEST)
     for line in text.splitlines():
-        print(fold(line) if len(line) > _LONGEST else line)
+        print(_folded(line, min(longest, _WIDTH)) if len(line) > longest else line)
 
 
-def fold(text: str, indent: str = "") -> str:
-    """A paragraph in lines of at most `WIDTH` columns, with `indent` before all but the first; no word is broken."""
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+def _folded(line: str, width: int) -> str:
+    """`line` in lines of at most `width` columns, aligned; as it is if it is a command, or mostly other columns."""
+    before = _BEFORE.match(line)
+    indent = before.end() if before else 0
+    if 2 * indent > width or _TO_COPY.match(line, indent):
+        return line
+    folder = textwrap.TextWrapper(width, line[:indent], " " * indent, break_long_words=False, break_on_hyphens=False)
+    return folder.fill(line[indent:])
 
 
 def outcome(main: Main, arguments: argparse.Namespace) -> int:
@@ -100,10 +114,11 @@ def _failure(error: BaseException, debug: bool) -> int:
 
 def _explained(error: BaseException) -> tuple[str, int]:
     """One sentence and the exit code; after a signal the signal is the cause, whatever a library raised."""
-    if signals.received() == signal.SIGTERM or isinstance(error, signals.TerminatedError):
-        return "Terminated: nothing half-written is left behind.", 128 + signal.SIGTERM
-    if signals.received() == signal.SIGINT or isinstance(error, KeyboardInterrupt):
+    stopped = signals.received()
+    if stopped == signal.SIGINT or isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, 128 + signal.SIGINT
+    if stopped is not None:
+        return "Terminated: nothing half-written is left behind.", 128 + stopped
     match error:
         case StageError():
             return f"Error: {error}", error.exit_code

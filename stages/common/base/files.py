@@ -1,6 +1,6 @@
 """Atomic outputs: each is written under a temporary name in the same folder, then renamed.
 
-After SIGINT or SIGTERM nothing is put in place, even if the code in between swallowed the signal.
+After SIGINT, SIGTERM or SIGHUP nothing is put in place, even if the code in between swallowed the signal.
 """
 
 import csv
@@ -39,9 +39,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         with named(path):
             yield temporary
-        signals.raise_if_stopped()
-        with signals.deferred():
-            _put_in_place(temporary, path)
+            signals.raise_if_stopped()
+            with signals.deferred():
+                _put_in_place(temporary, path)
     finally:
         _remove(temporary)
 
@@ -106,7 +106,8 @@ def together() -> Iterator[Outputs]:
         signals.raise_if_stopped()
         with signals.deferred():
             for path, temporary in outputs.temporaries.items():
-                temporary.replace(path)
+                with named(path):
+                    temporary.replace(path)
     finally:
         for temporary in outputs.temporaries.values():
             _remove(temporary)
@@ -199,6 +200,8 @@ def _temporary(path: Path) -> Path:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
+        for folder, *_ in os.walk(path):  # what is in a read-only folder cannot be removed
+            Path(folder).chmod(0o700)
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

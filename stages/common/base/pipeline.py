@@ -7,7 +7,7 @@ of the stages, and one stage per model (`matrix`). A stage is identified by the 
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,14 +64,24 @@ def stages_of(file: Path) -> list[Stage]:
 
 def here() -> dict[str, Stage]:
     """The stages that run in the working directory, by module, from the nearest dvc.yaml that has any."""
+    return {stage.room: stage for stage in _nearest(lambda folder: folder == Path.cwd())}
+
+
+def below() -> list[Stage]:
+    """The stages that run in the working directory or below it, from the nearest dvc.yaml that has any."""
+    return _nearest(lambda folder: folder.is_relative_to(Path.cwd()))
+
+
+def _nearest(wanted: Callable[[Path], bool]) -> list[Stage]:
+    """The stages in wanted folders, from the nearest dvc.yaml here or above that has any."""
     folder = Path.cwd()
     for above in (folder, *folder.parents):
         file = Path(os.path.relpath(above / DVC_YAML, folder))
-        if stages := {stage.room: stage for stage in stages_of(file) if stage.folder == folder}:
+        if stages := [stage for stage in stages_of(file) if wanted(stage.folder)]:
             return stages
         if (above / ".dvc").is_dir():
             break
-    return {}
+    return []
 
 
 def address(room: str) -> str:

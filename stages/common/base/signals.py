@@ -1,19 +1,25 @@
-"""SIGINT and SIGTERM end a stage, whatever code is running, and nothing is published afterwards.
+"""SIGINT, SIGTERM and SIGHUP end a stage, whatever code is running, and nothing is published afterwards.
 
 A signal raises an exception, so that every `with` and `finally` cleans up. Libraries may swallow it: the training loops
 of scikit-learn catch KeyboardInterrupt and return a half-trained model. So the signal is also remembered:
 `raise_if_stopped`, called before anything is put in place, raises it again, and `command` exits with its code.
 """
 
+import ctypes
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PR_SET_PDEATHSIG: Final = 1
+
 
 class TerminatedError(BaseException):
-    """SIGTERM; KeyboardInterrupt is its counterpart for SIGINT."""
+    """SIGTERM, or SIGHUP as the terminal closes; KeyboardInterrupt is its counterpart for SIGINT."""
 
 
 class _State:
@@ -25,17 +31,26 @@ _STATE: Final = _State()
 
 
 def install() -> None:
-    """Handle both signals from now on. Call it in the main thread, as Python requires."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _on_signal)
+    """Handle the signals from now on. Call it in the main thread, as Python requires."""
+    for number in _STOPPING:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
+            signal.signal(number, _on_signal)
+    if "DVC_STAGE" in os.environ:  # what a killed dvc leaves running would write beside the next run
+        die_with_parent(signal.SIGTERM)
+
+
+def die_with_parent(number: int) -> None:
+    """Let Linux send this process the signal `number` when the one that started it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def ignore(*, raising: bool = True) -> None:
-    """Ignore both signals until the process ends: its outcome is decided.
+    """Ignore the signals until the process ends: its outcome is decided.
 
     A signal that arrived before is raised; without `raising` it is only remembered.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPPING:
         signal.signal(number, signal.SIG_IGN)
     if raising:
         raise_if_stopped()

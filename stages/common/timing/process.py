@@ -3,7 +3,6 @@
 Memory layout differs between processes and stays the same within one, so one process is one observation.
 """
 
-import ctypes
 import json
 import os
 import signal
@@ -13,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.common.base import signals
 from stages.common.base.errors import StageError
 
 _ROOT = Path(__file__).resolve().parents[3]
-_PR_SET_PDEATHSIG = 1
 
 
 def ask(worker: str, job: Mapping[str, Any], keep: Sequence[int] = ()) -> Any:
@@ -57,7 +56,9 @@ def ask(worker: str, job: Mapping[str, Any], keep: Sequence[int] = ()) -> Any:
 
 def serve(work: Callable[[Any], Any]) -> None:
     """The worker's end of `ask`: read the job, `work`, answer. Dies with the process that started it."""
-    _die_with(int(sys.argv[1]))
+    signals.die_with_parent(signal.SIGKILL)
+    if os.getppid() != int(sys.argv[1]):  # it ended before this took effect
+        os._exit(1)
     # What libraries print must not end up in the answer.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -67,13 +68,6 @@ def serve(work: Callable[[Any], Any]) -> None:
         tree = {"error": str(error)}
     json.dump(tree, out)
     out.close()
-
-
-def _die_with(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # the parent died before this took effect
-            os._exit(1)
 
 
 def _cause_of_death(code: int, stderr: str) -> str:
