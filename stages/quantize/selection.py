@@ -14,6 +14,12 @@ from stages.quantize.outcome import NodeOutcome, kept
 
 _BLOCKED_LAYOUT = "com.microsoft.nchwc."
 
+_NOT_BY_DEFAULT = {
+    ("dynamic", "Conv"): "slower in INT8 with dynamic ranges; use quantize.method static, or name Conv in "
+    "quantize.op_types"
+}
+"""Why a node that a method can quantize stays float unless the params name its operator, by method and operator."""
+
 
 def select(nodes: Sequence[WeightedNode], params: Quantize) -> tuple[list[Assignment], dict[str, NodeOutcome]]:
     """Split `nodes` into those to quantize, with their params, and outcomes by name for the rest.
@@ -21,8 +27,8 @@ def select(nodes: Sequence[WeightedNode], params: Quantize) -> tuple[list[Assign
     Raises:
         StageError: the method does not support an operator type, or a pattern matches no node.
     """
-    method, names = methods.scope(params.method), [node.name for node in nodes]
-    _check_op_types(params.op_types or (), method.OP_TYPES, params.method)
+    names = [node.name for node in nodes]
+    _check_op_types(params.op_types or (), methods.op_types(params.method), params.method)
     excluded = _matched("exclude_nodes", params.exclude_nodes, names)
     overridden = _matched("nodes", params.nodes, names)
     selected, outcomes = [], {}
@@ -48,16 +54,15 @@ def matching(pattern: str, names: Collection[str]) -> set[str]:
 
 def _reason(node: WeightedNode, params: Quantize, chosen: bool) -> str:
     """Why a node stays float with these params; empty if it is quantized. `chosen`: quantize.nodes sets its method."""
-    method = methods.scope(params.method)
     if node.op_type.startswith(_BLOCKED_LAYOUT):
         return "ONNX Runtime's optimiser changed its layout for one kind of CPU; quantize the original model"
-    if node.op_type not in method.OP_TYPES:
+    if node.op_type not in methods.op_types(params.method):
         return f"quantize.method {params.method} does not quantize {node.op_type}"
     if chosen:
         return ""
     if params.op_types is not None and node.op_type not in params.op_types:
         return "not in quantize.op_types"
-    return method.WHY_NOT[node.op_type] if params.op_types is None and node.op_type not in method.BY_DEFAULT else ""
+    return "" if params.op_types is not None else _NOT_BY_DEFAULT.get((params.method, node.op_type), "")
 
 
 def _check_op_types(op_types: Iterable[str], known: frozenset[str], method: str) -> None:

@@ -145,7 +145,7 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
     if quantized is not None and any(assigned.params.method == "static" for assigned in selected):
         notes += check.collapsed_outputs(quantized, prepared, _unseen(feeds, params.calibration.samples))
     notes += _without_row_scales(nodes, outcomes)
-    known = methods.scope(params.method).OP_TYPES
+    known = methods.op_types(params.method)
     return Quantization(
         model=quantized,
         nodes=nodes,
@@ -212,7 +212,7 @@ def _ready(model: ir.Model, data: EvalData | None, whole: Params, name: str) -> 
     recipe = None
     if params.method == "plan" or (params.method == "auto" and selected):
         recipe = base.recipe(cleaned, expected, whole)
-    needed = [methods.scope(assigned.params.method).opset(assigned.params) for assigned in selected]
+    needed = [methods.opset(assigned.params) for assigned in selected]
     prepared, more = prepare(cleaned, expected, max(needed, default=1) if recipe is None else recipe.opset)
     refusal.refuse_non_finite_weights(prepared, name)
     if recipe is not None:

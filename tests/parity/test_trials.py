@@ -2,11 +2,9 @@
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +21,11 @@ from stages.parity import advise as advise_module
 from stages.parity import candidates, trials
 from stages.parity.judge import ParityResult
 from stages.parity.trials import TriedVariant, overridden
+from stages.quantize import figures as quantize_figures
+from stages.quantize import stage as quantize_stage
 from tests.parity.conftest import Project
 from tests.parity.test_advice import carried_out
 
-ROOT = Path(__file__).resolve().parents[2]
 FEATURES, HIDDEN, CLASSES, OUTLYING = 24, 768, 5, 13
 
 AMPLE = 3600
@@ -91,15 +90,8 @@ def outlying(count: int = 192) -> np.ndarray:
 
 
 def quantize() -> None:
-    """Run the stage as a user would."""
-    done = subprocess.run(
-        [sys.executable, "-m", "stages.quantize"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    """Run the stage."""
+    quantize_figures.write(quantize_stage.run(params.load()))
 
 
 MISSING: dict[str, Any] = {

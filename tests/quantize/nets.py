@@ -111,7 +111,7 @@ def quantized(
     """The model with every supported node quantized by the method in `params`, and the outcomes."""
     section = Quantize(**params)  # type: ignore[arg-type]
     source = ir_model(model)
-    known = methods.by_name(section.method).OP_TYPES
+    known = methods.op_types(section.method)
     assigned = [methods.Assignment(node, section) for node in weighted_nodes(source) if node.op_type in known]
 
     def calibration() -> Iterator[Feed]:

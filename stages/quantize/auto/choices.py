@@ -113,14 +113,7 @@ _OF = {
     "RNN": ("stored",),
 }
 
-OP_TYPES = BY_DEFAULT = frozenset(_OF)
-WHY_NOT: Mapping[str, str] = {}
-
-
-def opset(params: Quantize) -> int:
-    """See `methods.Scope`: the highest opset that a choice needs."""
-    del params
-    return 13
+OP_TYPES = frozenset(_OF)
 
 
 def of_node(node: WeightedNode) -> list[Choice]:

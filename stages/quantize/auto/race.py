@@ -23,7 +23,7 @@ ROUNDS = 20
 """Rounds to aim for; slow models race in fewer sessions to reach them."""
 
 EQUAL = 0.02
-"""Speeds that differ by less are equal, as two sessions of one file differ as much; then the smaller model wins."""
+"""Models that differ by less are equal, as two sessions of one file differ as much; then the smaller one wins."""
 
 EQUAL_SIZE = 0.005
 """Sizes that differ by less are equal; then the more exact model wins."""

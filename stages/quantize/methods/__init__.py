@@ -1,15 +1,26 @@
-"""The quantization methods: a module for each, all with the interface `Method`."""
+"""The quantization methods, a module for each.
 
+`dynamic`, `weight_only` and `stored` replace node by node, each with a table of rewrites by operator. `static` also
+places QuantizeLinear and DequantizeLinear between nodes, so it has a function of its own.
+"""
+
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import onnx_ir as ir
 
 from stages.common.base.params import Quantize
 from stages.common.graph.weights import WeightedNode
 from stages.common.model.sessions import Feed
-from stages.quantize.outcome import NodeOutcome
+from stages.quantize.methods.rewriter import Rewrite, Rewriter
+from stages.quantize.outcome import NodeOutcome, kept_in_opset
+
+DYNAMIC_OPSET = 11
+"""The first opset with DynamicQuantizeLinear."""
+
+AXIS_OPSET = 13
+"""The first opset with QuantizeLinear along an axis."""
 
 CalibrationFeeds = Callable[[], Iterator[Feed]]
 """Iterates over the calibration feeds, from the start on each call."""
@@ -37,79 +48,78 @@ class Assignment:
         return self.node.name
 
 
-class Scope(Protocol):
-    """Which operators a value of `quantize.method` supports: a module with these names.
-
-    Attributes:
-        OP_TYPES: the operators that have an INT8 form.
-        BY_DEFAULT: those that are quantized unless `quantize.op_types` says otherwise.
-        WHY_NOT: why the others are not quantized by default, by operator.
-    """
-
-    OP_TYPES: frozenset[str]
-    BY_DEFAULT: frozenset[str]
-    WHY_NOT: Mapping[str, str]
-
-    def opset(self, params: Quantize) -> int:
-        """The opset that a node with these params needs once it is quantized."""
-        ...
-
-
-class Method(Scope, Protocol):
-    """A method: a scope with a function that quantizes."""
-
-    def quantize(
-        self, model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
-    ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-        """Quantize the assigned nodes; the rest of the model stays as it is.
-
-        Args:
-            model: a clean float model; not changed.
-            assignments: the nodes to quantize, all of `OP_TYPES`; if empty, the model is returned as it is.
-            calibration: feeds for a method that calibrates.
-
-        Returns:
-            A new model, and the outcomes by node name; the method may keep a node float, with the reason.
-
-        Raises:
-            StageError: the method does not work on this model at all.
-        """
-        ...
-
-
-def scope(name: str) -> Scope:
-    """The operators that a value of `quantize.method` supports; `auto` and `plan` support what any method does."""
+def op_types(method: str) -> frozenset[str]:
+    """The operators that a value of `quantize.method` has an INT8 form for; `auto` and `plan`: that any choice has."""
     from stages.quantize.auto import choices
-
-    return choices if name in ("auto", "plan") else by_name(name)
-
-
-def by_name(name: str) -> Method:
-    """The module of a method that quantizes nodes."""
     from stages.quantize.methods import dynamic, static, stored, weight_only
 
-    methods: Mapping[str, Method] = {
-        "static": static,
-        "dynamic": dynamic,
-        "weight_only": weight_only,
-        "stored": stored,
+    known: Mapping[str, frozenset[str]] = {
+        "static": static.OP_TYPES,
+        "dynamic": dynamic.OP_TYPES,
+        "weight_only": weight_only.OP_TYPES,
+        "stored": stored.OP_TYPES,
     }
-    return methods[name]
+    return known.get(method, choices.OP_TYPES)
+
+
+def opset(params: Quantize) -> int:
+    """The opset that a node with these params needs once it is quantized."""
+    if params.method in ("weight_only", "stored"):
+        return 1  # their operators are in ONNX Runtime's own domain, or as old as any that it supports
+    per_tensor = params.method == "dynamic" and params.activation_scale == "tensor"
+    return DYNAMIC_OPSET if per_tensor else AXIS_OPSET
 
 
 def quantize(
     model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
 ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """Quantize each node by its method; see `Method.quantize`. Static comes first, because it runs the float model."""
-    from stages.quantize.methods import smooth
+    """Quantize each assigned node by its method; the rest of the model stays as it is.
+
+    Static comes first, because it runs the float model.
+
+    Args:
+        model: a clean float model; not changed.
+        assignments: the nodes to quantize, by methods that know their operators; if empty, the model is returned as it
+            is.
+        calibration: feeds for static and for smoothing.
+
+    Returns:
+        A new model, and the outcomes by node name; a method may keep a node float, with the reason.
+
+    Raises:
+        StageError: the model does not run on the calibration samples.
+    """
+    from stages.quantize.methods import dynamic, smooth, static, stored, weight_only
 
     outcomes: dict[str, NodeOutcome] = {}
     if smoothed := [assigned for assigned in assignments if assigned.smoothed]:
         model, outcomes = smooth.apply(model, smoothed, calibration)
         assignments = [assigned for assigned in assignments if assigned.name not in outcomes]
-    for name in ("static", "dynamic", "weight_only", "stored"):
-        own = [assigned for assigned in assignments if assigned.params.method == name]
-        if own:
-            model, of_method = by_name(name).quantize(model, own, calibration)
+    by_method: dict[str, list[Assignment]] = defaultdict(list)
+    for assigned in assignments:
+        by_method[assigned.params.method].append(assigned)
+    if by_method["static"]:
+        model, of_static = static.quantize(model, by_method["static"], calibration)
+        outcomes |= of_static
+    tables = {"dynamic": dynamic.REWRITES, "weight_only": weight_only.REWRITES, "stored": stored.REWRITES}
+    for method, rewrites in tables.items():
+        if by_method[method]:
+            model, of_method = _rewritten(model, by_method[method], rewrites)
             outcomes |= of_method
     return model, outcomes
+
+
+def _rewritten(
+    model: ir.Model, assignments: Sequence[Assignment], by_operator: Mapping[str, Rewrite]
+) -> tuple[ir.Model, dict[str, NodeOutcome]]:
+    """Replace each assigned node by what the rewrite of its operator emits."""
+    version = model.opset_imports.get("", 0)
+    outcomes, rewrites = {}, {}
+    for assigned in assignments:
+        needed = opset(assigned.params)
+        if version < needed:
+            outcomes[assigned.name] = kept_in_opset(version, needed)
+        else:
+            rewrites[assigned.name] = by_operator[assigned.node.op_type], assigned.params
+    quantized = model.clone()
+    return quantized, outcomes | Rewriter(quantized).rewrite(rewrites)

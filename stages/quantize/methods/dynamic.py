@@ -8,50 +8,21 @@ at all, and in which graph it is.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from stages.common.base.params import Quantize
 from stages.common.graph.walk import name_of, number
-from stages.common.graph.weights import DEFAULT_OPERATORS
 from stages.quantize import linear
 from stages.quantize.linear import Quantized
-from stages.quantize.methods import Assignment, CalibrationFeeds, rows, shifted
-from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
-from stages.quantize.outcome import NodeOutcome, kept_in_opset
-
-OPSET = 11
-"""The first opset with DynamicQuantizeLinear."""
+from stages.quantize.methods import rows, shifted
+from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Site
 
 PER_TENSOR = ", activations per tensor"
 """The remark on a node that keeps a scale per tensor although one per row was requested."""
 
 ROW_TYPES = frozenset({"Gemm", "MatMul"})
 """The operators that can have an activation scale per row."""
-
-
-def opset(params: Quantize) -> int:
-    """The opset that a node with these params needs once it is quantized."""
-    return rows.OPSET if params.activation_scale == "row" else OPSET
-
-
-def quantize(
-    model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
-) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """Quantize the assigned nodes; see `Method`. Calibration is not needed."""
-    del calibration
-    version = model.opset_imports.get("", 0)
-    outcomes, rewrites = {}, {}
-    for assigned in assignments:
-        needed = opset(assigned.params)
-        if version < needed:
-            outcomes[assigned.name] = kept_in_opset(version, needed)
-        else:
-            rewrites[assigned.name] = REWRITES[assigned.node.op_type], assigned.params
-    quantized = model.clone()
-    return quantized, outcomes | Rewriter(quantized).rewrite(rewrites)
 
 
 def _matmul(site: Site) -> str:
@@ -276,7 +247,3 @@ REWRITES: dict[str, Rewrite] = {
     "MatMul": _matmul,
 }
 OP_TYPES = frozenset(REWRITES)
-BY_DEFAULT = DEFAULT_OPERATORS["dynamic"]
-WHY_NOT: Mapping[str, str] = {
-    "Conv": "slower in INT8 with dynamic ranges; use quantize.method static, or name Conv in quantize.op_types"
-}

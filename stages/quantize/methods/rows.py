@@ -21,9 +21,6 @@ from stages.common.graph.walk import constant, only_reader
 from stages.quantize.linear import Quantized
 from stages.quantize.methods.rewriter import Constant, Site
 
-OPSET = 13
-"""The first opset with QuantizeLinear along an axis."""
-
 _NEVER_NEGATIVE = frozenset({"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Softplus", "Sqrt"})
 _COMBINED = frozenset({"Add", "Concat", "Mul"})
 """Their output is never negative if no input is."""

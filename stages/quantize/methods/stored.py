@@ -5,37 +5,14 @@ constant float weight, as before.
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from functools import partial
 
 import onnx_ir as ir
 
-from stages.common.base.params import Quantize
 from stages.common.graph.walk import number
 from stages.common.graph.weights import CHANNEL_AXES, DEFAULT_OPERATORS, weight_inputs
 from stages.quantize import linear
-from stages.quantize.methods import Assignment, CalibrationFeeds
-from stages.quantize.methods.rewriter import OVERRIDABLE, Constant, KeepFloatError, Rewriter, Site
-from stages.quantize.outcome import NodeOutcome
-
-OP_TYPES = BY_DEFAULT = DEFAULT_OPERATORS["stored"]
-WHY_NOT: Mapping[str, str] = {}
-
-
-def opset(params: Quantize) -> int:
-    """The opset that a quantized node needs: Cast and Mul exist in all supported ones."""
-    del params
-    return 7
-
-
-def quantize(
-    model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
-) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """Quantize the assigned nodes; see `Method`. Calibration is not needed."""
-    del calibration
-    quantized = model.clone()
-    rewrites = {assigned.name: (_stored, assigned.params) for assigned in assignments}
-    return quantized, Rewriter(quantized).rewrite(rewrites)
+from stages.quantize.methods.rewriter import OVERRIDABLE, Constant, KeepFloatError, Rewrite, Site
 
 
 def _stored(site: Site) -> str:
@@ -80,3 +57,7 @@ def _channels(node: ir.Node, index: int, weight: Constant) -> tuple[int, ...]:
     if node.op_type in ("Gemm", "MatMul") and index == 0:
         axes = (-2,)
     return tuple(sorted(axis % ndim for axis in axes)) if ndim > 1 else ()
+
+
+OP_TYPES = DEFAULT_OPERATORS["stored"]
+REWRITES: dict[str, Rewrite] = dict.fromkeys(OP_TYPES, _stored)

@@ -6,26 +6,21 @@ fails on a whole graph for one Gemm with a two-dimensional bias or one scikit-le
 memory, and works on several copies of the model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from stages.common.base.params import Quantize
 from stages.common.graph.walk import name_of, number
 from stages.common.graph.weights import DEFAULT_OPERATORS
 from stages.quantize import portable, saturation
 from stages.quantize.linear import Quantized
-from stages.quantize.methods import Assignment, CalibrationFeeds
+from stages.quantize.methods import AXIS_OPSET, Assignment, CalibrationFeeds
 from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
 from stages.quantize.methods.static import fold_scales, join_bias, pad_filters, pool_last, qdq, ranges
 from stages.quantize.outcome import NodeOutcome, kept, kept_in_opset
 
-OP_TYPES = BY_DEFAULT = DEFAULT_OPERATORS["static"]
-WHY_NOT: Mapping[str, str] = {}
-
-OPSET = 13
-"""The first opset with QuantizeLinear along an axis."""
+OP_TYPES = DEFAULT_OPERATORS["static"]
 
 MIN_OPSET = 10
 """The first opset with QuantizeLinear."""
@@ -36,16 +31,10 @@ _BIAS_LIMIT = 2.0**30
 _LEVELS = {"QUInt8": (np.uint8, 0, 255), "QInt8": (np.int8, -128, 127)}
 
 
-def opset(params: Quantize) -> int:
-    """The opset that a node with these params needs once it is quantized."""
-    del params
-    return OPSET
-
-
 def quantize(
     model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
 ) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """Quantize the assigned nodes; see `Method`.
+    """Quantize the assigned nodes; see `methods.quantize`.
 
     Raises:
         StageError: the model does not run on the calibration samples.
@@ -80,7 +69,9 @@ def quantize(
     stored = {value: _store_scale(rewriter, value, *scales[value]) for value in sorted(scales, key=name_of)}
     inputs = {node.name or "": scales[placement.tensors[_activation(node)]] for node in calibrated}
     qdq.rewrite(graph, placement, stored, rewriter.names)
-    rewrites = {name: (_rewrite(float(scale), version >= OPSET), named[name]) for name, (scale, _) in inputs.items()}
+    rewrites = {
+        name: (_rewrite(float(scale), version >= AXIS_OPSET), named[name]) for name, (scale, _) in inputs.items()
+    }
     return quantized, outcomes | rewriter.rewrite(rewrites)
 
 

@@ -5,36 +5,14 @@ MatMul and Gemm become ONNX Runtime's MatMulNBits, lookups its GatherBlockQuanti
 unsigned, and `quantize.weight_only.symmetric` says whether each block has its own zero point.
 """
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import onnx_ir as ir
 
-from stages.common.base.params import Quantize
 from stages.common.graph.walk import MICROSOFT, name_of, number
-from stages.common.graph.weights import DEFAULT_OPERATORS
-from stages.quantize.methods import Assignment, CalibrationFeeds
-from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
+from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Site
 from stages.quantize.methods.weight_only import blocks
-from stages.quantize.outcome import NodeOutcome
 
 BITS = {"QInt8": 8, "QUInt8": 8, "QInt4": 4, "QUInt4": 4}
-
-
-def opset(params: Quantize) -> int:
-    """The opset that a quantized node needs: any, as its operators are in ONNX Runtime's own domain."""
-    del params
-    return 1
-
-
-def quantize(
-    model: ir.Model, assignments: Sequence[Assignment], calibration: CalibrationFeeds
-) -> tuple[ir.Model, dict[str, NodeOutcome]]:
-    """Quantize the assigned nodes; see `Method`. Calibration is not needed."""
-    del calibration
-    quantized = model.clone()
-    rewrites = {assigned.name: (REWRITES[assigned.node.op_type], assigned.params) for assigned in assignments}
-    return quantized, Rewriter(quantized).rewrite(rewrites)
 
 
 def _matmul(site: Site) -> str:
@@ -135,5 +113,3 @@ def _stored(site: Site, weight: Constant, rows: np.ndarray, whole_rows: bool = F
 
 REWRITES: dict[str, Rewrite] = {"Gather": _gather, "Gemm": _gemm, "MatMul": _matmul}
 OP_TYPES = frozenset(REWRITES)
-BY_DEFAULT = DEFAULT_OPERATORS["weight_only"]
-WHY_NOT: Mapping[str, str] = {}
