@@ -99,7 +99,7 @@ def run(origin: Origin, folder: Path, *, models: Sequence[str] = (), upgrade: bo
             layout = Layout(below, tuple(models or record["models"]), installed)
             entries: Mapping[str, Entry] = record["files"]
             return _install(origin, root, folder, layout, taken=record["taken"], installed=entries, upgrade=upgrade)
-    taken = _first_taken(folder, OURS)
+    taken = _first_taken(folder, [name for name in OURS if not (installed and name == "stages")])
     try:
         if not taken:
             return _install(origin, root, folder, Layout("", tuple(models), installed))

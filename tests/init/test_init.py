@@ -259,6 +259,12 @@ def test_where_a_name_is_taken_ours_get_a_prefix_and_a_folder(empty: Path, name:
     )
 
 
+def test_the_package_leaves_the_folder_stages_to_the_repository(empty: Path) -> None:
+    (empty / "stages").mkdir()
+    assert stage.run(stage.Origin(ROOT, "onnx-quantize-pipeline==0.1.0"), empty).taken == ""
+    assert list((empty / "stages").iterdir()) == []
+
+
 def test_where_even_the_prefix_is_taken_nothing_is_written(empty: Path) -> None:
     text = "stages:\n  export:\n    cmd: true\n  int8_export:\n    cmd: true\n"
     (empty / "dvc.yaml").write_text(text)
