@@ -78,7 +78,9 @@ def verdict(head: Revision) -> str:
 def _decision(head: Revision) -> str:
     deploy = "INT8" if head.value("gate", "deploy") == "int8" else "fp32"
     opened = head.value("gate", "open") is True
-    return f"✅ Deploy {deploy}" if opened else f"❌ The gate is closed, deploy {deploy}"
+    decision = f"Deploy {deploy}" if opened else f"The gate is closed, deploy {deploy}"
+    mark = "⚠️ Outdated:" if head.stale else "✅" if opened else "❌"
+    return f"{mark} {decision}"
 
 
 def _suggestions(head: Revision) -> list[str]:

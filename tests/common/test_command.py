@@ -35,6 +35,7 @@ def start(tmp_path: Path, body: str, *arguments: str) -> "subprocess.Popen[str]"
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509 what runs the tests may ignore it
     )
 
 
@@ -80,7 +81,10 @@ def test_a_reader_that_leaves_is_not_an_error(tmp_path: Path) -> None:
     assert process.stderr.read() == ""
 
 
-def test_long_lines_are_folded_and_table_rows_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_lines_are_folded_and_table_rows_are_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     row = "x " * 79 + "xx"
     command.show(f"{row}\n\n{'a sentence of words ' * 20}")
     first, blank, *folded = capsys.readouterr().out.splitlines()

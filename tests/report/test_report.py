@@ -248,9 +248,9 @@ def test_params_that_changed_since_the_run_are_named(repository: Repository) -> 
     (repository.root / "dvc.lock").write_text(lock)
     assert "Run `dvc repro`" not in repository.report().stdout
     repository.write(params=PARAMS.replace("0.04", "0.05"))
-    assert (
-        "> ⚠️ `parity.abs_tol` changed since these figures were measured. Run `dvc repro`." in repository.report().stdout
-    )
+    printed = repository.report().stdout
+    assert printed.startswith("## ⚠️ Outdated: Deploy INT8\n")
+    assert "> ⚠️ `parity.abs_tol` changed since these figures were measured. Run `dvc repro`." in printed
 
 
 @pytest.mark.parametrize("arguments", [["--base", "main"], ["--experiments"]])
