@@ -69,7 +69,7 @@ def main() -> None:
     params = {
         "export": {"source": "model.onnx", "eval_data": "samples.npz", "eval_layout": arguments.layout},
         "serving": {"batch_size": arguments.batch},
-        "parity": {**dict.fromkeys(TOLERANCES), **given} if given else {},
+        "parity": {"advice_seconds": None, **(dict.fromkeys(TOLERANCES) | given if given else {})},
     }
     METHODS[AUTO]["search"] = {"margin": arguments.margin}
     ends = time.monotonic() + 60 * arguments.minutes
