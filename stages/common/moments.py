@@ -2,8 +2,26 @@
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+
+Figure = TypeVar("Figure", float, np.ndarray)
+
+
+def pooled(
+    counts: tuple[int, int], means: tuple[Figure, Figure], spreads: tuple[Figure, Figure]
+) -> tuple[Figure, Figure]:
+    """The mean of two parts together, and the sum of squared distances from it: Chan, Golub and LeVeque (1979).
+
+    Args:
+        counts: numbers of values, neither zero.
+        means: their means, floats or float64 arrays.
+        spreads: their sums of squared distances from their means, of the same kind.
+    """
+    (one, other), shift = counts, means[1] - means[0]
+    spread = spreads[0] + (spreads[1] + shift * shift * one * other / (one + other))
+    return means[0] + shift * other / (one + other), spread
 
 
 @dataclass(kw_only=True)
@@ -79,11 +97,10 @@ class Moments:
         )
 
     def add(self, other: "Moments") -> None:
-        """Add the sums of other values. Means and spreads of two parts: Chan, Golub and LeVeque (1979)."""
+        """Add the sums of other values."""
         if self.compared and other.compared:
-            count, shift = self.compared + other.compared, other.mean - self.mean
-            self.spread += other.spread + shift * shift * self.compared * other.compared / count
-            self.mean += shift * other.compared / count
+            counts = self.compared, other.compared
+            self.mean, self.spread = pooled(counts, (self.mean, other.mean), (self.spread, other.spread))
         elif other.compared:
             self.mean, self.spread = other.mean, other.spread
         self.compared += other.compared

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from stages.common.moments import pooled
+
 LARGEST = 256
 """Parts an output may have; a longer axis counts places, not kinds."""
 
@@ -43,7 +45,7 @@ class Parts:
         self.merge(Parts(axis, reference.size // length, mean, spread, noise))
 
     def merge(self, other: "Parts") -> None:
-        """Add the sums of other values. Means and spreads of two parts: Chan, Golub and LeVeque (1979)."""
+        """Add the sums of other values."""
         if other.axis == 0 or self.axis is None:
             return
         if self.axis == 0:
@@ -53,11 +55,10 @@ class Parts:
         if other.axis != self.axis or len(other.mean) != len(self.mean):
             self.axis = None
             return
-        count, shift = self.count + other.count, other.mean - self.mean
-        self.spread = self.spread + other.spread + np.square(shift) * (self.count * other.count / count)
-        self.mean = self.mean + shift * (other.count / count)
+        counts = self.count, other.count
+        self.mean, self.spread = pooled(counts, (self.mean, other.mean), (self.spread, other.spread))
         self.noise = self.noise + other.noise
-        self.count = count
+        self.count += other.count
 
     @property
     def std(self) -> list[float] | None:

@@ -16,7 +16,8 @@ from stages.common.graph.walk import name_of, number
 from stages.quantize import linear
 from stages.quantize.linear import Quantized
 from stages.quantize.methods import rows, shifted
-from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Site
+from stages.quantize.methods.constants import Constant, KeepFloatError
+from stages.quantize.methods.rewriter import Rewrite, Site
 
 PER_TENSOR = ", activations per tensor"
 """The remark on a node that keeps a scale per tensor although one per row was requested."""

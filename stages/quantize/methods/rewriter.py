@@ -16,8 +16,6 @@ from stages.common.graph.shapes import inferred
 from stages.common.graph.walk import (
     MICROSOFT,
     add_initializer,
-    constant,
-    default,
     input_of,
     name_of,
     paths,
@@ -27,23 +25,10 @@ from stages.common.graph.walk import (
 from stages.quantize import linear, portable
 from stages.quantize.eight_bits import quantize_weight
 from stages.quantize.linear import Quantized
+from stages.quantize.methods.constants import Constant, KeepFloatError, read, read_weight
 from stages.quantize.outcome import NodeOutcome, kept
 
-OVERRIDABLE = "its weight is a model input with a default, which a caller may override"
-
 _WORKERS = frozenset({"ConvInteger", "MatMulInteger"})
-
-
-class KeepFloatError(Exception):
-    """The node stays float; `str()` is the reason. Raised before anything is emitted for the node."""
-
-
-@dataclass(frozen=True)
-class Constant:
-    """The name and the values of a constant."""
-
-    name: str
-    values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -147,27 +132,11 @@ class Site:
 
     def constant(self, index: int) -> Constant | None:
         """The constant at an input; None if the input is not constant."""
-        value = self.input(index)
-        tensor = constant(value)
-        return Constant(name_of(value), tensor.numpy()) if tensor is not None else None
+        return read(self.input(index))
 
     def weight(self, index: int) -> Constant:
-        """The weight at an input.
-
-        Raises:
-            KeepFloatError: the weight is not constant, not float32, empty, or not finite.
-        """
-        weight = self.constant(index)
-        if weight is None:
-            overridable = default(self.input(index)) is not None
-            raise KeepFloatError(OVERRIDABLE if overridable else "its weight is computed while the model runs")
-        if weight.values.dtype != np.float32:
-            raise KeepFloatError(f"its weight is {weight.values.dtype}; ONNX Runtime's INT8 kernels take float32 only")
-        if weight.values.size == 0:
-            raise KeepFloatError("its weight is empty: INT8 kernels return uninitialised memory for it")
-        if not np.isfinite(weight.values).all():
-            raise KeepFloatError("its weight contains NaN or infinity, which has no INT8 form")
-        return weight
+        """The weight at an input, or `KeepFloatError`: see `read_weight`."""
+        return read_weight(self.input(index))
 
     def right_weight(self) -> Constant:
         """The weight of a product, which INT8 kernels only take on the right.

@@ -19,7 +19,8 @@ import onnx_ir as ir
 
 from stages.common.graph.walk import constant, only_reader
 from stages.quantize.linear import Quantized
-from stages.quantize.methods.rewriter import Constant, Site
+from stages.quantize.methods.constants import Constant
+from stages.quantize.methods.rewriter import Site
 
 _NEVER_NEGATIVE = frozenset({"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Softplus", "Sqrt"})
 _COMBINED = frozenset({"Add", "Concat", "Mul"})

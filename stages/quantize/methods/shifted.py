@@ -15,7 +15,8 @@ import onnx_ir as ir
 
 from stages.common.graph.walk import number
 from stages.quantize.methods import rows
-from stages.quantize.methods.rewriter import Constant, KeepFloatError, Site
+from stages.quantize.methods.constants import Constant, KeepFloatError
+from stages.quantize.methods.rewriter import Site
 
 MIN_CHANNELS = 8
 """Rows of fewer channels are too short for a scale per row."""

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from stages.common.graph.walk import number
 from stages.common.graph.weights import CHANNEL_AXES, DEFAULT_OPERATORS, weight_inputs
 from stages.quantize import linear, portable
-from stages.quantize.methods.rewriter import OVERRIDABLE, Constant, KeepFloatError, Rewrite, Site
+from stages.quantize.methods.constants import OVERRIDABLE, Constant, KeepFloatError
+from stages.quantize.methods.rewriter import Rewrite, Site
 
 
 def _stored(site: Site) -> str:

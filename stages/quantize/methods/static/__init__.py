@@ -16,7 +16,8 @@ from stages.common.graph.weights import DEFAULT_OPERATORS
 from stages.quantize import portable, saturation
 from stages.quantize.linear import Quantized
 from stages.quantize.methods import AXIS_OPSET, Assignment, CalibrationFeeds
-from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Rewriter, Site
+from stages.quantize.methods.constants import Constant, KeepFloatError
+from stages.quantize.methods.rewriter import Rewrite, Rewriter, Site
 from stages.quantize.methods.static import fold_scales, join_bias, pad_filters, pool_last, qdq, ranges
 from stages.quantize.outcome import NodeOutcome, kept, kept_in_opset
 

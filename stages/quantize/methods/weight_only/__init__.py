@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from stages.common.graph.walk import MICROSOFT, name_of, number
-from stages.quantize.methods.rewriter import Constant, KeepFloatError, Rewrite, Site
+from stages.quantize.methods.constants import Constant, KeepFloatError
+from stages.quantize.methods.rewriter import Rewrite, Site
 from stages.quantize.methods.weight_only import blocks
 
 BITS = {"QInt8": 8, "QUInt8": 8, "QInt4": 4, "QUInt4": 4}
