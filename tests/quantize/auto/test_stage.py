@@ -19,7 +19,7 @@ from stages.common.base.errors import StageError
 from stages.common.base.params import Params, Search
 from stages.common.data.evaldata import EvalData
 from stages.quantize import screen, stage
-from stages.quantize.auto import base, choices, costs, find, options, race, search
+from stages.quantize.auto import base, choices, costs, explore, find, options, race, search
 from stages.quantize.auto.judge import Candidate
 from stages.quantize.auto.problem import Point, Problem
 from stages.quantize.auto.race import Trial
@@ -41,7 +41,7 @@ stage.run(params.load())
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timings steer the search and decide nothing here, so that five rounds of them will do."""
     timings = (costs, "SECONDS_ALL"), (options, "WHOLE_SECONDS"), (base, "SECONDS")
-    for module, name in (*timings, (race, "RACE_SECONDS"), (find, "TRIAL_SECONDS")):
+    for module, name in (*timings, (race, "RACE_SECONDS"), (explore, "TRIAL_SECONDS")):
         monkeypatch.setattr(module, name, 0.0)
 
 
@@ -222,7 +222,7 @@ def test_products_in_double_precision_stay_as_they_are(bench: Bench) -> None:
 
 
 def test_the_last_trial_is_kept_for_the_least_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(find, "best_that_passes", _never_passes)
+    monkeypatch.setattr(explore, "best_that_passes", _never_passes)
     bench.give(*outlying_mlp())
     outcome = bench.run(method="auto", search={"objective": "size", "max_evals": 4})
     assert [row["origin"] for row in rows(paths.FRONTIER)][-1] == "floats stored"
