@@ -8,7 +8,7 @@ from tabulate import tabulate
 from stages.bench.figures import throughput
 from stages.bench.stage import BenchResult, Measurements
 
-_OPERATORS_SHOWN = 3
+_OPERATORS_SHOWN = 5
 _ENDED = {
     "target": "until the interval was as narrow as bench.target_halfwidth",
     "budget": "until bench.max_seconds was spent",
