@@ -127,7 +127,7 @@ def held(effect: str, after: Mapping[str, float | None] | None) -> Row:
         return {**shown, "outcome": "ok"}
     said = {key: value for key, value in after.items() if key != "speed-up" or UNKNOWN not in effect}
     wrong = [key for key, value in said.items() if not _within(re.search(SAID[key], effect), value)]
-    if other := re.search(rf"{ANOTHER}: ([\d.e+-]+) to ([\d.e+-]+) times smaller", effect):
+    if other := re.search(rf"{ANOTHER}: ([\d.e+-]+)(?: to ([\d.e+-]+))? times smaller", effect):
         wrong = [] if _within(other, after["times smaller"]) else ["times smaller"]
     return {**shown, "outcome": f"WRONG: {', '.join(wrong)}" if wrong else "ok"}
 

@@ -203,7 +203,12 @@ def another(sizes: Sequence[float]) -> str:
     """A clause on the models that another search may choose, by their shares of the size of fp32; empty for one."""
     if len(sizes) < 2:
         return ""
-    return f"; {ANOTHER}: {1 / max(sizes):.2g} to {1 / min(sizes):.2g} times smaller"
+    return f"; {ANOTHER}: {_span(1 / max(sizes), 1 / min(sizes))} times smaller"
+
+
+def _span(low: float, high: float) -> str:
+    """Two figures as a range; as one if they round to the same."""
+    return " to ".join(dict.fromkeys((f"{low:.2g}", f"{high:.2g}")))
 
 
 def _nothing_passed(trials: list[TriedVariant], *, passed: bool) -> str:
@@ -222,12 +227,11 @@ def _nothing_passed(trials: list[TriedVariant], *, passed: bool) -> str:
 
 def _speed(speedup: Interval) -> str:
     """The ends of the interval, as its middle says little after few launches."""
-    low, high = f"{speedup.low:.2g}", f"{speedup.high:.2g}"
     if speedup.verdict == "equivalent":
         return "as fast as fp32"
     if speedup.high > WIDE * speedup.low:
         return UNKNOWN
-    return f"{low if low == high else f'{low} to {high}'} times as fast as fp32"
+    return f"{_span(speedup.low, speedup.high)} times as fast as fp32"
 
 
 def _why_not(trial: TriedVariant) -> str:

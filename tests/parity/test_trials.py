@@ -139,6 +139,7 @@ def test_advice_of_auto_covers_all_models_that_a_second_search_may_choose(tmp_pa
     assert held(said, {"largest difference": 0.02, "times smaller": 1.25})["outcome"] == "ok"
     assert held(said, {"largest difference": 0.02, "times smaller": 1.0})["outcome"] == "WRONG: times smaller"
     assert advise_module.another([0.5]) == ""
+    assert advise_module.another([0.5, 0.501]).endswith(": 2 times smaller")
 
 
 @pytest.mark.slow
