@@ -1,6 +1,7 @@
 """What a model decides for each sample: which output holds the decision, and how clear it is."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -24,7 +25,7 @@ class Decider:
 
     Attributes:
         label: the output that holds the decision; if None, the decision is the argmax of `scores`.
-        scores: the output of class scores, of this `kind`; if None, margins are unknown.
+        scores: the output of class scores, of this `kind`, with its classes along `axis`; if None, margins are unknown.
         threshold: on the probability of class 1; takes precedence over label and argmax.
         binary: the output whose last column scores class 1 of two, for the AUC; or None.
     """
@@ -32,6 +33,7 @@ class Decider:
     label: str | None = None
     scores: str | None = None
     kind: ScoreKind = "scores"
+    axis: int = -1
     threshold: float | None = None
     binary: str | None = None
 
@@ -46,11 +48,13 @@ class Decider:
             return f"{self.scores} >= {self.threshold:g}"
         if self.label is not None:
             return f"label output {self.label}"
-        return f"argmax of {self.scores}" if self.scores is not None else "no decision"
+        if self.scores is None:
+            return "no decision"
+        return f"argmax of {self.scores}" + ("" if self.axis == -1 else f" along axis {self.axis}")
 
     def read(self, outputs: Outputs) -> "Decided":
         """The decisions in these outputs, and the scores behind them."""
-        scores = None if self.scores is None else as_scores(outputs[self.scores])
+        scores = None if self.scores is None else as_scores(outputs[self.scores], self.axis)
         if self.threshold is not None and scores is not None:
             return Decided(self, np.asarray(scores[:, -1] >= self.threshold), scores)
         if self.label is not None:
@@ -108,14 +112,14 @@ def choose(
 ) -> Decider:
     """Find the decision, and the scores behind it, among outputs of the reference model, samples along axis 0.
 
-    Class scores are rows of two or more floats, along the last axis, that are probabilities or their logarithms;
-    failing that, floats that the labels index, that are called logits, or that come with a label output; maps of
-    scores, [n, classes, height, width], have their classes elsewhere and do not decide by their labels or name. A label
-    output holds text, integers or booleans, one per sample or one per row of scores. With `classifier`, params say
-    that the model decides, so any floats may be scores.
+    Class scores are rows of two or more floats, along an axis of `class_axes`, that are probabilities or their
+    logarithms; failing that, floats that the labels index, that are called logits, or that come with a label output.
+    Maps of scores, [n, classes, height, width], do not decide by their name, but by labels of one class per place. A
+    label output holds text, integers or booleans, one per sample or one per row of scores. With `classifier`, params
+    say that the model decides, so any floats may be scores.
     """
     decider = _decider(outputs, labels, threshold, classifier=classifier)
-    return replace(decider, binary=_binary(outputs, labels, decider.scores))
+    return replace(decider, binary=_binary(outputs, labels, decider))
 
 
 def leading(chunks: Iterable[Outputs]) -> tuple[dict[str, np.ndarray], bool]:
@@ -147,17 +151,6 @@ def leading(chunks: Iterable[Outputs]) -> tuple[dict[str, np.ndarray], bool]:
     return {name: np.concatenate([chunk[name] for chunk in taken]) for name in names}, samples == wanted
 
 
-def as_scores(array: np.ndarray) -> np.ndarray:
-    """Scores as rows [rows, classes]: along the last axis, ignoring trailing axes of size 1.
-
-    [n, k] and [n, k, 1, 1] are n rows; [n, positions, k] is n * positions rows; [n] and [n, 1] are n rows of one score.
-    """
-    shape = array.shape
-    while len(shape) > 1 and shape[-1] == 1:
-        shape = shape[:-1]
-    return array.reshape(-1, shape[-1] if len(shape) > 1 else 1)
-
-
 def are_probabilities(scores: np.ndarray) -> bool:
     """Whether rows [rows, classes] lie in [0, 1] and, if there are several classes, sum to 1; ignores rows with NaN."""
     finite = scores[np.isfinite(scores).all(axis=1)].astype(np.float64)
@@ -171,39 +164,87 @@ def are_log_probabilities(scores: np.ndarray) -> bool:
     return scores.shape[1] > 1 and are_probabilities(np.exp(np.minimum(scores, 1.0)))
 
 
+def class_axes(array: np.ndarray) -> tuple[int, ...]:
+    """The axes along which an output may hold its classes: the last, or of [n, classes, positions, ...] the second.
+
+    The likely one comes first: the last, but of maps [n, a, ..., b] the shorter of the two, a if they are equal.
+    """
+    if _is_flat(array):
+        return (-1,)
+    return (1, -1) if _is_map(array) and array.shape[1] <= array.shape[-1] else (-1, 1)
+
+
+def probability_axes(array: np.ndarray, test: Callable[[np.ndarray], bool] = are_probabilities) -> tuple[int, ...]:
+    """The axes of `class_axes` along which all rows are probabilities, or pass another test; the last one first.
+
+    One value in [0, 1] is a probability if a sample has no other: else it may be a pixel.
+    """
+    rows = {axis: as_scores(array, axis) for axis in sorted(class_axes(array))}
+    classes = {axis: scores for axis, scores in rows.items() if scores.shape[1] > 1 or len(scores) == len(array)}
+    return tuple(axis for axis, scores in classes.items() if test(scores))
+
+
+def as_scores(array: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Scores as rows [rows, classes], with the classes along an axis, by default the last.
+
+    [n, k] and [n, k, 1, 1] are n rows; [n, positions, k] is n * positions rows; [n] and [n, 1] are n rows of one score.
+    """
+    if _is_flat(array):
+        return array.reshape(-1, array.shape[1] if array.ndim > 1 else 1)
+    return np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
+
+
+def _is_flat(array: np.ndarray) -> bool:
+    """Whether samples are vectors, [n, k], maybe with further axes of size 1."""
+    return math.prod(array.shape[2:]) == 1
+
+
+def _is_map(array: np.ndarray) -> bool:
+    """Whether samples are maps: three axes or more, of which the inner ones count as well."""
+    return math.prod(array.shape[2:-1]) > 1
+
+
 def _decider(outputs: Outputs, labels: np.ndarray | None, threshold: float | None, *, classifier: bool) -> Decider:
-    scored = {name: as_scores(array) for name, array in outputs.items() if array.dtype.kind == "f" and array.size}
+    floats = {name: array for name, array in outputs.items() if array.dtype.kind == "f" and array.size}
+    scored = [(name, axis, as_scores(array, axis)) for name, array in floats.items() for axis in class_axes(array)]
     label = _label(outputs, labels)
     if threshold is not None:
-        binary = {name: scores for name, scores in scored.items() if scores.shape[1] <= 2}
-        for name, scores in binary.items():
+        binary = [found for found in scored if found[2].shape[1] <= 2]
+        for name, axis, scores in binary:
             if are_probabilities(scores):
-                return Decider(label, name, "probabilities", threshold)
+                return Decider(label, name, "probabilities", axis, threshold)
         if binary:
-            return Decider(label, next(iter(binary)), "scores", threshold)
-    wide = {name: scores for name, scores in scored.items() if scores.shape[1] >= 2}
+            return Decider(label, binary[0][0], "scores", binary[0][1], threshold)
+    wide = [found for found in scored if found[2].shape[1] >= 2]
     if label is not None:
-        wide = {name: scores for name, scores in wide.items() if len(scores) == outputs[label].size}
-    for name, scores in wide.items():
+        wide = [found for found in wide if len(found[2]) == outputs[label].size]
+    for name, axis, scores in wide:
         if are_probabilities(scores):
-            return Decider(label, name, "probabilities")
-    for name, scores in wide.items():
+            return Decider(label, name, "probabilities", axis)
+    for name, axis, scores in wide:
         if are_log_probabilities(scores):
-            return Decider(label, name)
-    for name, scores in wide.items():
-        is_map = len(outputs[name].shape) > 3 and outputs[name].shape[3] > 1
-        likely = not is_map and ("logit" in name.lower() or _indexes(labels, scores.shape[1]))
-        if classifier or label is not None or likely:
-            return Decider(label, name)
+            return Decider(label, name, axis=axis)
+    # One label per row says along which axis the classes are.
+    for name, axis, scores in sorted(wide, key=lambda found: labels is not None and labels.size != len(found[2])):
+        if classifier or label is not None or _likely(name, labels, scores, is_map=_is_map(outputs[name])):
+            return Decider(label, name, axis=axis)
     return Decider(label)
 
 
-def _binary(outputs: Outputs, labels: np.ndarray | None, scores: str | None) -> str | None:
-    if labels is None or not _indexes(labels, 2):
+def _likely(name: str, labels: np.ndarray | None, scores: np.ndarray, *, is_map: bool) -> bool:
+    """Whether raw scores [rows, classes] are class scores, by the labels or the output's name."""
+    indexed = _indexes(labels, scores.shape[1])
+    if is_map:
+        return indexed and labels is not None and labels.size == len(scores)
+    return indexed or "logit" in name.lower()
+
+
+def _binary(outputs: Outputs, labels: np.ndarray | None, decider: Decider) -> str | None:
+    if labels is None or not _indexes(labels, 2) or decider.axis != -1:
         return None
-    if scores is not None:
-        rows = as_scores(outputs[scores])
-        return scores if rows.shape[1] <= 2 and len(rows) == labels.size else None
+    if decider.scores is not None:
+        rows = as_scores(outputs[decider.scores])
+        return decider.scores if rows.shape[1] <= 2 and len(rows) == labels.size else None
     single = (name for name, array in outputs.items() if array.dtype.kind == "f" and array.size == len(array) > 0)
     return next((name for name in single if are_probabilities(as_scores(outputs[name]))), None)
 
@@ -214,8 +255,8 @@ def _label(outputs: Outputs, labels: np.ndarray | None) -> str | None:
         return None
     sizes = {len(next(iter(outputs.values())))}
     for array in outputs.values():
-        if array.dtype.kind == "f" and array.size and are_probabilities(as_scores(array)):
-            sizes.add(len(as_scores(array)))
+        if array.dtype.kind == "f" and array.size:
+            sizes.update(len(as_scores(array, axis)) for axis in probability_axes(array))
     if labels is not None:
         sizes.add(labels.size)
     names = [name for name, array in outputs.items() if array.dtype.kind in "iuUOSb" and array.size in sizes]

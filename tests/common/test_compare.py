@@ -284,7 +284,7 @@ def test_regressions_and_binary_scores_merge() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.data(), st.sampled_from([np.float16, np.float32, np.float64]), st.sampled_from(["y", "logits"]))
 def test_no_value_is_too_strange(data: st.DataObject, dtype: type, name: str) -> None:
-    shape = data.draw(st.sampled_from([(1, 1), (3, 4), (2, 7), (2, 3, 2), (4,), (2, 0)]))
+    shape = data.draw(st.sampled_from([(1, 1), (3, 4), (2, 7), (2, 3, 2), (2, 3, 2, 2), (2, 2, 3, 1), (4,), (2, 0)]))
     before, after = (data.draw(arrays(dtype, shape)) for _ in range(2))
     labels = data.draw(st.sampled_from([None, np.arange(shape[0]), np.zeros(shape[0], dtype=np.int64)]))
     comparison = Comparison(choose({name: before}, labels))

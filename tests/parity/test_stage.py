@@ -451,6 +451,23 @@ class TestKindsOfModel:
         assert result["task"]["fp32"] == 1.0
         assert "probabilities" in project.printed()
 
+    def test_a_segmenter_decides_each_pixel(self, project: Project) -> None:
+        model = graph("(float[N,3,16,20] x) => (float[N,3,16,20] p) { p = Softmax<axis=1>(x) }")
+        other = graph(
+            "(float[N,3,16,20] x) => (float[N,3,16,20] p) <float[1,3,1,1] c = {0.02, 0.0, 0.0}> "
+            "{ s = Add(x, c) p = Softmax<axis=1>(s) }"
+        )
+        x = normal(30, 3, 16, 20)
+        project.write(model, other, {"x": x}, x.argmax(axis=1))
+        result = project.run()
+        moved = x + np.array([0.02, 0, 0], np.float32)[:, None, None]
+        flips = int(np.count_nonzero(moved.argmax(axis=1) != x.argmax(axis=1)))
+        assert result["judged"]["decision"] == "argmax of p along axis 1"
+        assert (result["decisions"]["count"], result["decisions"]["flips"]) == (30 * 16 * 20, flips)
+        assert result["task"]["fp32"] == 1.0
+        assert result["task"]["int8"] == pytest.approx(1 - flips / (30 * 16 * 20), rel=1e-5)
+        assert result["outputs"]["p"]["kind"] == "probabilities"
+
     def test_an_empty_output(self, project: Project) -> None:
         empty = graph("(float[N,3] x) => (float[N,0] y) <int64[1] a = {0}, int64[1] d = {1}> { y = Slice(x, a, a, d) }")
         project.write(empty, empty, {"x": normal(4, 3)})

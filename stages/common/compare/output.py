@@ -8,7 +8,7 @@ import numpy as np
 
 from stages.common.compare.parts import Parts
 from stages.common.compare.summaries import BottomK, QuantileSketch, Worst, ranks
-from stages.common.decisions import are_probabilities, as_scores
+from stages.common.decisions import probability_axes
 from stages.common.moments import Moments
 
 NONFINITE_KEPT = 20
@@ -37,8 +37,7 @@ class OutputComparison(Moments):
         samples: rows seen, with `values` values, of which `equal` are equal; NaN equals NaN.
         width: values per sample, None if it varies.
         mismatched: samples whose shapes differ between the models; they count nowhere else. `mismatch` is an example.
-        classes: values along the last axis, see `decisions.as_scores`.
-        probabilities: whether all finite rows of the reference are probabilities.
+        axes: those along which all finite samples of the reference are probabilities, see `decisions.class_axes`.
         nonfinite_fp32: values of the reference that are NaN or infinite.
         nonfinite_samples: samples where only one model gives NaN or infinity; `nonfinite_first` lists the first.
         distances: quantiles of |candidate - reference| over the values that `Moments` counts.
@@ -56,8 +55,7 @@ class OutputComparison(Moments):
     width: int | None = None
     mismatched: int = 0
     mismatch: str = ""
-    classes: int = 1
-    probabilities: bool = True
+    axes: tuple[int, ...] = (-1, 1)
     nonfinite_fp32: int = 0
     nonfinite_samples: int = 0
     nonfinite_first: list[int] = field(default_factory=list)
@@ -81,7 +79,7 @@ class OutputComparison(Moments):
             return "empty"
         if not self.is_float:
             return _EXACT_KINDS.get(np.dtype(self.dtype).kind, "text")
-        return "probabilities" if self.probabilities else "float"
+        return "probabilities" if self.axes else "float"
 
     @property
     def rank_correlation(self) -> float | None:
@@ -107,7 +105,6 @@ class OutputComparison(Moments):
         self.values += reference.size
         if not reference.size:
             return
-        self.classes = as_scores(reference).shape[1]
         rows = reference.reshape(samples, width), candidate.reshape(samples, width)
         if self.is_float:
             self._update_floats(indices, *(side.astype(np.float64) for side in rows), shape=reference.shape[1:])
@@ -118,13 +115,13 @@ class OutputComparison(Moments):
 
     def merge(self, other: "OutputComparison") -> None:
         if not self.samples:
-            self.width, self.classes = other.width, other.classes
+            self.width = other.width
         elif other.samples and self.width != other.width:
             self.width = None
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.mismatch = self.mismatch or other.mismatch
-        self.probabilities = self.probabilities and other.probabilities
+        self.axes = tuple(axis for axis in self.axes if axis in other.axes)
         self.nonfinite_first = sorted([*self.nonfinite_first, *other.nonfinite_first])[:NONFINITE_KEPT]
         self.add(other)
         self._lower_cosine(other.cosine)
@@ -219,8 +216,11 @@ class OutputComparison(Moments):
             indices, reference, candidate = indices[rows], reference[rows], candidate[rows]
         if len(reference):
             self._update_cosine(indices, reference, candidate)
-            self.parts.update(*(side.reshape(len(side), *shape) for side in (reference, candidate)))
-            self.probabilities = self.probabilities and are_probabilities(reference.reshape(-1, self.classes))
+            shaped = [side.reshape(len(side), *shape) for side in (reference, candidate)]
+            self.parts.update(*shaped)
+            if self.axes:
+                here = probability_axes(shaped[0])
+                self.axes = tuple(axis for axis in self.axes if axis in here)
 
     def _update_cosine(self, indices: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
         """Two zero rows agree (1); a zero row and another do not (0). A single value has no direction."""

@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from stages.common.compare.comparison import OutputPair
 from stages.common.data.evaldata import Batch, EvalData, fill
-from stages.common.decisions import DECIDING_BYTES, are_log_probabilities, as_scores
+from stages.common.decisions import DECIDING_BYTES, are_log_probabilities, probability_axes
 from stages.common.model.sessions import as_arrays, per_sample, run
 
 TURN = 1024
@@ -70,19 +70,19 @@ def calls(data: EvalData, indices: np.ndarray, batch: int) -> Iterator[Batch]:
 
 
 def logarithms(model: Model, stream: Iterable[Batch]) -> frozenset[str]:
-    """The outputs that are logarithms of probabilities along the last axis, in the first `PROBED` calls."""
+    """The outputs that are logarithms of probabilities along an axis of `class_axes`, in the first `PROBED` calls."""
     found: set[str] | None = None
     for call in islice(stream, PROBED):
         floats = {name: array for name, array in model.answer(call).items() if array.dtype.kind == "f" and array.size}
-        here = {name for name, array in floats.items() if are_log_probabilities(_first_rows(as_scores(array)))}
+        here = {name for name, array in floats.items() if probability_axes(_first(array), are_log_probabilities)}
         found = here if found is None else found & here
         if not found:
             break
     return frozenset(found or ())
 
 
-def _first_rows(scores: np.ndarray) -> np.ndarray:
-    return scores[: max(1, DECIDING_BYTES // scores[:1].nbytes)]
+def _first(array: np.ndarray) -> np.ndarray:
+    return array[: max(1, DECIDING_BYTES // array[:1].nbytes)]
 
 
 def paired(reference: Model, candidate: Model, stream: Iterable[Batch]) -> Iterator[OutputPair]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from stages.common.base.params import OutputTolerance, Parity
-from stages.common.decisions import are_log_probabilities, are_probabilities, as_scores
+from stages.common.decisions import are_log_probabilities, probability_axes
 from stages.common.judging.rules import tolerance_of
 
 ASSUMED_SQNR_DB = 30.0
@@ -33,10 +33,9 @@ def distance_strain(
         )
         if not before.size or not np.isfinite(before).all():
             continue
-        scores = as_scores(arrays[0])
-        if logarithms := are_log_probabilities(scores):
+        if logarithms := probability_axes(arrays[0], are_log_probabilities):
             before, after = np.exp(before), np.exp(after)
-        kind = "probabilities" if logarithms or are_probabilities(scores) else "float"
+        kind = "probabilities" if logarithms or probability_axes(arrays[0]) else "float"
         strains.append(_distance(before, after - before, tolerance_of(name, kind, parity)))
     return max(strains, default=None)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from stages.common.compare.comparison import OutputPair
-from stages.common.decisions import are_probabilities, as_scores
+from stages.common.decisions import as_scores, probability_axes
 
 TIMES = 3
 """Number of judge samples over number of search samples."""
@@ -108,9 +108,9 @@ class Tails:
                 known = self._largest.setdefault(name, {})
                 for sample, distance in zip(pair.indices.tolist(), moved.reshape(len(moved), rows, -1), strict=True):
                     known[sample] = np.fmax(known.get(sample, 0.0), distance.max(axis=1))
-                scores = as_scores(reference)
-                if are_probabilities(scores):
-                    self._noise.setdefault(name, []).append(log_odds_noise(scores, as_scores(candidate)))
+                if axes := probability_axes(reference):
+                    rows = (as_scores(side, axes[0]) for side in (reference, candidate))
+                    self._noise.setdefault(name, []).append(log_odds_noise(*rows))
                 else:
                     self._others.add(name)
             yield pair
