@@ -58,8 +58,8 @@ def warning(pairs_of: Mapping[str, Pairs]) -> str | None:
     worst = max(pairs_of, key=lambda name: pairs_of[name].share)
     return (
         f"{total.share:.2%} of the pairs of INT8 weights (worst: {worst}, {pairs_of[worst].share:.2%}) can saturate on "
-        "x86 CPUs without VNNI, where answers may differ from those judged on a CPU with VNNI. If the model may run on "
-        "such a CPU, set quantize.portable: true."
+        "x86 CPUs without VNNI: answers are less exact there than on CPUs with VNNI. For the same answers on both, set "
+        "quantize.portable: true."
     )
 
 

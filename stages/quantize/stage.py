@@ -126,7 +126,7 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
     make = partial(methods.quantize, prepared, calibration=calibration)
     in_4_bits = any(assigned.params.weight_type.endswith("4") for assigned in selected)
     limit = check.MIN_COSINE_4_BIT if in_4_bits else check.MIN_COSINE
-    search = None
+    search, notes = None, [] if data is not None else [GENERATED_INPUTS]
     if ready.recipe is not None:
         fault = partial(check.fault, expected=ready.expected, min_cosine=limit)
         quantized, changed, search = run_auto(
@@ -135,13 +135,13 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
     else:
         examine = partial(check.examine, expected=ready.expected, min_cosine=limit)
         quantized, changed = trial.most_that_passes(make, selected, examine)
+        notes += trial.portable_note(make, selected, examine, changed)
     outcomes = {**outcomes, **changed}
     if quantized is not None:
         twice = _stored_twice(model, ready, quantized, outcomes)
         if growth := _growth(model, quantized, steps, twice):
             quantized = None
             outcomes = {name: kept(growth) if outcome.quantized else outcome for name, outcome in outcomes.items()}
-    notes = [] if data is not None else [GENERATED_INPUTS]
     if search is not None and search.reason:
         notes.append(f"The model stays fp32: {search.reason}.")
     if quantized is not None and any(assigned.params.method == "static" for assigned in selected):

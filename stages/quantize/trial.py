@@ -1,12 +1,13 @@
 """Quantize as many nodes as pass the check; those that break the model stay float."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 from tqdm import tqdm
 
+from stages.common import isa
 from stages.quantize.check import Finding
 from stages.quantize.methods import Assignment
 from stages.quantize.outcome import NodeOutcome, kept
@@ -16,6 +17,9 @@ TRIALS = 48
 
 SEARCH = 6
 """Of these, for the search for the largest model that passes, once groups of nodes are ranked: enough for 63 groups."""
+
+SHOWN = 5
+"""Most names of nodes in a note."""
 
 Make = Callable[[Sequence[Assignment]], tuple[ir.Model, dict[str, NodeOutcome]]]
 """Quantizes the given nodes; returns the model and the outcomes by node name."""
@@ -42,6 +46,23 @@ def most_that_passes(
         if trials.problem:
             _without_the_worst(trials, good)
     return trials.model, trials.outcomes | trials.refused | trials.kept
+
+
+def portable_note(
+    make: Make, nodes: Sequence[Assignment], examine: Examine, outcomes: Mapping[str, NodeOutcome]
+) -> list[str]:
+    """A note on nodes that stay float only because INT8 saturates on this CPU; portable weights are tried first."""
+    if isa.here() not in isa.SATURATING or all(node.params.portable or outcomes[node.name].quantized for node in nodes):
+        return []
+    model, spared = make([replace(node, params=node.params.model_copy(update={"portable": True})) for node in nodes])
+    names = [node.name for node in nodes if spared[node.name].quantized and not outcomes[node.name].quantized]
+    if not names or examine(model).problem:
+        return []
+    return [
+        f"Sums of INT8 weights saturate on this CPU ({isa.here()}). With quantize.portable: true they do not, and "
+        f"{len(names)} more node{'s' * (len(names) > 1)} can be quantized, as was tried: {', '.join(names[:SHOWN])}"
+        f"{', ...' if len(names) > SHOWN else ''}."
+    ]
 
 
 @dataclass
