@@ -21,7 +21,7 @@ from stages.quantize.auto.options import Measured
 from stages.quantize.auto.race import Trial, race, racers, slower, winner
 from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
-from stages.quantize.methods.static.ranges import Range
+from stages.quantize.methods.static.ranges import Known, Range
 from stages.quantize.outcome import NodeOutcome, kept
 
 
@@ -86,6 +86,7 @@ def find(
     make: Make,
     fault: Callable[[ir.Model], str],
     recipe: Recipe,
+    calibration: Known,
 ) -> SearchResult:
     """Search for the best model that passes.
 
@@ -97,13 +98,14 @@ def find(
         make: builds a model from choices.
         fault: returns why a model must not be published, empty if it may.
         recipe: how `model` was prepared.
+        calibration: the calibration samples that `make` uses.
 
     Raises:
         StageError: no model passes.
     """
     search = params.quantize.search
     ends = time.monotonic() + search.max_seconds
-    measured = options.measured(model, nodes, judge.probe_feeds(), params)
+    measured = options.measured(model, nodes, judge.probe_feeds(), params, calibration)
     weights = options.weights(measured.problem, search.objective)
     with tqdm(desc="search", total=search.max_evals, unit=" trials", leave=False, disable=None) as progress:
         exploration = Exploration(measured, make, fault, judge, params, progress, ends)

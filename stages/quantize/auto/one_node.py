@@ -14,6 +14,7 @@ from stages.common.model.sessions import Feed
 from stages.quantize.auto.choices import Choice
 from stages.quantize.auto.mix import mixed
 from stages.quantize.methods import Assignment
+from stages.quantize.methods.static.ranges import Known
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,19 @@ def cut_out(model: ir.Model, node: ir.Node, seen: list[Mapping[str, np.ndarray]]
     return OneNode(ir.Model(graph, ir_version=model.ir_version), feeds, arrays, key)
 
 
-def quantized(single: OneNode, choice: Choice, params: Quantize) -> tuple[ir.Model | None, str]:
-    """The model of a single node with a choice; None and the reason if the node cannot have it."""
+def quantized(
+    single: OneNode, choice: Choice, params: Quantize, rows: Mapping[str, np.ndarray]
+) -> tuple[ir.Model | None, str]:
+    """The model of a single node with a choice; None and the reason if the node cannot have it.
+
+    Static is calibrated on every other feed, smoothing fitted to `rows` of the activation.
+    """
     nodes = weighted_nodes(single.model)
     if not nodes:
         return None, "it has no constant weight"
     try:
-        assigned = [Assignment(nodes[0], params)]
-        model, outcomes = mixed(single.model, assigned, {nodes[0].name: choice.name}, lambda: iter(single.feeds[::2]))
+        calibration = Known(lambda: iter(single.feeds[::2]), params.calibration.method, rows=rows)
+        model, outcomes = mixed(single.model, [Assignment(nodes[0], params)], {nodes[0].name: choice.name}, calibration)
     except StageError as error:
         return None, str(error)
     outcome = outcomes[nodes[0].name]

@@ -19,6 +19,7 @@ from stages.quantize.auto.problem import Option, Problem, Weights
 from stages.quantize.auto.solve import best
 from stages.quantize.auto.timing import call, in_turn, quiet_us
 from stages.quantize.methods import Assignment
+from stages.quantize.methods.static.ranges import Known
 
 TIE_BREAK = 0.05
 """The weight of the secondary objective: under `latency` all bytes of weights count as much as 5 % of the time."""
@@ -51,7 +52,9 @@ class Measured:
     float_us: float
 
 
-def measured(model: ir.Model, assigned: Sequence[Assignment], feeds: Sequence[Feed], whole: Params) -> Measured:
+def measured(
+    model: ir.Model, assigned: Sequence[Assignment], feeds: Sequence[Feed], whole: Params, calibration: Known
+) -> Measured:
     """Measure the error and the time of every choice at every node.
 
     Args:
@@ -59,13 +62,14 @@ def measured(model: ir.Model, assigned: Sequence[Assignment], feeds: Sequence[Fe
         assigned: the nodes that may be quantized.
         feeds: feeds of the serving batch size.
         whole: all params; `quantize`, `serving.threads` and `parity` are read.
+        calibration: the calibration samples.
 
     Raises:
         StageError: the model does not run.
     """
     params, threads = whole.quantize, whole.serving.threads
     nodes = [assignment.node for assignment in assigned]
-    probed = probe_all(model, assigned, feeds, whole.parity)
+    probed = probe_all(model, assigned, feeds, whole.parity, calibration)
     op_types = {node.name: node.op_type for node in nodes}
     conversions = costs.measure_conversions(params, threads, images="Conv" in op_types.values())
     us = costs.kernel_us(probed, op_types, conversions, threads)

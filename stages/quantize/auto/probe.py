@@ -23,6 +23,7 @@ from stages.quantize.auto.arrival import Arrival
 from stages.quantize.auto.choices import of_node
 from stages.quantize.auto.one_node import OneNode, cut_out, main_output, quantized, read_values
 from stages.quantize.methods import Assignment
+from stages.quantize.methods.static.ranges import Known
 
 GROUP_BYTES = 128 << 20
 """Most bytes of activations to keep in memory."""
@@ -107,7 +108,9 @@ def singles(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed])
             size += bytes_
 
 
-def probe(single: OneNode, assigned: Assignment, arrival: Arrival, numbers: Sequence[int]) -> Probed:
+def probe(
+    single: OneNode, assigned: Assignment, arrival: Arrival, numbers: Sequence[int], rows: Mapping[str, np.ndarray]
+) -> Probed:
     """Build and run every choice of a node.
 
     Args:
@@ -115,12 +118,13 @@ def probe(single: OneNode, assigned: Assignment, arrival: Arrival, numbers: Sequ
         assigned: the node's params.
         arrival: runs the float model with the errors of the node added.
         numbers: numbers of the feeds to run the float model on.
+        rows: rows of activations that smoothing is fitted to, by name.
     """
     models: dict[str, ir.Model] = {}
     refused: dict[str, str] = {}
     sensitivities = []
     for choice in of_node(assigned.node):
-        model, reason = quantized(single, choice, assigned.params)
+        model, reason = quantized(single, choice, assigned.params, rows)
         if model is None:
             refused[choice.name] = reason
             continue
@@ -142,8 +146,12 @@ def probe(single: OneNode, assigned: Assignment, arrival: Arrival, numbers: Sequ
     return Probed(single, models, refused, tuple(sensitivities))
 
 
-def probe_all(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed], parity: Parity) -> dict[str, Probed]:
+def probe_all(
+    model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed], parity: Parity, calibration: Known
+) -> dict[str, Probed]:
     """Measure every node that can be cut out; returns the results by name.
+
+    The few feeds hold too few rows of an activation to fit smoothing to, so these come from `calibration`.
 
     Raises:
         StageError: the model does not run.
@@ -153,6 +161,15 @@ def probe_all(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed
     arrival = Arrival(model, [node.name for node in floats], feeds, parity)
     runs = sum(len(of_node(node.node)) for node in floats)
     numbers = _unseen_first(len(feeds))[: max(MIN_FEEDS, int(ARRIVAL_SECONDS / (arrival.seconds * max(1, runs))))]
+    by_graph_name = {node.name: node for node in model.graph}
+    smoothed = {
+        name_of(value)
+        for node in floats
+        if any(choice.smoothed for choice in of_node(node.node))
+        and (value := by_graph_name[node.name].inputs[0]) is not None
+        and constant(value) is None
+    }
+    rows = calibration.rows(model, sorted(smoothed))
     probed = {}
     progress = tqdm(singles(model, nodes, feeds), "probe", len(nodes), unit=" nodes", leave=False, disable=None)
     for single in progress:
@@ -161,7 +178,7 @@ def probe_all(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed
             sessions.open_session(single.model, name=name)
         except StageError:
             continue
-        probed[name] = probe(single, by_name[name], arrival, numbers)
+        probed[name] = probe(single, by_name[name], arrival, numbers, rows)
     return probed
 
 

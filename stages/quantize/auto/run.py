@@ -22,7 +22,7 @@ from stages.quantize.auto.probe import Sensitivity, by_power, probe_all, unknown
 from stages.quantize.correction import Correction
 from stages.quantize.eight_bits import cached
 from stages.quantize.methods import Assignment
-from stages.quantize.methods.static.ranges import Known
+from stages.quantize.methods.static.ranges import Known, Range
 from stages.quantize.outcome import NodeOutcome
 
 Result = tuple[ir.Model | None, dict[str, NodeOutcome], SearchResult | None]
@@ -59,13 +59,11 @@ def quantize(
     """
     data = _required(data)
     judge = Judge(source, data, params, name)
-    calibration = params.quantize.calibration
-    feeds = partial(calibration_feeds, data, judge.calibration_batch, calibration.samples)
     if params.quantize.method == "auto":
-        known = Known(feeds, calibration.method)
+        known = _known(judge, data, params)
         make = _Make(prepared, selected, known)
         with cached():
-            search = find(prepared, selected, judge, params, make=make, fault=fault, recipe=recipe)
+            search = find(prepared, selected, judge, params, make=make, fault=fault, recipe=recipe, calibration=known)
         corrections = make.corrections.get(_key(search.trial.candidate.choices), {}) if search.trial else {}
         chosen = search.trial.candidate.choices if search.trial else {}
         smoothing = {
@@ -77,7 +75,7 @@ def quantize(
         return search.model, search.outcomes, search
     planned = plan.read(Path(params.quantize.plan or ""))
     planned.check(nodes)
-    known = Known(feeds, calibration.method, planned.ranges, planned.smoothing)
+    known = _known(judge, data, params, planned.ranges, planned.smoothing)
     model, outcomes = mix.mixed(prepared, selected, planned.choices, known)
     correction.apply(model, planned.corrections)
     if problem := fault(model):
@@ -117,11 +115,25 @@ def sensitivities(
     Raises:
         StageError: there are no evaluation data, or the model does not run.
     """
-    judge = Judge(source, _required(data), params, name)
-    probed = probe_all(prepared, selected, judge.probe_feeds(), params.parity)
+    data = _required(data)
+    judge = Judge(source, data, params, name)
+    probed = probe_all(prepared, selected, judge.probe_feeds(), params.parity, _known(judge, data, params))
     unknown = unmeasured((assignment.node for assignment in selected), probed)
-    known = [sensitivity for node in probed.values() for sensitivity in node.sensitivities]
-    return by_power([*known, *unknowns((assignment.node for assignment in selected), unknown)])
+    measured = [sensitivity for node in probed.values() for sensitivity in node.sensitivities]
+    return by_power([*measured, *unknowns((assignment.node for assignment in selected), unknown)])
+
+
+def _known(
+    judge: Judge,
+    data: EvalData,
+    params: Params,
+    collected: Mapping[str, Range] | None = None,
+    smoothing: Mapping[tuple[str, ...], Sequence[int]] | None = None,
+) -> Known:
+    """The calibration samples, and what is known of them already."""
+    calibration = params.quantize.calibration
+    feeds = partial(calibration_feeds, data, judge.calibration_batch, calibration.samples)
+    return Known(feeds, calibration.method, collected, smoothing)
 
 
 def _required(data: EvalData | None) -> EvalData:

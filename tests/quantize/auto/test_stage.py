@@ -293,3 +293,14 @@ def test_a_model_whose_main_graph_has_no_weights(bench: Bench, weights: bool) ->
     outcome = bench.run(method="auto", search={"objective": "size"})
     assert outcome.quantized() == ({"MatMul_r"} if weights else set())
     assert ("Nothing to quantize: no operator has a constant float weight." in outcome.said) != weights
+
+
+def test_smoothing_is_fitted_to_more_rows_than_nodes_are_probed_on(bench: Bench) -> None:
+    """With one row in a call, the probed calls show few of the channels that may be loud."""
+    random = np.random.default_rng(0)
+    x = np.abs(nets.normal(300, 64)) / 10
+    x[np.arange(300), random.integers(0, 4, 300)] += 20
+    model = nets.net([nets.node("MatMul", "x W", "y")], {"x": ["N", 64]}, {"y": ["N", 32]}, {"W": nets.normal(64, 32)})
+    bench.give(model, {"x": x})
+    strains = {entry.choice: entry.strain or 0.0 for entry in stage.sensitivity(Params())}
+    assert strains["smooth"] < strains["dynamic"]

@@ -82,12 +82,13 @@ class Known:
         method: str,
         collected: Mapping[str, Range] | None = None,
         smoothing: Mapping[tuple[str, ...], Sequence[int]] | None = None,
+        rows: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.smoothing: dict[tuple[str, ...], Sequence[int]] = dict(smoothing or {})
         self._feeds = feeds
         self._method = method
         self._ranges: dict[str, Range | None] = dict(collected or {})
-        self._rows: dict[str, np.ndarray | None] = {}
+        self._rows: dict[str, np.ndarray | None] = dict(rows or {})
 
     @property
     def collected(self) -> dict[str, Range]:
