@@ -104,7 +104,6 @@ def measured_figures(measurement: Measurement, threshold: float | None) -> Tree:
         del tree["median"]["null_reasons"]
     tree["judged"] |= {
         "wanted_threshold": threshold,
-        "samples": comparison.samples,
         "batch": setting.batch,
         "batch_size": setting.serving.batch_size,
         "threads": setting.serving.threads,

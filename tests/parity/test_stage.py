@@ -18,6 +18,7 @@ from onnx import ModelProto
 
 from stages.common.base import params, paths
 from stages.common.base.errors import MissingInputError, ParamsError, StageError
+from stages.common.compare.decided import upper_bound
 from stages.parity import stage
 from tests.parity.conftest import Project, graph
 from tests.plots import unknown_fields
@@ -466,6 +467,11 @@ class TestKindsOfModel:
         assert (result["decisions"]["count"], result["decisions"]["flips"]) == (30 * 16 * 20, flips)
         assert result["task"]["fp32"] == 1.0
         assert result["task"]["int8"] == pytest.approx(1 - flips / (30 * 16 * 20), rel=1e-5)
+        assert result["decisions"]["flip_rate_high95"] == pytest.approx(upper_bound(flips / 320, 30), rel=1e-4)
+        assert "at 95 % confidence, as 30 samples show." in project.printed()
+        project.params({"parity": {"max_flip_rate": 0.09}})
+        rules = {rule["name"]: rule for rule in project.run()["rules"]}
+        assert rules["max_flip_rate"]["message"].startswith("too few samples: 30; it takes 32 without a flip")
         assert result["outputs"]["p"]["kind"] == "probabilities"
 
     def test_an_empty_output(self, project: Project) -> None:
