@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from stages.common.rule import Outcome, Rule, failures, figure_text
 from stages.parity.judge import ParityResult
+from stages.parity.notes import same_model
 
 NAME = 40
 MANY = 8
@@ -61,9 +62,12 @@ def _lines(result: ParityResult) -> Iterator[str]:
         )
         several = decisions["count"] > judged["samples"]
         counted = f", as {judged['samples']} samples show" if several else ""
+        bound = f"at most {max(decisions['flip_rate_high95'], 1e-4):.2%} of all, at 95 % confidence{counted}"
+        if same_model(figures):
+            bound = "both files hold the same model"
         yield (
             f"Decisions ({_name(judged['decision'])}): {decisions['flips']} of {decisions['count']} flip{detail}; "
-            f"at most {max(decisions['flip_rate_high95'], 1e-4):.2%} of all, at 95 % confidence{counted}."
+            f"{bound}."
         )
     if task["fp32"] is not None and task["int8"] is not None:
         chance = f": {task['chance']}" if task["chance"] else ""
