@@ -1,5 +1,6 @@
 """Small models for the tests, as `export.source` names them: tests.sources:forest."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,12 @@ def bare_array() -> tuple[onnx.ModelProto, np.ndarray]:
 
 def nothing() -> None:
     """A callable that returns nothing."""
+
+
+def needs_a_package() -> Built:
+    """A callable that imports what is not installed."""
+    importlib.import_module("no_such_package")
+    raise AssertionError
 
 
 def raises() -> Built:

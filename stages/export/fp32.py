@@ -15,6 +15,9 @@ from stages.common.model import model_file, sessions
 BATCH = 256
 """Samples in one call, if the model does not fix its batch."""
 
+BATCH_BYTES = 8 << 20
+"""Inputs of one call, at most, if a sample is smaller: intermediate tensors take many times as much."""
+
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16})
 """Types of weights that numpy can search for NaN."""
 
@@ -31,7 +34,7 @@ def answers(
     Raises:
         StageError: the model does not run, gives different answers to the same samples, or gives NaN or infinity.
     """
-    batch = feeding.feed_batch(session, data.layout, BATCH)
+    batch = feeding.feed_batch(session, data.layout, max(1, min(BATCH, BATCH_BYTES // data.sample_bytes)))
     fixed = feeding.fixed_batch(session, data.layout) is not None
     everything = np.arange(data.samples)
     steps = math.ceil(data.samples / batch)

@@ -128,6 +128,8 @@ def _build(source: str, seed: int) -> tuple[Any, Any, np.ndarray | None]:
     takes_seed = "seed" in inspect.signature(function).parameters
     try:
         returned = function(seed=seed) if takes_seed else function()
+    except ModuleNotFoundError as error:
+        raise _not_installed(source, error) from error
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise StageError(
             f"export.source {source} raised {type(error).__name__}: {str(error).rstrip('.')}. "
@@ -143,11 +145,20 @@ def _build(source: str, seed: int) -> tuple[Any, Any, np.ndarray | None]:
     return model, inputs, None if labels is None else np.asarray(labels)
 
 
+def _not_installed(source: str, error: ModuleNotFoundError) -> StageError:
+    return StageError(
+        f"export.source {source} needs {error.name or error}, which is not installed. Add its package to "
+        f"{MODELS.as_posix()}/requirements.txt and run make repro, or install it with pip."
+    )
+
+
 def _import(source: str) -> Callable[..., Any]:
     module_name, name = source.split(":")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise _not_installed(source, error) from error
         raise StageError(
             f"export.source is {source}, but Python finds no module named {error.name}. "
             "Put it under models/ and run from the repository root, or install it."

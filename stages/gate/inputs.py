@@ -55,6 +55,7 @@ class Figures:
         parity_failures: parity's rules that failed.
         drift: a sentence if the export alone exceeds a tolerance of parity, else empty.
         parity_advice: commands that parity tried and saw pass, best first.
+        untried: settings that parity had no time to try.
         speedup: at the serving batch size.
         findings: bench's sentences on where the INT8 model spends its time.
         noise: what disturbed the measurement, as a sentence without its full stop; empty if nothing did.
@@ -69,6 +70,7 @@ class Figures:
     parity_failures: tuple[Rule, ...]
     drift: str
     parity_advice: tuple[str, ...]
+    untried: tuple[str, ...]
     speedup: Speedup
     findings: tuple[str, ...]
     noise: str
@@ -151,6 +153,7 @@ class Evidence:
             parity_failures=tuple(failures(rules)),
             drift=beyond_tolerance(self.export_details.get("drift"), rules),
             parity_advice=tuple(advice["command"] for advice in self.parity_details.get("advice")),
+            untried=tuple(self.parity_details.optional("untried") or ()),
             speedup=Speedup(*(self.bench.get("speedup", key) for key in ("ratio", "low95", "high95", "verdict"))),
             findings=tuple(filter(None, findings)),
             noise=details.optional("noise", "finding") or "",

@@ -111,4 +111,9 @@ def nothing_quantized(figures: Figures) -> str:
             "ai.onnx.ml gain nothing. Skip quantization and ship fp32."
         )
     same = "Nothing was quantized, so both files hold the same model; metrics/details/nodes.csv says why."
-    return same if figures.parity_advice else f"{same} Ship fp32."
+    if figures.parity_advice:
+        return same
+    if figures.untried:
+        names = ", ".join(figures.untried)
+        return f"{same} Parity had no time to try {names}: raise parity.advice_seconds, or ship fp32."
+    return f"{same} Ship fp32."

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
@@ -57,10 +57,12 @@ class Advised:
     Attributes:
         advice: commands for variants that pass, best first.
         outcome: sentences on why variants were tried after a pass, and on what was tried without success; may be empty.
+        untried: the settings of each variant that there was no time for.
     """
 
     advice: list[Advice]
     outcome: str
+    untried: list[str] = field(default_factory=list)
 
 
 def advise(measurement: Measurement, result: ParityResult, params: Params, seconds: float) -> Advised:
@@ -101,7 +103,8 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
     commands = [(experiment(trial.overrides.items()), trial) for trial in useful]
     advice = [Advice(command, _effect(trial, on_batch)) for command, trial in commands if command is not None]
     outcome = "" if advice else _nothing_passed(trials, passed=result.passed)
-    return Advised(advice, " ".join(part for part in (slow, outcome) if part))
+    untried = [_settings(trial) for trial in trials if trial.problem == OUT_OF_TIME]
+    return Advised(advice, " ".join(part for part in (slow, outcome) if part), untried)
 
 
 def depends_on_batch(result: ParityResult, params: Params) -> bool:
@@ -213,16 +216,21 @@ def _span(low: float, high: float) -> str:
 
 def _nothing_passed(trials: list[TriedVariant], *, passed: bool) -> str:
     late = sum(trial.problem == OUT_OF_TIME for trial in trials)
+    if passed and not trials:
+        return ""
     if late == len(trials):
-        return "" if passed else "No variant was ready within parity.advice_seconds: raise it, or ship fp32."
-    listed = []
-    for trial in trials[:4]:
-        settings = (f"{key.removeprefix('quantize.')}={value}" for key, value in trial.overrides.items())
-        listed.append(f"{' '.join(settings)} ({_why_not(trial)})")
+        names = f" ({', '.join(_settings(trial) for trial in trials)})" if passed else ""
+        end = "" if passed else ", or ship fp32"
+        return f"No variant{names} was ready within parity.advice_seconds: raise it{end}."
+    listed = [f"{_settings(trial)} ({_why_not(trial)})" for trial in trials[:4]]
     more = f", and {len(trials) - 4} more" if len(trials) > 4 else ""
     remedies = (["raise parity.advice_seconds to try the rest"] if late else []) + ([] if passed else ["ship fp32"])
     end = f" {', or '.join(remedies).capitalize()}." if remedies else ""
     return f"No variant both passes and gains anything: {', '.join(listed)}{more}.{end}"
+
+
+def _settings(trial: TriedVariant) -> str:
+    return " ".join(f"{key.removeprefix('quantize.')}={value}" for key, value in trial.overrides.items())
 
 
 def _speed(speedup: Interval) -> str:

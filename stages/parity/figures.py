@@ -67,6 +67,7 @@ def details(result: ParityResult, diff: Mapping[str, float | None]) -> Tree:
         "outliers": result.outliers,
         "advice": [advice.as_json() for advice in result.advice],
         "tried": result.tried,
+        "untried": result.untried,
         "tolerance": result.tolerance and result.tolerance.as_json(),
         "notes": result.notes,
         "null_reasons": {**result.figures["null_reasons"], **nulls},

@@ -40,6 +40,7 @@ class ParityResult:
         notes: sentences on what the verdict proves, and where it would not hold.
         advice: commands whose models were tried and passed, with the measured effect, best first.
         tried: sentences on why variants were tried after a pass, and on what was tried without success; may be empty.
+        untried: the settings of each variant that there was no time for.
         tolerance: the command that would accept the model as it is; None if no tolerance can be justified.
         outliers: input features with outliers; only searched for after a miss.
     """
@@ -52,6 +53,7 @@ class ParityResult:
     notes: list[str] = field(default_factory=list)
     advice: list[Advice] = field(default_factory=list)
     tried: str = ""
+    untried: list[str] = field(default_factory=list)
     tolerance: Advice | None = None
     outliers: list[dict[str, Any]] = field(default_factory=list)
 
@@ -102,7 +104,6 @@ def measured_figures(measurement: Measurement, threshold: float | None) -> Tree:
         del tree["median"]["null_reasons"]
     tree["judged"] |= {
         "wanted_threshold": threshold,
-        "samples": comparison.samples,
         "batch": setting.batch,
         "batch_size": setting.serving.batch_size,
         "threads": setting.serving.threads,

@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from stages.common.rule import Outcome, Rule, failures, figure_text
 from stages.parity.judge import ParityResult
+from stages.parity.notes import same_model
 
 NAME = 40
 MANY = 8
@@ -47,7 +48,8 @@ def _outputs(outputs: Mapping[str, Tree]) -> str:
 def _equal(output: Tree) -> str:
     if output["is_float"] or not output["values"]:
         return ""
-    return f"{1 - output['values_changed'] / output['values']:.2%}"
+    equal = f"{1 - output['values_changed'] / output['values']:.2%}"
+    return ">99.99%" if equal == "100.00%" and output["values_changed"] else equal
 
 
 def _lines(result: ParityResult) -> Iterator[str]:
@@ -58,9 +60,14 @@ def _lines(result: ParityResult) -> Iterator[str]:
         detail = (
             f" ({decisions['confident_flips']} confident, {decisions['tie_flips']} ties excluded)" if margins else ""
         )
+        several = decisions["count"] > judged["samples"]
+        counted = f", as {judged['samples']} samples show" if several else ""
+        bound = f"at most {max(decisions['flip_rate_high95'], 1e-4):.2%} of all, at 95 % confidence{counted}"
+        if same_model(figures):
+            bound = "both files hold the same model"
         yield (
             f"Decisions ({_name(judged['decision'])}): {decisions['flips']} of {decisions['count']} flip{detail}; "
-            f"at most {decisions['flip_rate_high95']:.2%} of all, at 95 % confidence."
+            f"{bound}."
         )
     if task["fp32"] is not None and task["int8"] is not None:
         chance = f": {task['chance']}" if task["chance"] else ""

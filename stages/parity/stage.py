@@ -30,7 +30,8 @@ def run(params: Params) -> ParityResult:
     seconds = time.monotonic() - begin
     verdict = judge(measurement, params.parity)
     advised = advise(measurement, verdict, params, seconds)
-    result = replace(_explained(verdict, params.parity), advice=advised.advice, tried=advised.outcome)
+    explained = _explained(verdict, params.parity)
+    result = replace(explained, advice=advised.advice, tried=advised.outcome, untried=advised.untried)
     if result.passed:
         return result
     moved = [sample.sample for _, _, sample in worst_samples(measurement.comparison)]

@@ -1,6 +1,7 @@
 """Every figure of the comparison equals an independent computation, and statistics merge in any order."""
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -109,6 +110,22 @@ class TestFiguresEqualAnIndependentComputation:
         flips = self.comparison.decisions
         expected = stats.binomtest(flips.flips, flips.count, alternative="less").proportion_ci(0.95, "exact").high
         assert self.decisions["flip_rate_high95"] == pytest.approx(expected, rel=1e-9)
+
+    def test_pixels_prove_no_more_than_their_images(self) -> None:
+        """The same decisions at each of 100 pixels: bounds and tests are those of one decision per image."""
+        sides = self.before, self.after, self.labels
+        single, tiled = Comparison(Decider(None, "p", "probabilities")), Comparison(Decider(None, "p", "probabilities"))
+        for comparison, pixels in ((single, 1), (tiled, 100)):
+            before, after, labels = (np.repeat(side[:, None], pixels, axis=1) for side in sides)
+            comparison.update(np.arange(len(labels)), {"p": before}, {"p": after}, labels)
+        assert tiled.decisions.flips == 100 * single.decisions.flips > 0
+        for key in ("flip_rate_high95", "agreement"):
+            assert tiled.figures()["decisions"][key] == pytest.approx(single.figures()["decisions"][key])
+        assert tiled.accuracy.p_value == single.accuracy.p_value
+        assert "(McNemar p = " in single.figures()["task"]["chance"]
+        assert re.search(
+            r" in int8 only, \d+ samples worse and \d+ better: .*\(sign test", tiled.figures()["task"]["chance"]
+        )
 
     def test_top_five(self) -> None:
         best = np.argsort(-self.after, axis=1)[:, :5]

@@ -25,6 +25,16 @@ def test_nodes_of_one_name_are_refused_with_the_remedy() -> None:
         sessions.open_session(model.SerializeToString(), name="mine.onnx")
 
 
+def test_a_missing_locale_is_told_with_the_commands_that_install_it() -> None:
+    """StringNormalizer, which skl2onnx writes for a vectorizer that lower-cases, makes a locale when it is loaded."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.STRING, [None]) for name in ("x", "y")]
+    node = helper.make_node("StringNormalizer", ["x"], ["y"], case_change_action="LOWER", locale="xx_YY.UTF-8")
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(StageError, match=r"needs the locale xx_YY\.UTF-8, .* -i xx_YY -f UTF-8 xx_YY\.UTF-8\)"):
+        sessions.open_session(model.SerializeToString(), name="mine.onnx")
+
+
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
@@ -33,6 +43,11 @@ def test_nodes_of_one_name_are_refused_with_the_remedy() -> None:
             "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Exception during initialization: /src/a/b.cc:235 "
             "onnx::Locale(const std::string&)::<lambda()> Failed to construct locale",
             "Failed to construct locale",
+        ),
+        (
+            "Failed to construct locale with name:en_US.UTF-8:locale::facet::_S_create_c_locale name not valid:Please, "
+            "install necessary language-pack-XX and configure locales",
+            "Failed to construct locale with name: en_US.UTF-8",
         ),
         (
             "[ONNXRuntimeError] : 1 : FAIL : Status Message: /src/attention_helper.h:70 onnxruntime::common::Status "

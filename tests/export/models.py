@@ -269,6 +269,27 @@ def lightgbm_flags() -> Built:
     return model.fit(x, y == 1), x, y == 1
 
 
+def lightgbm_frame() -> Built:
+    """LightGBM calls the column `age in years` age_in_years."""
+    import pandas as pd
+    from lightgbm import LGBMClassifier
+
+    x, y = load_breast_cancer(return_X_y=True)
+    frame = pd.DataFrame(x[:, :3], columns=["age in years", "size", "b"])
+    model = LGBMClassifier(n_estimators=20, random_state=0, verbose=-1, n_jobs=1)
+    return model.fit(frame[:300], y[:300]), frame[300:], y[300:]
+
+
+def numbered_columns() -> Built:
+    """Boosted trees call the columns of `pd.DataFrame(array)` "0", "1", "2"."""
+    import pandas as pd
+    from xgboost import XGBClassifier
+
+    x, y = load_breast_cancer(return_X_y=True)
+    frame = pd.DataFrame(x[:, :3])
+    return XGBClassifier(n_estimators=10, random_state=0, n_jobs=1).fit(frame[:300], y[:300]), frame[300:], y[300:]
+
+
 def lightgbm_linear_leaves() -> Built:
     from lightgbm import LGBMRegressor
 

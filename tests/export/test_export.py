@@ -1,6 +1,7 @@
 """Export end to end: what it writes from every kind of source, and what it refuses."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.data.evaldata import EvalData
+from stages.common.model import sessions
 from stages.export import fp32
 from tests import sources
 from tests.export.conftest import Run
@@ -185,6 +187,8 @@ def test_evaluation_data_that_does_not_fit(
     ("source", "keys", "message"),
     [
         ("models.nowhere:build", {}, r"no module named models\.nowhere\. Put it under models/"),
+        ("tests.sources:needs_a_package", {}, r"needs no_such_package, .* Add its package to models/requirements\.txt"),
+        ("tests.export.unimportable:build", {}, r"needs no_such_package, .* Add its package to models/requirements"),
         ("tests.sources:forrest", {}, "tests.sources has no function forrest; it has .*forest"),
         ("tests.sources:nothing", {}, "returned NoneType. Return .model, inputs. or .model, inputs, labels."),
         ("tests.sources:raises", {}, "raised RuntimeError: the data base is down"),
@@ -230,6 +234,21 @@ def test_a_mask_of_infinity_is_not_a_damaged_weight(run: Run, tmp_path: Path) ->
     onnx.save(model, tmp_path / "mine.onnx")
     with pytest.raises(StageError, match=r"Its constant 'mask' masks with infinity: use a large finite number"):
         run("mine.onnx", eval_data=save({"x": ONES}))
+
+
+def test_large_samples_are_served_in_small_batches(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """256 images at a time, with all that a network computes from them, took 17 GB."""
+    served: list[int] = []
+    plain = sessions.answers
+
+    def answers(session: ort.InferenceSession, feed: Mapping[str, np.ndarray], *, name: str) -> dict[str, np.ndarray]:
+        served.append(feed["x"].nbytes)
+        return plain(session, feed, name=name)
+
+    monkeypatch.setattr(sessions, "answers", answers)
+    monkeypatch.setattr(fp32, "BATCH_BYTES", 100)
+    assert run("tests.sources:onnx_model")["eval"]["samples"] == 40
+    assert max(served) == 96
 
 
 def test_a_model_with_a_fixed_batch_is_fed_in_it(run: Run, tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ def free_batch() -> bool:
         ("xgboost_in_a_pipeline", "scikit-learn", 1e-5, 0),
         ("lightgbm_classifier", "LightGBM", 0.05, 0),
         ("lightgbm_flags", "LightGBM", 0.05, 0),
+        ("lightgbm_frame", "LightGBM", 0.05, 0),
+        ("numbered_columns", "XGBoost", 1e-6, 0),
         ("lightgbm_booster", "LightGBM", 0.05, 0),
         ("lightgbm_in_a_pipeline", "scikit-learn", 1e-2, None),
     ],

@@ -132,6 +132,7 @@ def test_by_default_the_gate_never_contradicts_the_verdict(low: float, width: fl
         parity_passed=True,
         samples=500,
         parity_failures=(),
+        untried=(),
         parity_advice=(),
         speedup=Speedup(low + width / 2, low, low + width, verdict),
         drift="",
@@ -169,7 +170,12 @@ def test_a_low_end_between_one_over_1_03_and_0_97_fails_the_gate_as_it_fails_the
             {**trees.MISS, "parity_details__rules": [trees.UNLABELLED]},
             ". max_task_drop: the evaluation data has no labels.",
         ),
-        (Gate(), trees.NOTHING, "both files hold the same model"),
+        (Gate(), trees.NOTHING, "both files hold the same model; metrics/details/nodes.csv says why. Ship fp32."),
+        (
+            Gate(),
+            {**trees.NOTHING, "parity_details__untried": ["method=static"]},
+            "had no time to try method=static: raise parity.advice_seconds, or ship fp32.",
+        ),
         (
             Gate(),
             {**trees.NOTHING, "bench_details__without_int8": ["TreeEnsembleClassifier"]},

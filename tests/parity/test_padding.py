@@ -42,6 +42,14 @@ def test_padding_moves_int8_and_not_fp32(project: Project) -> None:
     assert "Padded from 6 to 12 positions (attention_mask), the same samples move by up to" in " ".join(result["notes"])
 
 
+def test_what_padding_does_not_move_is_said_in_words(project: Project) -> None:
+    ids, values = sequences()
+    fp32 = graph(BODY % {"mask": "attention_mask", "step": FLOAT})
+    project.write(fp32, fp32, {"ids": ids, "attention_mask": values})
+    notes = " ".join(project.run()["notes"])
+    assert "(attention_mask), the same samples do not move, in INT8 or in fp32." in notes
+
+
 def test_it_counts_as_a_batch_effect(project: Project) -> None:
     write(project, max_batch_effect=0.01)
     result = project.run()

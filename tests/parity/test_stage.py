@@ -18,6 +18,7 @@ from onnx import ModelProto
 
 from stages.common.base import params, paths
 from stages.common.base.errors import MissingInputError, ParamsError, StageError
+from stages.common.compare.decided import upper_bound
 from stages.parity import stage
 from tests.parity.conftest import Project, graph
 from tests.plots import unknown_fields
@@ -386,11 +387,12 @@ class TestVacuous:
 
 class TestSamplesNeeded:
     def test_too_few_for_the_tolerance_is_reported(self, project: Project) -> None:
-        project.write(CLASSIFIER, CLASSIFIER, {"x": normal(2, 3)})
+        other = graph("(float[N,3] x) => (float[N,3] p) { same = Identity(x) p = Softmax<axis=-1>(same) }")
+        project.write(CLASSIFIER, other, {"x": normal(2, 3)})
         result = project.run()
         assert result["judged"]["needed"] == {"abs_tol": 299}
         assert "With 2 samples, up to 77.6% of all samples may exceed abs_tol" in " ".join(result["notes"])
-        project.write(CLASSIFIER, CLASSIFIER, {"x": normal(1, 3)})
+        project.write(CLASSIFIER, other, {"x": normal(1, 3)})
         assert "With 1 sample, up to 95.0% of all samples may exceed abs_tol" in " ".join(project.run()["notes"])
 
     def test_enough_is_not_mentioned(self, project: Project) -> None:
@@ -466,7 +468,18 @@ class TestKindsOfModel:
         assert (result["decisions"]["count"], result["decisions"]["flips"]) == (30 * 16 * 20, flips)
         assert result["task"]["fp32"] == 1.0
         assert result["task"]["int8"] == pytest.approx(1 - flips / (30 * 16 * 20), rel=1e-5)
+        assert result["decisions"]["flip_rate_high95"] == pytest.approx(upper_bound(flips / 320, 30), rel=1e-4)
+        assert "at 95 % confidence, as 30 samples show." in project.printed()
+        project.params({"parity": {"max_flip_rate": 0.09}})
+        rules = {rule["name"]: rule for rule in project.run()["rules"]}
+        assert rules["max_flip_rate"]["message"].startswith("too few samples: 30; it takes 32 without a flip")
         assert result["outputs"]["p"]["kind"] == "probabilities"
+
+    def test_of_two_equal_files_no_sample_is_said_to_differ(self, project: Project) -> None:
+        model = graph("(float[N,3] x) => (float[N,3] p) { p = Softmax(x) }")
+        project.write(model, model, {"x": normal(40, 3)})
+        assert project.run()["notes"] == []
+        assert "0 of 40 flip (0 confident, 0 ties excluded); both files hold the same model." in project.printed()
 
     def test_an_empty_output(self, project: Project) -> None:
         empty = graph("(float[N,3] x) => (float[N,0] y) <int64[1] a = {0}, int64[1] d = {1}> { y = Slice(x, a, a, d) }")

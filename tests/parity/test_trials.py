@@ -203,6 +203,23 @@ def test_what_ran_out_of_time_is_not_called_refused_and_fp32_is_not_the_only_way
         assert tried == "No variant was ready within parity.advice_seconds: raise it, or ship fp32."
 
 
+@pytest.mark.usefixtures("as_fast")
+def test_what_there_was_no_time_for_is_named_after_a_pass_too(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advise_module, "open_workspace", None)  # would fail if it were used
+    random = np.random.default_rng(0)
+    model = cnn(random)
+    data = {"x": random.normal(size=(40, 64, 16, 16)).astype(np.float32)}
+    project.write(model, model, data, tree={"parity": {"advice_seconds": 1e-3}})
+    quantize()
+    result = project.run()
+    assert (result["passed"], result["untried"]) == (True, ["method=static", "method=stored"])
+    assert result["tried"] == (
+        "No variant (method=static, method=stored) was ready within parity.advice_seconds: raise it."
+    )
+
+
 def test_without_a_budget_nothing_is_tried(missed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(advise_module, "open_workspace", None)  # would fail if it were used
     missed.params({**MISSING, "parity": {"advice_seconds": None}})

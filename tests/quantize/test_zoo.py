@@ -65,7 +65,7 @@ REFUSED = {
     "conv_qdq_external": "is quantized already: it has the QuantizeLinear node",
     "fp8_cast": "is quantized already: it has the QuantizeLinear node",
     "go_fp16_bf16": "bfloat16",
-    "go_strings": "Failed to construct locale.* Install that locale",
+    "go_strings": "Failed to construct locale.* StringNormalizer needs the locale en_US.UTF-8",
     "qdq_mobilenet_block": "is quantized already: it has the DequantizeLinear node",
 }
 

@@ -86,7 +86,7 @@ class Comparison:
                 sides = self.decider.read(reference), self.decider.read(candidate)
                 right = self.decisions.update(indices, *sides, known)
                 if right is not None:
-                    self.accuracy.update(*right)
+                    self.accuracy.update(*right, samples=len(indices))
             if known is not None and known.dtype.kind in "iufb" and len(known):
                 self._update_numbers(indices, reference, candidate, known)
 
@@ -118,6 +118,7 @@ class Comparison:
             "task": task,
         }
         judged = {
+            "samples": self.samples,
             "decision": self.decider.description,
             "threshold": self.decider.threshold,
             "scored_label": self.decider.label if self.decider.scores else None,

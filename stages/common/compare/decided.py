@@ -15,12 +15,23 @@ SHOWN = 20
 BINS = 15
 
 _FLOOR = 1e-12
-_SUMS = ("count", "flips", "ties", "confident", "ranked", "ranked_top", "divergences", "divergence", "calibration")
+_SUMS = (
+    "count",
+    "samples",
+    "flips",
+    "ties",
+    "confident",
+    "ranked",
+    "ranked_top",
+    "divergences",
+    "divergence",
+    "calibration",
+)
 
 
 @dataclass
 class DecisionComparison:
-    """Decisions of two models over all samples seen: `count` in all.
+    """Decisions of two models over all `samples` seen: `count` in all, one for each sample or for each position in it.
 
     Attributes:
         flips: decisions that change; `confident` of them have a margin of at least `CONFIDENT`; `first` lists samples.
@@ -34,6 +45,7 @@ class DecisionComparison:
     """
 
     count: int = 0
+    samples: int = 0
     flips: int = 0
     ties: int = 0
     confident: int = 0
@@ -56,6 +68,7 @@ class DecisionComparison:
         before, after = reference.decisions, candidate.decisions
         changed, margins = before != after, reference.margins
         self.count += len(before)
+        self.samples += len(indices)
         self.margins_known &= margins is not None
         flipped = reference.flips(candidate)
         self.flips += int(np.count_nonzero(flipped))
@@ -99,7 +112,7 @@ class DecisionComparison:
             "confident_flips": self.confident if margins else None,
             "tie_flips": self.ties if margins else None,
             "agreement": 1 - (self.flips + self.ties) / self.count if known else None,
-            "flip_rate_high95": upper_bound(self.flips, self.count),
+            "flip_rate_high95": rate_bound(self.flips, self.count, self.samples),
             "top5_agreement": self.ranked_top / self.ranked if self.ranked else None,
         }
         mean = self.divergence / self.divergences if self.divergences else None
@@ -142,7 +155,17 @@ def _calibration(probabilities: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(bins, weights=weight, minlength=BINS) for weight in weights])
 
 
-def upper_bound(hits: int, count: int) -> float | None:
+def rate_bound(hits: int, count: int, samples: int) -> float | None:
+    """The bound of `upper_bound` for a rate over `count` values of `samples` samples, or one of fewer values.
+
+    The pixels of an image are right or wrong together: only samples are independent. So each counts as one value, of
+    which the hits are a share.
+    """
+    independent = min(count, samples)
+    return upper_bound(hits * independent / count, independent) if count else None
+
+
+def upper_bound(hits: float, count: int) -> float | None:
     """The one-sided 95 % upper bound of a rate with `hits` in `count` samples (Clopper-Pearson); None without samples.
 
     The 95 % quantile of Beta(hits + 1, count - hits); without hits 1 - 0.05^(1/count), about 3/count.

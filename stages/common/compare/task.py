@@ -14,19 +14,28 @@ SIGNIFICANT = 0.05
 
 @dataclass
 class Accuracy:
-    """Decisions in all, and how many were right in both models or in only one of them."""
+    """Decisions in all, and how many were right in both models or in only one of them.
+
+    `better` and `worse` count the samples of which the candidate had more or fewer decisions right.
+    """
 
     count: int = 0
     both: int = 0
     only_reference: int = 0
     only_candidate: int = 0
+    better: int = 0
+    worse: int = 0
 
-    def update(self, reference: np.ndarray, candidate: np.ndarray) -> None:
-        """Add whether each decision was right, bool [n]."""
+    def update(self, reference: np.ndarray, candidate: np.ndarray, samples: int) -> None:
+        """Add whether each decision was right, bool [rows], with as many rows for each of the samples."""
         self.count += len(reference)
         self.both += int(np.count_nonzero(reference & candidate))
         self.only_reference += int(np.count_nonzero(reference & ~candidate))
         self.only_candidate += int(np.count_nonzero(~reference & candidate))
+        gains = candidate.astype(np.int64) - reference
+        gains = gains.reshape(samples if samples and len(gains) % samples == 0 else 1, -1).sum(axis=1)
+        self.better += int(np.count_nonzero(gains > 0))
+        self.worse += int(np.count_nonzero(gains < 0))
 
     def merge(self, other: "Accuracy") -> None:
         for name, count in vars(other).items():
@@ -34,13 +43,22 @@ class Accuracy:
 
     @property
     def p_value(self) -> float:
-        """McNemar's exact two-sided test: the probability of so uneven a split if both models are equally good."""
-        changed = self.only_reference + self.only_candidate
+        """The probability of so uneven a split of the samples if both models are equally good: an exact sign test.
+
+        With one decision per sample this is McNemar's exact two-sided test. The pixels of an image do not count singly,
+        as they are right or wrong together.
+        """
+        changed = self.better + self.worse
         if not changed:
             return 1.0
         from scipy.special import bdtr
 
-        return min(1.0, 2 * float(bdtr(min(self.only_reference, self.only_candidate), changed, 0.5)))
+        return min(1.0, 2 * float(bdtr(min(self.better, self.worse), changed, 0.5)))
+
+    @property
+    def several(self) -> bool:
+        """Whether samples hold several decisions, as far as their number shows."""
+        return self.better + self.worse < self.only_reference + self.only_candidate
 
 
 @dataclass
@@ -163,9 +181,10 @@ def task_figures(accuracy: Accuracy, auc: Auc, regression: Regression) -> dict[s
         right = (accuracy.both + accuracy.only_reference, accuracy.both + accuracy.only_candidate)
         metric, before, after = "accuracy", right[0] / accuracy.count, right[1] / accuracy.count
         p = accuracy.p_value
+        by_sample = f", {accuracy.worse} samples worse and {accuracy.better} better" if accuracy.several else ""
         chance = (
-            f"{accuracy.only_reference} right in fp32 only, {accuracy.only_candidate} in int8 only: "
-            f"{_beyond(p < SIGNIFICANT)} (McNemar p = {p:.2g})"
+            f"{accuracy.only_reference} right in fp32 only, {accuracy.only_candidate} in int8 only{by_sample}: "
+            f"{_beyond(p < SIGNIFICANT)} ({'sign test' if accuracy.several else 'McNemar'} p = {p:.2g})"
         )
         more = {"mcnemar_p": p}
         if areas[0] is not None:

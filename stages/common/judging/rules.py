@@ -11,7 +11,7 @@ from typing import Any
 from stages.common.base.errors import ParamsError
 from stages.common.base.files import rounded
 from stages.common.base.params import OutputTolerance, Parity
-from stages.common.compare.decided import needed, upper_bound
+from stages.common.compare.decided import needed, rate_bound
 from stages.common.compare.output import OVERFLOW
 from stages.common.rule import Outcome, Rule
 
@@ -183,7 +183,7 @@ def _changes(details: Tree, limit: float | None) -> Iterator[Rule]:
         if output["is_float"] or not output["values"] or name == covered:
             continue
         changed, values = output["values_changed"], output["values"]
-        share = changed / values if limit is None else upper_bound(changed, values)
+        share = changed / values if limit is None else rate_bound(changed, values, judged["samples"])
         message = f"{changed} of {values} values differ" if changed else ""
         if limit is not None:
             message = f"{changed} of {values} values differ; the value is the 95 % upper bound"
@@ -213,8 +213,10 @@ def _flip_rate(details: Tree, limit: float) -> Rule:
         message = "no output holds a decision: set parity.threshold, or parity.max_flip_rate to null"
         return _held("max_flip_rate", "", None, limit, message)
     message = f"{decisions['flips']} flips in {decisions['count']} decisions; the value is the 95 % upper bound"
-    if decisions["count"] < needed(limit):
-        message = f"too few samples: {decisions['count']}; it takes {needed(limit)} without a flip"
+    samples = min(decisions["count"], details["judged"]["samples"])
+    message += f" over {samples} samples" if samples < decisions["count"] else ""
+    if samples < needed(limit):
+        message = f"too few samples: {samples}; it takes {needed(limit)} without a flip"
     return _held("max_flip_rate", decider, bound, limit, message, sample=decisions["first_flip"])
 
 

@@ -23,6 +23,8 @@ _QUALIFIERS = re.compile(r"^(?:::<lambda\([^)]*\)>)?(?: const)?(?: \[with [^\]]*
 
 _MISSING_KERNEL = re.compile(r"implementation for (\w+)\((\d+)\)")
 
+_LOCALE = re.compile(r"Failed to construct locale with name:\s*([\w@-]+)\.([\w-]+).*")
+
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 FIRST_OPSET = 7
@@ -31,7 +33,6 @@ FIRST_OPSET = 7
 # Part of a message of ONNX Runtime -> what to do about it.
 _REMEDIES = {
     "is not a registered function/op": "Export it with standard operators: custom ones are not loaded here.",
-    "locale": "Install that locale on this machine.",
     "Could not find an implementation": "Export it with types that have CPU kernels, such as float32.",
     "two nodes with same node name": "Give each node a unique name, or none.",
     "under development": "Export it with an older opset.",
@@ -177,7 +178,8 @@ def ort_message(error: Exception) -> str:
     text = " ".join(str(error).split())
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
     text = re.sub(r"(?:Load model from \S+ failed|Exception during initialization): ?", "", text)
-    return _without_places(text).strip().rstrip(".")[:400]
+    text = _LOCALE.sub(r"Failed to construct locale with name: \1.\2", _without_places(text))
+    return text.strip().rstrip(".")[:400]
 
 
 def _without_places(text: str) -> str:
@@ -195,6 +197,14 @@ def _remedy(message: str) -> str:
     """What to do about a model that does not load."""
     from onnx import defs as schemas
 
+    if locale := _LOCALE.search(message):
+        language, encoding = locale.groups()
+        name = f"{language}.{encoding}"
+        return (
+            f"Its StringNormalizer needs the locale {name}, here and where the model is served. Install it (Debian: "
+            f"apt-get install locales && localedef -i {language} -f {encoding} {name}), or change the case of texts "
+            "outside of the model (scikit-learn: lowercase=False)."
+        )
     missing = _MISSING_KERNEL.search(message)
     if (  # the operator is older than the first opset that ONNX Runtime implements
         missing

@@ -97,7 +97,10 @@ def _features(inputs: Any, columns: Sequence[str], name: str) -> tuple[np.ndarra
     """
     inputs = only_array(inputs, name)
     if hasattr(inputs, "columns"):
-        inputs = given = eval_files.select(inputs, columns or list(inputs.columns))
+        # Both libraries spell names as text, and LightGBM has "_" for white space.
+        spelled = {spelling: column for column in inputs.columns for spelling in (_underscored(column), str(column))}
+        wanted = [spelled.get(column, column) for column in columns] or list(inputs.columns)
+        inputs = given = eval_files.select(inputs, wanted)
         if text := [str(column) for column in inputs.columns if inputs[column].dtype.kind not in "iufb"]:
             raise StageError(
                 f"The column '{text[0]}' of the evaluation data is {inputs[text[0]].dtype}, but the export of "
@@ -113,6 +116,10 @@ def _features(inputs: Any, columns: Sequence[str], name: str) -> tuple[np.ndarra
         )
     cast = array.astype(np.float32)
     return cast, given, tuple(rounding_note({"": rounded_by(array, cast)}))
+
+
+def _underscored(column: Any) -> str:
+    return "_".join(str(column).split())
 
 
 def _converted(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from stages.common.compare.decided import upper_bound
+from stages.common.compare.decided import rate_bound
 
 Tree = Mapping[str, Any]
 
@@ -14,10 +14,15 @@ def at_sample_count(figures: Tree, samples: int) -> dict[str, Any]:
 
     The search split is smaller than the judge split, and a bound over few samples fails for any model.
     """
-    decisions = figures["decisions"]
+    decisions, served = figures["decisions"], figures["judged"]["samples"]
     if not decisions["count"] or decisions["flips"] is None:
         return dict(figures)
-    per_sample = decisions["count"] / max(1, figures["judged"]["samples"])
+    per_sample = decisions["count"] / max(1, served)
     count = max(decisions["count"], round(samples * per_sample))
     flips = math.ceil(decisions["flips"] * count / decisions["count"])
-    return {**figures, "decisions": {**decisions, "count": count, "flip_rate_high95": upper_bound(flips, count)}}
+    judged = max(served, samples)
+    return {
+        **figures,
+        "judged": {**figures["judged"], "samples": judged},
+        "decisions": {**decisions, "count": count, "flip_rate_high95": rate_bound(flips, count, judged)},
+    }

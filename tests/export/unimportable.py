@@ -1,0 +1,5 @@
+"""A module of models that imports what is not installed."""
+
+import importlib
+
+build = importlib.import_module("no_such_package").build
