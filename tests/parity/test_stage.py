@@ -215,7 +215,7 @@ class TestNotFinite:
         result = project.run()
         assert result["passed"] is False
         assert result["outputs"]["y"]["nonfinite_samples"] == 2
-        assert "NaN or infinity on one side only, samples 4, 11" in project.printed()
+        assert "NaN or infinity is on one side only in 2 samples: 4, 11" in project.printed()
         assert {row["fp32"] for row in rows(paths.PARITY_WORST)[:2]} | {
             row["int8"] for row in rows(paths.PARITY_WORST)[:2]
         } >= {"nan"}
@@ -229,7 +229,7 @@ class TestNotFinite:
         )
         project.write(SAME, launders, {"x": x}, tree={"parity": {"max_nrmse": 100}})
         assert project.run()["passed"] is False
-        assert "samples 7" in project.printed()
+        assert "on one side only in 1 sample: 7" in project.printed()
 
     def test_the_same_nan_on_both_sides_is_not_a_difference(self, project: Project) -> None:
         x = np.abs(normal(20, 3)) + 0.1
@@ -503,10 +503,15 @@ class TestKindsOfModel:
         assert outcomes(project.run()) == {"max_flip_rate": "passed"}
 
     @pytest.mark.parametrize(
-        ("shift", "rate", "outcome"), [(0.05, None, "failed"), (0.001, None, "passed"), (0.001, 0.001, "failed")]
+        ("shift", "rate", "outcome", "said"),
+        [
+            (0.05, None, "failed", "values differ, more than 1%; set parity.max_flip_rate if more may."),
+            (0.001, None, "passed", "values differ."),
+            (0.001, 0.001, "failed", ", above parity.max_flip_rate 0.001."),
+        ],
     )
     def test_whole_numbers_beside_floats_may_change_in_a_hundredth_or_by_the_flip_rate(
-        self, project: Project, shift: float, rate: float | None, outcome: str
+        self, project: Project, shift: float, rate: float | None, outcome: str, said: str
     ) -> None:
         """The floats are equal, and the label comes with no scores that would judge it."""
         body = (
@@ -520,7 +525,7 @@ class TestKindsOfModel:
         changed = {rule["output"]: rule for rule in result["rules"] if rule["name"] == "changed"}
         assert changed["counts"]["outcome"] == outcome
         assert result["passed"] is (outcome == "passed")
-        assert "of 1500 values differ" in project.printed()
+        assert re.search(f"changed of counts: .* of 1500 .*{re.escape(said)}", project.printed())
         if rate is None:
             assert changed["label"]["outcome"] == "passed"
         else:
