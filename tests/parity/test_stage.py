@@ -19,7 +19,11 @@ from onnx import ModelProto
 from stages.common.base import params, paths
 from stages.common.base.errors import MissingInputError, ParamsError, StageError
 from stages.common.compare.decided import upper_bound
-from stages.parity import stage
+from stages.common.data.evaldata import Batch
+from stages.common.judging import serve
+from stages.common.model import sessions
+from stages.parity import measure, stage
+from stages.parity.movement import BatchEffect
 from tests.parity.conftest import Project, graph
 from tests.plots import unknown_fields
 
@@ -486,6 +490,22 @@ class TestKindsOfModel:
         project.write(empty, empty, {"x": normal(4, 3)})
         assert project.run()["passed"] is True
         assert "empty on both sides" in project.printed()
+
+    @pytest.mark.parametrize(("int8", "runs"), [(SAME, 1), (SHIFTED, 2)], ids=["equal", "different"])
+    def test_two_equal_files_run_once(
+        self, int8: ModelProto, runs: int, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ran: list[np.ndarray] = []
+
+        def values(model: serve.Model, call: Batch) -> serve.Values:
+            ran.append(call.indices)
+            return sessions.run(model.session, call.feed, name=model.name)
+
+        monkeypatch.setattr(serve.Model, "values", values)
+        monkeypatch.setattr(measure, "measure_batch_effect", lambda _: BatchEffect(reason="not here"))
+        project.write(SAME, int8, {"x": normal(9, 3)})
+        project.run()
+        assert len(ran) == 1 + runs * 9, "once to find logarithms, then every sample"
 
     def test_whole_numbers_alone_must_be_equal_or_have_a_flip_rate(self, project: Project) -> None:
         model = graph("(float[N,3] x) => (int64[N] y) { y = ArgMax<axis=1, keepdims=0>(x) }")
