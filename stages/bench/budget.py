@@ -9,7 +9,11 @@ from stages.bench.footprint import FEWEST
 from stages.common.timing.launch import fewest_calls
 from stages.common.timing.summary import FEWEST_LAUNCHES, PairedTiming
 
-PARTS = ("memory", "operators", "control")
+PARTS = ("memory", "operators", "call", "control")
+"""What shares one `bench.max_seconds`, in order; an empty call is always timed."""
+
+EMPTY_SECONDS = 1.0
+"""What the launch of a model that computes nothing takes, about."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +86,13 @@ class Rest:
         """The seconds that parts of `PARTS` take at least, together."""
         both = self.spent / self.serving.launches  # starts a process, loads both models, and calls each at least twice
         fp32, int8 = self.serving.fp32.p50_ms, self.serving.int8.p50_ms
-        launches = {
-            "memory": FEWEST,
-            "operators": 1,
-            "control": FEWEST_LAUNCHES * 2 * fp32 / (fp32 + int8),
+        seconds = {
+            "memory": FEWEST * both,
+            "operators": both,
+            "call": min(both, EMPTY_SECONDS),
+            "control": FEWEST_LAUNCHES * both * 2 * fp32 / (fp32 + int8),
         }
-        return both * sum(launches[part] for part in parts)
+        return sum(seconds[part] for part in parts)
 
     def shortage(self) -> str:
         """A sentence if the budget was too short for the fewest launches, a batch size or a part, else empty."""
@@ -102,7 +107,7 @@ class Rest:
             part, seconds = next(iter(self.left_out.items()))
             return (
                 f"With bench.max_seconds {self.seconds:g} {without}: what came before took "
-                f"{seconds - self.least(part):.0f} s, more than the launches before it led to expect. "
+                f"{seconds - self.least(part):.0f} s, more than the launches of the speed-up led to expect. "
                 f"Run bench again on a quieter machine, or set it to {enough}."
             )
         fewest = f"the {FEWEST_LAUNCHES} launches that the speed-up takes at least took {self.spent:.0f} s"
@@ -115,11 +120,12 @@ class Rest:
     def _slow(self) -> str:
         """What takes most of a launch: calls, or all before them."""
         launch, samples = self.spent / self.serving.launches, self.serving.samples
-        calls = _fewest_seconds(self.serving, max(self.sizes.left_out, default=samples))
+        size = max(self.sizes.left_out, default=samples)
+        calls = _fewest_seconds(self.serving, size)
         if calls > launch / 2:
-            longer = max(self.serving.fp32.p50_ms, self.serving.int8.p50_ms)
+            longer = max(self.serving.fp32.p50_ms, self.serving.int8.p50_ms) * size / samples
             duration = f"{longer:.3g} ms" if longer < 1000 else f"{longer / 1e3:.3g} s"
-            return f"a call at batch {samples} takes {duration}"
+            return f"a call at batch {size} {'takes' if size == samples else 'could take'} {duration}"
         return (
             f"a launch, which starts a process and loads both models, takes {launch:.2g} s, of which the calls need "
             f"{calls:.2g} s"

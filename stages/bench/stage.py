@@ -149,7 +149,7 @@ def _measure(subject: Inputs, params: Params, lock: int, folder: Path, progress:
     footprints = None
     if params.bench.memory and rest.fits("memory"):
         progress.set_description_str("memory and load")
-        seconds = min(budget / 2, budget - rest.least("operators", "control"))
+        seconds = min(budget / 2, budget - rest.least("operators", "call", "control"))
         fp32, int8 = measure_footprints(
             models, feed, identity, settings, budget=seconds, launched=lambda: launched(rest.left, later=0)
         )

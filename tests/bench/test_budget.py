@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.bench.budget import PARTS, Rest, fitting_sizes
+from stages.bench.budget import Rest, fitting_sizes
 from stages.common.timing import launch, launches
 from stages.common.timing.feed import StoredFeed
 from stages.common.timing.launches import LaunchSettings, ModelPair, time_pair
 from stages.common.timing.summary import FEWEST_LAUNCHES, MIN_LAUNCHES, Launch, PairedTiming, summarize
 
 MS = 1_000_000
+PARTS = ("memory", "operators", "control")
 
 
 class Clock:
@@ -143,7 +144,7 @@ def test_a_machine_that_was_busy_is_not_blamed_on_the_model(clock: Clock) -> Non
     assert not busy.fits("control")
     assert busy.shortage() == (
         "With bench.max_seconds 15 there was no time for control: what came before took 14 s, more than the launches "
-        "before it led to expect. Run bench again on a quieter machine, or set it to 20."
+        "of the speed-up led to expect. Run bench again on a quieter machine, or set it to 20."
     )
 
 
@@ -159,7 +160,7 @@ def test_batch_sizes_are_left_out_and_one_value_is_enough_for_all(clock: Clock) 
     }
     assert few.shortage() == (
         "bench.max_seconds 20 is too short for this model: there was no time for batch 64, batch 128, as a call at "
-        "batch 1 takes 200 ms. Set it to 380."
+        "batch 128 could take 25.6 s. Set it to 380."
     )
     enough = rest(slow, spent=12.0, seconds=380, wanted=(8, 64, 128))
     assert enough.sizes.left_out == {}
