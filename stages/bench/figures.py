@@ -183,7 +183,7 @@ def _null_reason(key: str, measured: Measurements | None) -> str:
     if name == "cpu_share":
         return "only known for a single thread: several wait for each other"
     if {"load": "memory"}.get(group, group) in measured.rest.left_out:
-        return "bench.max_seconds is too short for it"
+        return "bench.max_seconds left no time for it"
     if group in ("memory", "load") and measured.footprints is None:
         return "bench.memory is false"
     return "this system does not report it"

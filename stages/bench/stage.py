@@ -135,23 +135,23 @@ def _measure(subject: Inputs, params: Params, lock: int, folder: Path, progress:
         before, noise.snapshot(), serving.quiet_share, serving.cpu_share if settings.threads == 1 else None
     )
 
-    sizes, left_out = fitting_sizes([] if subject.one_batch else others, serving, spent, budget)
-    if subject.one_batch:
-        left_out = dict.fromkeys(others, subject.one_batch)
+    sizes = fitting_sizes([] if subject.one_batch else others, serving, spent, budget)
+    left_out = dict.fromkeys(others, subject.one_batch) if subject.one_batch else sizes.left_out
     beside: list[PairedTiming] = []
-    if sizes:
+    if sizes.fitting:
         progress.set_description_str("latency at other batch sizes")
-        feeds = [subject.feed(size, seed, folder) for size in sizes]
+        feeds = [subject.feed(size, seed, folder) for size in sizes.fitting]
         beside = time_pair(
             models, feeds, settings, budget=budget, target=target, seconds=SECONDS_BESIDE, launched=launched
         )
 
-    rest = Rest(serving, spent, budget)
+    rest = Rest(serving, spent, budget, sizes)
     footprints = None
     if params.bench.memory and rest.fits("memory"):
         progress.set_description_str("memory and load")
+        seconds = min(budget / 2, budget - rest.least("operators", "call", "control"))
         fp32, int8 = measure_footprints(
-            models, feed, identity, settings, budget=budget / 2, launched=lambda: launched(rest.left, later=0)
+            models, feed, identity, settings, budget=seconds, launched=lambda: launched(rest.left, later=0)
         )
         footprints = (fp32, int8)
 

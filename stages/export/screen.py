@@ -1,5 +1,6 @@
 """What export prints: the model and its data, notes, and a sentence on the drift."""
 
+import math
 from collections.abc import Sequence
 
 from tabulate import tabulate
@@ -10,6 +11,9 @@ from stages.common.graph.cleaning import Step
 from stages.common.model.model_file import size_mb
 from stages.export.drift import Drift
 from stages.export.stage import ExportResult
+
+ROUNDING = 1e-6
+"""Probabilities exceed 1 by at most this."""
 
 
 def render(result: ExportResult) -> str:
@@ -35,6 +39,15 @@ def conclusion(drift: Drift) -> str:
     flips = "" if drift.flips is None else f"{drift.flips or 'no'} decision{'s' * (drift.flips != 1)}"
     if drift.max_abs is not None:
         moves = f"The export moves the answers of its source by at most {drift.max_abs:.2g}"
-        return f"{moves} and flips {flips}." if flips else f"{moves}."
+        return f"{moves} and flips {flips}{_scale(drift)}." if flips else f"{moves}{_scale(drift)}."
     reason = drift.null_reasons["max_abs"]
     return f"The export flips {flips}; {reason}." if flips else f"Drift was not measured: {reason}."
+
+
+def _scale(drift: Drift) -> str:
+    """The NRMSE of the output that moves most, in words; empty if nothing moves, or if it is probabilities."""
+    largest = max(drift.outputs.values(), key=lambda output: output.largest)
+    probabilities = drift.flips is not None and largest.low >= 0 and largest.high <= 1 + ROUNDING
+    if probabilities or not largest.nrmse or not math.isfinite(largest.nrmse):
+        return ""
+    return f"; the RMS difference is {largest.nrmse:.2g} times the standard deviation of the answers"

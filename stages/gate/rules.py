@@ -1,6 +1,6 @@
 """The rules of the gate: each checks one figure against one limit. Pure functions of `Figures`."""
 
-from stages.common.base.params import Gate
+from stages.common.base.params import Gate, Parity
 from stages.common.rule import Outcome, Rule
 from stages.gate.inputs import Figures
 
@@ -33,7 +33,12 @@ def _parity(figures: Figures) -> Rule:
 
 
 def _missed(rule: Rule) -> str:
-    """The rule that failed, in a sentence without its full stop."""
+    """The rule that failed, in a sentence without its full stop.
+
+    Of a rule that no key sets, such as `shape`, the value is a number of samples or values: its message tells it.
+    """
+    if rule.name not in Parity.model_fields and rule.message:
+        return f"In '{rule.output}', {rule.message}"
     place = f" of '{rule.output}'" if rule.output else ""
     figure = "" if rule.value is None else f" is {rule.value}, but the limit is {rule.limit}"
     return f"{rule.name}{place}{figure}{f': {rule.message}' if rule.message else ''}"

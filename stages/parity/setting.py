@@ -23,7 +23,7 @@ class Setting:
         indices: indices of the judged samples, int64 [n], ascending; they are served in this order.
         batch: samples in one call, see `feeding.feed_batch`.
         free: whether another batch size is possible.
-        sha256: hashes of fp32 and of int8, external data included.
+        sha256: hashes of fp32 and of int8, external data included; if they are equal, both models share one session.
         isa: the instruction set of this machine.
     """
 
@@ -45,7 +45,11 @@ def open_setting(serving: Serving) -> Setting:
         StageError: a model is missing or does not load, or the evaluation data are missing or do not fit it.
     """
     fp32 = _opened(paths.FP32_MODEL, "export", serving.threads)
-    int8 = _opened(paths.INT8_MODEL, "quantize", serving.threads)
+    sha256 = files.sha256(paths.FP32_MODEL), files.sha256(paths.INT8_MODEL) if paths.INT8_MODEL.exists() else ""
+    if sha256[0] == sha256[1]:  # nothing was quantized
+        int8 = replace(fp32, name=paths.INT8_MODEL.as_posix())
+    else:
+        int8 = _opened(paths.INT8_MODEL, "quantize", serving.threads)
     data = EvalData()
     check_fit(fp32.session, data.inputs, data.layout)
     check_pair(fp32, int8)
@@ -60,7 +64,7 @@ def open_setting(serving: Serving) -> Setting:
         batch,
         free=data.layout == "samples" and fixed_batch(fp32.session, data.layout) is None,
         serving=serving,
-        sha256=(files.sha256(paths.FP32_MODEL), files.sha256(paths.INT8_MODEL)),
+        sha256=sha256,
         isa=isa.here(),
     )
 

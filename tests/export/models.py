@@ -290,6 +290,32 @@ def numbered_columns() -> Built:
     return XGBClassifier(n_estimators=10, random_state=0, n_jobs=1).fit(frame[:300], y[:300]), frame[300:], y[300:]
 
 
+def neighbours() -> tuple[np.ndarray, np.ndarray]:
+    """Rows that are neighbours in float32: a threshold that separates two of them is not float32, or is one of them."""
+    number = np.arange(1280) % 64
+    x = 1 + number.astype(np.float32)[:, None] * np.finfo(np.float32).eps
+    return x, np.random.default_rng(0).normal(size=64)[number]
+
+
+def lightgbm_neighbours() -> Built:
+    from lightgbm import LGBMRegressor
+
+    x, y = neighbours()
+    return LGBMRegressor(n_estimators=20, random_state=0, verbose=-1, n_jobs=1).fit(x, y), x, y
+
+
+def lightgbm_booster_of_neighbours() -> Built:
+    model, x, y = lightgbm_neighbours()
+    return model.booster_, x, y
+
+
+def xgboost_neighbours() -> Built:
+    from xgboost import XGBRegressor
+
+    x, y = neighbours()
+    return XGBRegressor(n_estimators=20, random_state=0, n_jobs=1).fit(x, y), x, y
+
+
 def lightgbm_linear_leaves() -> Built:
     from lightgbm import LGBMRegressor
 

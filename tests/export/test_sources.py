@@ -56,6 +56,9 @@ def free_batch() -> bool:
         ("lightgbm_frame", "LightGBM", 0.05, 0),
         ("numbered_columns", "XGBoost", 1e-6, 0),
         ("lightgbm_booster", "LightGBM", 0.05, 0),
+        ("lightgbm_neighbours", "LightGBM", 1e-5, None),
+        ("lightgbm_booster_of_neighbours", "LightGBM", 1e-5, None),
+        ("xgboost_neighbours", "XGBoost", 1e-5, None),
         ("lightgbm_in_a_pipeline", "scikit-learn", 1e-2, None),
     ],
 )

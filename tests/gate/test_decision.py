@@ -170,6 +170,11 @@ def test_a_low_end_between_one_over_1_03_and_0_97_fails_the_gate_as_it_fails_the
             {**trees.MISS, "parity_details__rules": [trees.UNLABELLED]},
             ". max_task_drop: the evaluation data has no labels.",
         ),
+        (
+            Gate(),
+            {**trees.MISS, "parity_details__rules": [trees.OTHER_SHAPES]},
+            "(1.9 to 2.1)). In 'det_boxes', shapes differ for 15 samples, e.g. [2, 4] and [1, 4].",
+        ),
         (Gate(), trees.NOTHING, "both files hold the same model; metrics/details/nodes.csv says why. Ship fp32."),
         (
             Gate(),

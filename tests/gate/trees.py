@@ -57,6 +57,10 @@ UNLABELLED: dict[str, Any] = {
     "name": "max_task_drop", "value": None, "limit": 0.01, "margin": None, "outcome": "failed",
     "message": "the evaluation data has no labels",
 }  # fmt: skip
+OTHER_SHAPES: dict[str, Any] = {
+    "name": "shape", "value": 15, "limit": 0, "margin": -15, "outcome": "failed", "output": "det_boxes",
+    "message": "shapes differ for 15 samples, e.g. [2, 4] and [1, 4]",
+}  # fmt: skip
 NOTHING: dict[str, Any] = {"quantize__status": "nothing_to_quantize", "quantize__size__int8_mb": 4.0}
 
 

@@ -19,7 +19,11 @@ from onnx import ModelProto
 from stages.common.base import params, paths
 from stages.common.base.errors import MissingInputError, ParamsError, StageError
 from stages.common.compare.decided import upper_bound
-from stages.parity import stage
+from stages.common.data.evaldata import Batch
+from stages.common.judging import serve
+from stages.common.model import sessions
+from stages.parity import measure, stage
+from stages.parity.movement import BatchEffect
 from tests.parity.conftest import Project, graph
 from tests.plots import unknown_fields
 
@@ -215,7 +219,7 @@ class TestNotFinite:
         result = project.run()
         assert result["passed"] is False
         assert result["outputs"]["y"]["nonfinite_samples"] == 2
-        assert "NaN or infinity on one side only, samples 4, 11" in project.printed()
+        assert "NaN or infinity is on one side only in 2 samples: 4, 11" in project.printed()
         assert {row["fp32"] for row in rows(paths.PARITY_WORST)[:2]} | {
             row["int8"] for row in rows(paths.PARITY_WORST)[:2]
         } >= {"nan"}
@@ -229,7 +233,7 @@ class TestNotFinite:
         )
         project.write(SAME, launders, {"x": x}, tree={"parity": {"max_nrmse": 100}})
         assert project.run()["passed"] is False
-        assert "samples 7" in project.printed()
+        assert "on one side only in 1 sample: 7" in project.printed()
 
     def test_the_same_nan_on_both_sides_is_not_a_difference(self, project: Project) -> None:
         x = np.abs(normal(20, 3)) + 0.1
@@ -487,6 +491,22 @@ class TestKindsOfModel:
         assert project.run()["passed"] is True
         assert "empty on both sides" in project.printed()
 
+    @pytest.mark.parametrize(("int8", "runs"), [(SAME, 1), (SHIFTED, 2)], ids=["equal", "different"])
+    def test_two_equal_files_run_once(
+        self, int8: ModelProto, runs: int, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ran: list[np.ndarray] = []
+
+        def values(model: serve.Model, call: Batch) -> serve.Values:
+            ran.append(call.indices)
+            return sessions.run(model.session, call.feed, name=model.name)
+
+        monkeypatch.setattr(serve.Model, "values", values)
+        monkeypatch.setattr(measure, "measure_batch_effect", lambda _: BatchEffect(reason="not here"))
+        project.write(SAME, int8, {"x": normal(9, 3)})
+        project.run()
+        assert len(ran) == 1 + runs * 9, "once to find logarithms, then every sample"
+
     def test_whole_numbers_alone_must_be_equal_or_have_a_flip_rate(self, project: Project) -> None:
         model = graph("(float[N,3] x) => (int64[N] y) { y = ArgMax<axis=1, keepdims=0>(x) }")
         other = graph(
@@ -503,10 +523,15 @@ class TestKindsOfModel:
         assert outcomes(project.run()) == {"max_flip_rate": "passed"}
 
     @pytest.mark.parametrize(
-        ("shift", "rate", "outcome"), [(0.05, None, "failed"), (0.001, None, "passed"), (0.001, 0.001, "failed")]
+        ("shift", "rate", "outcome", "said"),
+        [
+            (0.05, None, "failed", "values differ, more than 1%; set parity.max_flip_rate if more may."),
+            (0.001, None, "passed", "values differ."),
+            (0.001, 0.001, "failed", ", above parity.max_flip_rate 0.001."),
+        ],
     )
     def test_whole_numbers_beside_floats_may_change_in_a_hundredth_or_by_the_flip_rate(
-        self, project: Project, shift: float, rate: float | None, outcome: str
+        self, project: Project, shift: float, rate: float | None, outcome: str, said: str
     ) -> None:
         """The floats are equal, and the label comes with no scores that would judge it."""
         body = (
@@ -520,7 +545,7 @@ class TestKindsOfModel:
         changed = {rule["output"]: rule for rule in result["rules"] if rule["name"] == "changed"}
         assert changed["counts"]["outcome"] == outcome
         assert result["passed"] is (outcome == "passed")
-        assert "of 1500 values differ" in project.printed()
+        assert re.search(f"changed of counts: .* of 1500 .*{re.escape(said)}", project.printed())
         if rate is None:
             assert changed["label"]["outcome"] == "passed"
         else:

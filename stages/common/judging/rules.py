@@ -124,8 +124,8 @@ def _held(name: str, output: str, value: float | None, limit: float, message: st
 def _unconditional(name: str, output: Tree) -> Iterator[Rule]:
     if mismatched := output["shape_mismatches"]:
         message = (
-            f"shapes differ for {mismatched} samples, e.g. {output['shape_mismatch']}; if an operator such as "
-            "NonMaxSuppression makes the shape depend on the values, end the model before it"
+            f"shapes differ for {mismatched} sample{'s' * (mismatched != 1)}, e.g. {output['shape_mismatch']}; if an "
+            "operator such as NonMaxSuppression makes the shape depend on the values, end the model before it"
         )
         yield Rule("shape", mismatched, 0, -mismatched, Outcome.FAILED, name, message)
     if not output["is_float"] or not output["values"]:
@@ -136,7 +136,7 @@ def _unconditional(name: str, output: Tree) -> Iterator[Rule]:
         return
     first = output["nonfinite_first"]
     listed = ", ".join(map(str, first[:10])) + (", ..." if differing > 10 else "")
-    message = f"NaN or infinity on one side only, samples {listed}"
+    message = f"NaN or infinity is on one side only in {differing} sample{'s' * (differing != 1)}: {listed}"
     yield Rule("nonfinite", differing, 0, -differing, Outcome.FAILED, name, message, first[0])
 
 
@@ -183,15 +183,15 @@ def _changes(details: Tree, limit: float | None) -> Iterator[Rule]:
         if output["is_float"] or not output["values"] or name == covered:
             continue
         changed, values = output["values_changed"], output["values"]
-        share = changed / values if limit is None else rate_bound(changed, values, judged["samples"])
-        message = f"{changed} of {values} values differ" if changed else ""
-        if limit is not None:
-            message = f"{changed} of {values} values differ; the value is the 95 % upper bound"
-        elif changed / values > MAX_CHANGED:
-            message += "; set parity.max_flip_rate if more may"
-        rounded_share = None if share is None else rounded(share, 6)
+        share = rounded(changed / values if limit is None else rate_bound(changed, values, judged["samples"]), 6)
+        message = f"{changed} of {values} values differ" if changed or limit is not None else ""
+        if limit is None and changed / values > MAX_CHANGED:
+            message += f", more than {MAX_CHANGED:.0%}; set parity.max_flip_rate if more may"
+        elif limit is not None and share is not None:
+            beyond = f", above parity.max_flip_rate {limit:g}" if share > limit else ""
+            message += f"; the value is the 95 % upper bound, {share:.3g}{beyond}"
         sample = output["worst_sample"] if changed else None
-        yield _held("changed", name, rounded_share, limit or MAX_CHANGED, message, sample=sample)
+        yield _held("changed", name, share, limit or MAX_CHANGED, message, sample=sample)
 
 
 def _batch_effect(effect: Tree, limit: float) -> Rule:

@@ -88,14 +88,15 @@ def _first(array: np.ndarray) -> np.ndarray:
 def paired(reference: Model, candidate: Model, stream: Iterable[Batch]) -> Iterator[OutputPair]:
     """The answers of both models, one pair per turn of many calls if their shapes allow, else one per call.
 
-    Comparing a thousand samples at a time costs little beside running the models.
+    Comparing a thousand samples at a time costs little beside running the models. Models with one session run once.
     """
     stream = iter(stream)
     for first in stream:
         opening = reference.values(first)
         turn = [first, *islice(stream, _turn_length(first, opening) - 1)]
         before = [opening, *map(reference.values, turn[1:])]
-        after = [candidate.values(call) for call in turn]
+        shared = candidate.session is reference.session
+        after = before if shared else [candidate.values(call) for call in turn]
         joined_before, joined_after = _joined(reference, turn, before), _joined(candidate, turn, after)
         if joined_before is not None and joined_after is not None:
             yield OutputPair(np.concatenate([call.indices for call in turn]), joined_before, joined_after)

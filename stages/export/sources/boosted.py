@@ -69,16 +69,43 @@ def _convert_xgboost(model: Any, inputs: Any, params: Export) -> Converted:
 def _convert_lightgbm(model: Any, inputs: Any, params: Export) -> Converted:
     onnxmltools = required("onnxmltools", "Exporting a LightGBM model", "lightgbm onnxmltools")
     array, given, notes = _features(inputs, _lightgbm_columns(model), "LightGBM")
-    plain = model
+    plain = copy.copy(model)
     if getattr(model, "classes_", np.empty(0)).dtype.kind == "b":  # the converter takes numbers and text
-        plain = copy.copy(model)
         plain._classes = model.classes_.astype(np.int64)
+    if not notes:  # the rows are float32: none was rounded
+        if hasattr(model, "booster_"):
+            plain._Booster = _rounded_down(model.booster_)
+        else:
+            plain = _rounded_down(model)
     converter = partial(onnxmltools.convert_lightgbm, zipmap=False)
     converted = _converted(converter, plain, array, "LightGBM", params.opset)
     for output in converted.graph.outputs:  # the converter declares one label, whatever the batch
         if output.shape is not None and output.shape.rank() and output.shape[0] == 1:
             output.shape = ir.Shape([None, *output.shape[1:]])
     return Converted(converted, {INPUT: array}, _answers(model, given, model.predict), notes, exact=True)
+
+
+def _rounded_down(booster: Any) -> Any:
+    """A LightGBM booster whose thresholds are rounded down to float32: the same answers for all rows of float32.
+
+    For a float32 x, x <= t if and only if x is at most the largest float32 that does not exceed t. The converter rounds
+    to the nearest float32, which may be a row above t.
+    """
+    from lightgbm import Booster
+
+    def rounded(line: str) -> str:
+        key, _, values = line.partition("=")
+        if key != "threshold":
+            return line
+        exact = np.array(values.split(), dtype=np.float64)
+        with np.errstate(over="ignore"):
+            nearest = exact.astype(np.float32)
+        down = np.where(nearest > exact, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+        return f"threshold={' '.join(f'{value:.17g}' for value in down.tolist())}"
+
+    lines = booster.model_to_string().split("\n")
+    # `tree_sizes`, the length of each tree in text, is optional, and no longer right.
+    return Booster(model_str="\n".join(rounded(line) for line in lines if not line.startswith("tree_sizes=")))
 
 
 def _xgboost_booster(model: Any) -> Any:
