@@ -263,6 +263,18 @@ def lightgbm_classifier() -> Built:
     return model.fit(x[:300], y[:300]), x[300:], y[300:]
 
 
+def lightgbm_unfitted() -> Built:
+    model, x, y = lightgbm_classifier()
+    return type(model)(), x, y
+
+
+def xgboost_unfitted() -> Built:
+    from xgboost import XGBRegressor
+
+    _, x, y = lightgbm_classifier()
+    return XGBRegressor(), x, y
+
+
 def lightgbm_flags() -> Built:
     """Labels that are booleans."""
     model, x, y = lightgbm_classifier()

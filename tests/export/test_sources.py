@@ -273,6 +273,14 @@ def test_a_conversion_that_answers_something_else_is_refused(run: Run) -> None:
         ),
         ("tests.export.models:no_rows", "The evaluation data has no rows"),
         ("tests.export.models:unfitted", r"cannot export Pipeline \(.*\)\. Fit it first\."),
+        (
+            "tests.export.models:lightgbm_unfitted",
+            "export.source returns LGBMClassifier, which is not fitted. Fit it first",
+        ),
+        (
+            "tests.export.models:xgboost_unfitted",
+            "export.source returns XGBRegressor, which is not fitted. Fit it first",
+        ),
         ("tests.export.models:too_few_labels", r"'X' 269, 'labels' 268\. Give one row per sample"),
         (
             "tests.export.models:missing_numbers",

@@ -29,7 +29,7 @@ from stages.export.framework import (
     rounded_by,
     rounding_note,
 )
-from stages.export.sources import sklearn
+from stages.export.sources import estimators, sklearn
 
 INPUT = "X"
 
@@ -57,6 +57,7 @@ def _convert_xgboost(model: Any, inputs: Any, params: Export) -> Converted:
     from xgboost import DMatrix
 
     onnxmltools = required("onnxmltools", "Exporting an XGBoost model", "xgboost onnxmltools")
+    _require_fitted(model)
     array, given, notes = _features(inputs, _xgboost_columns(model), "XGBoost")
     nameless = copy.deepcopy(model)  # the converter takes no column names
     booster = _xgboost_booster(nameless)
@@ -68,6 +69,7 @@ def _convert_xgboost(model: Any, inputs: Any, params: Export) -> Converted:
 
 def _convert_lightgbm(model: Any, inputs: Any, params: Export) -> Converted:
     onnxmltools = required("onnxmltools", "Exporting a LightGBM model", "lightgbm onnxmltools")
+    _require_fitted(model)
     array, given, notes = _features(inputs, _lightgbm_columns(model), "LightGBM")
     plain = copy.copy(model)
     if getattr(model, "classes_", np.empty(0)).dtype.kind == "b":  # the converter takes numbers and text
@@ -83,6 +85,11 @@ def _convert_lightgbm(model: Any, inputs: Any, params: Export) -> Converted:
         if output.shape is not None and output.shape.rank() and output.shape[0] == 1:
             output.shape = ir.Shape([None, *output.shape[1:]])
     return Converted(converted, {INPUT: array}, _answers(model, given, model.predict), notes, exact=True)
+
+
+def _require_fitted(model: Any) -> None:
+    if hasattr(model, "fit") and not estimators.is_fitted(model):
+        raise StageError(f"export.source returns {type(model).__name__}, which is not fitted. Fit it first.")
 
 
 def _rounded_down(booster: Any) -> Any:
