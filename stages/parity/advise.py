@@ -90,7 +90,7 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
     else:
         variants = formats(params, depends_on_batch=on_batch)
     # Two equal files ran once, but a variant is compared with fp32.
-    judging = 2 * seconds if measurement.setting.sha256[0] == measurement.setting.sha256[1] else seconds
+    judging = 2 * seconds if measurement.setting.same_model else seconds
     _try(trials, measurement.setting, variants, params, deadline, judging=judging, movement=on_batch)
     useful = [trial for trial in trials if trial.speedup is not None and trial.speedup.ratio >= EQUIVALENT]
     if result.passed:  # after a pass, row scales are only advised if they end the batch effect
@@ -123,7 +123,7 @@ def _slow(setting: Setting, deadline: float, call_seconds: float) -> str:
     `call_seconds` is what a call of both models takes; a launch makes two at least.
     """
     left = deadline - time.monotonic()
-    if left <= 2 * FEWEST_LAUNCHES * call_seconds or setting.sha256[0] == setting.sha256[1]:
+    if left <= 2 * FEWEST_LAUNCHES * call_seconds or setting.same_model:
         return ""
     speedup = timed(setting, paths.INT8_MODEL, min(SLOW_SECONDS, left))
     return f"INT8 is slower here: {_speed(speedup)}." if speedup.high < EQUIVALENT else ""

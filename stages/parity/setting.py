@@ -37,6 +37,11 @@ class Setting:
     sha256: tuple[str, str]
     isa: str
 
+    @property
+    def same_model(self) -> bool:
+        """Whether both files are equal, as quantize leaves them if nothing could be quantized."""
+        return self.sha256[0] == self.sha256[1]
+
 
 def open_setting(serving: Serving) -> Setting:
     """Load both models and the evaluation data.

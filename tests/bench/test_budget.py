@@ -96,6 +96,14 @@ def rest(serving: PairedTiming, spent: float, seconds: float, wanted: tuple[int,
     return Rest(serving, spent, seconds, fitting_sizes(wanted, serving, spent, seconds))
 
 
+def without_control(rest: Rest, clock: Clock, *, memory: float, operators: float) -> None:
+    """Memory and operators fit and take these seconds; then the control does not."""
+    for part, seconds in (("memory", memory), ("operators", operators)):
+        assert rest.fits(part)
+        clock.seconds += seconds
+    assert not rest.fits("control")
+
+
 def test_what_does_not_fit_is_left_out_and_the_sentence_says_what_would_be_enough(clock: Clock) -> None:
     slow = rest(timing(10_000, 4_000), spent=90.0, seconds=15)  # a launch takes 30 s
     assert [part for part in PARTS if slow.fits(part)] == []
@@ -114,21 +122,13 @@ def test_what_does_not_fit_is_left_out_and_the_sentence_says_what_would_be_enoug
 
 def test_a_part_fits_if_the_parts_before_left_time_for_it(clock: Clock) -> None:
     left = rest(timing(700, 300), spent=10.5, seconds=15)  # a launch takes 3.5 s
-    assert left.fits("memory")
-    clock.seconds += 7
-    assert left.fits("operators")
-    clock.seconds += 3.5
-    assert not left.fits("control")
+    without_control(left, clock, memory=7, operators=3.5)
     assert "there was no time for control, as a call at batch 1 takes 700 ms. Set it to 30." in left.shortage()
 
 
 def test_a_model_that_is_slow_to_load_is_not_called_slow(clock: Clock) -> None:
     loads = rest(timing(1, 0.5), spent=12.0, seconds=15)  # a launch takes 4 s
-    assert loads.fits("memory")
-    clock.seconds += 8
-    assert loads.fits("operators")
-    clock.seconds += 4
-    assert not loads.fits("control")
+    without_control(loads, clock, memory=8, operators=4)
     assert (
         "too short for this model: there was no time for control, as a launch, which starts a process and loads both "
         "models, takes 4 s, of which the calls need 0.0"
@@ -137,11 +137,7 @@ def test_a_model_that_is_slow_to_load_is_not_called_slow(clock: Clock) -> None:
 
 def test_a_machine_that_was_busy_is_not_blamed_on_the_model(clock: Clock) -> None:
     busy = rest(timing(1, 1), spent=3.0, seconds=15)  # a launch takes 1 s
-    assert busy.fits("memory")
-    clock.seconds += 13
-    assert busy.fits("operators")
-    clock.seconds += 1
-    assert not busy.fits("control")
+    without_control(busy, clock, memory=13, operators=1)
     assert busy.shortage() == (
         "With bench.max_seconds 15 there was no time for control: what came before took 14 s, more than the launches "
         "of the speed-up led to expect. Run bench again on a quieter machine, or set it to 20."

@@ -55,7 +55,7 @@ class OutputComparison(Moments):
     width: int | None = None
     mismatched: int = 0
     mismatch: str = ""
-    axes: tuple[int, ...] = (-1, 1)
+    axes: frozenset[int] = frozenset({-1, 1})
     nonfinite_fp32: int = 0
     nonfinite_samples: int = 0
     nonfinite_first: list[int] = field(default_factory=list)
@@ -121,7 +121,7 @@ class OutputComparison(Moments):
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.mismatch = self.mismatch or other.mismatch
-        self.axes = tuple(axis for axis in self.axes if axis in other.axes)
+        self.axes &= other.axes
         self.nonfinite_first = sorted([*self.nonfinite_first, *other.nonfinite_first])[:NONFINITE_KEPT]
         self.add(other)
         self._lower_cosine(other.cosine)
@@ -219,8 +219,7 @@ class OutputComparison(Moments):
             shaped = [side.reshape(len(side), *shape) for side in (reference, candidate)]
             self.parts.update(*shaped)
             if self.axes:
-                here = probability_axes(shaped[0])
-                self.axes = tuple(axis for axis in self.axes if axis in here)
+                self.axes = self.axes.intersection(probability_axes(shaped[0]))
 
     def _update_cosine(self, indices: np.ndarray, reference: np.ndarray, candidate: np.ndarray) -> None:
         """Two zero rows agree (1); a zero row and another do not (0). A single value has no direction."""

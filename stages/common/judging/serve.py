@@ -74,14 +74,16 @@ def logarithms(model: Model, stream: Iterable[Batch]) -> frozenset[str]:
     found: set[str] | None = None
     for call in islice(stream, PROBED):
         floats = {name: array for name, array in model.answer(call).items() if array.dtype.kind == "f" and array.size}
-        here = {name for name, array in floats.items() if probability_axes(_first(array), are_log_probabilities)}
+        here = {
+            name for name, array in floats.items() if probability_axes(_first_samples(array), are_log_probabilities)
+        }
         found = here if found is None else found & here
         if not found:
             break
     return frozenset(found or ())
 
 
-def _first(array: np.ndarray) -> np.ndarray:
+def _first_samples(array: np.ndarray) -> np.ndarray:
     return array[: max(1, DECIDING_BYTES // array[:1].nbytes)]
 
 

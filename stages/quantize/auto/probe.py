@@ -161,15 +161,7 @@ def probe_all(
     arrival = Arrival(model, [node.name for node in floats], feeds, parity)
     runs = sum(len(of_node(node.node)) for node in floats)
     numbers = _unseen_first(len(feeds))[: max(MIN_FEEDS, int(ARRIVAL_SECONDS / (arrival.seconds * max(1, runs))))]
-    by_graph_name = {node.name: node for node in model.graph}
-    smoothed = {
-        name_of(value)
-        for node in floats
-        if any(choice.smoothed for choice in of_node(node.node))
-        and (value := by_graph_name[node.name].inputs[0]) is not None
-        and constant(value) is None
-    }
-    rows = calibration.rows(model, sorted(smoothed))
+    rows = calibration.rows(model, _to_smooth(model, floats))
     probed = {}
     progress = tqdm(singles(model, nodes, feeds), "probe", len(nodes), unit=" nodes", leave=False, disable=None)
     for single in progress:
@@ -212,6 +204,13 @@ def by_power(sensitivities: Iterable[Sensitivity]) -> list[Sensitivity]:
 def _unseen_first(count: int) -> list[int]:
     """The feed numbers, those that calibrate static last."""
     return [*range(1, count, 2), *range(0, count, 2)]
+
+
+def _to_smooth(model: ir.Model, nodes: Sequence[Assignment]) -> list[str]:
+    """The names of the activations that a choice of their node smooths."""
+    smoothed = {node.name for node in nodes if any(choice.smoothed for choice in of_node(node.node))}
+    activations = {node.inputs[0] for node in model.graph if node.name in smoothed}
+    return sorted(name_of(value) for value in activations if value is not None and constant(value) is None)
 
 
 def _ends(node: ir.Node) -> list[ir.Value]:
