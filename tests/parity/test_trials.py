@@ -97,8 +97,9 @@ def quantize() -> None:
 MISSING: dict[str, Any] = {
     "serving": {"batch_size": 64},
     "quantize": {"exclude_nodes": [], "method": "dynamic", "activation_scale": "tensor"},
-    "parity": {"advice_seconds": AMPLE},
+    "parity": {"advice_seconds": AMPLE, "abs_tol": 0.08},
 }
+"""No choice comes close to the tolerance: whatever auto chooses, as timings decide, passes or misses by far."""
 
 
 @pytest.fixture(scope="module")

@@ -44,12 +44,50 @@ def feeds() -> Iterator[dict[str, np.ndarray]]:
 HIDDEN = ROWS @ WEIGHT
 
 
-def test_minmax_is_the_whole_range_and_the_model_is_left_as_it_was() -> None:
-    given = model()
-    found = ranges.collect(ir_model(given), ["x", "h", "y", "index"], feeds, "minmax")
+def test_minmax_of_few_feeds_is_the_whole_range() -> None:
+    found = ranges.collect(ir_model(model()), ["x", "h", "y", "index"], lambda: [{"x": ROWS}], "minmax")
     assert set(found) == {"x", "h", "y"}  # an index is not a float
     np.testing.assert_allclose(found["h"], (HIDDEN.min(), HIDDEN.max()), rtol=1e-5)
     np.testing.assert_allclose(found["y"], (0, HIDDEN.max()), rtol=1e-5)
+
+
+def test_minmax_of_many_feeds_holds_most_unseen_samples_too() -> None:
+    random = np.random.default_rng(0)
+    missed = []
+    for _ in range(20):
+        seen, unseen = random.normal(size=(24, 1, 6)), random.normal(size=(6 * 24, 6))
+        rows = [{"x": row.astype(np.float32)} for row in seen]
+        low, high = ranges.collect(ir_model(model()), ["h"], lambda rows=rows: rows, "minmax")["h"]
+        hidden = unseen @ WEIGHT
+        missed.append(
+            [(hidden < low) | (hidden > high), (hidden < (seen @ WEIGHT).min()) | (hidden > (seen @ WEIGHT).max())]
+        )
+    extended, seen_only = np.mean(missed, axis=(0, 2, 3))
+    assert extended < seen_only / 2
+
+
+@given(st.integers(0, 999), st.integers(4, 200), st.floats(0.01, 100), st.floats(-100, 100))
+def test_the_largest_value_to_expect_follows_units_and_order(seed: int, feeds: int, scale: float, shift: float) -> None:
+    largest = np.random.default_rng(seed).exponential(size=feeds)
+    expected = ranges.expected_largest(largest)
+    assert expected >= largest.max()
+    assert ranges.expected_largest(scale * largest[::-1] + shift) == pytest.approx(scale * expected + shift, abs=1e-6)
+    assert ranges.expected_largest(largest, times=1) == largest.max()
+
+
+def test_the_largest_value_to_expect_is_right_on_average_for_an_exponential_tail() -> None:
+    random = np.random.default_rng(0)
+    expected = np.mean([ranges.expected_largest(random.exponential(size=64)) for _ in range(2000)])
+    assert expected == pytest.approx(np.mean(random.exponential(size=(2000, 6 * 64)).max(axis=1)), rel=0.03)
+
+
+def test_bounds_and_lone_outliers_do_not_extend_a_range() -> None:
+    random = np.random.default_rng(0)
+    assert ranges.expected_largest(np.full(64, 255.0)) == 255
+    bounded = np.minimum(random.normal(5, 2, size=64), 6.0)  # Relu6
+    assert ranges.expected_largest(bounded) == 6
+    assert ranges.expected_largest(np.array([1.0, 2.0, 3.0])) == 3
+    assert ranges.expected_largest(np.append(random.uniform(size=63), 1000.0)) < 1001
 
 
 @pytest.mark.parametrize("method", ["percentile", "entropy"])

@@ -1,9 +1,10 @@
 """Calibration of static quantization: the ranges of activations, collected by running the fp32 model over samples.
 
 ONNX Runtime's histogram calibrators keep every activation of every sample until the end (issue 21979). Here the
-activations of a sample are dropped before the next one; only two numbers or one histogram per tensor are kept.
+activations of a sample are dropped before the next one; only two numbers per sample or a histogram per tensor are kept.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
@@ -27,6 +28,12 @@ PERCENTILE = 99.999
 ENTROPY_LEVELS = 128
 """Number of levels on each side of zero for `entropy`, as in a signed 8-bit type."""
 
+UNSEEN = 6
+"""Ranges of `minmax` hold the values to expect in this many times as many samples."""
+
+FEWEST = 4
+"""With fewer calibration feeds, the tail of their largest values is unknown."""
+
 ROWS = 256
 ROWS_PER_FEED = 32
 """Number of rows of an activation that smoothing is fitted to, in total and per feed."""
@@ -45,19 +52,21 @@ def collect(model: ir.Model, names: Sequence[str], feeds: Feeds, method: str) ->
         model: the fp32 model.
         names: names of the tensors.
         feeds: the calibration samples; read once for `minmax`, twice for the others.
-        method: `minmax`, the whole range; `percentile`, the middle `PERCENTILE` percent of the values; `entropy`, the
+        method: `minmax`, the whole range and as far beyond as unseen samples are expected to reach (see
+            `expected_largest`); `percentile`, the middle `PERCENTILE` percent of the values; `entropy`, the
             threshold with the least Kullback-Leibler divergence (see `entropy_threshold`).
 
     Raises:
         StageError: the model with these outputs does not load or run.
     """
     probe = _Probe(model, names)
-    extremes: dict[str, Range] = {}
+    seen: dict[str, list[Range]] = {}
     for name, values in probe.values(feeds()):
-        low, high = extremes.get(name, (np.inf, -np.inf))
-        extremes[name] = min(low, float(values.min())), max(high, float(values.max()))
+        seen.setdefault(name, []).append((float(values.min()), float(values.max())))
+    ends = {name: np.array(by_feed, np.float64).T for name, by_feed in seen.items()}
     if method == "minmax":
-        return extremes
+        return {name: (-expected_largest(-low), expected_largest(high)) for name, (low, high) in ends.items()}
+    extremes = {name: (float(low.min()), float(high.max())) for name, (low, high) in ends.items()}
     counts = {name: np.zeros(BINS, np.int64) for name in extremes}
     magnitudes = method == "entropy"
     for name, values in probe.values(feeds()):
@@ -66,6 +75,28 @@ def collect(model: ir.Model, names: Sequence[str], feeds: Feeds, method: str) ->
         counts[name] += histogram(np.abs(values) if magnitudes else values, span)
     pick = _by_entropy if magnitudes else _by_percentile
     return {name: pick(counts[name], extremes[name]) for name in extremes}
+
+
+def expected_largest(largest: np.ndarray, times: int = UNSEEN) -> float:
+    """The largest value to expect in `times` as many feeds, at least the largest seen.
+
+    The model will serve many more samples than calibrate it, and clips what lies outside the range: rarely, but then it
+    moves answers more than rounding does. In a tail that falls off as exp(-x / scale), the gap below the k-th largest
+    of the values, times k, is exponential with that scale (A. Renyi, On the theory of order statistics, 1953), and
+    `times` as many values reach scale * ln(times) further. The scale is the median of these products over the
+    largest quarter of the values, divided by ln 2: a lone outlier hardly counts, and values that end at a bound, such
+    as pixels, are not extended.
+
+    Args:
+        largest: the largest value of each feed, float64 [feeds]; with fewer than `FEWEST` it is not extended.
+        times: how many times as many feeds.
+    """
+    ordered = np.sort(largest)[::-1]
+    if len(ordered) < FEWEST:
+        return float(ordered[0])
+    ranks = np.arange(1, 1 + max(FEWEST - 1, len(ordered) // 4))
+    gaps = ordered[ranks - 1] - ordered[ranks]
+    return float(ordered[0] + np.median(ranks * gaps) / math.log(2) * math.log(times))
 
 
 class Known:
