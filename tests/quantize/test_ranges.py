@@ -66,7 +66,7 @@ def test_minmax_of_many_feeds_holds_most_unseen_samples_too() -> None:
     assert extended < seen_only / 2
 
 
-@given(st.integers(0, 999), st.integers(4, 200), st.floats(0.01, 100), st.floats(-100, 100))
+@given(st.integers(0, 999), st.integers(8, 200), st.floats(0.01, 100), st.floats(-100, 100))
 def test_the_largest_value_to_expect_follows_units_and_order(seed: int, feeds: int, scale: float, shift: float) -> None:
     largest = np.random.default_rng(seed).exponential(size=feeds)
     expected = ranges.expected_largest(largest)
@@ -86,7 +86,7 @@ def test_bounds_and_lone_outliers_do_not_extend_a_range() -> None:
     assert ranges.expected_largest(np.full(64, 255.0)) == 255
     bounded = np.minimum(random.normal(5, 2, size=64), 6.0)  # Relu6
     assert ranges.expected_largest(bounded) == 6
-    assert ranges.expected_largest(np.array([1.0, 2.0, 3.0])) == 3
+    assert ranges.expected_largest(np.arange(7.0)) == 6  # too few
     assert ranges.expected_largest(np.append(random.uniform(size=63), 1000.0)) < 1001
 
 

@@ -31,8 +31,8 @@ ENTROPY_LEVELS = 128
 UNSEEN = 6
 """Ranges of `minmax` hold the values to expect in this many times as many samples."""
 
-FEWEST = 4
-"""With fewer calibration feeds, the tail of their largest values is unknown."""
+FEWEST, TAIL = 8, 3
+"""With fewer calibration feeds, the tail of their largest values is unknown; at least so many of them are the tail."""
 
 ROWS = 256
 ROWS_PER_FEED = 32
@@ -83,9 +83,9 @@ def expected_largest(largest: np.ndarray, times: int = UNSEEN) -> float:
     The model will serve many more samples than calibrate it, and clips what lies outside the range: rarely, but then it
     moves answers more than rounding does. In a tail that falls off as exp(-x / scale), the gap below the k-th largest
     of the values, times k, is exponential with that scale (A. Renyi, On the theory of order statistics, 1953), and
-    `times` as many values reach scale * ln(times) further. The scale is the median of these products over the
-    largest quarter of the values, divided by ln 2: a lone outlier hardly counts, and values that end at a bound, such
-    as pixels, are not extended.
+    `times` as many values reach scale * ln(times) further. The scale is the median of these products over the largest
+    quarter of the values, divided by ln 2: a lone outlier hardly counts, and values that end at a bound, such as
+    pixels, are not extended.
 
     Args:
         largest: the largest value of each feed, float64 [feeds]; with fewer than `FEWEST` it is not extended.
@@ -94,7 +94,7 @@ def expected_largest(largest: np.ndarray, times: int = UNSEEN) -> float:
     ordered = np.sort(largest)[::-1]
     if len(ordered) < FEWEST:
         return float(ordered[0])
-    ranks = np.arange(1, 1 + max(FEWEST - 1, len(ordered) // 4))
+    ranks = np.arange(1, 1 + max(TAIL, len(ordered) // 4))
     gaps = ordered[ranks - 1] - ordered[ranks]
     return float(ordered[0] + np.median(ranks * gaps) / math.log(2) * math.log(times))
 
