@@ -57,7 +57,7 @@ def test_minmax_of_many_feeds_holds_most_unseen_samples_too() -> None:
     for _ in range(20):
         seen, unseen = random.normal(size=(24, 1, 6)), random.normal(size=(6 * 24, 6))
         rows = [{"x": row.astype(np.float32)} for row in seen]
-        low, high = ranges.collect(ir_model(model()), ["h"], lambda rows=rows: rows, "minmax")["h"]
+        low, high = ranges.collect(ir_model(model()), ["h"], rows.copy, "minmax")["h"]
         hidden = unseen @ WEIGHT
         missed.append(
             [(hidden < low) | (hidden > high), (hidden < (seen @ WEIGHT).min()) | (hidden > (seen @ WEIGHT).max())]

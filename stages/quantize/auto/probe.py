@@ -32,7 +32,7 @@ ARRIVAL_SECONDS = 10.0
 """Time to run the float model with errors of its nodes, which limits the number of feeds."""
 
 MIN_FEEDS = 2
-"""Fewest feeds to run the float model on, however long it takes."""
+"""Fewest feeds to run the float model on. If there is no time for them, one choice of each node runs for all."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ class Sensitivity:
     def power(self) -> float | None:
         """The squared strain, which adds up over nodes; if it is unknown, noise power over signal power."""
         return self.share if self.strain is None else self.strain**2
+
+    def scaled(self, noise: float) -> float | None:
+        """The strain of an error of the same node with another sum of squares; None if this one's is unknown."""
+        return self.strain * math.sqrt(noise / self.noise) if self.strain is not None and self.noise else None
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,13 @@ def singles(model: ir.Model, nodes: Sequence[Assignment], feeds: Sequence[Feed])
 
 
 def probe(
-    single: OneNode, assigned: Assignment, arrival: Arrival, numbers: Sequence[int], rows: Mapping[str, np.ndarray]
+    single: OneNode,
+    assigned: Assignment,
+    arrival: Arrival,
+    numbers: Sequence[int],
+    rows: Mapping[str, np.ndarray],
+    *,
+    every_choice: bool = True,
 ) -> Probed:
     """Build and run every choice of a node.
 
@@ -119,10 +129,13 @@ def probe(
         arrival: runs the float model with the errors of the node added.
         numbers: numbers of the feeds to run the float model on.
         rows: rows of activations that smoothing is fitted to, by name.
+        every_choice: whether the float model runs with the errors of every choice. If not, it runs with those of the
+            first, and strain is taken to grow with the error's root mean square, as it does for small errors.
     """
     models: dict[str, ir.Model] = {}
     refused: dict[str, str] = {}
-    sensitivities = []
+    sensitivities: list[Sensitivity] = []
+    first: Sensitivity | None = None
     for choice in of_node(assigned.node):
         model, reason = quantized(single, choice, assigned.params, rows)
         if model is None:
@@ -141,8 +154,12 @@ def probe(
         if not np.isfinite(noise):
             sensitivities.append(Sensitivity(assigned.name, choice.name, unknown="its outputs are not finite"))
             continue
-        strain = arrival.strain(assigned.name, {number: errors[number] for number in numbers})
+        if first is None or every_choice:
+            strain = arrival.strain(assigned.name, {number: errors[number] for number in numbers})
+        else:
+            strain = first.scaled(noise)
         sensitivities.append(Sensitivity(assigned.name, choice.name, noise, signal, strain))
+        first = first or (sensitivities[-1] if noise else None)
     return Probed(single, models, refused, tuple(sensitivities))
 
 
@@ -160,7 +177,8 @@ def probe_all(
     floats = [node for node in nodes if not node.node.graph and node.node.weights[0].dtype == "float32"]
     arrival = Arrival(model, [node.name for node in floats], feeds, parity)
     runs = sum(len(of_node(node.node)) for node in floats)
-    numbers = _unseen_first(len(feeds))[: max(MIN_FEEDS, int(ARRIVAL_SECONDS / (arrival.seconds * max(1, runs))))]
+    affordable = int(ARRIVAL_SECONDS / (arrival.seconds * max(1, runs)))
+    numbers = _unseen_first(len(feeds))[: max(MIN_FEEDS, affordable)]
     rows = calibration.rows(model, _to_smooth(model, floats))
     probed = {}
     progress = tqdm(singles(model, nodes, feeds), "probe", len(nodes), unit=" nodes", leave=False, disable=None)
@@ -170,7 +188,8 @@ def probe_all(
             sessions.open_session(single.model, name=name)
         except StageError:
             continue
-        probed[name] = probe(single, by_name[name], arrival, numbers, rows)
+        every = affordable >= min(MIN_FEEDS, len(feeds))
+        probed[name] = probe(single, by_name[name], arrival, numbers, rows, every_choice=every)
     return probed
 
 

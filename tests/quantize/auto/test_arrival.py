@@ -1,13 +1,22 @@
 """What arrives at the outputs of an error that one node makes."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
-from stages.common.base.params import OutputTolerance, Parity
+from stages.common.base.params import OutputTolerance, Parity, Quantize
+from stages.common.graph.weights import weighted_nodes
+from stages.quantize.auto import probe
 from stages.quantize.auto.arrival import Arrival
 from stages.quantize.auto.distance import distance_strain
+from stages.quantize.auto.probe import probe_all
+from stages.quantize.methods import Assignment
+from stages.quantize.methods.static.ranges import Known
+from tests.onnx_models import ir_model
+from tests.quantize import nets
 
 FEEDS = [{"x": np.random.default_rng(seed).normal(size=(2, 4)).astype(np.float32)} for seed in range(3)]
 ERROR = np.full((2, 4), 0.5, np.float32)
@@ -56,3 +65,31 @@ def test_the_model_itself_is_left_alone() -> None:
     Arrival(model, ["a", "y"], FEEDS, Parity())
     assert [value.name for value in model.graph.inputs] == ["x"]
     assert len(list(model.graph)) == 3
+
+
+def test_a_slow_model_runs_once_for_all_choices_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The strains of the other choices follow from the size of their errors, and come close to what they would be."""
+    model = ir_model(nets.mlp())
+    feeds = nets.feeds(nets.mlp(), count=4, batch=16)
+    assigned = [Assignment(node, Quantize()) for node in weighted_nodes(model)]
+    parity = Parity(abs_tol=None, mean_tol=None, max_nrmse=None, min_sqnr_db=20.0)
+    calibration = Known(lambda: iter(feeds), "minmax")
+    runs: list[str] = []
+
+    class Counted(Arrival):
+        def strain(self, node: str, errors: Mapping[int, np.ndarray]) -> float | None:
+            runs.append(node)
+            return super().strain(node, errors)
+
+    monkeypatch.setattr(probe, "Arrival", Counted)
+    exact = probe_all(model, assigned, feeds, parity, calibration)
+    assert len(runs) == sum(len(node.sensitivities) for node in exact.values())
+    runs.clear()
+    monkeypatch.setattr(probe, "ARRIVAL_SECONDS", 0.0)
+    quick = probe_all(model, assigned, feeds, parity, calibration)
+    assert len(runs) == len(assigned)
+    for name, node in exact.items():
+        for one, other in zip(node.sensitivities, quick[name].sensitivities, strict=True):
+            assert one.strain is not None
+            assert other.strain is not None
+            assert 2 / 3 < other.strain / one.strain < 3 / 2
