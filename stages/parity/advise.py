@@ -41,7 +41,7 @@ HARDLY_SMALLER = 0.9
 CLOSE = "close to the speed of fp32, so another search may choose fp32"
 """Added to the advice of auto if its model may be slower than fp32: auto does not publish slower models."""
 
-ANOTHER = "another search may choose another of the models about as fast"
+ANOTHER = "another search may choose another of the models about as fast, to be judged anew"
 """Added to the advice of auto if there are several, with the range of their sizes."""
 
 UNKNOWN = "speed unclear after a few launches"

@@ -32,7 +32,7 @@ UNSEEN = 6
 """Ranges of `minmax` hold the values to expect in this many times as many samples."""
 
 FEWEST, TAIL = 8, 3
-"""With fewer calibration feeds, the tail of their largest values is unknown; at least so many of them are the tail."""
+"""With fewer samples, the tail of their largest values is unknown; at least so many of them are the tail."""
 
 ROWS = 256
 ROWS_PER_FEED = 32
@@ -60,10 +60,10 @@ def collect(model: ir.Model, names: Sequence[str], feeds: Feeds, method: str) ->
         StageError: the model with these outputs does not load or run.
     """
     probe = _Probe(model, names)
-    seen: dict[str, list[Range]] = {}
-    for name, values in probe.values(feeds()):
-        seen.setdefault(name, []).append((float(values.min()), float(values.max())))
-    ends = {name: np.array(by_feed, np.float64).T for name, by_feed in seen.items()}
+    seen: dict[str, list[np.ndarray]] = {}
+    for name, pairs in probe.ends(feeds()):
+        seen.setdefault(name, []).append(pairs)
+    ends = {name: np.concatenate(pairs, axis=1) for name, pairs in seen.items()}
     if method == "minmax":
         return {name: (-expected_largest(-low), expected_largest(high)) for name, (low, high) in ends.items()}
     extremes = {name: (float(low.min()), float(high.max())) for name, (low, high) in ends.items()}
@@ -78,7 +78,7 @@ def collect(model: ir.Model, names: Sequence[str], feeds: Feeds, method: str) ->
 
 
 def expected_largest(largest: np.ndarray, times: int = UNSEEN) -> float:
-    """The largest value to expect in `times` as many feeds, at least the largest seen.
+    """The largest value to expect in `times` as many samples, at least the largest seen.
 
     The model will serve many more samples than calibrate it, and clips what lies outside the range: rarely, but then it
     moves answers more than rounding does. In a tail that falls off as exp(-x / scale), the gap below the k-th largest
@@ -88,8 +88,8 @@ def expected_largest(largest: np.ndarray, times: int = UNSEEN) -> float:
     pixels, are not extended.
 
     Args:
-        largest: the largest value of each feed, float64 [feeds]; with fewer than `FEWEST` it is not extended.
-        times: how many times as many feeds.
+        largest: the largest value of each sample, float64 [samples]; with fewer than `FEWEST` it is not extended.
+        times: how many times as many samples.
     """
     ordered = np.sort(largest)[::-1]
     if len(ordered) < FEWEST:
@@ -183,6 +183,20 @@ class _Probe:
             finite = array[np.isfinite(array)]
             if finite.size:
                 yield name, finite
+
+    def ends(self, feeds: Iterable[sessions.Feed]) -> Iterable[tuple[str, np.ndarray]]:
+        """Yield the name of each tensor with finite values, and the ends of each part of it, float64 [2, parts].
+
+        If all inputs of a feed have one length, a tensor of that length is cut along axis 0, into `ROWS_PER_FEED` parts
+        at most; another is one part.
+        """
+        for feed in feeds:
+            lengths = {array.shape[:1] for array in feed.values()}
+            for name, array in self.arrays([feed]):
+                samples = len(array) if lengths == {array.shape[:1]} else 1
+                parts = (part[np.isfinite(part)] for part in np.array_split(array, min(samples, ROWS_PER_FEED)))
+                if found := [(part.min(), part.max()) for part in parts if part.size]:
+                    yield name, np.array(found, np.float64).T
 
     def arrays(self, feeds: Iterable[sessions.Feed]) -> Iterable[tuple[str, np.ndarray]]:
         """Yield the name and the array of each float32 tensor, for each feed."""
