@@ -31,8 +31,8 @@ ENTROPY_LEVELS = 128
 UNSEEN = 6
 """Ranges of `minmax` hold the values to expect in this many times as many samples."""
 
-FEWEST, TAIL = 8, 3
-"""With fewer samples, the tail of their largest values is unknown; at least so many of them are the tail."""
+FEWEST = 12
+"""With fewer samples, the tail of their largest values is unknown."""
 
 ROWS = 256
 ROWS_PER_FEED = 32
@@ -94,7 +94,7 @@ def expected_largest(largest: np.ndarray, times: int = UNSEEN) -> float:
     ordered = np.sort(largest)[::-1]
     if len(ordered) < FEWEST:
         return float(ordered[0])
-    ranks = np.arange(1, 1 + max(TAIL, len(ordered) // 4))
+    ranks = np.arange(1, 1 + len(ordered) // 4)
     gaps = ordered[ranks - 1] - ordered[ranks]
     return float(ordered[0] + np.median(ranks * gaps) / math.log(2) * math.log(times))
 
