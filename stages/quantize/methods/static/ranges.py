@@ -193,8 +193,9 @@ class _Probe:
         for feed in feeds:
             lengths = {array.shape[:1] for array in feed.values()}
             for name, array in self.arrays([feed]):
-                samples = len(array) if lengths == {array.shape[:1]} else 1
-                parts = (part[np.isfinite(part)] for part in np.array_split(array, min(samples, ROWS_PER_FEED)))
+                samples = array.shape[0] if array.size and array.ndim and lengths == {array.shape[:1]} else 1
+                cut = np.array_split(np.atleast_1d(array), min(samples, ROWS_PER_FEED))
+                parts = (part[np.isfinite(part)] for part in cut)
                 if found := [(part.min(), part.max()) for part in parts if part.size]:
                     yield name, np.array(found, np.float64).T
 
