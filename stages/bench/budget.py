@@ -13,7 +13,7 @@ PARTS = ("memory", "operators", "call", "control")
 """What shares one `bench.max_seconds`, in order; an empty call is always timed."""
 
 EMPTY_SECONDS = 1.0
-"""What the launch of a model that computes nothing takes, about."""
+"""About how long the launch of a model that computes nothing takes."""
 
 
 @dataclass(frozen=True)

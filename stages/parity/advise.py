@@ -41,8 +41,8 @@ HARDLY_SMALLER = 0.9
 CLOSE = "close to the speed of fp32, so another search may choose fp32"
 """Added to the advice of auto if its model may be slower than fp32: auto does not publish slower models."""
 
-ANOTHER = "another search may choose another of the models about as fast, to be judged anew"
-"""Added to the advice of auto if there are several, with the range of their sizes."""
+ANOTHER = "a new search may choose a different model that is about as fast, and must pass parity again"
+"""Added to the advice of auto if several models are about as fast, with the range of their sizes."""
 
 UNKNOWN = "speed unclear after a few launches"
 """Replaces the speed if the ends of its interval differ by more than a factor of `WIDE`."""

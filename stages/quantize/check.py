@@ -20,7 +20,7 @@ MIN_COSINE_4_BIT = 0.9
 """The same for 4-bit weights."""
 
 ENOUGH_FEEDS = 4
-"""Of so many feeds, the one that moves most does not count: fp32 itself may hardly be able to decide it."""
+"""With at least this many feeds, the one that moves most does not count: fp32 itself may be undecided on it."""
 
 MIN_SPAN = 0.5
 """The share of an output's range that INT8 should keep."""

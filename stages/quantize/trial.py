@@ -16,7 +16,7 @@ TRIALS = 48
 """Most models to build and run: one bad node among a thousand takes twenty."""
 
 SEARCH = 6
-"""Of these, for the search for the largest model that passes, once groups of nodes are ranked: enough for 63 groups."""
+"""How many of these may search for the largest model that passes, once groups of nodes are ranked: for 63 groups."""
 
 SHOWN = 5
 """Most names of nodes in a note."""

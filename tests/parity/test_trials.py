@@ -99,7 +99,7 @@ MISSING: dict[str, Any] = {
     "quantize": {"exclude_nodes": [], "method": "dynamic", "activation_scale": "tensor"},
     "parity": {"advice_seconds": AMPLE, "abs_tol": 0.08},
 }
-"""No choice comes close to the tolerance: whatever auto chooses, as timings decide, passes or misses by far."""
+"""Every choice passes or misses this tolerance by a wide margin, so the timings that steer auto cannot decide."""
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from stages.common.base.errors import MissingInputError, StageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
-"""What numpy says of a full disk, without a number or a name."""
+"""The text of numpy's error on a full disk, which has no error number and no file name."""
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)(?P<old>\.old)?\.tmp")
 

@@ -16,9 +16,17 @@ BINS = 15
 
 _FLOOR = 1e-12
 _SUMS = (
-    "count", "samples", "flips", "ties", "confident", "ranked", "ranked_top", "divergences", "divergence",
+    "count",
+    "samples",
+    "flips",
+    "ties",
+    "confident",
+    "ranked",
+    "ranked_top",
+    "divergences",
+    "divergence",
     "calibration",
-)  # fmt: skip
+)
 
 
 @dataclass

@@ -37,7 +37,7 @@ BACK_TRIALS = 4
 """Most trials to move nodes towards a faster model that failed."""
 
 STORED_FURTHER, FURTHER_TRIALS = 3, 2
-"""Of this many sets of kernels, the best ones, more float weights are stored, in at most so many trials each."""
+"""For this many of the best sets of kernels, more float weights are stored, in at most this many trials each."""
 
 
 @dataclass

@@ -32,7 +32,7 @@ ARRIVAL_SECONDS = 10.0
 """Time to run the float model with errors of its nodes, which limits the number of feeds."""
 
 MIN_FEEDS = 2
-"""Fewest feeds to run the float model on. If there is no time for them, one choice of each node runs for all."""
+"""Fewest feeds to run the float model on. If even these take too long, it runs with one choice per node only."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Sensitivity:
         return self.share if self.strain is None else self.strain**2
 
     def scaled(self, noise: float) -> float | None:
-        """The strain of an error of the same node with another sum of squares; None if this one's is unknown."""
+        """The strain of an error at the same node whose sum of squares is `noise`; None if this one's is unknown."""
         return self.strain * math.sqrt(noise / self.noise) if self.strain is not None and self.noise else None
 
 
@@ -119,7 +119,7 @@ def probe(
     numbers: Sequence[int],
     rows: Mapping[str, np.ndarray],
     *,
-    every_choice: bool = True,
+    every_choice: bool,
 ) -> Probed:
     """Build and run every choice of a node.
 
@@ -130,7 +130,7 @@ def probe(
         numbers: numbers of the feeds to run the float model on.
         rows: rows of activations that smoothing is fitted to, by name.
         every_choice: whether the float model runs with the errors of every choice. If not, it runs with those of the
-            first, and strain is taken to grow with the error's root mean square, as it does for small errors.
+            first only, and the strain of the others is assumed to scale with the root mean square of their errors.
     """
     models: dict[str, ir.Model] = {}
     refused: dict[str, str] = {}
@@ -158,8 +158,10 @@ def probe(
             strain = arrival.strain(assigned.name, {number: errors[number] for number in numbers})
         else:
             strain = first.scaled(noise)
-        sensitivities.append(Sensitivity(assigned.name, choice.name, noise, signal, strain))
-        first = first or (sensitivities[-1] if noise else None)
+        sensitivity = Sensitivity(assigned.name, choice.name, noise, signal, strain)
+        sensitivities.append(sensitivity)
+        if first is None and noise:
+            first = sensitivity
     return Probed(single, models, refused, tuple(sensitivities))
 
 
@@ -179,6 +181,7 @@ def probe_all(
     runs = sum(len(of_node(node.node)) for node in floats)
     affordable = int(ARRIVAL_SECONDS / (arrival.seconds * max(1, runs)))
     numbers = _unseen_first(len(feeds))[: max(MIN_FEEDS, affordable)]
+    every_choice = affordable >= min(MIN_FEEDS, len(feeds))
     rows = calibration.rows(model, _to_smooth(model, floats))
     probed = {}
     progress = tqdm(singles(model, nodes, feeds), "probe", len(nodes), unit=" nodes", leave=False, disable=None)
@@ -188,8 +191,7 @@ def probe_all(
             sessions.open_session(single.model, name=name)
         except StageError:
             continue
-        every = affordable >= min(MIN_FEEDS, len(feeds))
-        probed[name] = probe(single, by_name[name], arrival, numbers, rows, every_choice=every)
+        probed[name] = probe(single, by_name[name], arrival, numbers, rows, every_choice=every_choice)
     return probed
 
 

@@ -68,7 +68,7 @@ def test_the_model_itself_is_left_alone() -> None:
 
 
 def test_a_slow_model_runs_once_for_all_choices_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The strains of the other choices follow from the size of their errors, and come close to what they would be."""
+    """The strains of the other choices follow from the size of their errors, and come close to those measured."""
     model = ir_model(nets.mlp())
     feeds = nets.feeds(nets.mlp(), count=4, batch=16)
     assigned = [Assignment(node, Quantize()) for node in weighted_nodes(model)]

@@ -1,7 +1,8 @@
 """Calibration of static quantization: the ranges of activations, collected by running the fp32 model over samples.
 
 ONNX Runtime's histogram calibrators keep every activation of every sample until the end (issue 21979). Here the
-activations of a sample are dropped before the next one; only two numbers per sample or a histogram per tensor are kept.
+activations of a sample are dropped before the next one; all that is kept per tensor is two numbers per sample or a
+histogram.
 """
 
 import math
@@ -29,10 +30,14 @@ ENTROPY_LEVELS = 128
 """Number of levels on each side of zero for `entropy`, as in a signed 8-bit type."""
 
 UNSEEN = 6
-"""Ranges of `minmax` hold the values to expect in this many times as many samples."""
+"""`minmax` makes ranges wide enough for this many times the samples seen: parity judges six times as many as `auto`
+calibrates on."""
 
 FEWEST = 12
-"""With fewer samples, the tail of their largest values is unknown."""
+"""With fewer samples, ranges are not extended: too few to show how their largest values are distributed."""
+
+PARTS_PER_FEED = 32
+"""Most parts of a feed whose lowest and highest values are kept."""
 
 ROWS = 256
 ROWS_PER_FEED = 32
@@ -52,7 +57,7 @@ def collect(model: ir.Model, names: Sequence[str], feeds: Feeds, method: str) ->
         model: the fp32 model.
         names: names of the tensors.
         feeds: the calibration samples; read once for `minmax`, twice for the others.
-        method: `minmax`, the whole range and as far beyond as unseen samples are expected to reach (see
+        method: `minmax`, the whole range, extended to what unseen samples are expected to reach (see
             `expected_largest`); `percentile`, the middle `PERCENTILE` percent of the values; `entropy`, the
             threshold with the least Kullback-Leibler divergence (see `entropy_threshold`).
 
@@ -78,13 +83,13 @@ def collect(model: ir.Model, names: Sequence[str], feeds: Feeds, method: str) ->
 
 
 def expected_largest(largest: np.ndarray, times: int = UNSEEN) -> float:
-    """The largest value to expect in `times` as many samples, at least the largest seen.
+    """The largest value to expect in `times` as many samples; never less than the largest seen.
 
-    The model will serve many more samples than calibrate it, and clips what lies outside the range: rarely, but then it
+    A model serves many more samples than it is calibrated on, and clips values outside its ranges. That is rare, but it
     moves answers more than rounding does. In a tail that falls off as exp(-x / scale), the gap below the k-th largest
     of the values, times k, is exponential with that scale (A. Renyi, On the theory of order statistics, 1953), and
     `times` as many values reach scale * ln(times) further. The scale is the median of these products over the largest
-    quarter of the values, divided by ln 2: a lone outlier hardly counts, and values that end at a bound, such as
+    quarter of the values, divided by ln 2: a lone outlier hardly counts, and values with an upper bound, such as
     pixels, are not extended.
 
     Args:
@@ -185,16 +190,16 @@ class _Probe:
                 yield name, finite
 
     def ends(self, feeds: Iterable[sessions.Feed]) -> Iterable[tuple[str, np.ndarray]]:
-        """Yield the name of each tensor with finite values, and the ends of each part of it, float64 [2, parts].
+        """Yield the name of each tensor with finite values, and the ends of its parts' ranges, float64 [2, parts].
 
-        If all inputs of a feed have one length, a tensor of that length is cut along axis 0, into `ROWS_PER_FEED` parts
-        at most; another is one part.
+        If all inputs of a feed have the same length, a tensor of that length holds a sample per row, and is cut along
+        axis 0 into at most `PARTS_PER_FEED` parts. Any other tensor is one part.
         """
         for feed in feeds:
             lengths = {array.shape[:1] for array in feed.values()}
             for name, array in self.arrays([feed]):
                 samples = array.shape[0] if array.size and array.ndim and lengths == {array.shape[:1]} else 1
-                cut = np.array_split(np.atleast_1d(array), min(samples, ROWS_PER_FEED))
+                cut = np.array_split(np.atleast_1d(array), min(samples, PARTS_PER_FEED))
                 parts = (part[np.isfinite(part)] for part in cut)
                 if found := [(part.min(), part.max()) for part in parts if part.size]:
                     yield name, np.array(found, np.float64).T
