@@ -1,7 +1,7 @@
 """Judge whether the INT8 model still gives the same answers as fp32, on the judge samples, in batches as served.
 
 Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/,
-        metrics/details/nodes.csv
+        metrics/details/nodes.csv, metrics/details/plan.json
 Writes  metrics/parity.json; in metrics/details/: parity.json, parity_errors.csv, parity_scatter.csv, parity_worst.csv
 Params  parity, serving; quantize, whose settings the advice varies
 

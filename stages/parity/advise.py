@@ -10,10 +10,11 @@ from tqdm import tqdm
 
 from stages.common.base import paths
 from stages.common.base.params import Params
+from stages.common.judging.rules import largest_strain
 from stages.common.rule import failures, figure_text
 from stages.common.timing.summary import EQUIVALENT, FEWEST_LAUNCHES, Interval
 from stages.parity.advice import Advice, experiment
-from stages.parity.candidates import auto, formats, kept_float, row_scale, static, stored
+from stages.parity.candidates import auto, formats, kept_float, row_scale, searches, static, stored
 from stages.parity.judge import ParityResult
 from stages.parity.measure import Measurement
 from stages.parity.notes import batch_effect_is_noted
@@ -88,7 +89,7 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
         no_gain = bool(slow) or (ratio > HARDLY_SMALLER and bool(kept_float()))
         variants = _after_a_pass(params, trials, on_batch=on_batch, no_gain=no_gain)
     else:
-        variants = formats(params, depends_on_batch=on_batch)
+        variants = formats(params, depends_on_batch=on_batch, strain=largest_strain(result.rules))
     # Two equal files ran once, but a variant is compared with fp32.
     judging = 2 * seconds if measurement.setting.same_model else seconds
     _try(trials, measurement.setting, variants, params, deadline, judging=judging, movement=on_batch)
@@ -133,15 +134,11 @@ def _per_row(trial: TriedVariant) -> bool:
     return "quantize.activation_scale" in trial.overrides
 
 
-def _is_auto(overrides: Overrides) -> bool:
-    return overrides.get("quantize.method") == "auto"
-
-
 def _rank(trial: TriedVariant, on_batch: bool) -> int:
     """The order of advice: row scales if answers depend on the batch, then auto, then everything else."""
     if on_batch and _per_row(trial):
         return 0
-    return 1 if _is_auto(trial.overrides) else 2
+    return 1 if searches(trial.overrides) else 2
 
 
 def _moves(trial: TriedVariant, params: Params) -> bool:
@@ -174,7 +171,7 @@ def _try(
     with ExitStack() as stack:
         for overrides in variants:
             left = deadline - time.monotonic()
-            enough = sum(trial.passed for trial in trials) >= ENOUGH and not _is_auto(overrides)
+            enough = sum(trial.passed for trial in trials) >= ENOUGH and not searches(overrides)
             if enough:
                 continue
             if left <= judging:
@@ -197,7 +194,7 @@ def _effect(trial: TriedVariant, on_batch: bool) -> str:
     largest = "" if trial.largest is None else f" (largest difference {trial.largest:.2g})"
     moved = figures["batch_effect"]["max_abs"]
     steady = f"; the batch moves answers by {moved:.2g}" if on_batch and moved is not None else ""
-    close = f"; {CLOSE}" if _is_auto(trial.overrides) and trial.speedup.low < 1 else ""
+    close = f"; {CLOSE}" if searches(trial.overrides) and trial.speedup.low < 1 else ""
     return (
         f"passes on all {figures['judged']['samples']} judged samples{largest}{steady}; "
         f"{1 / trial.size_ratio:.2g} times smaller, {_speed(trial.speedup)}{close}{another(trial.about_as_fast)}"

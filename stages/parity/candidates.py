@@ -1,14 +1,24 @@
 """Other params of quantize that may keep the answers, most promising first; each is tried before it is advised."""
 
 import csv
+import math
 from collections.abc import Iterator
 
 from stages.common import isa
 from stages.common.base import paths
+from stages.common.base.files import read_json
 from stages.common.base.params import Params
 from stages.parity.trials import Overrides
 
 CONVOLUTIONS = {"Conv", "ConvTranspose"}
+
+MARGIN = "quantize.search.margin"
+
+SPARE = 0.1
+"""The share of a tolerance that a larger margin of method auto is to leave on the judged samples."""
+
+LARGEST_MARGIN = 0.9
+"""With more, hardly a model is left to find."""
 
 
 def kept_float() -> set[str]:
@@ -36,18 +46,20 @@ def stored(params: Params) -> list[Overrides]:
     return [{"quantize.method": "stored", **_eight_bits(params)}] if params.quantize.method != "stored" else []
 
 
-def formats(params: Params, *, depends_on_batch: bool) -> Iterator[Overrides]:
-    """Other params of quantize for all nodes, then method auto, which takes longest.
+def formats(params: Params, *, depends_on_batch: bool, strain: float) -> Iterator[Overrides]:
+    """Other params of quantize for all nodes, then method auto, which takes longest; under auto a larger margin first.
 
     Args:
         params: all params.
         depends_on_batch: whether the batch may have caused the miss.
+        strain: the largest share of a tolerance that the judged samples use.
     """
     quantize = params.quantize
+    yield from larger_margin(params, strain)
     if depends_on_batch:
         yield from row_scale(params)
     yield from static(params)
-    if not quantize.per_channel and quantize.method != "weight_only":
+    if not quantize.per_channel and quantize.method in ("dynamic", "static", "stored"):
         yield {"quantize.per_channel": True}
     if not (quantize.portable or quantize.reduce_range) and isa.here() in isa.SATURATING:
         yield {"quantize.portable": True}
@@ -63,10 +75,28 @@ def formats(params: Params, *, depends_on_batch: bool) -> Iterator[Overrides]:
     yield from auto(params)
 
 
+def larger_margin(params: Params, strain: float) -> list[Overrides]:
+    """A larger margin for method auto: its model passed on the search samples, and the judged ones need this much more.
+
+    Args:
+        params: all params.
+        strain: the largest share of a tolerance that the judged samples use.
+    """
+    if params.quantize.method != "auto" or not paths.PLAN.exists() or math.isinf(strain):
+        return []
+    searched = read_json(paths.PLAN, "quantize").get("strain") or 0.0
+    margin = math.ceil(100 * (1 - (1 - SPARE) * searched / strain)) / 100
+    return [{MARGIN: margin}] if params.quantize.search.margin < margin <= LARGEST_MARGIN else []
+
+
 def auto(params: Params) -> list[Overrides]:
-    """Method auto, unless the model comes from auto or a plan."""
-    searched = params.quantize.method in ("auto", "plan")
-    return [] if searched else [{"quantize.method": "auto", **_eight_bits(params)}]
+    """Method auto, unless it is set."""
+    return [] if params.quantize.method == "auto" else [{"quantize.method": "auto", **_eight_bits(params)}]
+
+
+def searches(overrides: Overrides) -> bool:
+    """Whether a variant comes from a search of method auto."""
+    return overrides.get("quantize.method") == "auto" or MARGIN in overrides
 
 
 def _eight_bits(params: Params) -> Overrides:

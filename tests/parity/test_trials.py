@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -163,6 +164,51 @@ def test_every_advice_does_what_it_says(missed: Project) -> None:
         assert fp32 / paths.INT8_MODEL.stat().st_size == pytest.approx(smaller, rel=0.1)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_fast")
+def test_a_model_of_auto_that_misses_is_searched_again_with_the_margin_that_it_lacked(missed: Project) -> None:
+    tree = {**MISSING, "quantize": {"method": "auto", "per_channel": False}}
+    missed.params(tree)
+    paths.PLAN.write_text(json.dumps({"strain": 0.8}))  # on the search samples; on all, twice the tolerance
+    result = missed.run()
+    assert re.fullmatch(r"dvc exp run -S \+quantize\.search\.margin=0\.\d\d", result["advice"][0]["command"])
+    assert "times smaller, 1.9 to 2.1 times as fast as fp32" in result["advice"][0]["effect"]
+    carried_out(result["advice"][0]["command"], tree)
+    quantize()
+    assert missed.run()["passed"] is True
+
+
+@pytest.mark.parametrize(
+    ("method", "searched", "judged", "margin"),
+    [
+        ("auto", 0.5, 1.5, 0.7),  # a third of the tolerance, less a tenth
+        ("auto", 0.84, 1.01, 0.26),
+        ("auto", 0.05, 2.0, None),  # no margin explains such a miss
+        ("auto", 0.5, math.inf, None),
+        ("dynamic", 0.5, 1.5, None),
+        ("plan", 0.5, 1.5, None),
+    ],
+)
+def test_the_margin_makes_up_for_what_the_search_samples_hid(
+    project: Project, method: str, searched: float, judged: float, margin: float | None
+) -> None:
+    project.params({})
+    paths.PLAN.parent.mkdir(parents=True)
+    paths.PLAN.write_text(json.dumps({"strain": searched}))
+    changed = overridden(params.load(), {"quantize.plan": "plan.json", "quantize.method": method})
+    expected = [] if margin is None else [{"quantize.search.margin": margin}]
+    assert candidates.larger_margin(changed, judged) == expected
+
+
+def test_a_larger_margin_comes_first_and_what_the_search_ignores_is_not_tried() -> None:
+    changed = overridden(params.Params(), {"quantize.method": "auto", "quantize.per_channel": False})
+    tried = [key for overrides in candidates.formats(changed, depends_on_batch=False, strain=1.5) for key in overrides]
+    assert "quantize.per_channel" not in tried
+    replayed = overridden(params.Params(), {"quantize.plan": "plan.json", "quantize.method": "plan"})
+    *_, last = candidates.formats(replayed, depends_on_batch=False, strain=1.5)
+    assert last == {"quantize.method": "auto"}
+
+
 @pytest.mark.usefixtures("as_fast")
 def test_a_batch_effect_that_is_noted_is_ended_by_the_first_advice(missed: Project) -> None:
     tree = {**MISSING, "serving": {"batch_size": 1}, "parity": {**MISSING["parity"], "max_nrmse": None}}
@@ -298,5 +344,5 @@ def test_no_two_methods_point_at_each_other(method: str, monkeypatch: pytest.Mon
                 follow(overridden(current, overrides), [*seen, current])
 
     start = params.Params()
-    for overrides in [{"quantize.method": method}, *candidates.formats(start, depends_on_batch=True)]:
+    for overrides in [{"quantize.method": method}, *candidates.formats(start, depends_on_batch=True, strain=1.5)]:
         follow(overridden(start, overrides), [])
