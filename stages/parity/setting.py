@@ -47,7 +47,7 @@ def open_setting(serving: Serving) -> Setting:
     """Load both models and the evaluation data.
 
     Raises:
-        StageError: a model is missing or does not load, or the evaluation data are missing or do not fit it.
+        StageError: a model is missing or does not load, or the evaluation data is missing or does not fit it.
     """
     fp32 = _opened(paths.FP32_MODEL, "export", serving.threads)
     sha256 = files.sha256(paths.FP32_MODEL), files.sha256(paths.INT8_MODEL) if paths.INT8_MODEL.exists() else ""

@@ -46,7 +46,7 @@ LARGEST_SHARE = 1.0
 WIDENED = "float16 converted to float32"
 
 GENERATED_INPUTS = (
-    "There are no evaluation data, so the model was only checked on generated inputs. Run export with your own data "
+    "There is no evaluation data, so the model was only checked on generated inputs. Run export with your own data "
     "to have its answers judged."
 )
 
@@ -177,7 +177,7 @@ def sensitivity(params: Params) -> Sequence[Sensitivity]:
     """The error that each choice of method auto adds at each node. Writes nothing.
 
     Raises:
-        StageError: the model cannot be quantized, or there are no evaluation data.
+        StageError: the model cannot be quantized, or there is no evaluation data.
     """
     whole = params.model_copy(update={"quantize": params.quantize.model_copy(update={"method": "auto"})})
     name = paths.FP32_MODEL.as_posix()
