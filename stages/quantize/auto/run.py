@@ -130,7 +130,7 @@ def _known(
     collected: Mapping[str, Range] | None = None,
     smoothing: Mapping[tuple[str, ...], Sequence[int]] | None = None,
 ) -> Known:
-    """The calibration samples, and what is known of them already."""
+    """The calibration samples, with the ranges and smoothing that are known already."""
     calibration = params.quantize.calibration
     feeds = partial(calibration_feeds, data, judge.calibration_batch, calibration.samples)
     return Known(feeds, calibration.method, collected, smoothing)
