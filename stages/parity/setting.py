@@ -23,7 +23,7 @@ class Setting:
         indices: indices of the judged samples, int64 [n], ascending; they are served in this order.
         batch: samples in one call, see `feeding.feed_batch`.
         free: whether another batch size is possible.
-        sha256: hashes of fp32 and of int8, external data included; if they are equal, both models share one session.
+        sha256: hashes of fp32 and int8, external data included; if they are equal, both models share one session.
         isa: the instruction set of this machine.
     """
 
@@ -39,7 +39,7 @@ class Setting:
 
     @property
     def same_model(self) -> bool:
-        """Whether both files are equal, as quantize leaves them if nothing could be quantized."""
+        """Whether both files are identical, as quantize leaves them if nothing could be quantized."""
         return self.sha256[0] == self.sha256[1]
 
 

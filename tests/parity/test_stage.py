@@ -638,7 +638,7 @@ class TestCommand:
         [
             ("fp32", "was measured on another artifacts/model.onnx. Run parity again."),
             ("int8", "was measured on another artifacts/model.int8.onnx. Run parity again."),
-            ("batch", "was measured with serving.batch_size 1, params.yaml has 2. Run parity again."),
+            ("batch", "was measured with serving.batch_size 1, but params.yaml has 2. Run parity again."),
         ],
     )
     def test_a_trial_on_figures_of_something_else_is_refused(self, project: Project, change: str, words: str) -> None:

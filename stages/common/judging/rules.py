@@ -216,7 +216,7 @@ def _flip_rate(details: Tree, limit: float) -> Rule:
     samples = min(decisions["count"], details["judged"]["samples"])
     message += f" over {samples} samples" if samples < decisions["count"] else ""
     if samples < needed(limit):
-        message = f"too few samples: {samples}; it takes {needed(limit)} without a flip"
+        message = f"too few samples: {samples}; it takes {needed(limit)} without a flip to prove this limit"
     return _held("max_flip_rate", decider, bound, limit, message, sample=decisions["first_flip"])
 
 
