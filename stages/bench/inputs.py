@@ -62,7 +62,7 @@ def read(params: Params) -> Inputs:
     """Read both models, the evaluation data and the host's file.
 
     Raises:
-        StageError: a file is missing or does not load, or the data do not fit the model.
+        StageError: a file is missing or does not load, or the data does not fit the model.
     """
     models = ModelPair(paths.FP32_MODEL, paths.INT8_MODEL)
     for path, made_by in zip(models, ("export", "quantize"), strict=True):
@@ -75,7 +75,7 @@ def read(params: Params) -> Inputs:
     prescribed = feeding.fixed_batch(session, data.layout)
     one_batch = ""
     if data.layout == "feeds":
-        one_batch = "the evaluation data are whole feeds (export.eval_layout is feeds)"
+        one_batch = "the evaluation data is whole feeds (export.eval_layout is feeds)"
     elif prescribed is not None:
         one_batch = f"the model's inputs fix the batch at {prescribed}"
     nodes = onnx.load(models.fp32, load_external_data=False).graph.node

@@ -167,7 +167,8 @@ def are_log_probabilities(scores: np.ndarray) -> bool:
 def class_axes(array: np.ndarray) -> tuple[int, ...]:
     """The axes along which an output may hold its classes: the last, or of [n, classes, positions, ...] the second.
 
-    The likely one comes first: the last, but of maps [n, a, ..., b] the shorter of the two, a if they are equal.
+    The likelier one comes first: the last, except that of maps, [n, a, ..., b], it is the shorter of the two, a if they
+    are equally long.
     """
     if _is_flat(array):
         return (-1,)
@@ -175,7 +176,7 @@ def class_axes(array: np.ndarray) -> tuple[int, ...]:
 
 
 def probability_axes(array: np.ndarray, test: Callable[[np.ndarray], bool] = are_probabilities) -> tuple[int, ...]:
-    """The axes of `class_axes` along which all rows are probabilities, or pass another test; the last one first.
+    """Those of the `class_axes` along which all rows are probabilities, or pass another test; the last one first.
 
     One value in [0, 1] is a probability if a sample has no other: else it may be a pixel.
     """
@@ -200,7 +201,7 @@ def _is_flat(array: np.ndarray) -> bool:
 
 
 def _is_map(array: np.ndarray) -> bool:
-    """Whether samples are maps: three axes or more, of which the inner ones count as well."""
+    """Whether samples are maps, [n, a, ..., b]: the axes between a and b hold more than one place."""
     return math.prod(array.shape[2:-1]) > 1
 
 

@@ -1,4 +1,4 @@
-"""Sums over pairs of values, which can be merged, and the error figures that follow from them."""
+"""Mergeable sums over pairs of values, and the error figures that follow from them."""
 
 import math
 from dataclasses import dataclass

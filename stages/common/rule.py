@@ -24,7 +24,7 @@ class Rule:
         margin: how far the value lies inside the limit, in its own unit, negative outside; None if either is not a
             number.
         output: the model output that the rule is about; empty if it is about the whole model.
-        message: what a failure means and what to do; of a rule that passed, what value and limit do not say.
+        message: of a failure, what it means and what to do; of a pass, what value and limit do not say.
         sample: index of the evaluation sample that decided the outcome; None if no single sample did.
     """
 

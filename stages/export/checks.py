@@ -11,7 +11,7 @@ from stages.common.data import evaldata, feeding
 from stages.export.drift import Drift
 
 WRONG_NRMSE = 0.1
-"""RMS difference by conversion, over the standard deviation of the source's answers, that means a wrong conversion."""
+"""A conversion is wrong if its RMS difference exceeds this share of the standard deviation of the source's answers."""
 
 
 def check_rows(inputs: Any) -> None:
@@ -22,7 +22,7 @@ def check_rows(inputs: Any) -> None:
     """
     for array in inputs.values() if isinstance(inputs, Mapping) else [inputs]:
         if getattr(array, "shape", None) and array.shape[0] == 0:
-            raise StageError("The evaluation data has no rows. Give at least one, or better a thousand.")
+            raise StageError("The evaluation data has no rows. Give at least one, preferably a thousand.")
 
 
 def check_counts(inputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> None:
@@ -77,7 +77,7 @@ def check_outputs(session: ort.InferenceSession, origin: str) -> None:
 
 
 def check_conversion(drift: Drift, origin: str) -> None:
-    """The export must give the answers of its source, up to rounding.
+    """The export must give the same answers as its source, up to rounding.
 
     Raises:
         StageError: an output differs by more.
@@ -85,7 +85,7 @@ def check_conversion(drift: Drift, origin: str) -> None:
     for name, moments in drift.outputs.items():
         if moments.nrmse is not None and moments.nrmse > WRONG_NRMSE:
             raise StageError(
-                f"The export of {origin} gives other answers than its source: '{name}' moves by {moments.nrmse:.2g} "
-                f"times the spread of its values, so the converter does not support all of this model. "
-                "Export it yourself, and set export.source to the .onnx file."
+                f"The export of {origin} gives different answers from its source: '{name}' moves by "
+                f"{moments.nrmse:.2g} times the spread of its values, so the converter does not support all of this "
+                "model. Export it yourself, and set export.source to the .onnx file."
             )

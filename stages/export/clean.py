@@ -1,4 +1,4 @@
-"""Cleaning: the published float model is as good as it gets with the same answers, so that INT8 earns its speed-up."""
+"""Cleaning: the published float model is as good as it gets with the same answers, so INT8 has to earn its speed-up."""
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +13,7 @@ from stages.common.graph.passes import compute_constants, drop_listed_initialize
 from stages.common.model import model_file
 
 CHECK_FEEDS = 16
-"""Calls that compare a cleaned model with its source."""
+"""Most feeds on which a cleaned model is compared with its source."""
 
 TINY_BYTES = 4096
 """Weights that are also inputs remain inputs if they are smaller than this in total: ONNX Runtime packs constant
@@ -26,7 +26,7 @@ as small as its source (to _GROWTH); ONNX Runtime does the same at load anyway."
 
 
 def reference_answers(session: ort.InferenceSession, data: EvalData, origin: str) -> Reference:
-    """The answers of the source, called `origin` in errors, to some of the evaluation data.
+    """The source's answers to some of the evaluation data; errors call the source `origin`.
 
     Raises:
         StageError: the model does not run on the evaluation data.

@@ -76,7 +76,7 @@ def measure_drift(
     decides = decider is not None and decider.decides
     reasons = {
         "max_abs": "" if compared else "the source and the export have no numeric output in common",
-        "flips": "" if decides else "the model decides nothing",
+        "flips": "" if decides else "the model makes no decision",
     }
     if source_answers is None:
         reasons = dict.fromkeys(reasons, "the source is ONNX already")

@@ -23,7 +23,7 @@ from stages.export.framework import required, rounded_by, rounding_note
 TABLES = (".csv", ".parquet")
 
 DEFAULT_LABELS = "labels"
-"""The default of `export.labels`. Evaluation data may lack labels of this name, but not labels of another name."""
+"""The default of `export.labels`. Evaluation data may lack labels of this name; any other name must exist."""
 
 
 @contextmanager

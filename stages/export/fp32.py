@@ -13,10 +13,10 @@ from stages.common.data import evaldata, feeding
 from stages.common.model import model_file, sessions
 
 BATCH = 256
-"""Samples in one call, if the model does not fix its batch."""
+"""Most samples in one call, if the model does not fix its batch."""
 
 BATCH_BYTES = 8 << 20
-"""Inputs of one call, at most, if a sample is smaller: intermediate tensors take many times as much."""
+"""Most bytes of inputs in one call, if a sample is smaller: intermediate tensors take many times as much."""
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16})
 """Types of weights that numpy can search for NaN."""
@@ -25,7 +25,7 @@ FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16})
 def answers(
     session: ort.InferenceSession, model: ir.Model, data: evaldata.EvalData, origin: str
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Run the model, called `origin` in errors, on all samples; `model` is searched for the cause of NaN and infinity.
+    """Run the model on all samples. Errors call it `origin`; `model` is searched for the cause of NaN and infinity.
 
     Yields:
         The indices of the samples of one call, int64 [n], and the outputs by name. If the model fixes the batch, the

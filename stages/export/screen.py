@@ -38,14 +38,14 @@ def _cleaning(steps: Sequence[Step]) -> str:
 def conclusion(drift: Drift) -> str:
     flips = "" if drift.flips is None else f"{drift.flips or 'no'} decision{'s' * (drift.flips != 1)}"
     if drift.max_abs is not None:
-        moves = f"The export moves the answers of its source by at most {drift.max_abs:.2g}"
-        return f"{moves} and flips {flips}{_scale(drift)}." if flips else f"{moves}{_scale(drift)}."
+        moves = f"The answers of the export differ from its source's by at most {drift.max_abs:.2g}"
+        return f"{moves}, and it flips {flips}{_scale(drift)}." if flips else f"{moves}{_scale(drift)}."
     reason = drift.null_reasons["max_abs"]
     return f"The export flips {flips}; {reason}." if flips else f"Drift was not measured: {reason}."
 
 
 def _scale(drift: Drift) -> str:
-    """The NRMSE of the output that moves most, in words; empty if nothing moves, or if it is probabilities."""
+    """The NRMSE of the output that moves most, in words; empty if nothing moves, or if the output is probabilities."""
     largest = max(drift.outputs.values(), key=lambda output: output.largest)
     probabilities = drift.flips is not None and largest.low >= 0 and largest.high <= 1 + ROUNDING
     if probabilities or not largest.nrmse or not math.isfinite(largest.nrmse):

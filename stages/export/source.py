@@ -18,7 +18,7 @@ from stages.export import checks, eval_files, sources
 from stages.export.framework import Converted, Framework
 
 MODELS = Path("models")
-"""The folder for models, a dependency of export in dvc.yaml."""
+"""The folder for models, which is a dependency of export in dvc.yaml."""
 
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 """A source of the form package.module:callable; any other source is a path."""

@@ -78,7 +78,7 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
     on_batch = depends_on_batch(result, params)
     budget = params.parity.advice_seconds
     if budget is None or model_size(paths.FP32_MODEL) > LARGEST_MODEL:
-        cause = "parity.advice_seconds is null" if budget is None else "the model is too large to quantize it again"
+        cause = "parity.advice_seconds is null" if budget is None else "the model is too large to quantize again"
         return Advised([], "" if result.passed else f"No variant was tried: {cause}.")
     deadline = time.monotonic() + budget - seconds
     calls = math.ceil(len(measurement.setting.indices) / measurement.setting.batch)
@@ -90,7 +90,7 @@ def advise(measurement: Measurement, result: ParityResult, params: Params, secon
         variants = _after_a_pass(params, trials, on_batch=on_batch, no_gain=no_gain)
     else:
         variants = formats(params, depends_on_batch=on_batch, strain=largest_strain(result.rules))
-    # Two equal files ran once, but a variant is compared with fp32.
+    # Identical files ran once, but a variant is compared with fp32.
     judging = 2 * seconds if measurement.setting.same_model else seconds
     _try(trials, measurement.setting, variants, params, deadline, judging=judging, movement=on_batch)
     useful = [trial for trial in trials if trial.speedup is not None and trial.speedup.ratio >= EQUIVALENT]
@@ -121,7 +121,7 @@ def depends_on_batch(result: ParityResult, params: Params) -> bool:
 def _slow(setting: Setting, deadline: float, call_seconds: float) -> str:
     """A sentence if a few launches show that INT8 is slower than fp32, else empty.
 
-    `call_seconds` is what a call of both models takes; a launch makes two at least.
+    `call_seconds` is what one call of each model takes together; a launch makes at least two.
     """
     left = deadline - time.monotonic()
     if left <= 2 * FEWEST_LAUNCHES * call_seconds or setting.same_model:
@@ -146,7 +146,7 @@ def _moves(trial: TriedVariant, params: Params) -> bool:
 
 
 def _after_a_pass(params: Params, trials: list[TriedVariant], *, on_batch: bool, no_gain: bool) -> Iterator[Overrides]:
-    """Variants that may improve on a pass; auto only if INT8 gains nothing, and after simpler variants failed."""
+    """Variants that may improve on a pass; auto only if INT8 gains nothing and simpler variants failed."""
     if on_batch:
         yield from row_scale(params)
     yield from static(params)
@@ -166,7 +166,7 @@ def _try(
     judging: float,
     movement: bool,
 ) -> None:
-    """Append a trial for each variant, until enough pass or too little time is left to quantize, and judge as long."""
+    """Append a trial for each variant, until enough have passed, or no time is left to quantize and judge another."""
     workspace: Workspace | None = None
     with ExitStack() as stack:
         for overrides in variants:
@@ -180,7 +180,7 @@ def _try(
             if workspace is None:
                 workspace = stack.enter_context(open_workspace(setting, params, movement=movement))
                 progress = stack.enter_context(
-                    tqdm(desc="parity: trying variants", unit="variant", disable=None, leave=False)
+                    tqdm(desc="parity: trying variants", unit=" variants", disable=None, leave=False)
                 )
             trials.append(workspace.run(overrides, left - judging))
             progress.set_postfix(passed=sum(trial.passed for trial in trials), seconds_left=max(0, int(left)))
@@ -193,7 +193,9 @@ def _effect(trial: TriedVariant, on_batch: bool) -> str:
     figures = trial.result.figures
     largest = "" if trial.largest is None else f" (largest difference {trial.largest:.2g})"
     moved = figures["batch_effect"]["max_abs"]
-    steady = f"; the batch moves answers by {moved:.2g}" if on_batch and moved is not None else ""
+    steady = ""
+    if on_batch and moved is not None:
+        steady = f"; the batch moves the answers by {moved:.2g}" if moved else "; the batch does not move the answers"
     close = f"; {CLOSE}" if searches(trial.overrides) and trial.speedup.low < 1 else ""
     return (
         f"passes on all {figures['judged']['samples']} judged samples{largest}{steady}; "

@@ -83,7 +83,7 @@ def _batches_of(samples: Sequence[int], judged: np.ndarray, batch: int) -> np.nd
 
 
 def _spread(indices: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the indices, in evenly spread runs: every single sample would bring its own pages into memory."""
+    """`count` of the indices, in evenly spread runs: single samples would each bring their own pages into memory."""
     run = -(-count // RUNS)
     starts = np.linspace(0, len(indices) - run, RUNS).astype(np.int64)
     return np.unique(np.concatenate([indices[start : start + run] for start in starts]))

@@ -22,7 +22,7 @@ from stages.parity.measure import Measurement
 WORST = 5
 
 BROKEN = 0.5
-"""An output that moves by more than this share of its range is wrong: no tolerance is suggested for it."""
+"""An output that moves by more than this share of its range is broken: no tolerance is suggested for it."""
 
 Tree = dict[str, Any]
 
@@ -167,12 +167,12 @@ def finite_or_text(value: Any) -> Any:
 
 
 def _up(value: float) -> float:
-    """Rounded up to two significant digits."""
+    """A value rounded up to two significant digits, as text."""
     step = 10.0 ** (math.floor(math.log10(value)) - 1) if value > 0 else 1.0
     return float(f"{math.ceil(value / step * (1 - 1e-12)) * step:.2g}")
 
 
 def _down(value: float) -> float:
-    """Rounded down to two significant digits, below 1 to three decimals."""
+    """A value rounded down to two significant digits, below 1 to three decimals, as text."""
     step = 0.001 if abs(value) < 1 else 10.0 ** (math.floor(math.log10(abs(value))) - 1)
     return float(f"{math.floor(value / step * (1 + 1e-12)) * step:.6g}")

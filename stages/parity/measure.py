@@ -1,4 +1,4 @@
-"""What parity measures: INT8 against fp32 on the judged samples, the batch effect, and a constant model."""
+"""What parity measures on the judged samples: INT8 and a constant model against fp32, and the batch effect."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from stages.parity.setting import Setting
 
 MEDIAN_SAMPLES = 256
 MEDIAN_BYTES = 64 << 20
-"""The most samples and bytes of fp32 outputs that are kept for the median."""
+"""Most samples, and most bytes of fp32 outputs, that are kept for the median."""
 
 
 @dataclass(frozen=True)

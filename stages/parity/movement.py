@@ -18,10 +18,10 @@ from stages.parity.setting import Setting
 SAMPLES = 256
 LARGE = 64
 LARGE_BYTES = 8 << 20
-"""Inputs of the large batch: intermediate tensors take many times as much."""
+"""Most bytes of inputs in the large batch: intermediate tensors take many times as much."""
 
 OUTPUT_BYTES = 16 << 20
-"""Outputs kept to compare; if they are larger, fewer samples are tried."""
+"""Most bytes of outputs that are kept to compare; if they are larger, fewer samples are tried."""
 
 PADDED_CALLS = 32
 MASK_TYPES = ("tensor(int64)", "tensor(int32)", "tensor(bool)")
@@ -33,7 +33,7 @@ Answer = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class BatchEffect:
-    """How far float outputs move against the same sample served alone.
+    """How far the float outputs of a sample move in a batch, compared with the same sample served alone.
 
     Attributes:
         samples: how many samples were served, drawn with a fixed seed.

@@ -16,7 +16,7 @@ PROVING_FLIP_RATE = 0.01
 """Limits to suggest if the rules prove nothing."""
 
 LEAST_NRMSE = 0.01
-"""Below it, a model that answers the median is as close as an INT8 model can be: no limit separates the two."""
+"""If the median's NRMSE is below this, it is as close as an INT8 model can be: no limit separates the two."""
 
 SMALL = 0.1
 """A part of an output whose standard deviation is below this share of the largest hardly counts in the NRMSE."""

@@ -23,7 +23,7 @@ class Setting:
         indices: indices of the judged samples, int64 [n], ascending; they are served in this order.
         batch: samples in one call, see `feeding.feed_batch`.
         free: whether another batch size is possible.
-        sha256: hashes of fp32 and of int8, external data included; if they are equal, both models share one session.
+        sha256: hashes of fp32 and int8, external data included; if they are equal, both models share one session.
         isa: the instruction set of this machine.
     """
 
@@ -39,7 +39,7 @@ class Setting:
 
     @property
     def same_model(self) -> bool:
-        """Whether both files are equal, as quantize leaves them if nothing could be quantized."""
+        """Whether both files are identical, as quantize leaves them if nothing could be quantized."""
         return self.sha256[0] == self.sha256[1]
 
 
@@ -47,7 +47,7 @@ def open_setting(serving: Serving) -> Setting:
     """Load both models and the evaluation data.
 
     Raises:
-        StageError: a model is missing or does not load, or the evaluation data are missing or do not fit it.
+        StageError: a model is missing or does not load, or the evaluation data is missing or does not fit it.
     """
     fp32 = _opened(paths.FP32_MODEL, "export", serving.threads)
     sha256 = files.sha256(paths.FP32_MODEL), files.sha256(paths.INT8_MODEL) if paths.INT8_MODEL.exists() else ""

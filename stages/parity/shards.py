@@ -25,7 +25,7 @@ WITHOUT_RAY = "parity.engine is ray, but Ray is not installed: pip install '.[ra
 
 
 def compared(setting: Setting, kept: Kept, decider: Choose) -> Comparison:
-    """Serve the judged samples to both models and compare the answers, on as many actors as there are free CPUs for.
+    """Serve the judged samples to both models and compare the answers, on as many actors as have free CPUs.
 
     Ray connects to the cluster of RAY_ADDRESS or `ray start`, else it starts one on this machine. The batches are those
     of a single process, so the figures are the same.

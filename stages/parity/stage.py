@@ -64,7 +64,7 @@ def try_tolerances(params: Params, given: dict[str, float]) -> ParityResult:
     ):
         if measured != now:
             raise StageError(
-                f"{paths.PARITY_DETAILS.as_posix()} was measured with {key} {measured}, params.yaml has {now}. "
+                f"{paths.PARITY_DETAILS.as_posix()} was measured with {key} {measured}, but params.yaml has {now}. "
                 "Run parity again."
             )
     floats = {name for name, output in tree["outputs"].items() if output["is_float"]}

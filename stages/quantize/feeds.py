@@ -1,4 +1,4 @@
-"""The feeds that quantize runs models on: the search split, or generated inputs if there are no evaluation data."""
+"""The feeds that quantize runs models on: the search split, or generated inputs if there is no evaluation data."""
 
 from collections.abc import Callable, Iterator
 
@@ -21,7 +21,7 @@ def search_feeds(session: ort.InferenceSession, data: EvalData | None) -> Search
     """Feeds for the model of `session`: from `data`, or generated if `data` is None.
 
     Raises:
-        StageError: the data do not fit the model.
+        StageError: the data does not fit the model.
     """
     if data is None:
         return lambda samples: (

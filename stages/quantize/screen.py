@@ -77,7 +77,7 @@ def _candidates(search: SearchResult) -> str:
 
 
 def _nearest(rules: Sequence[Rule]) -> str:
-    """The rule nearest to failing."""
+    """The rule that uses most of its tolerance, with its figures."""
     rule = max(rules, key=strain, default=None)
     if rule is None:
         return ""

@@ -41,12 +41,12 @@ UNSEEN_FEEDS = 32
 """Number of feeds on which the outputs of a static model are checked for lost ranges."""
 
 LARGEST_SHARE = 1.0
-"""If the quantized file is at least this share of the size of the float file, the float model is kept."""
+"""The float model is kept if the quantized file has at least this share of its size."""
 
 WIDENED = "float16 converted to float32"
 
 GENERATED_INPUTS = (
-    "There are no evaluation data, so the model was only checked on generated inputs. Run export with your own data "
+    "There is no evaluation data, so the model was only checked on generated inputs. Run export with your own data "
     "to have its answers judged."
 )
 
@@ -177,7 +177,7 @@ def sensitivity(params: Params) -> Sequence[Sensitivity]:
     """The error that each choice of method auto adds at each node. Writes nothing.
 
     Raises:
-        StageError: the model cannot be quantized, or there are no evaluation data.
+        StageError: the model cannot be quantized, or there is no evaluation data.
     """
     whole = params.model_copy(update={"quantize": params.quantize.model_copy(update={"method": "auto"})})
     name = paths.FP32_MODEL.as_posix()
@@ -266,7 +266,7 @@ def _stored_twice(model: ir.Model, ready: _Ready, quantized: ir.Model, outcomes:
 
 
 def _unseen(feeds: SearchFeeds, calibrated: int) -> list[Feed]:
-    """Feeds that calibration did not use; the first calibration feeds if it used all."""
+    """Feeds that calibration did not use; if it used all, its first feeds."""
     seen = sum(1 for _ in feeds(calibrated))
     later = list(islice(feeds(sys.maxsize), seen, seen + UNSEEN_FEEDS))
     return later or list(islice(feeds(calibrated), UNSEEN_FEEDS))

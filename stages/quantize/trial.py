@@ -13,10 +13,10 @@ from stages.quantize.methods import Assignment
 from stages.quantize.outcome import NodeOutcome, kept
 
 TRIALS = 48
-"""Most models to build and run: one bad node among a thousand takes twenty."""
+"""Most models to build and run: finding one bad node among a thousand takes twenty."""
 
 SEARCH = 6
-"""How many of these may search for the largest model that passes, once groups of nodes are ranked: for 63 groups."""
+"""How many of these may search for the largest model that passes, once groups are ranked: enough for 63 groups."""
 
 SHOWN = 5
 """Most names of nodes in a note."""
@@ -60,7 +60,7 @@ def portable_note(
         return []
     return [
         f"Sums of INT8 weights saturate on this CPU ({isa.here()}). With quantize.portable: true they do not, and "
-        f"{len(names)} more node{'s' * (len(names) > 1)} can be quantized, as was tried: {', '.join(names[:SHOWN])}"
+        f"{len(names)} more node{'s' * (len(names) > 1)} could be quantized in a trial: {', '.join(names[:SHOWN])}"
         f"{', ...' if len(names) > SHOWN else ''}."
     ]
 
@@ -139,14 +139,14 @@ def _without_the_worst(trials: _Trials, nodes: list[Assignment]) -> None:
             most, passing = middle, (trials.model, trials.outcomes)
     trials.model, trials.outcomes = passing
     for group, alone in ranked[:most]:
-        reason = f"together the nodes break the model ({together}), and this is one of those that move it most"
+        reason = f"together the nodes break the model ({together}), and this is one of those that move its answers most"
         if len(group) == 1 and alone.problem:
             reason = f"quantizing it breaks the model: {alone.problem}"
         trials.refused |= {node.name: kept(reason) for node in group}
 
 
 def _ranked(trials: _Trials, nodes: list[Assignment]) -> list[tuple[list[Assignment], Finding]]:
-    """Groups of nodes, and how far each alone moves the answers, the worst first: single nodes if there are few."""
+    """Groups of nodes (single nodes if there are few), and how far each alone moves the answers, the worst first."""
 
     def measured(group: list[Assignment]) -> tuple[list[Assignment], Finding]:
         return group, trials.attempt(group, group)

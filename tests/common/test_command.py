@@ -81,7 +81,7 @@ def test_a_reader_that_leaves_is_not_an_error(tmp_path: Path) -> None:
     assert process.stderr.read() == ""
 
 
-def test_long_lines_are_folded_and_table_rows_are_not(
+def test_long_lines_are_wrapped_and_table_rows_are_not(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")

@@ -48,9 +48,9 @@ def test_data_that_fits_passes() -> None:
         ([entry("y", "float32", 4)], "no array for the model input 'x'; it holds 'y'"),
         ([], "no array for the model input 'x'; it holds nothing"),
         ([entry("x", "float32", 4), entry("z", "float32", 4)], "holds 'z', which is not an input of the model"),
-        ([entry("x", "float64", 4)], r"'x' expects float32, the evaluation data is float64\. .*astype\(np\.float32\)"),
-        ([entry("x", "<U3", 4)], "'x' expects float32, the evaluation data is text"),
-        ([entry("x", "float32", 5)], r"'x' expects the shape \[n, 4\], the evaluation data has \[n, 5\]"),
+        ([entry("x", "float64", 4)], r"expects float32, but the evaluation data is float64\. .*astype\(np\.float32\)"),
+        ([entry("x", "<U3", 4)], "'x' expects float32, but the evaluation data is text"),
+        ([entry("x", "float32", 5)], r"'x' expects the shape \[n, 4\], but the evaluation data has \[n, 5\]"),
         ([entry("x", "float32", 2, 4)], r"the evaluation data has \[n, 2, 4\] .* set export\.eval_layout to feeds"),
     ],
 )

@@ -163,8 +163,8 @@ ONES = np.ones((4, 4), np.float32)
     ("arrays", "message"),
     [
         ({"x": ONES[:0]}, "has no rows"),
-        ({"x": ONES[:, :3]}, r"'x' expects the shape \[n, 4\], the evaluation data has \[n, 3\]"),
-        ({"x": ONES.astype(np.float64)}, "'x' expects float32, the evaluation data is float64"),
+        ({"x": ONES[:, :3]}, r"'x' expects the shape \[n, 4\], but the evaluation data has \[n, 3\]"),
+        ({"x": ONES.astype(np.float64)}, "'x' expects float32, but the evaluation data is float64"),
         ({"z": ONES}, "no array for the model input 'x'; it holds 'z'"),
         ({"x": ONES, "z": ONES}, "holds 'z', which is not an input"),
         ({"x": np.float32(1)}, "'x' is a single number"),

@@ -22,10 +22,10 @@ SCALED = "; the RMS difference is 0.057 times the standard deviation of the answ
 @pytest.mark.parametrize(
     ("outputs", "flips", "expected"),
     [
-        ({"p": PROBABILITIES}, 0, "by at most 0.1 and flips no decisions."),
+        ({"p": PROBABILITIES}, 0, "by at most 0.1, and it flips no decisions."),
         ({"p": PROBABILITIES}, None, f"by at most 0.1{SCALED.replace('0.057', '0.19')}"),
         ({"y": VALUES}, None, f"by at most 8{SCALED}"),
-        ({"p": PROBABILITIES, "y": VALUES}, 1, f"by at most 8 and flips 1 decision{SCALED}"),
+        ({"p": PROBABILITIES, "y": VALUES}, 1, f"by at most 8, and it flips 1 decision{SCALED}"),
         ({"y": output([1, 2], [0, 0])}, None, "by at most 0."),
         ({"y": output([1, 1], [0, 1])}, None, "by at most 1."),
     ],
@@ -33,4 +33,4 @@ SCALED = "; the RMS difference is 0.057 times the standard deviation of the answ
 def test_the_drift_of_other_answers_than_probabilities_has_a_scale(
     outputs: dict[str, Moments], flips: int | None, expected: str
 ) -> None:
-    assert conclusion(Drift(outputs, flips, {})) == f"The export moves the answers of its source {expected}"
+    assert conclusion(Drift(outputs, flips, {})) == f"The answers of the export differ from its source's {expected}"

@@ -104,7 +104,7 @@ class TestFigures:
             for key, value in output.items():
                 assert value is not None or result["null_reasons"][f"outputs.{name}.{key}"]
         assert headlines["passed"] is True
-        assert result["null_reasons"]["outputs.y.sqnr_db"] == "the outputs are equal, without noise"
+        assert result["null_reasons"]["outputs.y.sqnr_db"] == "the outputs are identical, so there is no noise"
 
     def test_no_key_is_called_error(self, project: Project) -> None:
         project.write(CLASSIFIER, SHARPER, {"x": normal(50, 3)})
@@ -219,7 +219,7 @@ class TestNotFinite:
         result = project.run()
         assert result["passed"] is False
         assert result["outputs"]["y"]["nonfinite_samples"] == 2
-        assert "NaN or infinity is on one side only in 2 samples: 4, 11" in project.printed()
+        assert "only one model gives NaN or infinity in 2 samples: 4, 11" in project.printed()
         assert {row["fp32"] for row in rows(paths.PARITY_WORST)[:2]} | {
             row["int8"] for row in rows(paths.PARITY_WORST)[:2]
         } >= {"nan"}
@@ -233,7 +233,7 @@ class TestNotFinite:
         )
         project.write(SAME, launders, {"x": x}, tree={"parity": {"max_nrmse": 100}})
         assert project.run()["passed"] is False
-        assert "on one side only in 1 sample: 7" in project.printed()
+        assert "only one model gives NaN or infinity in 1 sample: 7" in project.printed()
 
     def test_the_same_nan_on_both_sides_is_not_a_difference(self, project: Project) -> None:
         x = np.abs(normal(20, 3)) + 0.1
@@ -489,7 +489,7 @@ class TestKindsOfModel:
         empty = graph("(float[N,3] x) => (float[N,0] y) <int64[1] a = {0}, int64[1] d = {1}> { y = Slice(x, a, a, d) }")
         project.write(empty, empty, {"x": normal(4, 3)})
         assert project.run()["passed"] is True
-        assert "empty on both sides" in project.printed()
+        assert "empty in both models" in project.printed()
 
     @pytest.mark.parametrize(("int8", "runs"), [(SAME, 1), (SHIFTED, 2)], ids=["equal", "different"])
     def test_two_equal_files_run_once(
@@ -638,7 +638,7 @@ class TestCommand:
         [
             ("fp32", "was measured on another artifacts/model.onnx. Run parity again."),
             ("int8", "was measured on another artifacts/model.int8.onnx. Run parity again."),
-            ("batch", "was measured with serving.batch_size 1, params.yaml has 2. Run parity again."),
+            ("batch", "was measured with serving.batch_size 1, but params.yaml has 2. Run parity again."),
         ],
     )
     def test_a_trial_on_figures_of_something_else_is_refused(self, project: Project, change: str, words: str) -> None:

@@ -76,7 +76,7 @@ class TestZoo:
 
     def test_an_empty_output(self, project: Project) -> None:
         assert outcomes(stage_on(project, "go_zero_dim_output")) == {"equal": "passed"}
-        assert "empty on both sides" in project.printed()
+        assert "empty in both models" in project.printed()
 
     def test_integers(self, project: Project) -> None:
         assert outcomes(stage_on(project, "go_multitype")) == {"equal": "passed"}

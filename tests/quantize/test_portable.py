@@ -106,7 +106,7 @@ def test_a_node_that_only_saturation_breaks_gets_a_remedy_that_was_tried(bench: 
     full = bench.run(method="dynamic", per_channel=True, portable=False)
     assert not full.quantized()
     assert (
-        "With quantize.portable: true they do not, and 1 more node can be quantized, as was tried: LSTM_y." in full.said
+        "With quantize.portable: true they do not, and 1 more node could be quantized in a trial: LSTM_y." in full.said
     )
     safe = bench.run(method="dynamic", per_channel=True)
     assert safe.quantized() == {"LSTM_y"}

@@ -157,7 +157,7 @@ def test_if_errors_add_up_those_with_the_largest_stay_float(count: int, loud: se
     kept, outcomes = _kept_float(count, examine)
     assert kept & loud
     assert len(kept) <= max(2, count // 100)
-    reason = "together the nodes break the model (too far), and this is one of those that move it most"
+    reason = "together the nodes break the model (too far), and this is one of those that move its answers most"
     assert all(outcomes[name].reason == reason for name in kept)
 
 

@@ -19,10 +19,10 @@ Main = Callable[[argparse.Namespace], int | None]
 AddArguments = Callable[[argparse.ArgumentParser], None]
 
 _WIDTH = 120
-"""Width of a folded paragraph, in columns; less on a narrower terminal."""
+"""Width of a wrapped paragraph, in columns; less on a narrower terminal."""
 
 _LONGEST = 160
-"""Longer lines are folded where the output is not a terminal, or is a wider one."""
+"""Longer lines are wrapped even if the terminal is wider, or the output is not a terminal."""
 
 _BEFORE = re.compile(r".* {2,}|\d+\. |- | *")
 """What stands before the text of a line: the other columns of a table, a number, a bullet or an indent."""
@@ -70,14 +70,14 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
 
 
 def show(text: str) -> None:
-    """Print the output of a stage, with long lines folded at words: paragraphs, and the last column of a table."""
+    """Print the output of a stage, with long lines wrapped at words: paragraphs, and the last column of a table."""
     longest = min(shutil.get_terminal_size((_LONGEST, 0)).columns, _LONGEST)
     for line in text.splitlines():
-        print(_folded(line, min(longest, _WIDTH)) if len(line) > longest else line)
+        print(_wrapped(line, min(longest, _WIDTH)) if len(line) > longest else line)
 
 
-def _folded(line: str, width: int) -> str:
-    """`line` in lines of at most `width` columns, aligned; as it is if it is a command, or mostly other columns."""
+def _wrapped(line: str, width: int) -> str:
+    """`line` in lines of at most `width` columns, aligned; unchanged if it is a command, or mostly other columns."""
     before = _BEFORE.match(line)
     indent = before.end() if before else 0
     if 2 * indent > width or _TO_COPY.match(line, indent):
@@ -113,7 +113,7 @@ def _failure(error: BaseException, debug: bool) -> int:
 
 
 def _explained(error: BaseException) -> tuple[str, int]:
-    """One sentence and the exit code; after a signal the signal is the cause, whatever a library raised."""
+    """One sentence and the exit code; if a signal arrived, it is the cause, whatever a library raised."""
     stopped = signals.received()
     if stopped == signal.SIGINT or isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, 128 + signal.SIGINT

@@ -1,4 +1,4 @@
-"""Errors that a user can meet. Each says what is wrong, with the value and the place, and what to do."""
+"""Errors that a user may see. Each says what is wrong, with the value and the place, and what to do."""
 
 from pathlib import Path
 

@@ -164,7 +164,7 @@ def rounded_tree(tree: Any, digits: int = 4) -> Any:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Name the file being written in an error of the system that names none, its temporary, or the source of a copy."""
+    """Let an OSError name the file being written, instead of no file, its temporary name, or the source of a copy."""
     try:
         yield
     except OSError as error:
@@ -178,7 +178,7 @@ def named(path: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch(stage: str) -> Iterator[Path]:
-    """A temporary folder for what no later stage reads, removed at the end; if its disk is full, the error names it."""
+    """A temporary folder, removed at the end; if its disk is full, the error names the folder that holds it."""
     with signals.deferred():  # between making the folder and noting that it must be removed
         made = TemporaryDirectory(prefix=f"{stage}-")
     with made as folder, named(Path(folder).parent):

@@ -89,7 +89,7 @@ class NodeOverrides(Section):
 
 
 class Search(Section):
-    """How method auto searches: how many models, the share of each tolerance to spare, what to minimise, how long."""
+    """How method auto searches: how many models, the share of each tolerance to leave, what to minimise, how long."""
 
     max_evals: Annotated[int, Field(ge=3)] = 15
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.15
@@ -139,7 +139,7 @@ class Quantize(Section):
 
 
 class OutputTolerance(Section):
-    """Tolerances of an output."""
+    """Tolerances that can be set for a single output."""
 
     abs_tol: NonNegative | None = None
     mean_tol: NonNegative | None = None
@@ -243,7 +243,7 @@ def _sentence(place: tuple[int | str, ...], kind: str, value: Any) -> str:
         *section, name = map(str, place)
         known = list(_schema(place[:-1])["properties"])
         near = difflib.get_close_matches(name, known, n=1)
-        remedy = f"Did you mean {'.'.join([*section, *near])}?" if near else f"Known here: {', '.join(known)}."
+        remedy = f"Did you mean {'.'.join([*section, *near])}?" if near else f"Known keys: {', '.join(known)}."
         return f"unknown key {'.'.join([*section, name])}. {remedy}"
     schema = _schema(place)
     shown = "empty" if value is None else repr(value)

@@ -138,7 +138,7 @@ class Comparison:
                 if decisions["count"]
                 else undecided,
             ),
-            ("probabilities", "needs class probabilities, and for the calibration error labels of these classes"),
+            ("probabilities", "needs class probabilities; the calibration error also needs labels of these classes"),
             ("task", task["reason"] or OVERFLOW),
         ):
             tree["null_reasons"] |= {f"{group}.{key}": reason for key, value in tree[group].items() if value is None}

@@ -127,7 +127,7 @@ class DecisionComparison:
 
 
 def matches(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-    """Where decisions equal labels, bool [rows]; None if they cannot be compared, such as text with numbers.
+    """Which decisions equal their labels, bool [rows]; None if they cannot be compared, such as text with numbers.
 
     A bool decision is class 1 or class 0.
     """
@@ -156,10 +156,10 @@ def _calibration(probabilities: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def rate_bound(hits: int, count: int, samples: int) -> float | None:
-    """The bound of `upper_bound` for a rate over `count` values of `samples` samples, or one of fewer values.
+    """The `upper_bound` of a rate with `hits` in `count` values, which belong to `samples` samples.
 
-    The pixels of an image are right or wrong together: only samples are independent. So each counts as one value, of
-    which the hits are a share.
+    The pixels of an image are right or wrong together: only samples are independent. So each sample counts as one
+    value, by the share of its hits.
     """
     independent = min(count, samples)
     return upper_bound(hits * independent / count, independent) if count else None

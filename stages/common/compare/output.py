@@ -16,7 +16,7 @@ NONFINITE_KEPT = 20
 OVERFLOW = "beyond what float64 holds"
 """The reason for a null figure that nothing else explains."""
 
-_NO_NOISE = "the outputs are equal, without noise"
+_NO_NOISE = "the outputs are identical, so there is no noise"
 _NO_SIGNAL = "fp32 is zero everywhere"
 
 QUANTILES = {"p50_abs": 0.5, "p90_abs": 0.9, "p99_abs": 0.99, "p999_abs": 0.999}
@@ -166,10 +166,10 @@ class OutputComparison(Moments):
             "high": self.high if some else None,
         }
         if not some:
-            return tree, dict.fromkeys(tree, "no finite values on both sides")
+            return tree, dict.fromkeys(tree, "no value is finite in both models")
         return tree, dict.fromkeys(tree, OVERFLOW) | {
             "max_of_range": "fp32 is constant",
-            "nrmse": "fp32 is constant, and INT8 is not equal to it",
+            "nrmse": "fp32 is constant, and INT8 differs from it",
             **dict.fromkeys(
                 ("parts_axis", "parts_nrmse", "parts_std"), "only for samples with an axis of 2 to 256 values"
             ),
@@ -177,7 +177,7 @@ class OutputComparison(Moments):
             **dict.fromkeys(
                 ("min_cosine", "min_cosine_sample", "mean_cosine"), "one value per sample has no direction"
             ),
-            "rank_correlation": "only for one value per sample that varies",
+            "rank_correlation": "only for outputs with one value per sample, which must vary",
             "worst_sample": "nothing moved",
         }
 

@@ -101,7 +101,7 @@ class BottomK:
     values: np.ndarray | None = None
 
     def update(self, indices: np.ndarray, *arrays: np.ndarray, keep: np.ndarray | None = None) -> None:
-        """Offer rows: indices of samples, int64 [n], arrays [n, k], and which values may be drawn, bool [n, k]."""
+        """Offer rows: indices of samples, int64 [n]; arrays [n, k]; and which values may be drawn, bool [n, k]."""
         keys = _mixed(_mixed(indices.astype(np.uint64))[:, None] + np.arange(arrays[0].shape[1], dtype=np.uint64))
         drawn = keys <= self.keys[-1] if len(self.keys) == SAMPLED else np.ones(keys.shape, dtype=bool)
         if keep is not None:

@@ -94,7 +94,7 @@ class EvalData:
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one sample on disk, of all inputs together; at least 1."""
+        """Bytes of one sample on disk, over all inputs; at least 1."""
         return max(1, sum(np.dtype(entry.dtype).itemsize * math.prod(entry.shape) for entry in self.inputs))
 
     def labels(self, indices: np.ndarray) -> np.ndarray | None:
@@ -164,7 +164,7 @@ def write(folder: Path, inputs: Mapping[str, np.ndarray], labels: np.ndarray | N
 
 
 def split(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices for `search` and for `judge`, int64, disjoint and sorted; a single sample goes to `judge`."""
+    """The indices of `search` and of `judge`, int64, disjoint and sorted; a lone sample goes to `judge`."""
     order = np.random.default_rng(seed).permutation(samples)
     cut = max(1, round(samples * SEARCH_SHARE)) if samples > 1 else 0
     return np.sort(order[:cut]), np.sort(order[cut:])

@@ -77,10 +77,10 @@ def feed_batch(session: ort.InferenceSession, layout: Layout, wanted: int) -> in
 
 
 def generated_feed(session: ort.InferenceSession, batch: int, seed: int) -> dict[str, np.ndarray]:
-    """One feed by the declared shapes: floats from a standard normal distribution, text "a".
+    """One feed with the declared shapes: floats from a standard normal distribution, text "a".
 
-    Integers and booleans are 0 or 1. An open dimension has the size `batch` if it comes first or has the name of one
-    that does, else FREE_DIM.
+    Integers and booleans are 0 or 1. An open dimension has the size `batch` if it comes first, or if it has the name of
+    one that does; else FREE_DIM.
 
     Raises:
         StageError: an input has a type that numpy arrays cannot hold.
@@ -115,7 +115,7 @@ def _check_dtype(model_input: ort.NodeArg, array: EvalInput) -> None:
     if given != expected:
         remedy = "dtype str" if expected == "text" else f".astype(np.{expected})"
         raise StageError(
-            f"The model input '{model_input.name}' expects {expected}, the evaluation data is {given}. "
+            f"The model input '{model_input.name}' expects {expected}, but the evaluation data is {given}. "
             f"Convert it: {remedy}."
         )
 
@@ -131,7 +131,7 @@ def _check_shape(model_input: ort.NodeArg, array: EvalInput, layout: Layout) -> 
     if not fits:
         other = "feeds" if layout == "samples" else "samples"
         raise StageError(
-            f"The model input '{model_input.name}' expects the shape {_shape(expected)}, the evaluation data has "
+            f"The model input '{model_input.name}' expects the shape {_shape(expected)}, but the evaluation data has "
             f"{_shape(shape)} (export.eval_layout is {layout}). Reshape it, or set export.eval_layout to {other}."
         )
 

@@ -25,7 +25,7 @@ Pass = Callable[[ir.Model], PassResult]
 
 PASSES: tuple[tuple[str, Pass], ...] = (
     ("opset imports repaired", repair_opset_imports.apply),
-    ("initializers taken off the inputs", drop_listed_initializers.apply),
+    ("initializers removed from the inputs", drop_listed_initializers.apply),
     ("local functions inlined", inline_functions.apply),
     ("dropout removed", remove_dropout.apply),
     ("unused weights removed", remove_unused.apply),

@@ -19,10 +19,10 @@ CONSTANT_RULES = ("shape", "nonfinite", "equal")
 """Rules that no key can turn off."""
 
 MAX_CHANGED = 0.01
-"""The share of the values of an output that is not float which may change, if `max_flip_rate` sets no other limit."""
+"""The share of the values of a non-float output that may change, if `max_flip_rate` sets no other limit."""
 
 QUANTILE = 0.99
-"""If no judged sample exceeds abs_tol and there are enough, this share of all samples is within it."""
+"""If no judged sample exceeds abs_tol, and enough were judged, at least this share of all samples is within it."""
 
 Tree = Mapping[str, Any]
 
@@ -136,7 +136,7 @@ def _unconditional(name: str, output: Tree) -> Iterator[Rule]:
         return
     first = output["nonfinite_first"]
     listed = ", ".join(map(str, first[:10])) + (", ..." if differing > 10 else "")
-    message = f"NaN or infinity is on one side only in {differing} sample{'s' * (differing != 1)}: {listed}"
+    message = f"only one model gives NaN or infinity in {differing} sample{'s' * (differing != 1)}: {listed}"
     yield Rule("nonfinite", differing, 0, -differing, Outcome.FAILED, name, message, first[0])
 
 
@@ -154,7 +154,7 @@ def _distances(name: str, output: Tree, tolerance: OutputTolerance) -> Iterator[
         if value is None and still:
             value = math.inf
         elif value is None:
-            message = "fp32 answers only zeros, or the noise exceeds the range of float64"
+            message = "fp32 gives only zeros, or the noise exceeds the range of float64"
         yield _held("min_sqnr_db", name, value, tolerance.min_sqnr_db, message)
     if tolerance.min_cosine is not None and output["min_cosine"] is not None:
         yield _held("min_cosine", name, output["min_cosine"], tolerance.min_cosine, sample=output["min_cosine_sample"])
@@ -163,7 +163,7 @@ def _distances(name: str, output: Tree, tolerance: OutputTolerance) -> Iterator[
 def _equal(name: str, output: Tree) -> Rule:
     changed = output["values_changed"]
     passed = not changed and not output["shape_mismatches"]
-    message = "" if output["values"] else "empty on both sides"
+    message = "" if output["values"] else "empty in both models"
     if changed:
         message = (
             f"{changed} of {output['values']} values differ, but in a model without float outputs all must be equal: "
@@ -174,7 +174,7 @@ def _equal(name: str, output: Tree) -> Rule:
 
 
 def _changes(details: Tree, limit: float | None) -> Iterator[Rule]:
-    """A rule for each output that is not float, but for a label that the rules on its scores or on flips judge."""
+    """A rule for each non-float output, except a label that the rules on its scores or on flips judge."""
     judged = details["judged"]
     covered = judged.get("scored_label")  # metrics of older versions lack it
     if limit is not None:
@@ -216,7 +216,7 @@ def _flip_rate(details: Tree, limit: float) -> Rule:
     samples = min(decisions["count"], details["judged"]["samples"])
     message += f" over {samples} samples" if samples < decisions["count"] else ""
     if samples < needed(limit):
-        message = f"too few samples: {samples}; it takes {needed(limit)} without a flip"
+        message = f"too few samples: {samples}; it takes {needed(limit)} without a flip to prove this limit"
     return _held("max_flip_rate", decider, bound, limit, message, sample=decisions["first_flip"])
 
 

@@ -90,7 +90,7 @@ def _first_samples(array: np.ndarray) -> np.ndarray:
 def paired(reference: Model, candidate: Model, stream: Iterable[Batch]) -> Iterator[OutputPair]:
     """The answers of both models, one pair per turn of many calls if their shapes allow, else one per call.
 
-    Comparing a thousand samples at a time costs little beside running the models. Models with one session run once.
+    Comparing a thousand samples at a time costs little beside running the models. Models that share a session run once.
     """
     stream = iter(stream)
     for first in stream:

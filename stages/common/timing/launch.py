@@ -28,7 +28,7 @@ LONG_WARM_NS = 300_000_000
 """A model is warm after WARM_NS and WARM_CALLS, or after this long."""
 
 SLOW_NS = 100_000_000
-"""Caches matter little to a call that takes longer: it is a round of its own, and one round is enough."""
+"""Caches matter little to a call that takes longer than this: it is a round of its own, and one round is enough."""
 
 Call = Callable[[], object]
 
@@ -53,7 +53,7 @@ def work(job: Any) -> list[dict[str, Any]]:
 
 
 def fewest_calls(call_ns: float) -> int:
-    """The least number of calls of a model that takes `call_ns` for one, on each feed of a launch."""
+    """The fewest calls that a launch makes, on each feed, of a model that takes `call_ns` per call."""
     warm = min(WARM_CALLS, math.ceil(LONG_WARM_NS / call_ns))
     return warm + (1 if call_ns > SLOW_NS else MIN_ROUNDS * (MIN_CALLS + 1))
 

@@ -64,7 +64,7 @@ def time_pair(
         budget: seconds for all launches together; FEWEST_LAUNCHES are made in any case.
         target: half-width at which to stop.
         seconds: how long a launch times each feed.
-        launched: called after each launch with the seconds that are left at most.
+        launched: called after each launch with the most seconds that are left.
 
     Raises:
         StageError: a model does not load or run.

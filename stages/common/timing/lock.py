@@ -24,7 +24,7 @@ def lock_file() -> Path:
 
 @contextmanager
 def alone(path: Path | None = None) -> Iterator[int]:
-    """Wait until no other bench runs, print which one, and yield the descriptor that holds the lock.
+    """Wait until no other bench runs, printing which one does, and yield the descriptor that holds the lock.
 
     The kernel releases the lock when the last process with the descriptor is gone, however it ended; workers inherit
     it, so that none of them still measures when the next bench starts.

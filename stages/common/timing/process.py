@@ -19,7 +19,7 @@ _ROOT = Path(__file__).resolve().parents[3]
 
 
 def ask(worker: str, job: Mapping[str, Any], keep: Sequence[int] = ()) -> Any:
-    """Do `job`, which JSON can hold, in a fresh process and return its answer.
+    """Do `job`, which must fit into JSON, in a fresh process, and return its answer.
 
     Args:
         worker: the full name of a module that calls `serve`.

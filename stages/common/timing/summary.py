@@ -24,7 +24,7 @@ EQUIVALENT = 0.97
 CONFIDENCE = 0.95
 
 MIN_LAUNCHES = 8
-"""With fewer, an interval whose width decides when to stop is too narrow, so that only the budget may end them."""
+"""With fewer launches, an interval whose width decides when to stop is too narrow, so only the budget may end them."""
 
 FEWEST_LAUNCHES = 3
 """The fewest launches for an interval. If fewer of them have quiet rounds, all rounds count."""
@@ -140,8 +140,8 @@ def summarize(launches: Sequence[Launch], samples: int, target: float) -> Paired
     """Summarize launches at one batch size.
 
     Each launch gives one observation, the median log ratio of its quiet rounds; a launch without any gives none. If
-    fewer than FEWEST_LAUNCHES are left, all rounds count. The target, a half-width as a share of the speed-up, takes
-    MIN_LAUNCHES launches with quiet rounds.
+    fewer than FEWEST_LAUNCHES are left, all rounds count. The target, a half-width as a share of the speed-up, is only
+    met by MIN_LAUNCHES or more launches with quiet rounds.
     """
     medians = [launch.medians() for launch in launches]
     quiet = quiet_rounds(medians)
@@ -200,7 +200,7 @@ def quiet_rounds(medians: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def calls_for(share: float) -> int:
-    """How many calls a quantile takes: 100 for p90, 200 for p95, 1000 for p99; one for the median and below."""
+    """How many calls a quantile needs: 100 for p90, 200 for p95, 1000 for p99; one for the median and below."""
     return 1 if share <= 0.5 else round(_CALLS_BEYOND / (1 - share))
 
 

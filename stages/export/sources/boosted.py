@@ -93,7 +93,7 @@ def _require_fitted(model: Any) -> None:
 
 
 def _rounded_down(booster: Any) -> Any:
-    """A LightGBM booster whose thresholds are rounded down to float32: the same answers for all rows of float32.
+    """A LightGBM booster with its thresholds rounded down to float32: it gives the same answers for all float32 rows.
 
     For a float32 x, x <= t if and only if x is at most the largest float32 that does not exceed t. The converter rounds
     to the nearest float32, which may be a row above t.

@@ -1,4 +1,4 @@
-"""TransformedTargetRegressor, which skl2onnx cannot convert: its regressor, and nodes that invert the transform."""
+"""TransformedTargetRegressor, which skl2onnx cannot convert: its regressor, then nodes that invert the transform."""
 
 import copy
 import math
@@ -67,6 +67,7 @@ def append(proto: onnx.ModelProto, steps: Sequence[Step]) -> onnx.ModelProto:
 
 
 def _back(transformer: Any) -> tuple[Step, ...]:
+    """The steps that invert a transformer of the target."""
     kind = type(transformer).__name__
     if kind == "FunctionTransformer":
         function = transformer.inverse_func

@@ -52,7 +52,7 @@ class Arrival:
 
         Args:
             node: the node's name.
-            errors: errors of its output, by feed number.
+            errors: errors of its output, by index of the feed.
 
         Returns:
             None if no output can be compared.

@@ -1,7 +1,7 @@
 """The best assignment whose noise stays below a limit. Pure.
 
-A bisection finds the weight of noise that just meets the limit. The rest of the limit is used up by the moves that gain
-most, and by pairs of moves where one node makes room for another.
+Noise is weighed against time and size; a bisection finds the weight that just meets the limit. What is left of the
+limit is used up by the moves that gain most, and by pairs of moves where one node makes room for another.
 """
 
 import math
@@ -15,10 +15,10 @@ from stages.quantize.auto.problem import Point, Problem, Weights, point
 from stages.quantize.auto.solve import EXHAUSTIVE, Group, best, blocks
 
 Moves = Sequence[tuple[int, int]]
-"""(place in the group, number of the option) for each node that changes."""
+"""(place in the group, index of the option) for each node that changes."""
 
 STEPS = 16
-"""Number of weights of noise to try."""
+"""How many weights of noise to try."""
 
 
 def cheapest(problem: Problem, weights: Weights, limit: float) -> Point:
@@ -75,7 +75,7 @@ def _filled(group: Group, numbers: list[int], limit: float) -> list[int]:
 
 
 def _best_move(costs: np.ndarray, noises: np.ndarray, spare: float) -> list[int]:
-    """The number of the move, or of the two moves, that gain most; empty if none gains.
+    """The index of the move, or of the two moves, that gain most; empty if none gains.
 
     Two moves at the same junction may gain less together than this expects.
     """

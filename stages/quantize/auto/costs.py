@@ -36,7 +36,7 @@ class Line:
     per_value: float
 
     def us(self, values: int) -> float:
-        """The time for this many values, at least zero."""
+        """The time for this many values, never below zero."""
         return max(0.0, self.fixed + self.per_value * values)
 
     def __add__(self, other: "Line") -> "Line":

@@ -20,7 +20,7 @@ def distance_strain(
 
     Args:
         reference: the fp32 outputs by name, an array per feed.
-        candidate: the outputs of another model, likewise.
+        candidate: the outputs of another model, in the same form.
         parity: the tolerances.
     """
     strains = []

@@ -1,4 +1,4 @@
-"""Build models until none is left that is worth it, in the order that learns most from few of them."""
+"""Build models until none is left that is worth it, in an order that learns much from few of them."""
 
 import time
 from collections.abc import Callable
@@ -28,7 +28,7 @@ TRIAL_SECONDS = 0.4
 """Seconds to time each model together with the float one, to correct the predicted times."""
 
 UNIFORM = 5
-"""One trial in this many may be a model with one choice everywhere, which shows how long its kernels really take."""
+"""One trial in this many may be a model with one choice everywhere: it shows how long its kernels really take."""
 
 WORTH = 1.5
 """Such a model is built if it is predicted to be at most this many times as slow, or large, as the best one."""
@@ -79,7 +79,7 @@ class Exploration:
         return self.trials[-1]
 
     def _us(self, candidate: Candidate) -> float | None:
-        """Time of a call, relative to the float model's time; None if the model does not run."""
+        """Microseconds of a call, by its ratio to the float model's; None if the model does not run."""
         if candidate.model is None:
             return None
         rounds = side_by_side([candidate.model], self.judge, TRIAL_SECONDS, 2 * self.measured.float_us)
@@ -87,7 +87,7 @@ class Exploration:
 
     @property
     def passing(self) -> list[Trial]:
-        """The trials that hold every rule with the margin to spare."""
+        """The trials that pass every rule with the margin to spare."""
         return [trial for trial in self.trials if trial.candidate.passes(self.margin)]
 
     def best(self, weights: Weights) -> Picks:
@@ -101,7 +101,7 @@ class Exploration:
 
 
 def explore(state: Exploration, weights: Weights) -> Problem:
-    """Build models until no trial is left, or none is worth one; returns the problem as the trials corrected it."""
+    """Build models until no trial is left, or no model is worth one; returns the problem as the trials corrected it."""
     measured, most = state.measured, state.params.quantize.search.max_evals
     goal = 1 - state.margin
     state.limit = most - 1  # the last trial is reserved for the model with the least error, all stored

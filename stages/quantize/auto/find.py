@@ -118,7 +118,7 @@ def find(
     smaller = [trial for trial in passing if trial.candidate.size < judge.float_bytes]
     if passing and not smaller:
         least = min(trial.candidate.size for trial in passing)
-        reason = f"the smallest model that passes has {least} bytes, the float model {judge.float_bytes}"
+        reason = f"the smallest model that passes has {least} bytes, and the float model {judge.float_bytes}"
     raced = race(racers(smaller, weights.value), judge, measured.float_us)
     won = winner(raced, search.objective, weights.value) if raced else None
     if won is not None:
@@ -154,12 +154,12 @@ def _nothing_passes(trials: Sequence[Trial], search: Search, nodes: int) -> str:
     remedies = f"{closer}{more}widen the tolerance, or deploy the fp32 model."
     return (
         f"None of the {len(trials)} models that were built keeps the answers: the best, with {count} of {nodes} nodes "
-        f"quantized, uses {candidate.strain:.2f} of a parity tolerance, but only {1 - search.margin:.2g} is allowed "
+        f"quantized, uses {candidate.strain:.2f} times a parity tolerance, but only {1 - search.margin:.2g} is allowed "
         f"(quantize.search.margin is reserved for the judge samples). {remedies[0].upper()}{remedies[1:]}"
     )
 
 
 def _failed(rules: Sequence[Rule]) -> str:
-    """The failed rule that has no tolerance to widen, as a clause."""
+    """The failed rule, which has no tolerance to widen, as a clause."""
     rule = max(rules, key=strain)
     return f"the rule {rule.name} fails{f' for {rule.output}' if rule.output else ''}: {rule.message.rstrip('.')}"

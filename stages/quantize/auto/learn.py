@@ -12,7 +12,7 @@ from stages.quantize.auto.choices import kernel
 from stages.quantize.auto.problem import Junction, Option, Picks, Problem
 
 SWEEPS = 20
-"""Passes over all models: each model shifts the factors that the others gave."""
+"""Passes over all models, because each model shifts the factors that the others gave."""
 
 LARGEST = math.log(1e6)
 """The largest logarithm of a factor."""
@@ -56,7 +56,7 @@ def _levelled(options: tuple[Option, ...]) -> tuple[Option, ...]:
 
 
 def scaled(problem: Problem, noise: Mapping[str, float], us: Mapping[str, float]) -> Problem:
-    """The problem with the predictions for choices, conversions and the rest times factors, 1 by default."""
+    """The problem with its predictions for choices, conversions and the rest multiplied by factors, 1 by default."""
     border = us.get(BORDERS, 1.0)
     return replace(
         problem,

@@ -125,7 +125,7 @@ def _options(
 
 
 def _as_measured(problem: Problem, whole_us: float) -> Problem:
-    """The problem with the time that no choice changes; nodes that take longer than the whole model are scaled."""
+    """The problem with `rest_us`; if its nodes take longer together than the whole model, they are scaled to it."""
     kernels = problem.us(_blocked(problem))
     if kernels <= whole_us:
         return replace(problem, rest_us=whole_us - kernels)

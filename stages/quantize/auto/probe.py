@@ -29,7 +29,7 @@ GROUP_BYTES = 128 << 20
 """Most bytes of activations to keep in memory."""
 
 ARRIVAL_SECONDS = 10.0
-"""Time to run the float model with errors of its nodes, which limits the number of feeds."""
+"""Most seconds to run the float model with errors of its nodes; they limit the number of feeds."""
 
 MIN_FEEDS = 2
 """Fewest feeds to run the float model on. If even these take too long, it runs with one choice per node only."""
@@ -127,7 +127,7 @@ def probe(
         single: the node, cut out of the model.
         assigned: the node's params.
         arrival: runs the float model with the errors of the node added.
-        numbers: numbers of the feeds to run the float model on.
+        numbers: indices of the feeds to run the float model on.
         rows: rows of activations that smoothing is fitted to, by name.
         every_choice: whether the float model runs with the errors of every choice. If not, it runs with those of the
             first only, and the strain of the others is assumed to scale with the root mean square of their errors.
@@ -223,7 +223,7 @@ def by_power(sensitivities: Iterable[Sensitivity]) -> list[Sensitivity]:
 
 
 def _unseen_first(count: int) -> list[int]:
-    """The feed numbers, those that calibrate static last."""
+    """The indices of the feeds, those that calibrate static last."""
     return [*range(1, count, 2), *range(0, count, 2)]
 
 

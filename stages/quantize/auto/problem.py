@@ -39,8 +39,8 @@ class Junction:
     """A tensor between nodes with choices, or several tensors with operators between that keep any form.
 
     Attributes:
-        givers: numbers of the nodes that output it.
-        takers: numbers of the nodes that read it.
+        givers: indices of the nodes that output it.
+        takers: indices of the nodes that read it.
         open: whether other nodes output or read it, which do so as floats.
         into: microseconds to convert floats into a form.
         back: microseconds to convert a form into floats.
@@ -61,7 +61,7 @@ class Junction:
 
 
 Picks = tuple[int, ...]
-"""An assignment: for each node the number of its option."""
+"""An assignment: for each node the index of its option."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Problem:
 
     @cached_property
     def touching(self) -> tuple[tuple[int, ...], ...]:
-        """The numbers of each node's junctions."""
+        """The indices of each node's junctions."""
         touching: list[list[int]] = [[] for _ in self.names]
         for number, junction in enumerate(self.junctions):
             for node in {*junction.givers, *junction.takers}:
@@ -93,7 +93,7 @@ class Problem:
 
     @cached_property
     def known_borders(self) -> dict[tuple[int, ...], float]:
-        """A cache of the cost of junctions, by number and by the options around them."""
+        """A cache of the cost of junctions, by index and by the options around them."""
         return {}
 
     def chosen(self, assignment: Picks) -> list[Option]:

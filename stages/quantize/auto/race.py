@@ -20,10 +20,10 @@ RACE_SECONDS = 1.0
 """Seconds per model."""
 
 ROUNDS = 20
-"""Rounds to aim for; slow models race in fewer sessions to reach them."""
+"""Rounds to aim for; slow models race in fewer sessions, so that as many rounds fit."""
 
 EQUAL = 0.02
-"""Models that differ by less are equal, as two sessions of one file differ as much; then the smaller one wins."""
+"""Models whose times differ by less are equal, as two sessions of one file differ as much; the smaller one wins."""
 
 EQUAL_SIZE = 0.005
 """Sizes that differ by less are equal; then the more exact model wins."""
@@ -83,7 +83,7 @@ def racers(trials: Sequence[Trial], value: Callable[[Point], float]) -> list[Tri
 
 
 def race(trials: Sequence[Trial], judge: Judge, float_us: float) -> list[Trial]:
-    """The trials with the results of the race, all timed in turn; `float_us` is the float model's time of a call."""
+    """The trials with the results of the race, all timed in turn; `float_us` is the time of the float model."""
     if not trials:
         return []
     models = [trial.candidate.model for trial in trials if trial.candidate.model is not None]
@@ -145,6 +145,6 @@ def slower(best: Trial) -> str:
     if best.speedup is None or best.speedup.high >= 1:
         return ""
     return (
-        f"the best model that passes runs at {best.speedup.ratio:.3f} of the speed of float "
+        f"the best model that passes runs at {best.speedup.ratio:.3f} times the speed of float "
         f"({best.speedup.low:.3f} to {best.speedup.high:.3f})"
     )

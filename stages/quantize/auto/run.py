@@ -55,7 +55,7 @@ def quantize(
         recipe: how `prepared` was prepared.
 
     Raises:
-        StageError: there are no evaluation data, nothing passes, or the plan does not fit.
+        StageError: there is no evaluation data, nothing passes, or the plan does not fit.
     """
     data = _required(data)
     judge = Judge(source, data, params, name)
@@ -113,7 +113,7 @@ def sensitivities(
     """The error that each choice adds at each node: unknown ones first, then the most sensitive.
 
     Raises:
-        StageError: there are no evaluation data, or the model does not run.
+        StageError: there is no evaluation data, or the model does not run.
     """
     data = _required(data)
     judge = Judge(source, data, params, name)
@@ -130,7 +130,7 @@ def _known(
     collected: Mapping[str, Range] | None = None,
     smoothing: Mapping[tuple[str, ...], Sequence[int]] | None = None,
 ) -> Known:
-    """The calibration samples, and what is known of them already."""
+    """The calibration samples, with the ranges and smoothing that are known already."""
     calibration = params.quantize.calibration
     feeds = partial(calibration_feeds, data, judge.calibration_batch, calibration.samples)
     return Known(feeds, calibration.method, collected, smoothing)

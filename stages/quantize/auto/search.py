@@ -43,10 +43,10 @@ STORED_TRIALS = 5
 """Most trials of `store_floats`."""
 
 CLEARLY = 0.95
-"""Below this share of the float model's time a model is clearly faster; above it, the race may find it slower."""
+"""A model that takes less than this share of the float model's time is clearly faster; others may lose the race."""
 
 HARMLESS = 0.02
-"""A table whose noise is below this share of the allowed noise is quantized for its size alone."""
+"""An embedding table whose noise is below this share of the allowed noise is quantized for its size alone."""
 
 EXCHANGES = 4
 """Most variants of the best assignment, with one choice replaced by another, to build."""

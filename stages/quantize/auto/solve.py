@@ -158,5 +158,5 @@ def blocks(group: Group) -> Iterator[list[tuple[int, int]]]:
 
 
 def _number(options: Sequence[Option], choice: str) -> int:
-    """The number of the option with this choice, 0 (float) if there is none."""
+    """The index of the option with this choice, 0 (float) if there is none."""
     return next((number for number, option in enumerate(options) if option.choice == choice), 0)

@@ -10,7 +10,7 @@ Tree = Mapping[str, Any]
 
 
 def at_sample_count(figures: Tree, samples: int) -> dict[str, Any]:
-    """The figures with the flip rate's bound as if `samples` had been judged, with as many flips per decision.
+    """The figures, with the bound of the flip rate as if `samples` had been judged, at the same flip rate.
 
     The search split is smaller than the judge split, and a bound over few samples fails for any model.
     """

@@ -9,7 +9,7 @@ from stages.common.compare.comparison import OutputPair
 from stages.common.decisions import as_scores, probability_axes
 
 TIMES = 3
-"""Number of judge samples over number of search samples."""
+"""How many times as many judge samples as search samples there are."""
 
 FEWEST = 9
 """With fewer samples, the growth is not estimated from parts."""

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from stages.common.model.sessions import Feed
 
 BURST_NS = 300_000
-"""Least time of the calls of one session in a row; a first call, with cold caches, does not count."""
+"""Least time that one session is called in a row; its first call, with cold caches, does not count."""
 
 FEWEST_ROUNDS = 5
 
@@ -22,7 +22,7 @@ SESSIONS = 3
 """Sessions per model in a race."""
 
 LARGE_BYTES = 256 << 20
-"""With more bytes of weights, a model is opened once only, to save memory."""
+"""A model with more bytes of weights is opened only once, to save memory."""
 
 QUIET = 0.05
 """The quantile of the bursts that represents a quiet machine: disturbances only add time."""
@@ -97,7 +97,7 @@ def faster(rounds: np.ndarray, model: int) -> Ratio:
 
     Args:
         rounds: the times that `raced` returns, float64 [rounds, sessions, models].
-        model: number of the model.
+        model: index of the model.
     """
     pairs = [ratio(rounds[:, at, 0], rounds[:, at, model]) for at in range(rounds.shape[1])]
     return Ratio(

@@ -49,7 +49,7 @@ class Assignment:
 
 
 def op_types(method: str) -> frozenset[str]:
-    """The operators that a value of `quantize.method` has an INT8 form for; `auto` and `plan`: that any choice has."""
+    """The operators for which a `quantize.method`, or under `auto` and `plan` any choice, has an INT8 form."""
     from stages.quantize.auto import choices
     from stages.quantize.methods import dynamic, static, stored, weight_only
 

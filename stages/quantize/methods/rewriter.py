@@ -274,5 +274,5 @@ def _content(values: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
 
 
 def _least(ratios: list[float]) -> float | None:
-    """The lowest ratio in dB; None if nothing was lost."""
+    """The lowest of these SQNRs in dB; None if nothing was lost."""
     return min((ratio for ratio in ratios if np.isfinite(ratio)), default=None)

@@ -1,4 +1,4 @@
-"""Weights are stored in 8 bits and computed with as floats: the file shrinks; speed and activations stay the same.
+"""Weights are stored in 8 bits, but computed with in float: the file shrinks; speed and activations stay the same.
 
 A stored weight is Cast to float and multiplied by its scales. ONNX Runtime folds both at load, so the operator reads a
 constant float weight, as before.

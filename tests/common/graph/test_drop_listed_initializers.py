@@ -1,4 +1,4 @@
-"""Which initializers are taken off the inputs."""
+"""Which initializers are removed from the inputs."""
 
 from onnx import TensorProto, helper, numpy_helper
 

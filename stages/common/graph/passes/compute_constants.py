@@ -44,7 +44,7 @@ def apply(model: ir.Model) -> PassResult:
 
 
 def computed_weights(model: ir.Model) -> list[tuple[np.ndarray, list[ir.Value]]]:
-    """Each float weight that nodes compute from constants alone, with the values of any graph that equal it."""
+    """Each float weight that nodes compute from constants alone, with the values, in any graph, that equal it."""
     fixed = fixed_numbers(model)
     known: dict[ir.Value, bool] = dict.fromkeys(fixed, True)
     computed: dict[tuple[tuple[int, ...], str, bytes], tuple[np.ndarray, list[ir.Value]]] = {}
@@ -77,7 +77,7 @@ def store(graph: ir.Graph, array: np.ndarray, alike: list[ir.Value], names: Name
 
 
 def _weights(graph: ir.Graph) -> Iterator[ir.Value]:
-    """The inputs that may be weights, biases or scales behind them, of nodes in the graph and its subgraphs."""
+    """Inputs of nodes, in the graph and its subgraphs, that may be weights, or biases and scales behind them."""
     for node in graph:
         if weight_inputs(node) is not None:
             inputs = node.inputs if node.op_type != "Gather" else node.inputs[:1]

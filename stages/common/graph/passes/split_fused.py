@@ -20,7 +20,7 @@ _CONV_ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "Sigmoid": (),
     "Tanh": (),
 }
-"""What the numbers in `activation_params` of FusedConv mean, by its activation."""
+"""What the numbers in `activation_params` of FusedConv mean, by activation."""
 
 
 def apply(model: ir.Model) -> PassResult:

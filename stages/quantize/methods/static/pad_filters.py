@@ -1,4 +1,4 @@
-"""Pad a convolution with filters of zeros, so that it gets the fast INT8 kernel, and cut their output off by Slice.
+"""Pad a convolution with filters of zeros, so that it gets the fast INT8 kernel, and slice their output off again.
 
 ONNX Runtime's kernel for symmetric weights (MLAS ConvSym) needs a multiple of 4 channels and of 8 filters, at least 16
 filters; otherwise the convolution is a matrix product of copied patches, which takes up to twice as long.

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from stages.common.model import sessions
 
 Range = tuple[float, float]
-"""Lowest and highest value that the quantized type must reach."""
+"""Lowest and highest value that the quantized values must cover."""
 
 Feeds = Callable[[], Iterable[sessions.Feed]]
 """Starts a pass over the calibration samples."""
