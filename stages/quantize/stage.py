@@ -1,4 +1,4 @@
-"""The stage: read the fp32 model, clean, quantize and check it, and publish the result."""
+"""The stage: read the fp32 model, quantize and check it, and publish the result."""
 
 import shutil
 import sys
@@ -13,37 +13,25 @@ from stages.common.base import paths
 from stages.common.base.errors import StageError
 from stages.common.base.params import Params
 from stages.common.data.evaldata import EvalData
-from stages.common.graph import equivalence, refusal
-from stages.common.graph.cleaning import Step, clean
-from stages.common.graph.equivalence import Reference
-from stages.common.graph.passes import convert_opset, name_nodes, widen_float16
-from stages.common.graph.weights import WeightedNode, parameters_in_attributes, weighted_nodes
+from stages.common.graph.cleaning import Step
+from stages.common.graph.weights import WeightedNode, parameters_in_attributes
 from stages.common.model import model_file, sessions
 from stages.common.model.sessions import Feed
 from stages.quantize import check, methods, saturation, trial
-from stages.quantize.auto import base
-from stages.quantize.auto.base import Recipe
 from stages.quantize.auto.find import SearchResult
 from stages.quantize.auto.probe import Sensitivity
 from stages.quantize.auto.run import quantize as run_auto
 from stages.quantize.auto.run import sensitivities
-from stages.quantize.feeds import SearchFeeds, search_feeds
+from stages.quantize.feeds import SearchFeeds
+from stages.quantize.growth import growth
 from stages.quantize.methods import dynamic
 from stages.quantize.methods.static import ranges
 from stages.quantize.outcome import NodeOutcome, kept
+from stages.quantize.preparation import Prepared, prepare
 from stages.quantize.saturation import Pairs
-from stages.quantize.selection import select
-
-CHECK_FEEDS = 8
-"""Number of feeds that the checks run: enough to notice a broken model, few enough to be fast."""
 
 UNSEEN_FEEDS = 32
 """Number of feeds on which the outputs of a static model are checked for lost ranges."""
-
-LARGEST_SHARE = 1.0
-"""The float model is kept if the quantized file has at least this share of its size."""
-
-WIDENED = "float16 converted to float32"
 
 GENERATED_INPUTS = (
     "There is no evaluation data, so the model was only checked on generated inputs. Run export with your own data "
@@ -118,48 +106,92 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
         StageError: the model must not or cannot be quantized, or a plan does not fit it.
     """
     params = whole.quantize
-    ready = _ready(model, data, whole, name)
-    prepared, nodes, selected, feeds = ready.model, ready.nodes, ready.selected, ready.feeds
-    outcomes, steps = ready.outcomes, ready.steps
-    _require_data(data, selected)
-    calibration = ranges.Known(lambda: feeds(params.calibration.samples), params.calibration.method)
-    make = partial(methods.quantize, prepared, calibration=calibration)
-    in_4_bits = any(assigned.params.weight_type.endswith("4") for assigned in selected)
-    limit = check.MIN_COSINE_4_BIT if in_4_bits else check.MIN_COSINE
-    search, notes = None, [] if data is not None else [GENERATED_INPUTS]
-    if ready.recipe is not None:
-        fault = partial(check.fault, expected=ready.expected, min_cosine=limit)
-        quantized, changed, search = run_auto(
-            model, prepared, nodes, selected, data=data, params=whole, fault=fault, name=name, recipe=ready.recipe
-        )
-    else:
-        examine = partial(check.examine, expected=ready.expected, min_cosine=limit)
-        quantized, changed = trial.most_that_passes(make, selected, examine)
-        notes += trial.portable_note(make, selected, examine, changed)
-    outcomes = {**outcomes, **changed}
-    if quantized is not None:
-        twice = _stored_twice(model, ready, quantized, outcomes)
-        if growth := _growth(model, quantized, steps, twice):
-            quantized = None
-            outcomes = {name: kept(growth) if outcome.quantized else outcome for name, outcome in outcomes.items()}
-    if search is not None and search.reason:
-        notes.append(f"The model stays fp32: {search.reason}.")
-    if quantized is not None and any(assigned.params.method == "static" for assigned in selected):
-        notes += check.collapsed_outputs(quantized, prepared, _unseen(feeds, params.calibration.samples))
-    notes += _without_row_scales(nodes, outcomes)
+    prepared = prepare(model, data, whole, name)
+    _require_data(data, prepared.selected)
+    built = _build(model, prepared, data, whole, name)
+    quantized, outcomes = built.model, {**prepared.outcomes, **built.outcomes}
+    if quantized is not None and (reason := growth(model, prepared, quantized, outcomes)):
+        quantized = None
+        outcomes = {name: kept(reason) if outcome.quantized else outcome for name, outcome in outcomes.items()}
+    notes = [] if data is not None else [GENERATED_INPUTS]
+    notes += built.notes
+    if quantized is not None and any(assigned.params.method == "static" for assigned in prepared.selected):
+        unseen = _unseen(prepared.feeds, params.calibration.samples)
+        notes += check.collapsed_outputs(quantized, prepared.model, unseen)
+    notes += _without_row_scales(prepared.nodes, outcomes)
     known = methods.op_types(params.method)
     return Quantization(
         model=quantized,
-        nodes=nodes,
+        nodes=prepared.nodes,
         outcomes=outcomes,
-        steps=steps,
-        quantizable=frozenset(assigned.name for assigned in selected)
-        | {node.name for node in nodes if node.op_type in known},
+        steps=prepared.steps,
+        quantizable=frozenset(assigned.name for assigned in prepared.selected)
+        | {node.name for node in prepared.nodes if node.op_type in known},
         pairs=saturation.of_model(quantized) if quantized is not None else {},
-        in_attributes=parameters_in_attributes(prepared),
+        in_attributes=parameters_in_attributes(prepared.model),
         notes=notes,
-        search=search,
+        search=built.search,
     )
+
+
+def sensitivity(params: Params) -> Sequence[Sensitivity]:
+    """The error that each choice of method auto adds at each node. Writes nothing.
+
+    Raises:
+        StageError: the model cannot be quantized, or there is no evaluation data.
+    """
+    whole = params.model_copy(update={"quantize": params.quantize.model_copy(update={"method": "auto"})})
+    name = paths.FP32_MODEL.as_posix()
+    model = model_file.read(paths.FP32_MODEL, made_by="export")
+    data = EvalData() if paths.EVAL.exists() else None
+    prepared = prepare(model, data, whole, name)
+    return sensitivities(model, prepared.model, prepared.selected, data=data, params=whole, name=name)
+
+
+def _require_data(data: EvalData | None, selected: Sequence[methods.Assignment]) -> None:
+    static = next((assigned.name for assigned in selected if assigned.params.method == "static"), None)
+    if data is None and static is not None:
+        raise StageError(
+            f"quantize.method static calibrates the activations of {static} on samples, but "
+            f"{paths.EVAL.as_posix()} is missing. Run export first."
+        )
+
+
+@dataclass(frozen=True)
+class _Built:
+    """The quantized model, or None; the outcomes of the selected nodes; notes; and the search of method auto."""
+
+    model: ir.Model | None
+    outcomes: Mapping[str, NodeOutcome]
+    notes: Sequence[str]
+    search: SearchResult | None = None
+
+
+def _build(source: ir.Model, prepared: Prepared, data: EvalData | None, whole: Params, name: str) -> _Built:
+    """Quantize the selected nodes: as auto finds best, as a plan says, or as many as keep the model intact."""
+    selected = prepared.selected
+    in_4_bits = any(assigned.params.weight_type.endswith("4") for assigned in selected)
+    limit = check.MIN_COSINE_4_BIT if in_4_bits else check.MIN_COSINE
+    if prepared.recipe is not None:
+        model, outcomes, search = run_auto(
+            source,
+            prepared.model,
+            prepared.nodes,
+            selected,
+            data=data,
+            params=whole,
+            fault=partial(check.fault, expected=prepared.expected, min_cosine=limit),
+            name=name,
+            recipe=prepared.recipe,
+        )
+        reason = search.reason if search is not None else ""
+        return _Built(model, outcomes, [f"The model stays fp32: {reason}."] if reason else [], search)
+    settings = whole.quantize.calibration
+    calibration = ranges.Known(lambda: prepared.feeds(settings.samples), settings.method)
+    make = partial(methods.quantize, prepared.model, calibration=calibration)
+    examine = partial(check.examine, expected=prepared.expected, min_cosine=limit)
+    model, outcomes = trial.most_that_passes(make, selected, examine)
+    return _Built(model, outcomes, trial.portable_note(make, selected, examine, outcomes))
 
 
 def _without_row_scales(nodes: Sequence[WeightedNode], outcomes: Mapping[str, NodeOutcome]) -> list[str]:
@@ -173,125 +205,8 @@ def _without_row_scales(nodes: Sequence[WeightedNode], outcomes: Mapping[str, No
     ]
 
 
-def sensitivity(params: Params) -> Sequence[Sensitivity]:
-    """The error that each choice of method auto adds at each node. Writes nothing.
-
-    Raises:
-        StageError: the model cannot be quantized, or there is no evaluation data.
-    """
-    whole = params.model_copy(update={"quantize": params.quantize.model_copy(update={"method": "auto"})})
-    name = paths.FP32_MODEL.as_posix()
-    model = model_file.read(paths.FP32_MODEL, made_by="export")
-    data = EvalData() if paths.EVAL.exists() else None
-    ready = _ready(model, data, whole, name)
-    return sensitivities(model, ready.model, ready.selected, data=data, params=whole, name=name)
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """The float model prepared for quantization, with its nodes, steps and feeds."""
-
-    model: ir.Model
-    nodes: Sequence[WeightedNode]
-    selected: Sequence[methods.Assignment]
-    outcomes: Mapping[str, NodeOutcome]
-    steps: Sequence[Step]
-    expected: Reference
-    feeds: SearchFeeds
-    recipe: Recipe | None
-
-
-def _ready(model: ir.Model, data: EvalData | None, whole: Params, name: str) -> _Ready:
-    params = whole.quantize
-    refusal.refuse(model, name)
-    refusal.refuse_non_finite_weights(model, name)
-    session = sessions.open_session(model, name=name)
-    feeds = search_feeds(session, data)
-    expected = equivalence.reference(session, list(islice(feeds(sys.maxsize), CHECK_FEEDS)), name)
-    del session
-    cleaned, steps = clean(model, expected)
-    selected, _ = select(weighted_nodes(cleaned), params)
-    recipe = None
-    if params.method == "plan" or (params.method == "auto" and selected):
-        recipe = base.recipe(cleaned, expected, whole)
-    needed = [methods.opset(assigned.params) for assigned in selected]
-    prepared, more = prepare(cleaned, expected, max(needed, default=1) if recipe is None else recipe.opset)
-    refusal.refuse_non_finite_weights(prepared, name)
-    if recipe is not None:
-        prepared, rewrites = base.rewritten(prepared, expected, recipe)
-        more += rewrites
-    nodes = weighted_nodes(prepared)
-    selected, outcomes = select(nodes, params)
-    return _Ready(prepared, nodes, selected, outcomes, [*steps, *more], expected, feeds, recipe)
-
-
-def _require_data(data: EvalData | None, selected: Sequence[methods.Assignment]) -> None:
-    static = next((assigned.name for assigned in selected if assigned.params.method == "static"), None)
-    if data is None and static is not None:
-        raise StageError(
-            f"quantize.method static calibrates the activations of {static} on samples, but "
-            f"{paths.EVAL.as_posix()} is missing. Run export first."
-        )
-
-
-def _growth(model: ir.Model, quantized: ir.Model, steps: Sequence[Step], twice: int) -> str:
-    """Why the quantized file would not be smaller than the float one; empty if it is smaller.
-
-    Args:
-        model: the float model.
-        quantized: the quantized model.
-        steps: what was done to the float model first.
-        twice: bytes of the weights that the quantized model stores both in INT8 and in float.
-    """
-    before, after = model_file.stored_bytes(model), model_file.stored_bytes(quantized)
-    if after < LARGEST_SHARE * before:
-        return ""
-    if any(step.name == WIDENED and not step.undone for step in steps):
-        cause = "weights that stay float were float16"
-    elif after - twice < before:
-        cause = "weights that float nodes also read would be stored twice"
-    else:
-        cause = "scales and added nodes take more than INT8 weights save"
-    return f"quantized, the file would grow from {before / 1e6:.4g} to {after / 1e6:.4g} MB: {cause}"
-
-
-def _stored_twice(model: ir.Model, ready: _Ready, quantized: ir.Model, outcomes: Mapping[str, NodeOutcome]) -> int:
-    """Bytes of weights stored in INT8 and also in float, under their own names or as the constants that give them."""
-    taken = {
-        weight.name: weight.nbytes for node in ready.nodes if outcomes[node.name].quantized for weight in node.weights
-    }
-    named = sum(size for name, size in taken.items() if name in quantized.graph.initializers)
-    computed = model_file.weight_bytes(ready.model) - model_file.weight_bytes(model)
-    return named + max(0, computed)
-
-
 def _unseen(feeds: SearchFeeds, calibrated: int) -> list[Feed]:
     """Feeds that calibration did not use; if it used all, its first feeds."""
     seen = sum(1 for _ in feeds(calibrated))
     later = list(islice(feeds(sys.maxsize), seen, seen + UNSEEN_FEEDS))
     return later or list(islice(feeds(calibrated), UNSEEN_FEEDS))
-
-
-def prepare(model: ir.Model, expected: Reference, opset: int) -> tuple[ir.Model, list[Step]]:
-    """Convert the clean model to the opset and the float type that quantized operators need.
-
-    Returns:
-        The model, and the steps; a step that changes the answers is undone.
-    """
-    steps = []
-    name = f"opset converted to {opset}"
-    try:
-        result = convert_opset.apply(model, opset)
-    except Exception as error:  # onnx raises anything; a conversion that fails is not applied
-        steps.append(Step(name, " ".join(str(error).split())[:200] or type(error).__name__))
-    else:
-        if result.modified:
-            steps.append(Step(name, equivalence.difference(result.model, expected)))
-            model = model if steps[-1].undone else result.model
-            name_nodes.apply(model)  # the converter adds nodes without names
-    result = widen_float16.apply(model.clone())
-    if result.modified:
-        # float16 rounds coarsely, so the float32 model is only roughly equal.
-        steps.append(Step(WIDENED, check.fault(result.model, expected)))
-        model = model if steps[-1].undone else result.model
-    return model, steps

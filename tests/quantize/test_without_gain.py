@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from stages.common.base import paths
 from stages.common.base.errors import StageError
-from stages.quantize import stage
+from stages.quantize import growth, stage
 from tests.quantize import nets
 from tests.quantize.nets import net, node, normal
 from tests.quantize.running import Bench, run
@@ -17,7 +17,7 @@ from tests.zoo import ZOO, needs_zoo
 
 
 def test_where_the_file_would_grow_fp32_is_kept_and_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "LARGEST_SHARE", 1.0)
+    monkeypatch.setattr(growth, "LARGEST_SHARE", 1.0)
     bench.give(nets.mlp((8, 8, 8)), {"x": normal(40, 8)})
     outcome = bench.run()
     assert outcome.metrics["status"] == "nothing_to_quantize"
@@ -33,7 +33,7 @@ def test_a_tied_embedding_that_would_be_stored_twice_is_named(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, transposed: bool
 ) -> None:
     """Under its own name, and as the constant that the weight is computed from."""
-    monkeypatch.setattr(stage, "LARGEST_SHARE", 1.0)
+    monkeypatch.setattr(growth, "LARGEST_SHARE", 1.0)
     head = (
         [node("Transpose", "E", "V"), node("MatMul", "h V", "y")]
         if transposed

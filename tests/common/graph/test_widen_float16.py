@@ -6,7 +6,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from stages.common.graph.passes import widen_float16
 from stages.common.model import ir_conversion, sessions
-from stages.quantize import stage
+from stages.quantize import preparation
 from tests.onnx_models import applied, ir_model, opened, reference
 from tests.quantize import nets
 from tests.quantize.nets import net, node, normal
@@ -48,7 +48,7 @@ def interface(model: ModelProto) -> list[tuple[str, str, str]]:
 def test_every_method_quantizes_a_float16_model(method: str, ends: bool) -> None:
     model = halved(nets.mlp((64, 96, 64)), ends)
     given = half_feeds(model)
-    wide, steps = stage.prepare(ir_model(model), reference(model, given[:4]), 13)
+    wide, steps = preparation.converted(ir_model(model), reference(model, given[:4]), 13)
     assert [(step.name, step.undone) for step in steps] == [("float16 converted to float32", "")]
     quantized, outcomes = nets.quantized(ir_conversion.to_proto(wide), given, method=method)
     assert all(outcome.quantized for outcome in outcomes.values())

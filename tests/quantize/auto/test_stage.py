@@ -31,8 +31,8 @@ QEMU = shutil.which("qemu-x86_64")
 RUN = """
 import math
 from stages.common.base import params
-from stages.quantize import stage
-stage.LARGEST_SHARE = math.inf
+from stages.quantize import growth, stage
+growth.LARGEST_SHARE = math.inf
 stage.run(params.load())
 """
 
