@@ -1,9 +1,9 @@
-"""What cleaning does to float models: the published model against its source, as a Markdown table.
+"""What cleaning does to float models: the published model compared with its source, as a Markdown table.
 
 Run from the root of the repository: python -m benchmarks.cleaning FOLDER [NAME ...]
 FOLDER holds a folder per model with `model.onnx` and `samples.npz` (whole feeds along axis 0) or `inputs.npz` (one
-feed). Each model goes through export; source and result are timed as `python -m stages.bench --pair` does it. Where
-ONNX Runtime's optimiser makes the same graph of both, they run the same kernels, and what is timed is chance.
+feed). Each model goes through export; source and result are timed as `python -m stages.bench --pair` does. If ONNX
+Runtime's optimiser makes the same graph of both, they run the same kernels, and any difference in time is chance.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _row(folder: Path, work: Path, knobs: Params) -> tuple[str, ...] | None:
-    """What cleaning did to one model; None where it had nothing to do."""
+    """What cleaning did to one model; None if it had nothing to do."""
     source = folder / "model.onnx"
     np.savez(work / "samples.npz", **zoo.feeds(folder))
     os.chdir(work)
@@ -88,7 +88,7 @@ def _row(folder: Path, work: Path, knobs: Params) -> tuple[str, ...] | None:
 
 
 def _optimised(model: Path, work: Path) -> tuple[list[bytes], list[str]]:
-    """What ONNX Runtime's optimiser makes of a model, without names: nodes in their order, and hashes of constants."""
+    """What ONNX Runtime's optimiser makes of a model, without names: its nodes in order, and hashes of constants."""
     options = session_options(1)
     options.optimized_model_filepath = str(work / "optimised.onnx")
     open_session(model, options=options)
