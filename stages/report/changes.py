@@ -49,7 +49,7 @@ class Figure:
         key: its key in the headlines of `stage`, joined with dots.
         better: the direction of an improvement.
         models: the models that it depends on.
-        headline: whether it is shown unfolded even if it did not change.
+        headline: whether it is never collapsed, even if it did not change.
     """
 
     group: str
