@@ -99,6 +99,7 @@ def throughput(timing: PairedTiming) -> dict[str, float | None]:
 
 
 def _measured(measured: Measurements) -> dict[str, Any]:
+    """The details that exist only if something was measured."""
     serving, footprints = measured.serving, measured.footprints
     left_out = [{"batch": size, "not_measured": reason} for size, reason in measured.left_out.items()]
     peaks = _footprints(measured, {"peak_load_mb": "peak_load_mb", "peak_run_mb": "peak_run_mb"})

@@ -109,6 +109,7 @@ def run(params: Params) -> BenchResult:
 
 
 def _measure(subject: Inputs, params: Params, lock: int, folder: Path, progress: tqdm) -> Measurements:
+    """Measure everything that fits into the budget, the speed-up at the serving batch first."""
     models, seed = subject.models, params.bench.seed
     settings = LaunchSettings(params.serving.threads, seed, lock)
     identity = write_identity(folder)

@@ -202,6 +202,7 @@ class _Ready:
 
 
 def _ready(model: ir.Model, data: EvalData | None, whole: Params, name: str) -> _Ready:
+    """Refuse what must not be quantized; clean and convert the model, and select its nodes."""
     params = whole.quantize
     refusal.refuse(model, name)
     refusal.refuse_non_finite_weights(model, name)

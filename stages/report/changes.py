@@ -199,6 +199,7 @@ def speedup_mark(then: Sequence[float], now: Sequence[float]) -> Mark:
 
 
 def _beyond_noise(figure: Figure, pair: BaseComparison) -> bool:
+    """Whether the change of a figure exceeds its noise, see `Figure.noise`."""
     then, now = figure.of(pair.base), figure.of(pair.head)
     if figure.noise == "nothing":
         return True
