@@ -1,6 +1,6 @@
 """Where static puts QuantizeLinear and DequantizeLinear pairs: which tensors of a graph hold 8-bit values.
 
-ONNX Runtime recognises DequantizeLinear, operator, QuantizeLinear at load and runs the three as one INT8 kernel. A
+ONNX Runtime recognizes DequantizeLinear, operator, QuantizeLinear at load and runs the three as one INT8 kernel. A
 convolution has such a kernel only with an 8-bit output. MatMul and Gemm also have one with a float output, so theirs
 stay float unless an INT8 operator follows, or a Relu or Clip inside the model, which ONNX Runtime fuses into a Gemm
 before it looks for INT8 kernels. Operators between those with weights can pass 8-bit values on, which saves the
