@@ -22,7 +22,7 @@ repro: $(VENV)/.run ## run the pipeline: export, quantize, parity, bench, and th
 test: lint ## lint, type-check and test
 	python -m pytest -n 3 -m "not torch and not extended" $(PYTEST_ARGS)
 
-test-extended: $(VENV)/.dev ## test the examples from end to end, and the export under twenty hash seeds
+test-extended: $(VENV)/.dev ## test the examples end to end, and the export under twenty hash seeds
 	python -m pytest -n 3 -m extended $(PYTEST_ARGS)
 
 test-torch: $(VENV)/.torch ## test what needs PyTorch, which this installs: 1 GB or more
@@ -38,7 +38,7 @@ lint: $(VENV)/.dev
 
 lock: ## compile pyproject.toml into the hash-pinned requirements
 	@command -v uv > /dev/null || \
-	    { echo "Error: make lock needs uv, which no requirements hold, as nothing else does. Install it: pip install uv" >&2; exit 1; }
+	    { echo "Error: make lock needs uv, which is not among the requirements. Install it: pip install uv" >&2; exit 1; }
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --group dev pyproject.toml \
 	    -c requirements.txt -o requirements-dev.txt

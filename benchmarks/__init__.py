@@ -1,1 +1,1 @@
-"""Measurements that are run by hand; their figures stand in docs/."""
+"""Measurements that are run by hand; their figures are in docs/."""

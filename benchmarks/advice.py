@@ -1,12 +1,13 @@
-"""Is what parity advises true? Every advice over a folder of models is carried out and held against what it said.
+"""Is parity's advice true? Follow all of it over a folder of models, and compare the effect with what was promised.
 
 Run from the root:  python -m benchmarks.advice FOLDER TABLE [--methods METHOD ...] [--models NAME ...] [--speed]
 
 FOLDER holds one folder per model: model.onnx, and samples.npz with an array per input whose axis 0 counts feeds. Each
 model is exported, quantized and judged in a temporary folder; each command under "Try" is then applied to params.yaml
-by DVC's own parser, and the model is quantized and judged again. TABLE is a CSV file with a row per advice; models and
-methods that it holds already are not run again. Exit 1 if an advice did not do what it said, to 10 %, or if two methods
-point at each other. --speed holds what it says of speed against bench: on a quiet machine.
+by DVC's own parser, and the model is quantized and judged again. TABLE is a CSV file with a row per piece of advice;
+models and methods that it holds already are not run again. Exits with 1 if advice misses its promised effect by more
+than 10 %, or if two methods recommend each other. --speed also checks the promised speed with bench, for quiet
+machines.
 """
 
 import argparse
@@ -42,13 +43,13 @@ Row = dict[str, str]
 
 
 def main() -> int:
-    """Try what the table lacks, and print all of it."""
+    """Follow the advice that the table lacks, and print the whole table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of the models")
-    parser.add_argument("table", type=Path, help="CSV file of the outcomes")
+    parser.add_argument("folder", type=Path, help="folder of the models")
+    parser.add_argument("table", type=Path, help="CSV file for the outcomes")
     parser.add_argument("--methods", nargs="+", default=METHODS, help="quantize.method")
     parser.add_argument("--models", nargs="+", help="names of folders; all by default")
-    parser.add_argument("--speed", action="store_true", help="hold the speed as well")
+    parser.add_argument("--speed", action="store_true", help="check the speed as well")
     arguments = parser.parse_args()
     names = arguments.models or sorted(path.parent.name for path in arguments.folder.glob("*/samples.npz"))
     done = {(row["model"], row["method"]) for row in read(arguments.table)}
@@ -62,12 +63,12 @@ def main() -> int:
     shown = [[row[key] for key in HEADER] for row in rows if row["said"]]
     print(tabulate(shown, HEADER, tablefmt="simple", disable_numparse=True))
     circles = sorted(in_circles(rows))
-    print(*(f"{model}: {one} and {other} point at each other." for model, one, other in circles), sep="\n")
+    print(*(f"{model}: {one} and {other} recommend each other." for model, one, other in circles), sep="\n")
     return int(bool(circles) or any(row["outcome"].startswith("WRONG") for row in rows))
 
 
 def read(table: Path) -> list[Row]:
-    """The rows of the table; none where there is no such file."""
+    """The rows of the table; none if there is no such file."""
     if not table.exists():
         return []
     with table.open(newline="", encoding="utf-8") as file:
@@ -85,7 +86,7 @@ def append(table: Path, rows: list[Row]) -> None:
 
 
 def in_circles(rows: list[Row]) -> Iterator[tuple[str, str, str]]:
-    """(model, method, method) where the advice of each names the other."""
+    """Yield (model, method, method) if the advice for each method names the other."""
     points = {
         (row["model"], row["method"], match[1])
         for row in rows
@@ -95,7 +96,7 @@ def in_circles(rows: list[Row]) -> Iterator[tuple[str, str, str]]:
 
 
 def judged(model: Path, method: str, place: Path, *, speed: bool) -> Iterator[Row]:
-    """A row per advice; without one, a row with the sentence that parity or the failed stage ends with instead."""
+    """A row per piece of advice; without any, one row with the sentence that parity or the failed stage ended with."""
     shutil.copytree(model, place / "models" / "m")
     source, data = "models/m/model.onnx", "models/m/samples.npz"
     params: dict[str, Any] = {
@@ -116,9 +117,9 @@ def judged(model: Path, method: str, place: Path, *, speed: bool) -> Iterator[Ro
 
 
 def held(effect: str, after: Mapping[str, float | None] | None) -> Row:
-    """What became of the figures, and whether they are within 10 % of what was said.
+    """The figures after the advice, and whether they are within 10 % of what was said.
 
-    Where it was said that fp32 or another model may be chosen, the effect of that is also as said.
+    If it was said that fp32 or another model may be chosen, its figures are right, too.
     """
     if after is None:
         return {"outcome": "WRONG"}
@@ -133,7 +134,7 @@ def held(effect: str, after: Mapping[str, float | None] | None) -> Row:
 
 
 def _within(said: re.Match[str] | None, value: float | None) -> bool:
-    """Whether a figure is what was said, or between its ends, to 10 %; what has no value must not be said."""
+    """Whether a value is within the range that was said, to 10 %; without a value, nothing may have been said."""
     if said is None or value is None:
         return said is None and value is None
     ends = [float(end) for end in said.groups() if end] or [1.0]
@@ -141,7 +142,7 @@ def _within(said: re.Match[str] | None, value: float | None) -> bool:
 
 
 def carried_out(command: str, place: Path, params: dict[str, Any], *, speed: bool) -> Mapping[str, float | None] | None:
-    """The figures after the command, by the names of `SAID`; None where a stage fails or parity misses."""
+    """The figures after the command, by the names of `SAID`; None if a stage fails or parity does not pass."""
     (place / "params.yaml").write_text(json.dumps(params | {"parity": {"advice_seconds": None}}), encoding="utf-8")
     apply_overrides(str(place / "params.yaml"), shlex.split(command)[4::2])
     if any(run(stage, place) for stage in ("quantize", "parity")):
@@ -163,7 +164,7 @@ def benched(place: Path) -> float:
 
 
 def run(stage: str, place: Path, params: dict[str, Any] | None = None) -> str:
-    """Run a stage in the folder; the sentence that it failed with, or nothing."""
+    """Run a stage in the folder; returns the sentence that it failed with, or nothing."""
     if params is not None:
         (place / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
     done = python(place, "-m", f"stages.{stage}")
@@ -171,7 +172,7 @@ def run(stage: str, place: Path, params: dict[str, Any] | None = None) -> str:
 
 
 def python(place: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run Python on our modules in the folder."""
+    """Run Python in the folder, with this project's modules."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=place,

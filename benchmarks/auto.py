@@ -4,10 +4,12 @@ Run from the root:  python -m benchmarks.auto path/to/models --work /tmp/auto
 
 The folder holds a folder for each model, with model.onnx and samples.npz (arrays by input name, whose first axis counts
 whole feeds, or samples with --layout samples); a folder of a single model works, too. Each method runs through export,
-quantize and parity. Then all models are timed in turn in one process, so that whatever disturbs the machine meets them
-all, on one feed of the judge samples. The table is Markdown: speed-up over the clean float model / times smaller.
-Smaller models come first, and what is done is kept in --work and not done again: a run may be interrupted, by --minutes
-too, or be made of several with --only.
+quantize and parity. Then all models are timed in turn in one process, on one feed of the judge samples, so that
+whatever disturbs the machine affects them all. The table is Markdown: speed-up over the clean float model / times
+smaller.
+
+Small models come first. Results are kept in --work and not made again, so a run may be interrupted (--minutes does so),
+or split into several with --only.
 """
 
 import argparse
@@ -53,7 +55,7 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    """Do what is left, and print the table of what is done."""
+    """Run what is missing, and print the table of all results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.auto", description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--work", type=Path, required=True, help="where models and results are kept")
@@ -62,8 +64,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1, help="serving.batch_size")
     parser.add_argument("--parity", nargs="*", default=[], metavar="KEY=VALUE", help="tolerances; the others are off")
     parser.add_argument("--margin", type=float, default=0.15, help="quantize.search.margin")
-    parser.add_argument("--seconds", type=float, default=1.0, help="timed of each model")
-    parser.add_argument("--minutes", type=float, default=1e6, help="after which nothing further is begun")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds to time each model")
+    parser.add_argument("--minutes", type=float, default=1e6, help="after so many minutes nothing more is started")
     arguments = parser.parse_args()
     given = {key: float(value) for key, _, value in (text.partition("=") for text in arguments.parity)}
     params = {
@@ -86,7 +88,7 @@ def main() -> None:
 
 @dataclass
 class Bench:
-    """One model, and what is kept of it: done.json, and the models that were made, by number of the method."""
+    """One model and its results in --work: done.json, and the models that the methods made."""
 
     folder: Path
     work: Path
@@ -94,7 +96,7 @@ class Bench:
     ends: float
 
     def run(self, seconds: float) -> None:
-        """Make what is missing, and time all of it once it is complete."""
+        """Make the models that are missing, and time all of them once they are complete."""
         if not self.work.exists() and time.monotonic() < self.ends:
             self.work.mkdir(parents=True)
             for path in self.folder.iterdir():
@@ -107,7 +109,7 @@ class Bench:
             self._do("times", lambda: self._times(seconds))
 
     def row(self) -> Row:
-        """Of the table: speed-up and size of each method that quantizes something, and whether it fails."""
+        """The row of the table: speed-up and size of each method that quantizes something, and whether it fails."""
         done = self._done()
         if error := self._refused():
             return {"model": self.folder.name, "auto, parity": error}
@@ -127,7 +129,7 @@ class Bench:
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
     def _refused(self) -> str:
-        """Why the model is none that can be quantized; the first method says so for all of them."""
+        """Why the model cannot be quantized; the first method decides that for all."""
         done = self._done()
         said = [done.get(what, {}).get("parity", "") for what in ("export", next(iter(METHODS)))]
         return next((line for line in said if line.startswith("Error")), "")
@@ -169,7 +171,7 @@ class Bench:
         }
 
     def _stage(self, knobs: dict[str, Any], stage: str) -> str:
-        """Run a stage; its message where it fails."""
+        """Run a stage; returns its message if it fails."""
         (self.work / "params.yaml").write_text(yaml.safe_dump({**self.params, "quantize": knobs}))
         done = subprocess.run(
             [sys.executable, "-m", f"stages.{stage}"],

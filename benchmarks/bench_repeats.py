@@ -1,7 +1,7 @@
-"""Does bench give the same figures again? Five repeats of the speed-up, of memory and of load time, as Markdown.
+"""Does bench repeat its figures? Measure speed-up, memory and load time five times, and print Markdown tables.
 
 Run from the root of the repository, after `dvc repro`: python -m benchmarks.bench_repeats
-Beside each speed-up stands the usual method: the mean of 100 calls of fp32 after ten to warm up, then the same for
+Beside each speed-up is that of the usual method: the mean of 100 calls of fp32 after ten to warm up, then the same for
 INT8, in one process.
 """
 
@@ -48,7 +48,7 @@ print(means[0] / means[1])
 
 
 def naive(models: ModelPair, feed: StoredFeed, threads: int) -> float:
-    """The ratio of two means, one model after the other."""
+    """The usual method: the ratio of two means, one model timed after the other."""
     arguments = [*map(str, models), feed.path, str(threads), *feed.names]
     return float(subprocess.check_output([sys.executable, "-c", NAIVE, *arguments], text=True))
 

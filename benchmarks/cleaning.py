@@ -1,9 +1,9 @@
-"""What cleaning does to float models: the published model against its source, as a Markdown table.
+"""What cleaning does to float models: the published model compared with its source, as a Markdown table.
 
 Run from the root of the repository: python -m benchmarks.cleaning FOLDER [NAME ...]
 FOLDER holds a folder per model with `model.onnx` and `samples.npz` (whole feeds along axis 0) or `inputs.npz` (one
-feed). Each model goes through export; source and result are timed as `python -m stages.bench --pair` does it. Where
-ONNX Runtime's optimiser makes the same graph of both, they run the same kernels, and what is timed is chance.
+feed). Each model goes through export; source and result are timed as `python -m stages.bench --pair` does. If ONNX
+Runtime's optimizer makes the same graph of both, they run the same kernels, and any difference in time is chance.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _row(folder: Path, work: Path, knobs: Params) -> tuple[str, ...] | None:
-    """What cleaning did to one model; None where it had nothing to do."""
+    """What cleaning did to one model; None if it had nothing to do."""
     source = folder / "model.onnx"
     np.savez(work / "samples.npz", **zoo.feeds(folder))
     os.chdir(work)
@@ -81,16 +81,16 @@ def _row(folder: Path, work: Path, knobs: Params) -> tuple[str, ...] | None:
         ", ".join(steps),
         str(timing.interval),
         timing.interval.verdict,
-        "yes" if _optimised(models.fp32, work) == _optimised(models.int8, work) else "no",
+        "yes" if _optimized(models.fp32, work) == _optimized(models.int8, work) else "no",
         f"{_largest_difference(models):.1g}",
         f"{size_mb(models.int8) / size_mb(models.fp32):.2f}",
     )
 
 
-def _optimised(model: Path, work: Path) -> tuple[list[bytes], list[str]]:
-    """What ONNX Runtime's optimiser makes of a model, without names: nodes in their order, and hashes of constants."""
+def _optimized(model: Path, work: Path) -> tuple[list[bytes], list[str]]:
+    """What ONNX Runtime's optimizer makes of a model, without names: its nodes in order, and hashes of constants."""
     options = session_options(1)
-    options.optimized_model_filepath = str(work / "optimised.onnx")
+    options.optimized_model_filepath = str(work / "optimized.onnx")
     open_session(model, options=options)
     nodes: list[bytes] = []
     constants: list[str] = []
@@ -108,7 +108,7 @@ def _optimised(model: Path, work: Path) -> tuple[list[bytes], list[str]]:
                     bare.attribute.append(attribute)
             nodes.append(bare.SerializeToString(deterministic=True))
 
-    visit(onnx.load(work / "optimised.onnx", load_external_data=False).graph)
+    visit(onnx.load(work / "optimized.onnx", load_external_data=False).graph)
     return nodes, sorted(constants)
 
 

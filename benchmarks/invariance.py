@@ -4,11 +4,11 @@ Run from the root of the repository:
     python -m benchmarks.invariance MODEL.onnx SAMPLES [--batches 1 8 64] [--rows GLOB ...] [--pad 128]
 
 SAMPLES is a folder of evaluation data that export wrote, or an .npz with an array per input of the model, axis 0
-counting samples. For each setting it prints the size, and per
-batch size the speed-up over fp32 (one thread, calls interleaved in one process), SQNR and largest difference of the
-first float output on the judge samples; then how far answers move between the batches. With --pad, for sequences with
-an attention mask, also how far they move where a sample is padded with zeros from its own length to that many tokens.
-What another CPU answers: benchmarks/portable.py.
+counting samples. For each setting it prints the size, and for each batch size the speed-up over fp32 (one thread, calls
+interleaved in one process), SQNR and largest difference of the first float output on the judge samples; then how far
+answers move between batch sizes. With --pad, for sequences with an attention mask, it also prints how far they move if
+a sample is padded with zeros from its own length to that many tokens. For the answers of another CPU see
+benchmarks/portable.py.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def answers(session: ort.InferenceSession, output: str, feed: Mapping[str, np.nd
 
 
 def speed_ups(opened: Mapping[str, ort.InferenceSession], feed: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Time of the first session over that of each: the median over rounds of the fastest of five calls."""
+    """Time of the first session over that of each: the median over rounds, each of the fastest of five calls."""
     rounds: dict[str, list[float]] = {name: [] for name in opened}
     started = time.perf_counter()
     while time.perf_counter() - started < SECONDS * len(opened):
@@ -62,7 +62,7 @@ def speed_ups(opened: Mapping[str, ort.InferenceSession], feed: Mapping[str, np.
 def moved_by_padding(
     session: ort.InferenceSession, output: str, feed: Mapping[str, np.ndarray], mask: str, length: int
 ) -> float:
-    """How far the answers to single samples move where zeros fill them up from their own length."""
+    """How far the answers to single samples move if they are padded with zeros from their own length."""
     largest = 0.0
     for at in range(PADDED):
         own = {name: array[at : at + 1, : int(feed[mask][at].sum())] for name, array in feed.items()}
@@ -78,9 +78,9 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("samples", type=Path)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--rows", nargs="+", default=[], help="nodes that get row scales in a setting of its own")
+    parser.add_argument("--rows", nargs="+", default=[], help="add a setting in which only these nodes get row scales")
     parser.add_argument("--method", default="dynamic", help="quantize.method")
-    parser.add_argument("--pad", type=int, help="to how many tokens")
+    parser.add_argument("--pad", type=int, help="number of tokens to pad to")
     arguments = parser.parse_args()
     settings: dict[str, dict[str, Any]] = {"tensor": {}, "tensor, portable: false": {"portable": False}}
     if arguments.method == "dynamic":
@@ -130,7 +130,7 @@ def main() -> None:
 def measured(
     opened: Mapping[str, ort.InferenceSession], output: str, feed: Mapping[str, np.ndarray], batches: list[int]
 ) -> dict[str, list[float]]:
-    """For each session, per batch: speed-up, SQNR and largest difference; then how far the batches lie from the first.
+    """For each session and batch size: speed-up, SQNR, largest difference; last, how far answers move from the first.
 
     The first session is the reference.
     """

@@ -57,7 +57,7 @@ def build(folder: Path) -> int:
 
 
 def measure(stage: str, folder: Path) -> tuple[float, float, float]:
-    """Run a stage in `folder`; returns seconds, and peak GB of memory: resident, and thereof not mapped from files."""
+    """Run a stage in `folder`; returns seconds, and peak GB of memory: resident, and the part not mapped from files."""
     started = time.perf_counter()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     child = subprocess.Popen([sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment)

@@ -1,14 +1,14 @@
-"""What parity costs: its time against a bare loop over both sessions, and its memory as the samples grow.
+"""What parity costs: its time compared with a bare loop over both sessions, and its memory as the samples grow.
 
 Run from the root after `dvc repro`:  python -m benchmarks.parity --rows 10000 1000000
 
-It needs artifacts/model.onnx and artifacts/model.int8.onnx of the default model, makes evaluation data of so many rows
-in a temporary folder (digits with noise, by a fixed seed), and runs there, each in a process of its own:
+It needs artifacts/model.onnx and artifacts/model.int8.onnx of the default model, makes evaluation data of that many
+rows in a temporary folder (digits with noise, from a fixed seed), and runs there, each in a process of its own:
 
 - bare: both sessions on the same batches, nothing else;
 - parity: `python -m stages.parity`, without trials for advice.
 
-Throughput is bare over parity: of CPU time, which other work on the machine hardly touches, and of the clock.
+Throughput is bare over parity: by CPU time, which other work on the machine hardly affects, and by the clock.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 1_000_000], help="samples to judge")
     parser.add_argument("--batch", type=int, default=1, help="serving.batch_size")
-    parser.add_argument("--repeats", type=int, default=1, help="alternate the two so often, and show medians")
+    parser.add_argument("--repeats", type=int, default=1, help="alternate the two this many times, and show medians")
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.bare:
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def bare(batch: int) -> None:
-    """The loop that parity is held against."""
+    """The loop that parity is compared with."""
     from stages.common.model.sessions import open_session
 
     data = evaldata.EvalData()

@@ -1,11 +1,11 @@
-"""What portable weights cost and spare, as a Markdown table: models quantized with quantize.portable true and false.
+"""What portable weights cost and gain, as a Markdown table: models quantized with quantize.portable true and false.
 
 Run from the root of the repository: python -m benchmarks.portable FOLDER [NAME ...] [--cpu Haswell-v4]
 FOLDER holds a folder per model with `model.onnx` and `samples.npz` (whole feeds along axis 0) or `inputs.npz` (one
-feed). All else has its default. For the methods dynamic and static it prints the share of pairs of weights that can
-saturate, and the SQNR of the outputs on the judge samples: of the output where portable weights cost most. The last
-cost is over all feeds, again of the output where it is highest. With --cpu, which needs qemu-user, also how far the
-outputs of the first judge samples differ between this CPU and that one.
+feed). All other settings are the defaults. For the methods dynamic and static it prints the share of pairs of weights
+that can saturate, and the SQNR, on the judge samples, of the output for which portable weights cost most. The last cost
+is over all feeds, again for the output where it is highest. With --cpu, which needs qemu-user, it also prints how far
+the outputs of the first judge samples differ between this CPU and that one.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def rows(folder: Path, methods: Sequence[str], cpu: str | None) -> Iterator[list[str]]:
-    """The rows of one model; none for a method that quantizes nothing of it.
+    """The rows of one model; none for a method that quantizes nothing in it.
 
     Raises:
         StageError: the model cannot be quantized.
@@ -130,14 +130,14 @@ def ratios(expected: Answers, made: Answers, feeds: Iterable[int]) -> dict[str, 
 
 
 def dearest(portable: Mapping[str, float], full: Mapping[str, float]) -> tuple[str, float]:
-    """The output where portable weights cost most, and what, in dB; 0 where it was exact in both."""
+    """The output for which portable weights cost most, and how much, in dB; 0 if it was exact in both."""
     cost = {name: full[name] - portable[name] for name in full}
     worst = max(cost, key=lambda name: -math.inf if math.isnan(cost[name]) else cost[name])
     return worst, cost[worst] if math.isfinite(cost[worst]) else 0.0
 
 
 def answers(model: ir.Model, feeds: Sequence[Feed]) -> Answers:
-    """What a model gives in its float outputs."""
+    """The float outputs of a model."""
     session = sessions.open_session(model)
     names = [output.name for output in session.get_outputs()]
     runs = [sessions.answers(session, feed, name="the model") for feed in feeds]
@@ -146,7 +146,7 @@ def answers(model: ir.Model, feeds: Sequence[Feed]) -> Answers:
 
 
 def emulated(models: Sequence[Path], feeds: Sequence[Feed], names: Sequence[str], cpu: str) -> list[Answers]:
-    """What each model file gives in these outputs on a CPU that qemu emulates; the feeds are put beside the first."""
+    """These outputs of each model file on a CPU that qemu emulates; the feeds are written beside the first file."""
     files = []
     for number, feed in enumerate(feeds):
         files.append(str(models[0].with_name(f"{number}.npz")))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measure the base of the pull request on this machine too, so that its latency compares: a commit named base-measured-here.
-# Where that fails, the base's committed metrics remain, and the report says on which machine they were made.
+# Measure the base of the pull request on this machine too, so that latencies can be compared: a commit named base-measured-here.
+# If that fails, the base's committed metrics remain, and the report says which machine they are from.
 set -euo pipefail
 : "${BASE_SHA:?the commit to compare with}"
 folder=$PWD/${REPORT_FOLDER:-ci-report}

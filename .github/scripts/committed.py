@@ -1,4 +1,4 @@
-"""Do the committed metrics belong to the committed params, data and code? Exit 1 with what changed where they do not.
+"""Do the committed metrics belong to the committed params, data and code? Exits with 1 and names what changed if not.
 
 The pipeline runs again in the workflow, so its report is right in any case; what would be wrong after the merge are the
 metrics in git, which the next pull request compares itself with.
@@ -18,7 +18,7 @@ def main() -> int:
         changes = changes_since_lock()
     except StageError as error:
         return problem(str(error))
-    # Models live in DVC's cache and may not be here; that the pipeline made them, dvc.lock says.
+    # Models live in DVC's cache and may not be here; dvc.lock shows that the pipeline made them.
     stages: dict[str, list[str]] = {}
     for stage, change in dict.fromkeys(changes):
         if not change.startswith("artifacts/"):

@@ -20,7 +20,7 @@ if git rev-parse -q --verify base-measured-here >/dev/null; then base="base-meas
             2>"$folder/error.txt" ||
             { printf '## ❌ The report failed\n\n````\n'; tail -n 5 "$folder/error.txt"; printf '````\n'; }
     else
-        printf '## ❌ The pipeline failed\n\nIt did not get as far as a decision. The end of its output:\n\n````\n'
+        printf '## ❌ The pipeline failed\n\nIt did not reach a decision. The end of its output:\n\n````\n'
         tail -n 20 "$folder/pipeline.log" 2>/dev/null || echo "It was not started: see the steps before it."
         printf '````\n'
     fi

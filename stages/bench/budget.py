@@ -10,15 +10,15 @@ from stages.common.timing.launch import fewest_calls
 from stages.common.timing.summary import FEWEST_LAUNCHES, PairedTiming
 
 PARTS = ("memory", "operators", "call", "control")
-"""What shares one `bench.max_seconds`, in order; an empty call is always timed."""
+"""The parts that share one `bench.max_seconds`, in order; `call`, the empty call, is always timed."""
 
 EMPTY_SECONDS = 1.0
-"""About how long the launch of a model that computes nothing takes."""
+"""About how long a launch takes for a model that computes nothing."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The batch sizes that fit, why others do not, and the seconds that all of them take at worst."""
+    """The batch sizes that fit, why others do not, and the seconds that all of them would take at worst."""
 
     fitting: list[int]
     left_out: dict[int, str]
@@ -83,7 +83,7 @@ class Rest:
         return part not in self.left_out
 
     def least(self, *parts: str) -> float:
-        """The seconds that parts of `PARTS` take at least, together."""
+        """The fewest seconds that these parts of `PARTS` take together."""
         both = self.spent / self.serving.launches  # starts a process, loads both models, and calls each at least twice
         fp32, int8 = self.serving.fp32.p50_ms, self.serving.int8.p50_ms
         seconds = {
@@ -118,7 +118,7 @@ class Rest:
         )
 
     def _slow(self) -> str:
-        """What takes most of a launch: calls, or all before them."""
+        """What takes most of a launch: its calls, or what comes before them."""
         launch, samples = self.spent / self.serving.launches, self.serving.samples
         size = max(self.sizes.left_out, default=samples)
         calls = _fewest_seconds(self.serving, size)

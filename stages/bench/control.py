@@ -1,4 +1,4 @@
-"""A model timed against itself has a speed-up of 1: what is measured instead shows how far to trust this machine.
+"""A model timed against itself has a speed-up of 1: what is measured shows how far this machine can be trusted.
 
 The control is one such comparison. The self-check makes 20, and their 95 % intervals should cover 1.
 """
@@ -26,7 +26,7 @@ from stages.common.timing.summary import Interval, PairedTiming
 
 CHECKS = 20
 MUST_COVER = 18
-"""If each of 20 intervals covers the truth with 95 % probability, at least 18 cover it in 92 of 100 self-checks."""
+"""If each of 20 intervals covers the true value with 95 % probability, at least 18 do in 92 of 100 self-checks."""
 
 
 def measured_once(

@@ -14,7 +14,7 @@ from stages.common.timing.summary import Interval, PairedTiming, calls_for, quan
 _TAIL = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
 _CURVE = np.linspace(0.01, 0.99, 99).round(2)
 _GROUPS = ("batches", "latency", "memory", "load", "spread", "call", "control", "noise", "operators")
-_SAME = "both files are equal, so there is nothing to compare"
+_SAME = "both files are identical, so there is nothing to compare"
 
 
 def write(result: BenchResult) -> None:
@@ -42,7 +42,7 @@ def write(result: BenchResult) -> None:
 
 
 def headlines(result: BenchResult) -> dict[str, Any]:
-    """The tree of metrics/bench.json. For two equal files the speed-up is 1, and all other figures are null."""
+    """The tree of metrics/bench.json. For identical files the speed-up is 1, and all other figures are null."""
     measured = result.measurements
     latency = (measured.serving.fp32.p50_ms, measured.serving.int8.p50_ms) if measured else (None, None)
     interval = measured.serving.interval if measured else Interval(1.0, 1.0, 1.0)
@@ -99,6 +99,7 @@ def throughput(timing: PairedTiming) -> dict[str, float | None]:
 
 
 def _measured(measured: Measurements) -> dict[str, Any]:
+    """The details that exist only if something was measured."""
     serving, footprints = measured.serving, measured.footprints
     left_out = [{"batch": size, "not_measured": reason} for size, reason in measured.left_out.items()]
     peaks = _footprints(measured, {"peak_load_mb": "peak_load_mb", "peak_run_mb": "peak_run_mb"})
@@ -154,7 +155,7 @@ def _ends(interval: Interval) -> dict[str, float | None]:
 
 
 def _footprints(measured: Measurements | None, attributes: Mapping[str, str]) -> dict[str, float | None]:
-    """Attributes of both models' footprints; `attributes` maps keys without the model to attributes."""
+    """Attributes of both models' footprints; `attributes` maps keys, without the name of the model, to attributes."""
     footprints = (measured and measured.footprints) or (None, None)
     return {
         f"{model}_{key}": rounded(getattr(footprint, attribute, None))
@@ -179,9 +180,9 @@ def _null_reason(key: str, measured: Measurements | None) -> str:
     if group == "latency":
         model, label, _ = name.split("_")
         timed = len(getattr(measured.serving, model).all_ns)
-        return f"{label} takes {calls_for(_TAIL[label])} calls, but only {timed} were timed"
+        return f"{label} needs {calls_for(_TAIL[label])} calls, but only {timed} were timed"
     if name == "cpu_share":
-        return "only known for a single thread: several wait for each other"
+        return "only known for a single thread, as several wait for each other"
     if {"load": "memory"}.get(group, group) in measured.rest.left_out:
         return "bench.max_seconds left no time for it"
     if group in ("memory", "load") and measured.footprints is None:

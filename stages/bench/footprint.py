@@ -16,7 +16,7 @@ from stages.common.timing.launches import LaunchSettings
 REPEATS = 7
 FEWEST = 2
 SECONDS = 10.0
-"""Models that load slowly are repeated less often, because chance matters less to them."""
+"""Most and fewest processes per model, and the seconds that all may take: slow loads vary less, so fewer will do."""
 
 
 @dataclass(frozen=True)

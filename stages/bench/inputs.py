@@ -50,7 +50,7 @@ class Inputs:
 
     @property
     def same_model(self) -> bool:
-        """Whether both files are equal, as quantize leaves them if nothing could be quantized."""
+        """Whether both files are identical, as quantize leaves them if nothing could be quantized."""
         return self.sha256[0] == self.sha256[1]
 
     def feed(self, samples: int, seed: int, folder: Path) -> StoredFeed:

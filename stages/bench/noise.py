@@ -1,4 +1,4 @@
-"""What else the machine did while the models were timed: it explains a wide interval, and corrects nothing."""
+"""What else the machine did while the models were timed: it explains a wide interval, but corrects nothing."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Time by operator type, and why an INT8 model may be slower."""
+"""Kernel time by operator type, which shows why an INT8 model may be slower."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

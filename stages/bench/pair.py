@@ -59,7 +59,7 @@ def _check_same_inputs(models: ModelPair, *sessions: ort.InferenceSession) -> No
 
 
 def _feed(model: Path, session: ort.InferenceSession, params: Params, folder: Path) -> tuple[StoredFeed, str]:
-    """Samples of the evaluation data if they fit the model, else generated inputs; and a sentence that says which."""
+    """Samples of the evaluation data if it fits the model, else generated inputs; and a sentence that says which."""
     seed = params.bench.seed
     try:
         data = EvalData()

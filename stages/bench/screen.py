@@ -18,7 +18,7 @@ _ENDED = {
 def render(result: BenchResult) -> str:
     measured = result.measurements
     if measured is None:
-        return "Both files are equal: there is nothing to compare, so nothing was timed."
+        return "Both files are identical: there is nothing to compare, so nothing was timed."
     blocks = [_speeds(measured), _footprints(measured), _operators(measured), _conclusion(result, measured)]
     return "\n\n".join(block for block in blocks if block)
 

@@ -19,10 +19,10 @@ from stages.common.timing.lock import alone
 from stages.common.timing.summary import Interval, PairedTiming
 
 SECONDS_BESIDE = 0.2
-"""Timed per launch, both at other batch sizes than the serving one and on the identity model."""
+"""How long a launch times each batch size other than the serving one, and the identity model."""
 
 OVERHEAD_BOUND = 5
-"""A model is bound by call overhead if a call takes less than this many times an empty one."""
+"""A model is bound by call overhead if its call takes less than this many times as long as an empty one."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Measurements:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """The inputs, the number of threads, and the measurements, which are None if both files are equal."""
+    """The inputs, the number of threads, and the measurements, which are None if both files are identical."""
 
     inputs: Inputs
     threads: int
@@ -91,7 +91,7 @@ class BenchResult:
 
 
 def run(params: Params) -> BenchResult:
-    """Measure both models, unless the files are equal.
+    """Measure both models, unless the files are identical.
 
     Raises:
         StageError: an input is missing, or a model cannot be measured.
@@ -109,6 +109,7 @@ def run(params: Params) -> BenchResult:
 
 
 def _measure(subject: Inputs, params: Params, lock: int, folder: Path, progress: tqdm) -> Measurements:
+    """Measure everything that fits into the budget, the speed-up at the serving batch first."""
     models, seed = subject.models, params.bench.seed
     settings = LaunchSettings(params.serving.threads, seed, lock)
     identity = write_identity(folder)

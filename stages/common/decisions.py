@@ -206,6 +206,7 @@ def _is_map(array: np.ndarray) -> bool:
 
 
 def _decider(outputs: Outputs, labels: np.ndarray | None, threshold: float | None, *, classifier: bool) -> Decider:
+    """The decider that `choose` returns: the most certain kind of scores first."""
     floats = {name: array for name, array in outputs.items() if array.dtype.kind == "f" and array.size}
     scored = [(name, axis, as_scores(array, axis)) for name, array in floats.items() for axis in class_axes(array)]
     label = _label(outputs, labels)
@@ -241,6 +242,7 @@ def _likely(name: str, labels: np.ndarray | None, scores: np.ndarray, *, is_map:
 
 
 def _binary(outputs: Outputs, labels: np.ndarray | None, decider: Decider) -> str | None:
+    """The output whose last column scores class 1 of two, if the labels are 0 and 1; else None."""
     if labels is None or not _indexes(labels, 2) or decider.axis != -1:
         return None
     if decider.scores is not None:

@@ -23,7 +23,7 @@ EXIT_CODES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this stage."""
-    parser.add_argument("--strict", action="store_true", help="exit 1 for a closed gate, inside an experiment too")
+    parser.add_argument("--strict", action="store_true", help="exit 1 for a closed gate, even inside an experiment")
 
 
 def main(arguments: argparse.Namespace) -> None:

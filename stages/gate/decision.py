@@ -25,7 +25,7 @@ class Deployment:
 
 
 def decide(figures: Figures, rules: Sequence[Rule], bench: str = "bench") -> Deployment:
-    """INT8 if no rule failed and it gains speed or size; fp32 otherwise.
+    """Deploy INT8 if no rule failed and it gains speed or size, else fp32.
 
     Args:
         figures: what the other stages measured.

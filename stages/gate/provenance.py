@@ -154,12 +154,12 @@ def _same_machine(evidence: Evidence) -> None:
 
 
 def _same_arithmetic(evidence: Evidence) -> None:
-    """INT8 answers can differ with the instruction set and with the version of ONNX Runtime."""
+    """Refuse a verdict from another instruction set or version of ONNX Runtime, where INT8 answers can differ."""
     judged = [evidence.parity_details.get("judged", key) for key in ("isa", "onnxruntime")]
     here = [evidence.host.get("cpu", "isa"), evidence.host.get("onnxruntime")]
     if judged != here:
         raise StageError(
-            f"Parity was judged on {judged[0]} with ONNX Runtime {judged[1]}, but metrics/host.json describes {here[0]}"
+            f"Parity judged on {judged[0]} with ONNX Runtime {judged[1]}, but metrics/host.json describes {here[0]}"
             f" with {here[1]}, where INT8 answers may differ. Run parity again."
         )
 

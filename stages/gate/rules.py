@@ -35,7 +35,7 @@ def _parity(figures: Figures) -> Rule:
 def _missed(rule: Rule) -> str:
     """The rule that failed, in a sentence without its full stop.
 
-    Of a rule that no key sets, such as `shape`, the value is a number of samples or values: its message tells it.
+    If no key sets the rule, as for `shape`, its value is a number of samples or values, which the message states.
     """
     if rule.name not in Parity.model_fields and rule.message:
         return f"In '{rule.output}', {rule.message}"

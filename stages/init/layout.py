@@ -50,6 +50,7 @@ def dvc_yaml(text: str, layout: Layout) -> str:
 
 
 def _stages(lines: list[str], layout: Layout) -> Iterator[str]:
+    """The lines of the section `stages`: names, folders, commands and deps adapted."""
     up = "../" if layout.models else ""
     wdir = "/".join(filter(None, [layout.below, "${item.model}" if layout.models else ""]))
     pinned = ""

@@ -98,6 +98,7 @@ def three_way(current: str, base: str, new: str) -> str | None:
 
 
 def _blocks(text: str, file: str) -> Iterator[Block]:
+    """The top-level keys of a YAML mapping, in order."""
     try:
         root = yaml.compose(text, yaml.SafeLoader)
     except yaml.YAMLError as error:

@@ -11,7 +11,7 @@ LABELS = {
     "merged": "Added to",
     "replaced": "Upgraded to this version, with your changes",
     "removed": "Removed",
-    "older": "Of another version (--upgrade replaces them)",
+    "older": "From another version (--upgrade replaces them)",
     "kept": "Not changed, as your changes conflict with this version",
 }
 

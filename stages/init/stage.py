@@ -15,7 +15,7 @@ from stages.init import merge
 from stages.init.layout import REQUIREMENTS, Layout, dvc_yaml
 
 RECORD = ".onnx-int8.json"
-"""The record of what was installed, in the folder of the pipeline: an upgrade detects the user's changes by it."""
+"""The record of what was installed, in the folder of the pipeline: by it an upgrade detects the user's changes."""
 
 BELOW = "int8"
 """The folder of the pipeline, and the prefix of its stages, if names are taken."""

@@ -85,6 +85,7 @@ def too_old(model: ir.Model) -> bool:
 def _predict(
     method: str, model: ir.Model, nodes: Sequence[WeightedNode], weights: Mapping[str, int], file_bytes: int
 ) -> Prediction:
+    """What one method does with its defaults: the nodes that it takes, and the size of the file."""
     taken: list[WeightedNode] = []
     int8: dict[str, int] = {}
     overhead = 0
@@ -159,6 +160,7 @@ def _taken(method: str, node: WeightedNode) -> tuple[Weight, ...]:
 
 
 def _int8_bytes(method: str, node: WeightedNode, weight: Weight) -> int:
+    """Bytes of a quantized weight with its scales and zero points."""
     elements = math.prod(weight.shape)
     if method == "stored":
         return elements + 4 * _scales(node, weight)

@@ -82,7 +82,7 @@ def cleaned(model: ir.Model) -> ir.Model:
 
 
 def _run(model: ir.Model, path: Path) -> tuple[str, list[str]]:
-    """Why ONNX Runtime does not load the model (empty if it loads), and the findings of a run on generated inputs."""
+    """Why ONNX Runtime does not load the model (empty if it does), and the findings of a run on generated inputs."""
     try:
         session = sessions.open_session(model, name=path.as_posix())
     except StageError as error:

@@ -41,12 +41,13 @@ def sentences(model: ir.Model, nodes: Sequence[WeightedNode]) -> list[str]:
             f"{', '.join(learnt)} keep their parameters in attributes, which have no INT8 form: they stay float."
         )
     if decoders := sorted({node.op_type for node in all_nodes(model)} & DECODERS):
-        troubles.append(f"{decoders[0]} contains a whole decoder: its speed depends on the tokens, so compare tokens.")
+        decoder = f"{decoders[0]} contains a whole decoder, whose speed depends on the tokens that it generates"
+        troubles.append(f"{decoder}: compare these too.")
     inside = [node for node in nodes if node.graph]
     if inside:
         share = sum(node.nbytes for node in inside) / max(1, sum(node.nbytes for node in nodes))
         troubles.append(
-            f"{share:.0%} of the weights are in subgraphs (If, Loop, Scan bodies); check that nodes.csv has them."
+            f"{share:.0%} of the weights are in subgraphs (bodies of If, Loop, Scan); check that nodes.csv lists them."
         )
     if types & {"Conv", "ConvTranspose"}:
         troubles.append("Conv is slower in INT8 with dynamic ranges, so dynamic keeps it float; static quantizes it.")

@@ -125,6 +125,7 @@ class Workspace:
         return self._judged(overrides, int8, params, deadline)
 
     def _judged(self, overrides: Overrides, int8: Path, params: Params, deadline: float) -> TriedVariant:
+        """Judge the model of a variant, and time it if it passes and is smaller."""
         setting = self._setting
         try:
             model = Model(open_session(int8, setting.serving.threads), "the variant", setting.fp32.logarithms)

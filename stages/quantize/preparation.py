@@ -54,7 +54,7 @@ class Prepared:
 
 
 def prepare(model: ir.Model, data: EvalData | None, whole: Params, name: str) -> Prepared:
-    """Clean the float model, convert it as the selected methods need it, and select the nodes to quantize.
+    """Refuse what must not be quantized; clean and convert the model, and select its nodes.
 
     Args:
         model: the float model; not changed.

@@ -55,7 +55,7 @@ def matching(pattern: str, names: Collection[str]) -> set[str]:
 def _reason(node: WeightedNode, params: Quantize, chosen: bool) -> str:
     """Why a node stays float with these params; empty if it is quantized. `chosen`: quantize.nodes sets its method."""
     if node.op_type.startswith(_BLOCKED_LAYOUT):
-        return "ONNX Runtime's optimiser changed its layout for one kind of CPU; quantize the original model"
+        return "ONNX Runtime's optimizer changed its layout for one kind of CPU; quantize the original model"
     if node.op_type not in methods.op_types(params.method):
         return f"quantize.method {params.method} does not quantize {node.op_type}"
     if chosen:

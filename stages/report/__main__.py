@@ -2,7 +2,7 @@
 
 Above the folders of several models, it shows one report per model, under its name.
 With --experiments, it shows all experiments of this commit in one table, best first, and the command that applies the
-best.
+best one.
 
 Reads   metrics/, params.yaml and dvc.lock in the workspace; with --base, also at that git revision; with
         --experiments, as each experiment committed them.

@@ -49,7 +49,7 @@ class Figure:
         key: its key in the headlines of `stage`, joined with dots.
         better: the direction of an improvement.
         models: the models that it depends on.
-        headline: whether it is shown unfolded even if it did not change.
+        headline: whether it is never collapsed, even if it did not change.
     """
 
     group: str
@@ -199,6 +199,7 @@ def speedup_mark(then: Sequence[float], now: Sequence[float]) -> Mark:
 
 
 def _beyond_noise(figure: Figure, pair: BaseComparison) -> bool:
+    """Whether the change of a figure exceeds its noise, see `Figure.noise`."""
     then, now = figure.of(pair.base), figure.of(pair.head)
     if figure.noise == "nothing":
         return True

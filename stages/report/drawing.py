@@ -97,7 +97,7 @@ def scale(field: str, title: str) -> Spec:
 
 
 def log(field: str, title: str, values: Sequence[float], label: str) -> Spec:
-    """A logarithmic scale from one power of ten to another, with a tick at each; labels that overlap are left out."""
+    """A logarithmic scale from one power of ten to another, a tick at each; labels that overlap are left out."""
     ends = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     ticks = [10.0**power for power in range(ends[0], ends[1] + 1)]
     axis = {"values": ticks, "format": label, "labelOverlap": "greedy"}

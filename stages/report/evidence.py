@@ -6,7 +6,7 @@ from typing import Any
 
 from stages.report.changes import BaseComparison, Mark, speedup_mark
 from stages.report.revision import DETAILS, SPEEDUP, Revision, flat, lookup
-from stages.report.text import UNKNOWN, bullets, code, escape, folded, interval, number, plural, table
+from stages.report.text import UNKNOWN, bullets, code, collapsed, escape, interval, number, plural, table
 
 NAMES_SHOWN = 5
 WORST_SHOWN = 10
@@ -42,7 +42,7 @@ def machine(side: Revision) -> str:
 
 
 def batches(head: Revision, comparison: BaseComparison | None) -> list[str]:
-    """Every batch size that bench measured, beside that of the base if both were timed under the same conditions."""
+    """Every batch size that bench measured, beside the base's figures if both were timed under the same conditions."""
     timed = {row.get("batch"): row for row in head.detail("bench", "batches") or [] if isinstance(row, Mapping)}
     if not timed:
         return []
@@ -63,7 +63,7 @@ def batches(head: Revision, comparison: BaseComparison | None) -> list[str]:
     header = ("batch", "fp32", "INT8", "speed-up (95 % interval)", "verdict", *(("base", "") if before else ()))
     counts = {mark: sum(row[-1] == mark for row in rows) for mark in (Mark.WORSE, Mark.BETTER)}
     news = ", ".join(f"{count} {mark}" for mark, count in counts.items() if count)
-    return [folded(f"Speed at {plural(len(rows), 'batch size')}{f': {news}' if news else ''}", table(header, rows))]
+    return [collapsed(f"Speed at {plural(len(rows), 'batch size')}{f': {news}' if news else ''}", table(header, rows))]
 
 
 def _speedup(row: Mapping[str, Any]) -> str:
@@ -100,7 +100,7 @@ def quantization(head: Revision) -> list[str]:
     steps = [*sentences(head.detail("export", "clean")), *sentences(head.detail("quantize", "steps"))]
     parts += ["**Steps**", bullets(steps)] if steps else []
     counts = (sum(map(len, group.values())) for group in (quantized, kept))
-    return [folded("What was quantized: {} INT8, {} kept in float".format(*counts), *parts)]
+    return [collapsed("What was quantized: {} INT8, {} kept in float".format(*counts), *parts)]
 
 
 def _nodes(nodes: Sequence[Mapping[str, str]]) -> tuple[str, str, str]:
@@ -136,7 +136,7 @@ def frontier(head: Revision) -> list[str]:
         "The models that pass are timed against each other."
     )
     summary = f"Method auto built {plural(len(rows), 'model')}, {passed} within the tolerances"
-    return [folded(summary, meaning, table(header, rows))]
+    return [collapsed(summary, meaning, table(header, rows))]
 
 
 def figure(row: Mapping[str, str], key: str) -> float | None:
@@ -150,7 +150,7 @@ def worst_samples(head: Revision) -> list[str]:
         [(code if key == "output" else escape)(row.get(key, "")) for key in keys] for row in head.worst[:WORST_SHOWN]
     ]
     header = ("sample", "output", "position", "fp32", "INT8", "difference")
-    return [folded(f"{plural(len(rows), 'sample')} that moved most", table(header, rows))] if rows else []
+    return [collapsed(f"{plural(len(rows), 'sample')} that moved most", table(header, rows))] if rows else []
 
 
 def notes(head: Revision) -> list[str]:
@@ -164,7 +164,7 @@ def notes(head: Revision) -> list[str]:
                 lines.append(f"{stage}: {code(key)} was not measured: {escape(reason)}")
     if finding := head.detail("bench", "noise.finding"):
         lines.append(f"bench: while the models were timed, {escape(finding)}.")
-    return [folded(plural(len(lines), "note"), bullets(lines))] if lines else []
+    return [collapsed(plural(len(lines), "note"), bullets(lines))] if lines else []
 
 
 def sentences(listed: Any) -> list[str]:

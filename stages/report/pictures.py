@@ -142,7 +142,7 @@ def _survival(side: str, bins: Rows) -> Iterable[dict[str, Any]]:
 
 
 def latency(sides: Sequence[tuple[str, Revision]]) -> Picture | None:
-    """The share of calls at least as fast as x, for both models, up to the 99th percentile."""
+    """The share of calls that take at most x, for both models, up to the 99th percentile."""
     rows = [
         {"side": name, "model": model, "x": float(row[column]), "y": float(row["quantile"])}
         for name, side in sides

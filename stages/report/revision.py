@@ -19,7 +19,7 @@ Rows = Sequence[Mapping[str, str]]
 _MEASURED = (paths.EXPORT, paths.QUANTIZE, paths.PARITY, paths.BENCH, paths.GATE)
 HEADLINES = {path.stem: path for path in (paths.HOST, *_MEASURED)}
 DETAILS = {path.stem: paths.DETAILS / path.name for path in _MEASURED}
-"""The file of each stage."""
+"""The headlines file of each stage."""
 
 REQUIRED = ("host", "quantize", "parity", "bench", "gate")
 """The stages whose metrics a report needs."""

@@ -1,4 +1,4 @@
-"""The report as Markdown: verdict, next steps, changes, every rule, and folded evidence."""
+"""The report as Markdown: verdict, next steps, changes, every rule, and collapsed evidence."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +14,8 @@ from stages.report.text import (
     block,
     bullets,
     code,
+    collapsed,
     escape,
-    folded,
     interval,
     is_number,
     number,
@@ -84,7 +84,7 @@ def _decision(head: Revision) -> str:
 
 
 def _suggestions(head: Revision) -> list[str]:
-    """What the gate advises; then what else parity tried, folded if the gate is open."""
+    """What the gate advises; then what else parity tried, collapsed if the gate is open."""
     command = head.detail("gate", "advice")
     parts = ["**Run next**\n\n" + block(str(command))] if command else []
     tried = [trial for trial in head.detail("parity", "advice") or [] if isinstance(trial, Mapping)]
@@ -95,7 +95,7 @@ def _suggestions(head: Revision) -> list[str]:
     ]
     lines += evidence.sentences([head.detail("parity", "tried")] if head.detail("parity", "tried") else [])
     if lines and head.value("gate", "open") is True:
-        parts.append(folded("What else parity tried", bullets(lines)))
+        parts.append(collapsed("What else parity tried", bullets(lines)))
     elif lines:
         parts.append(("**Also tried**" if command else "**Try**") + "\n\n" + bullets(lines))
     return parts
@@ -133,7 +133,9 @@ def _changes(comparison: BaseComparison) -> list[str]:
     parts = [table(header, _grouped(_change_row(change, comparison) for change in opened))]
     if rest:
         rows = _grouped(_change_row(change, comparison) for change in rest)
-        parts.append(folded(f"{plural(len(rest), 'more figure')} without a change beyond noise", table(header, rows)))
+        parts.append(
+            collapsed(f"{plural(len(rest), 'more figure')} without a change beyond noise", table(header, rows))
+        )
     return parts
 
 
@@ -185,7 +187,7 @@ def _grouped(rows: Iterable[Sequence[str]]) -> list[Sequence[str]]:
 
 
 def _rules(rules: Sequence[Rule]) -> list[str]:
-    """Every rule, failed ones first; if there are many, the others are folded."""
+    """Every rule, failed ones first; if there are many, the others are collapsed."""
     order = (Outcome.FAILED, Outcome.PASSED, Outcome.NOT_APPLICABLE, Outcome.OFF)
     ranked = sorted(rules, key=lambda rule: order.index(rule.outcome))
     failed = [rule for rule in rules if rule.failed]
@@ -203,7 +205,7 @@ def _rules(rules: Sequence[Rule]) -> list[str]:
     return [
         f"**{summary}**",
         *opened,
-        folded(plural(len(rest), "rule" if not failed else "other rule"), _rule_table(rest)),
+        collapsed(plural(len(rest), "rule" if not failed else "other rule"), _rule_table(rest)),
     ]
 
 
@@ -225,7 +227,7 @@ def _params(base: Revision, head: Revision) -> list[str]:
     if not rows:
         return ["**Params**: no change."]
     shown = table(("key", "base", "this"), rows)
-    return ["**Params**", shown] if len(rows) <= ROWS_SHOWN else [folded(f"{len(rows)} params differ", shown)]
+    return ["**Params**", shown] if len(rows) <= ROWS_SHOWN else [collapsed(f"{len(rows)} params differ", shown)]
 
 
 def _param(side: Revision, key: str) -> str:

@@ -1,4 +1,4 @@
-"""Markdown building blocks: escaped text, numbers with units, tables, folded parts."""
+"""Markdown building blocks: escaped text, numbers with units, tables, collapsed parts."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -69,8 +69,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(re.sub(r" {2,}\|", " |", line) for line in str(text).splitlines())
 
 
-def folded(summary: str, *parts: str) -> str:
-    """Parts that open with a click on the summary."""
+def collapsed(summary: str, *parts: str) -> str:
+    """Parts that a click on the summary expands."""
     return f"<details><summary>{summary}</summary>\n\n" + "\n\n".join(parts) + "\n\n</details>"
 
 

@@ -87,7 +87,7 @@ def expand(overrides: Sequence[str]) -> list[Overrides]:
 
 
 def experiment_name(commit: str, overrides: Overrides) -> str:
-    """A name that depends only on the commit and the overrides, whatever their order."""
+    """A name that depends only on the commit and the overrides, not on their order."""
     text = json.dumps([commit, sorted(overrides)])
     return f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 

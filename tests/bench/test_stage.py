@@ -143,11 +143,11 @@ def test_two_equal_files_are_not_timed(
     headlines, details = bench(tmp_path, "{}")
     assert headlines["speedup"] == {"ratio": 1, "low95": 1, "high95": 1, "verdict": "equivalent"}
     assert headlines["latency"] == {"fp32_p50_ms": None, "int8_p50_ms": None}
-    assert "both files are equal" in details["null_reasons"]["memory.fp32_mb"]
+    assert "both files are identical" in details["null_reasons"]["memory.fp32_mb"]
     assert details["without_int8"] == ["TreeEnsembleClassifier"]
     assert details["measured"]["sha256"]["fp32"] == details["measured"]["sha256"]["int8"]
     assert rows(tmp_path, paths.BENCH_LAUNCHES) == []
-    assert "Both files are equal" in capsys.readouterr().out
+    assert "Both files are identical" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("short")

@@ -154,7 +154,7 @@ class TestFiguresEqualAnIndependentComputation:
         assert (comparison.only_reference, comparison.only_candidate) == only
         assert comparison.p_value == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue, rel=1e-9)
 
-    def test_probabilities_are_recognised(self) -> None:
+    def test_probabilities_are_recognized(self) -> None:
         assert self.output.kind == "probabilities"
         assert self.comparison.decider == Decider(scores="p", kind="probabilities")
 

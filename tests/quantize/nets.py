@@ -132,10 +132,10 @@ def sqnr_db(model: ModelProto, other: ModelProto, given: Sequence[Feed] | None =
 
 
 def kernels(model: ModelProto) -> Counter[str]:
-    """The operators of a model that ONNX Runtime has optimised: those that really run."""
+    """The operators of a model that ONNX Runtime has optimized: those that really run."""
     with TemporaryDirectory() as folder:
         options = sessions.session_options(1)
-        options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
         sessions.open_session(model.SerializeToString(), options=options)
-        optimised = onnx.load(options.optimized_model_filepath)
-    return Counter(node.op_type for node in optimised.graph.node)
+        optimized = onnx.load(options.optimized_model_filepath)
+    return Counter(node.op_type for node in optimized.graph.node)

@@ -15,12 +15,12 @@ from tests.quantize.nets import net, node, normal
 from tests.quantize.running import Bench
 
 
-def optimised(tmp_path: Path) -> list[str]:
+def optimized(tmp_path: Path) -> list[str]:
     options = ort.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     ort.InferenceSession(paths.INT8_MODEL.read_bytes(), options, providers=["CPUExecutionProvider"])
-    return [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    return [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
 
 
 @pytest.mark.parametrize("net", ["mlp", "conv"])
@@ -32,7 +32,7 @@ def test_the_weights_are_folded_into_floats_when_the_model_is_loaded(bench: Benc
     outcome = bench.run(method="stored")
     assert outcome.metrics["size"]["times_smaller"] > (3 if net == "mlp" else 1.2)
     assert all(row["how"] == "stored as QInt8, computed in float" for row in outcome.nodes.values())
-    assert not {"Cast", "Mul"} & set(optimised(tmp_path))
+    assert not {"Cast", "Mul"} & set(optimized(tmp_path))
 
 
 RANDOM = np.random.default_rng(1)
@@ -85,7 +85,7 @@ def test_a_table_that_is_looked_up_twice_is_stored_and_computed_once(bench: Benc
     assert outcome.metrics["size"]["times_smaller"] > 3
     assert outcome.quantized() == {"Gather_h", "Gather_g"}
     assert [node.op_type for node in outcome.int8_model.graph.node].count("Cast") == 1
-    assert set(optimised(tmp_path)) == {"Gather", "Add"}
+    assert set(optimized(tmp_path)) == {"Gather", "Add"}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_an_embedding_that_is_the_last_layer_too_is_stored_once(
     assert in_8_bits(outcome.int8_model) == 1
     assert outcome.metrics["size"]["times_smaller"] > 3
     assert outcome.cosine({"ids": np.arange(40)}) > 0.999
-    assert {"Gather"} < set(optimised(tmp_path)) <= {"Gather", "MatMul", "Gemm"}
+    assert {"Gather"} < set(optimized(tmp_path)) <= {"Gather", "MatMul", "Gemm"}
 
 
 def test_a_stack_of_matrices_that_is_looked_up_has_a_scale_for_each_column(bench: Bench) -> None:

@@ -16,7 +16,7 @@ def repository(tmp_path: Path) -> Repository:
 
 
 def section(text: str, start: str) -> str:
-    """From the first line that starts with `start` to the next fold or its end."""
+    """From the first line that starts with `start` to the next collapsed part or its end."""
     return text[text.index(start) :].split("</details>", maxsplit=1)[0]
 
 
@@ -53,7 +53,7 @@ def test_a_closed_gate_shows_its_reason_the_failed_rule_first_and_the_command_to
     assert row(text, "gate open")[1:3] == ["yes", "no"]
 
 
-def test_what_parity_tried_is_folded_where_the_gate_is_open(repository: Repository) -> None:
+def test_what_parity_tried_is_collapsed_where_the_gate_is_open(repository: Repository) -> None:
     advice = [{"command": "dvc exp run -S quantize.activation_scale=row", "effect": "passes"}]
     repository.write(METRICS, changed(DETAILS, parity__advice=advice, parity__tried="Static does not help."))
     text = section(repository.report().stdout, "<details><summary>What else parity tried")
@@ -73,7 +73,7 @@ def test_the_gate_decides_whatever_the_figures_are(repository: Repository) -> No
     assert repository.report().stdout.startswith("## ✅ Deploy INT8")
 
 
-def test_what_changed_stands_open_and_the_rest_is_folded(repository: Repository) -> None:
+def test_what_changed_stands_open_and_the_rest_is_collapsed(repository: Repository) -> None:
     metrics = changed(
         METRICS,
         parity__diff__max_abs=0.03,
@@ -190,7 +190,7 @@ def test_all_batch_sizes_with_the_base_beside_them(repository: Repository) -> No
     assert "The model has a fixed batch." in row(text, "8")
 
 
-def test_what_was_quantized_what_was_kept_and_the_worst_samples_are_folded(repository: Repository) -> None:
+def test_what_was_quantized_what_was_kept_and_the_worst_samples_are_collapsed(repository: Repository) -> None:
     text = repository.report().stdout
     nodes = section(text, "<details><summary>What was quantized: 2 INT8, 1 kept in float")
     assert row(nodes, "QInt8 per channel")[1:] == ["2", "32.77 kB", "`/enc/MatMul`, `/dec/MatMul`", "40.5 dB"]
@@ -203,7 +203,7 @@ def test_what_was_quantized_what_was_kept_and_the_worst_samples_are_folded(repos
     assert "- bench: `memory.int8_mb` was not measured: this system has no /proc" in notes
 
 
-def test_the_models_that_auto_made_are_folded(repository: Repository) -> None:
+def test_the_models_that_auto_made_are_collapsed(repository: Repository) -> None:
     assert "Method auto" not in repository.report().stdout
     (repository.root / "metrics/details/frontier.csv").write_text(FRONTIER)
     text = section(repository.report().stdout, "<details><summary>Method auto built 3 models, 2 within the tolerances")

@@ -80,7 +80,7 @@ def _reloads(path: Path, threads: int, seconds: float) -> list[float]:
 
 
 def _trim() -> None:
-    """Return free memory to the system, so that only memory in use is measured. Only glibc can return it on demand."""
+    """Return free memory to the system, so that only memory in use is measured; only glibc can do that on demand."""
     gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -53,7 +53,7 @@ def work(job: Any) -> dict[str, dict[str, float]]:
 
 
 class _ProfiledSession:
-    """A session with the profiler on, and a prefix of its own: profiles begun in one millisecond get one name."""
+    """A session with the profiler on. Its files have a prefix: profiles begun in one millisecond get the same name."""
 
     def __init__(self, path: str, feed: Mapping[str, np.ndarray], threads: int, prefix: str) -> None:
         options = session_options(threads)
@@ -87,7 +87,7 @@ class _ProfiledSession:
         """The events of the profile, and the number of calls that count.
 
         Raises:
-            StageError: ONNX Runtime wrote half a profile, as it says nothing of a full disk.
+            StageError: the profile is incomplete: ONNX Runtime says nothing of a full disk.
         """
         profile = Path(self._session.end_profiling())
         try:

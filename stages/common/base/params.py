@@ -89,7 +89,7 @@ class NodeOverrides(Section):
 
 
 class Search(Section):
-    """How method auto searches: how many models, the share of each tolerance to leave, what to minimise, how long."""
+    """How method auto searches: how many models, the share of each tolerance to leave, what to minimize, how long."""
 
     max_evals: Annotated[int, Field(ge=3)] = 15
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.15

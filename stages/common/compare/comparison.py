@@ -130,7 +130,7 @@ class Comparison:
             tree["null_reasons"] |= {f"outputs.{name}.{key}": reason for key, reason in nulls.items()}
             if "nrmse" in nulls:
                 figures["nrmse_reason"] = nulls["nrmse"]
-        undecided = "no output is recognised as a label or as class scores"
+        undecided = "no output is recognized as a label or as class scores"
         for group, reason in (
             (
                 "decisions",

@@ -56,6 +56,7 @@ def clean(model: ir.Model, expected: Reference, leave: Collection[Pass] = ()) ->
 def _apply(
     model: ir.Model, expected: Reference, leave: Collection[Pass], *, checked: bool
 ) -> tuple[ir.Model, list[Step]]:
+    """Apply the passes in order; with `checked`, undo each one after which the model differs."""
     steps = []
     for name, apply in PASSES:
         if apply in leave:

@@ -67,6 +67,7 @@ def problem(model: ir.Model, expected: Reference, name: str, judge: Judge) -> st
 
 
 def _moved(output: str, floats: list[np.ndarray], others: list[np.ndarray]) -> str:
+    """How an output differs by more than float rounding; empty if it does not."""
     for a, b in zip(floats, others, strict=True):
         if a.shape != b.shape:
             return f"output {output!r} has shape {b.shape} instead of {a.shape}"

@@ -122,6 +122,7 @@ def _held(name: str, output: str, value: float | None, limit: float, message: st
 
 
 def _unconditional(name: str, output: Tree) -> Iterator[Rule]:
+    """The rules `shape`, if it fails, and `nonfinite` of one output."""
     if mismatched := output["shape_mismatches"]:
         message = (
             f"shapes differ for {mismatched} sample{'s' * (mismatched != 1)}, e.g. {output['shape_mismatch']}; if an "
@@ -141,6 +142,7 @@ def _unconditional(name: str, output: Tree) -> Iterator[Rule]:
 
 
 def _distances(name: str, output: Tree, tolerance: OutputTolerance) -> Iterator[Rule]:
+    """The rules on how far a float output moves."""
     still = output["max_abs"] == 0
     if tolerance.abs_tol is not None:
         yield _held("abs_tol", name, output["max_abs"], tolerance.abs_tol, sample=output["worst_sample"])

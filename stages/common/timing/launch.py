@@ -65,6 +65,7 @@ def _time_pair(
     seconds: float,
     turn: int,
 ) -> dict[str, Any]:
+    """Time both models on one feed; returns what `work` returns for it."""
     calls, steady = [], []
     for session, name in zip(sessions, names, strict=True):
         # What a Python service calls; run_with_ort_values would cost 30 us more.

@@ -98,6 +98,7 @@ def median_ms(models: ModelPair, feed: StoredFeed, settings: LaunchSettings, sec
 def _launch(
     models: ModelPair, feeds: Sequence[StoredFeed], settings: LaunchSettings, seconds: float, number: int
 ) -> list[Launch]:
+    """Time both models in one fresh process; returns a launch for each feed."""
     job = {
         "models": [str(path) for path in models],
         "threads": settings.threads,

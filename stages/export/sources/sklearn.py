@@ -101,7 +101,7 @@ def onnx_inputs(inputs: Any) -> tuple[dict[str, np.ndarray], list[str]]:
             )
         return columns, notes
     array = np.asarray(inputs)
-    if array.ndim == 1 and array.dtype.kind in "OU":  # what text vectorisers take
+    if array.ndim == 1 and array.dtype.kind in "OU":  # what text vectorizers take
         array = array.reshape(-1, 1)
     if array.ndim != 2:
         given = f"the shape {list(array.shape)}" if array.ndim else f"the type {type(inputs).__name__}"

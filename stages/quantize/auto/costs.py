@@ -167,6 +167,7 @@ def _line(sizes: tuple[int, ...], times: np.ndarray) -> Line:
 
 
 def _single(op_type: str) -> ir.Model:
+    """A model of one conversion operator on rows of `_ROW` values."""
     kind = ir.DataType.UINT8 if op_type == "DequantizeLinear" else ir.DataType.FLOAT
     read = ir.Value(name="x", shape=ir.Shape([None, _ROW]), type=ir.TensorType(kind))
     graph = ir.Graph([read], [], nodes=[], name="conversion", opset_imports={"": 13})

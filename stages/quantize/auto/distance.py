@@ -41,6 +41,7 @@ def distance_strain(
 
 
 def _distance(reference: np.ndarray, moved: np.ndarray, tolerance: OutputTolerance) -> float:
+    """The largest strain of one output; 0 without noise, infinite if a value is not finite."""
     if not np.isfinite(moved).all():
         return math.inf
     noise, signal = float(np.square(moved).sum()), float(np.square(reference).sum())

@@ -52,7 +52,7 @@ def decisions(
         assignment: the chosen assignment.
         refused: why a node cannot have a choice, by node and choice.
         unmeasured: why nodes could not be measured, by name.
-        value: the objective that was minimised.
+        value: the objective that was minimized.
     """
     by_name = {}
     for node, name in enumerate(problem.names):

@@ -140,7 +140,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of a microsecond, a byte and a unit of noise in the sum to minimise."""
+    """The weights of a microsecond, a byte and a unit of noise in the sum to minimize."""
 
     us: float
     size: float

@@ -69,7 +69,7 @@ def racers(trials: Sequence[Trial], value: Callable[[Point], float]) -> list[Tri
 
     Args:
         trials: the trials that pass.
-        value: the objective to minimise.
+        value: the objective to minimize.
     """
     alike: dict[tuple[str, ...], list[Trial]] = {}
     for trial in trials:
@@ -122,7 +122,7 @@ def winner(raced: Sequence[Trial], objective: str, value: Callable[[Point], floa
     Args:
         raced: the trials with the results of the race.
         objective: `latency` or `size`.
-        value: the objective to minimise; under `latency` it also counts the size a little.
+        value: the objective to minimize; under `latency` it also counts the size a little.
     """
 
     def least(trials: Sequence[Trial], cost: Callable[[Trial], float], equal: float) -> list[Trial]:

@@ -199,7 +199,7 @@ def back_towards(
         better: a better assignment that fails.
         attempt: builds and judges an assignment.
         goal: the largest strain that passes.
-        value: the objective to minimise: predicted time, or size.
+        value: the objective to minimize: predicted time, or size.
         most: most assignments to try.
 
     Returns:

@@ -107,6 +107,7 @@ def _exhaustive(problem: Problem, nodes: Sequence[int], weights: Weights) -> Seq
 
 
 def _descent(problem: Problem, nodes: Sequence[int], weights: Weights, near: Picks | None) -> Sequence[int]:
+    """The best assignment that descending from each start, or only from `near`, reaches."""
     group = Group(problem, nodes, weights)
     moves = list(blocks(group))
     starts = _starts(group) if near is None else iter([[near[node] for node in nodes]])

@@ -42,7 +42,7 @@ def read_weight(value: ir.Value | None) -> Constant:
     if weight.values.dtype != np.float32:
         raise KeepFloatError(f"its weight is {weight.values.dtype}; ONNX Runtime's INT8 kernels take float32 only")
     if weight.values.size == 0:
-        raise KeepFloatError("its weight is empty: INT8 kernels return uninitialised memory for it")
+        raise KeepFloatError("its weight is empty: INT8 kernels return uninitialized memory for it")
     if not np.isfinite(weight.values).all():
         raise KeepFloatError("its weight contains NaN or infinity, which has no INT8 form")
     return weight

@@ -1,6 +1,6 @@
 """Dynamic quantization: weights are INT8 in the file, activations are quantized at run time, by default per tensor.
 
-The graphs are those of ONNX Runtime's `quantize_dynamic`, which its optimiser fuses into INT8 kernels at load:
+The graphs are those of ONNX Runtime's `quantize_dynamic`, which its optimizer fuses into INT8 kernels at load:
 DynamicQuantizeLinear, MatMulInteger, Cast and Mul for MatMul and Gemm; DynamicQuantizeLSTM, QAttention and
 QEmbedLayerNormalization for the operators in their names. That function is not used because it decides for the whole
 file what must be decided per node: whether the weight can have a scale per channel, whether the node can be quantized

@@ -93,6 +93,7 @@ def _joined(concat: ir.Node, inner: list[_Stack | None]) -> _Stack | None:
 
 
 def _build(model: ir.Model, root: ir.Node, stack: _Stack, names: Names) -> None:
+    """Replace the node that ends a stack by Concat of all parts, Reshape and Transpose."""
     output = root.outputs[0]
     stem = name_of(output)
     memory: list[int] = []  # axes of the output in memory order; an axis of length 1 stays before its successor

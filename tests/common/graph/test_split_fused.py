@@ -1,4 +1,4 @@
-"""Operators that the optimiser fused are split, and give the same answers."""
+"""Operators that the optimizer fused are split, and give the same answers."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def _fused(op_type: str, inputs: list[str], **attributes: object) -> NodeProto:
         ),
     ],
 )
-def test_what_the_optimiser_fused_is_split(node: NodeProto, op_types: list[str] | None) -> None:
+def test_what_the_optimizer_fused_is_split(node: NodeProto, op_types: list[str] | None) -> None:
     weights = {
         "M": normal(16, 16),
         "S": normal(2, 8, 16),

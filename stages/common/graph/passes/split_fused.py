@@ -1,4 +1,4 @@
-"""Fused float operators, which a model saved by ONNX Runtime's optimiser holds, split into ones that have INT8 forms.
+"""Fused float operators, which a model saved by ONNX Runtime's optimizer holds, split into ones that have INT8 forms.
 
 ONNX Runtime fuses those that stay float again at load.
 """

@@ -1,6 +1,6 @@
 """Where static puts QuantizeLinear and DequantizeLinear pairs: which tensors of a graph hold 8-bit values.
 
-ONNX Runtime recognises DequantizeLinear, operator, QuantizeLinear at load and runs the three as one INT8 kernel. A
+ONNX Runtime recognizes DequantizeLinear, operator, QuantizeLinear at load and runs the three as one INT8 kernel. A
 convolution has such a kernel only with an 8-bit output. MatMul and Gemm also have one with a float output, so theirs
 stay float unless an INT8 operator follows, or a Relu or Clip inside the model, which ONNX Runtime fuses into a Gemm
 before it looks for INT8 kernels. Operators between those with weights can pass 8-bit values on, which saves the
@@ -134,12 +134,14 @@ def _gives_8_bits(node: ir.Node) -> bool:
 
 
 def _passes(node: ir.Node) -> bool:
+    """Whether a node without a weight can pass 8-bit values on."""
     if node.op_type in MOVERS:
         return constant(node.inputs[0]) is None
     return node.op_type in COMPUTERS and all(value is not None and constant(value) is None for value in node.inputs)
 
 
 def _enclosed(node: ir.Node, outputs: set[ir.Value], inside: set[ir.Node]) -> bool:
+    """Whether all that a node reads comes from nodes inside, and only they read its output."""
     last = tail(node)
     return (
         all(value in outputs for value in _values(node))
@@ -149,6 +151,7 @@ def _enclosed(node: ir.Node, outputs: set[ir.Value], inside: set[ir.Node]) -> bo
 
 
 def _placed(graph: ir.Graph, inside: set[ir.Node], between: set[ir.Node]) -> Placement:
+    """The placement of these nodes: which tensors they read and return in 8 bits."""
     placement = Placement(inside)
     for node in graph:
         if node not in inside:
