@@ -163,7 +163,7 @@ def _import(source: str) -> Callable[..., Any]:
             f"export.source is {source}, but Python finds no module named {error.name}. "
             "Put it under models/ and run from the repository root, or install it."
         ) from error
-    except Exception as error:  # importing runs the user's code
+    except (Exception, SystemExit) as error:  # importing runs the user's code
         raise StageError(
             f"Importing export.source {source} raised {type(error).__name__}: {str(error).rstrip('.')}. Fix it."
         ) from error

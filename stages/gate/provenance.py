@@ -17,6 +17,10 @@ Tree = dict[str, Any]
 
 STAGES = ("export", "quantize", "parity", "bench")
 _MODELS = {"fp32": paths.FP32_MODEL, "int8": paths.INT8_MODEL}
+_NO_LOCK = (
+    "dvc.lock is missing, so nothing shows that the metrics belong to the current files. Restore it from git, or run "
+    "`dvc repro` and commit it."
+)
 
 
 def refuse_foreign_metrics(evidence: Evidence, serving: Serving) -> list[str]:
@@ -45,10 +49,7 @@ def refuse_foreign_metrics(evidence: Evidence, serving: Serving) -> list[str]:
         unchecked = f"dvc.yaml freezes {frozen}: DVC does not check whether params, data or code changed there."
         return [unchecked] if frozen else []
     if pipeline.here():
-        raise StageError(
-            "dvc.lock is missing, so nothing shows that the metrics belong to the current files. Restore it from git, "
-            "or run `dvc repro` and commit it."
-        )
+        raise StageError(_NO_LOCK)
     _unchanged_models(evidence)
     return ["dvc.lock does not exist, so only models, machine and threads were checked, not params, data and code."]
 
@@ -57,13 +58,28 @@ def changes_since_lock() -> list[tuple[str, str]]:
     """What changed since `dvc.lock` was written; see `stale`.
 
     Raises:
-        StageError: `dvc status` fails.
+        StageError: `dvc.lock` is missing or broken, or `dvc status` fails.
     """
     names = _names()
-    locked = yaml12.load(pipeline.lock().read_text(encoding="utf-8")).get("stages") or {}
+    locked = _locked(pipeline.lock())
     lock = {"stages": {stage: locked[name] for stage, (name, _) in names.items() if name in locked}}
     status = _dvc_status([address for _, address in names.values()])
     return list(stale({stage: status.get(address, ()) for stage, (_, address) in names.items()}, lock, _params()))
+
+
+def _locked(file: Path) -> Tree:
+    """The stages of `dvc.lock` by name."""
+    if not file.exists():
+        raise StageError(_NO_LOCK)
+    try:
+        tree = yaml12.load(file.read_text(encoding="utf-8"))
+        problem = "is empty" if not tree else "lists no stages"
+    except (yaml12.YamlError, UnicodeDecodeError) as error:
+        tree, problem = None, f"is not valid YAML: {error}"
+    stages = tree.get("stages") if isinstance(tree, dict) else None
+    if not isinstance(stages, dict):
+        raise StageError(f"{file.as_posix()} {problem}. Restore it from git, or run `dvc repro` without it.")
+    return cast(Tree, stages)
 
 
 def _names() -> dict[str, tuple[str, str]]:

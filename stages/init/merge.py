@@ -47,21 +47,23 @@ class Block:
 def added(theirs: str, ours: str, file: str) -> str:
     """`theirs` with `ours` added, both YAML text: children of a common key after theirs, other keys at the end.
 
-    `file` is the name in errors.
+    `file` is the name in errors. Line ends are those of `theirs`.
 
     Raises:
-        CollisionError: both have the same child of a key, or a key with values that cannot be joined.
+        CollisionError: both have the same child of a key, or a key with values that cannot be joined; or the keys of
+            `theirs` are in braces or indented, so that no line can be added at the end.
         StageError: `theirs` is not YAML.
     """
     if not theirs.strip():
         return ours
-    lines, new = theirs.splitlines(), ours.splitlines()
+    lines, new = _lines(theirs), ours.splitlines()
     present = {block.key: block for block in _blocks(theirs, file)}
+    end = next((number for number, line in enumerate(lines) if line.rstrip() == "..."), len(lines))
     insertions: list[tuple[int, int, list[str]]] = []
     for block in _blocks(ours, file):
         existing = present.get(block.key)
         if existing is None:
-            insertions.append((len(lines), 1 + len(insertions), ["", *new[block.start : block.end]]))
+            insertions.append((end, 1 + len(insertions), ["", *new[block.start : block.end]]))
             continue
         if twice := set(existing.names) & set(block.names):
             raise CollisionError(f"{file} has {block.key}.{sorted(twice)[0]} already")
@@ -74,8 +76,8 @@ def added(theirs: str, ours: str, file: str) -> str:
         insertions.append((existing.end, 0, children if existing.listed else ["", *children]))
     # From the last line to the first; at the same line, children before new keys.
     for at, _, text in sorted(insertions, key=lambda insertion: insertion[:2], reverse=True):
-        lines[at:at] = text
-    return "\n".join(lines) + "\n"
+        lines[at:at] = [line + _line_end(theirs) for line in text]
+    return "".join(lines)
 
 
 def added_lines(theirs: str, ours: str, _file: str) -> str:
@@ -84,7 +86,7 @@ def added_lines(theirs: str, ours: str, _file: str) -> str:
         return ours
     present = set(theirs.splitlines())
     missing = [line for line in ours.splitlines() if line and not line.startswith("#") and line not in present]
-    return "".join(f"{line}\n" for line in [*theirs.splitlines(), *missing])
+    return "".join([*_lines(theirs), *(line + _line_end(theirs) for line in missing)])
 
 
 def three_way(current: str, base: str, new: str) -> str | None:
@@ -92,9 +94,19 @@ def three_way(current: str, base: str, new: str) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         names = [Path(folder, name) for name in ("current", "base", "new")]
         for name, text in zip(names, (current, base, new), strict=True):
-            name.write_text(text, encoding="utf-8")
-        done = subprocess.run(["git", "merge-file", "-p", *names], capture_output=True, text=True, check=False)
-    return done.stdout if done.returncode == 0 else None
+            name.write_bytes(text.encode())
+        done = subprocess.run(["git", "merge-file", "-p", *names], capture_output=True, check=False)
+    return done.stdout.decode() if done.returncode == 0 else None
+
+
+def _lines(text: str) -> list[str]:
+    """The lines with their ends; the last one has one, too."""
+    lines = text.splitlines(keepends=True)
+    return lines if text == "" or lines[-1].endswith("\n") else [*lines[:-1], lines[-1] + _line_end(text)]
+
+
+def _line_end(text: str) -> str:
+    return "\r\n" if "\r\n" in text else "\n"
 
 
 def _blocks(text: str, file: str) -> Iterator[Block]:
@@ -107,6 +119,8 @@ def _blocks(text: str, file: str) -> Iterator[Block]:
         return
     if not isinstance(root, yaml.MappingNode):
         raise StageError(f"{file} is not a mapping of keys. Fix it first.")
+    if root.flow_style or root.start_mark.column:
+        raise CollisionError(f"{file} has its keys in braces, or indented")
     lines = text.splitlines()
     previous = 0
     for key, value in root.value:

@@ -1,5 +1,7 @@
 """What init prints: what it did, and the next steps."""
 
+import shlex
+
 from stages.common.base.pipeline import PACKAGE
 from stages.init.layout import REQUIREMENTS
 from stages.init.stage import Adoption
@@ -39,13 +41,13 @@ def render(adoption: Adoption) -> str:
     paths = (
         f" Paths there are relative to {home}{'<model>/' if layout.models else ''}." if home or layout.models else ""
     )
-    steps = [f"pip install -r {home}{REQUIREMENTS} -r {home}models/requirements.txt"]
+    steps = [shlex.join(["pip", "install", "-r", f"{home}{REQUIREMENTS}", "-r", f"{home}models/requirements.txt"])]
     if any(name.endswith("params.yaml") for kind in ("added", "merged") for name in adoption.files[kind]):
         steps.append(
             f"Set export.source in {params.removeprefix('/')} to {model}, and add its file, or the code that makes it, "
             f"to the deps of {layout.prefix}export in {where}dvc.yaml: then it follows your training stage.{paths}"
         )
-    steps.append(f"dvc repro{f' {where}dvc.yaml' if where else ''}")
+    steps.append(shlex.join(["dvc", "repro", *([f"{where}dvc.yaml"] if where else [])]))
     if layout.models:
         steps.append(f"python -m {PACKAGE}.report, in {home or 'the root'}, shows all models.")
     numbered = [f"{number}. {step}" for number, step in enumerate(steps, 1)]

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from stages.common.base import files
 from stages.common.base.errors import StageError
@@ -110,12 +111,17 @@ def run(origin: Origin, folder: Path, *, models: Sequence[str] = (), upgrade: bo
     try:
         return _install(origin, root, folder, Layout(BELOW, tuple(models), installed), taken=taken)
     except merge.CollisionError as error:
-        raise StageError(f"{error}, which this pipeline needs. Name a folder: init {folder / BELOW}.") from error
+        place = shlex.quote(str(folder / BELOW))
+        raise StageError(f"{error}, so this pipeline needs a folder of its own. Name one: init {place}.") from error
 
 
 def _record(folder: Path) -> dict[str, Any]:
     file = folder / RECORD
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    try:
+        record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError as error:
+        raise StageError(f"{file} is not valid JSON ({error}). Restore it from git: init wrote it.") from error
+    return cast(dict[str, Any], record)
 
 
 def _first_taken(folder: Path, names: Sequence[str]) -> str:
@@ -151,7 +157,7 @@ def _install(
         unchanged = _sha256((root / name).read_bytes()) == installed[name]["sha256"]
         done[("removed" if upgrade else "older") if unchanged else "kept"].append(name)
     for target, content in contents.items():
-        with files.replacing(target) as temporary:
+        with files.replacing(target.resolve()) as temporary:  # a link stays one
             temporary.write_bytes(content)
     for name in done["removed"]:
         (root / name).unlink()
@@ -166,11 +172,11 @@ def _judged(target: Path, ours: bytes, known: Entry | None, name: str) -> tuple[
     """What to do with a file, its new content, and its record."""
     current = target.read_bytes() if target.exists() else b""
     if join := MERGED.get(target.name):
-        text, theirs = ours.decode(), known["theirs"] if known else current.decode()
+        text, theirs = ours.decode(), known["theirs"] if known else _text(current, name)
         entry = {"theirs": theirs, "ours": text}
         content = join(theirs, text, name)
         if known and known["ours"] != text and current:
-            merged = merge.three_way(current.decode(), join(theirs, known["ours"], name), content)
+            merged = merge.three_way(_text(current, name), join(theirs, known["ours"], name), content)
             kind = "kept" if merged is None else "replaced" if merged.encode() != current else "current"
             return kind, (merged or "").encode(), entry
         kind = "merged" if current and not known else "current" if current else "added"
@@ -183,6 +189,13 @@ def _judged(target: Path, ours: bytes, known: Entry | None, name: str) -> tuple[
     if current == ours or (known and known["sha256"] == entry["sha256"]):
         return "current", ours, entry
     return "replaced" if known and known["sha256"] == _sha256(current) else "kept", ours, entry
+
+
+def _text(content: bytes, name: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise StageError(f"{name} is not UTF-8 text, which DVC cannot read either. Convert it first.") from error
 
 
 def _root(folder: Path) -> Path:

@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages.common.base import files, paths, pipeline, yaml12
 from stages.common.base.errors import StageError
+from stages.common.base.params import Gate
 from stages.common.rule import Rule
 
 Tree = Mapping[str, Any]
@@ -42,7 +43,8 @@ class Revision:
         latency: the rows of `bench_latency.csv`.
         frontier: the rows of `frontier.csv`: the models that method auto built.
         params: `params.yaml`, its keys joined with dots.
-        stale: keys of `params.yaml` whose values differ from those that a stage ran with, as `dvc.lock` has them.
+        stale: keys of `params.yaml` whose values differ from those that a stage ran with: `dvc.lock` has them, and the
+            rules of the gate have its limits.
     """
 
     name: str
@@ -132,27 +134,52 @@ def at(name: str) -> Revision:
 
 
 def _revision(name: str, read: Callable[[Path], str]) -> Revision:
-    params = flat(_yaml(read(paths.PARAMS), f"params.yaml of {name}"))
+    params = _yaml(read(paths.PARAMS), f"params.yaml of {name}")
     locked = _yaml(read(pipeline.lock()), f"dvc.lock of {name}").get("stages") or {}
     names = {room: stage.name for room, stage in pipeline.here().items()} or {room: room for room in HEADLINES}
+    ran_with = {room: lookup(locked.get(stage), "params") or {} for room, stage in names.items()}
+    details = {stage: _json(read(path)) for stage, path in DETAILS.items()}
     return Revision(
         name,
         {stage: _json(read(path)) for stage, path in HEADLINES.items()},
-        {stage: _json(read(path)) for stage, path in DETAILS.items()},
+        details,
         _csv(read(paths.NODES), ("node", "op_type", "quantized", "how", "reason")),
         _csv(read(paths.PARITY_WORST), ("sample", "output", "fp32", "int8", "abs_error")),
         _csv(read(paths.PARITY_ERRORS), ("output", "low", "high", "share")),
         _csv(read(paths.BENCH_LATENCY), ("quantile", "fp32_ms", "int8_ms")),
         _csv(read(paths.FRONTIER), FRONTIER),
-        params,
-        _stale(params, {room: lookup(locked.get(stage), "params") or {} for room, stage in names.items()}),
+        flat(params),
+        sorted({*_stale(params, ran_with), *_stale_limits(params, details["gate"])}),
     )
 
 
-def _stale(params: Tree, ran_with: Mapping[str, Mapping[str, Tree]]) -> list[str]:
+def _stale(params: Tree, ran_with: Mapping[str, Mapping[str, Tree]]) -> Iterator[str]:
     # A closed gate fails its stage, so its entry in the lock may be from an earlier run, in which the gate was open.
-    locked = [flat(files_.get(paths.PARAMS.name) or {}) for stage, files_ in ran_with.items() if stage != "gate"]
-    return sorted({key for entry in locked for key, value in entry.items() if key in params and params[key] != value})
+    locked = [files_.get(paths.PARAMS.name) or {} for stage, files_ in ran_with.items() if stage != "gate"]
+    for entry in locked:
+        for key, value in entry.items():
+            yield from _differing(value, lookup(params, key), key)
+
+
+def _differing(old: Any, new: Any, key: str) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in {**old, **new}:
+            yield from _differing(old.get(name), new.get(name), f"{key}.{name}")
+    elif old != new:
+        yield key
+
+
+def _stale_limits(params: Tree, gate: Tree) -> Iterator[str]:
+    """The keys of `gate` whose values are not the limits of the rules that it evaluated."""
+    section = params.get("gate")
+    limits = section if isinstance(section, Mapping) else {}
+    judged = {lookup(rule, "name"): lookup(rule, "limit") for rule in gate.get("rules") or []}
+    for name in Gate.model_fields.keys() & judged:
+        limit = limits.get(name, Gate.model_fields[name].default)
+        if name == "require_quantized":
+            limit = "quantized" if limit else None
+        if files.rounded_tree(limit) != judged[name]:
+            yield f"gate.{name}"
 
 
 def flat(tree: Tree, prefix: str = "") -> dict[str, Any]:

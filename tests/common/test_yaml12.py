@@ -75,6 +75,7 @@ def test_a_date_stays_text() -> None:
     [
         ("a: 1\nb: 2\na: 3\n", "duplicate key 'a' on line 3"),
         ("x:\n  a: 1\n  'a': 1\n", "duplicate key 'a' on line 3"),
+        ("a: 1\nb: {{ rate }}\n", "a key that is a mapping or a list (text in braces needs quotes) on line 2"),
         ("a: [1", "on line 1"),
         ("a: !!python/object:os.system x", "could not determine a constructor"),
         ("a: \x00", "a character that YAML does not allow"),

@@ -189,6 +189,7 @@ def test_evaluation_data_that_does_not_fit(
         ("models.nowhere:build", {}, r"no module named models\.nowhere\. Put it under models/"),
         ("tests.sources:needs_a_package", {}, r"needs no_such_package, .* Add its package to models/requirements\.txt"),
         ("tests.export.unimportable:build", {}, r"needs no_such_package, .* Add its package to models/requirements"),
+        ("tests.export.quits:build", {}, "^Importing export.source .* raised SystemExit: 0. Fix"),
         ("tests.sources:forrest", {}, "tests.sources has no function forrest; it has .*forest"),
         ("tests.sources:nothing", {}, "returned NoneType. Return .model, inputs. or .model, inputs, labels."),
         ("tests.sources:raises", {}, "raised RuntimeError: the data base is down"),

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from stages.common.base import files, paths
-from stages.gate.provenance import stale
+from stages.common.base.errors import StageError
+from stages.gate.provenance import changes_since_lock, stale
 from tests.gate import trees
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,6 +134,28 @@ def test_without_a_lock_a_clone_without_models_is_judged(tmp_path: Path) -> None
     done = gate(tmp_path)
     assert done.returncode == 0
     assert "Note: dvc.lock does not exist" in done.stdout
+
+
+def test_a_workflow_is_told_that_the_lock_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StageError, match=r"^dvc\.lock is missing, .* run `dvc repro` and commit it\.$"):
+        changes_since_lock()
+
+
+@pytest.mark.parametrize(
+    ("lock", "problem"),
+    [
+        ("stages:\n<<<<<<< HEAD\n  host: {}\n", "is not valid YAML: could not find expected ':' on line 3"),
+        ("", "is empty"),
+        ("schema: '2.0'\n", "lists no stages"),
+    ],
+)
+def test_a_broken_lock_is_named(tmp_path: Path, lock: str, problem: str) -> None:
+    trees.write(tmp_path)
+    (tmp_path / "dvc.lock").write_text(lock)
+    done = gate(tmp_path)
+    message = f"Error: dvc.lock {problem}. Restore it from git, or run `dvc repro` without it.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
 
 
 def test_a_pipeline_without_its_lock_is_refused(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def test_the_package_leaves_the_folder_stages_to_the_repository(empty: Path) -> 
 def test_where_even_the_prefix_is_taken_nothing_is_written(empty: Path) -> None:
     text = "stages:\n  export:\n    cmd: true\n  int8_export:\n    cmd: true\n"
     (empty / "dvc.yaml").write_text(text)
-    with pytest.raises(StageError, match=r"has stages\.int8_export already, .* Name a folder: init .*/int8"):
+    with pytest.raises(StageError, match=r"has stages\.int8_export already, .* Name one: init .*/int8"):
         stage.run(CODE, empty)
     assert sorted(path.name for path in empty.iterdir()) == [".dvc", ".git", "dvc.yaml"]
     stage.run(CODE, empty / "int8")

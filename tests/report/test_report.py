@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.report.trees import DETAILS, FRONTIER, METRICS, PARAMS, Repository, changed, row, rule
+from tests.report.trees import DETAILS, FRONTIER, METRICS, Repository, changed, row, rule
 
 
 @pytest.fixture
@@ -240,17 +240,30 @@ def test_a_base_of_an_older_layout_leaves_figures_out(repository: Repository) ->
     assert row(printed.stdout, "parity passed")[1:] == ["yes", "yes", "", ""]
 
 
-def test_params_that_changed_since_the_run_are_named(repository: Repository) -> None:
-    lock = (
-        "schema: '2.0'\nstages:\n  parity:\n    params:\n      params.yaml:\n        parity:\n          abs_tol: 0.04\n"
-    )
-    lock += "  gate:\n    params:\n      params.yaml:\n        quantize:\n          weight_type: QUInt8\n"
-    (repository.root / "dvc.lock").write_text(lock)
+@pytest.mark.parametrize(
+    ("params", "key"),
+    [
+        ("parity: {abs_tol: 0.05, outputs: {}}", "parity.abs_tol"),
+        ("parity: {abs_tol: 0.04, outputs: {prob: {abs_tol: 0.01}}}", "parity.outputs.prob"),
+        ("parity: {abs_tol: 0.04, outputs: {}, padding: mask}", "parity.padding"),
+        ("parity: {outputs: {}}", "parity.abs_tol"),
+        ("", "parity"),
+        ("parity: {abs_tol: 0.04, outputs: {}}\ngate: {min_speedup: 1, max_size_ratio: 0.9}", "gate.min_speedup"),
+        ("parity: {abs_tol: 0.04, outputs: {}}\ngate: {require_quantized: true}", "gate.require_quantized"),
+    ],
+)
+def test_params_that_changed_since_the_run_are_named(repository: Repository, params: str, key: str) -> None:
+    ran_with = {"parity": {"parity": {"abs_tol": 0.04, "outputs": {}}}, "gate": {"quantize": {"weight_type": "QUInt8"}}}
+    lock = {"stages": {stage: {"params": {"params.yaml": tree}} for stage, tree in ran_with.items()}}
+    (repository.root / "dvc.lock").write_text(json.dumps(lock))
+    rules = [*DETAILS["gate"]["rules"], rule("require_quantized", "quantized", None, None, "off")]
+    details = changed(DETAILS, gate__rules=rules)
+    repository.write(details=details, params="parity: {abs_tol: 0.04, outputs: {}}\n")
     assert "Run `dvc repro`" not in repository.report().stdout
-    repository.write(params=PARAMS.replace("0.04", "0.05"))
+    repository.write(details=details, params=params)
     printed = repository.report().stdout
     assert printed.startswith("## ⚠️ Outdated: Deploy INT8\n")
-    assert "> ⚠️ `parity.abs_tol` changed since these figures were measured. Run `dvc repro`." in printed
+    assert f"> ⚠️ `{key}` changed since these figures were measured. Run `dvc repro`." in printed
 
 
 @pytest.mark.parametrize("arguments", [["--base", "main"], ["--experiments"]])

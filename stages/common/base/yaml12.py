@@ -48,8 +48,11 @@ class _Loader(yaml.SafeLoader):
             if key_node.tag == _MERGE:
                 continue
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                problem = f"duplicate key {key!r}"
+            try:
+                problem = f"duplicate key {key!r}" if key in seen else ""
+            except TypeError:  # it has no hash
+                problem = "a key that is a mapping or a list (text in braces needs quotes)"
+            if problem:
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)

@@ -1,0 +1,3 @@
+"""A module of models that ends the process when it is imported, as a script without a guard does."""
+
+raise SystemExit(0)
