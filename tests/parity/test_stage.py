@@ -380,6 +380,21 @@ class TestVacuous:
         result = project.run()
         assert (result["passed"], result["judged"]["vacuous"]) == (True, [])
 
+    @pytest.mark.parametrize("beside", [False, True])
+    def test_an_output_that_is_empty_for_every_sample(self, project: Project, *, beside: bool) -> None:
+        """As a detector gives it if no score of the evaluation data reaches its threshold."""
+        more, also = (", float[N,3] p", "p = Softmax<axis=-1>(x)") if beside else ("", "")
+        model = graph(
+            f"(float[N,3] x) => (int64[K,2] found{more}) <float[1] t = {{1e6}}> "
+            f"{{ over = Greater(x, t) at = NonZero(over) found = Transpose<perm=[1,0]>(at) {also} }}"
+        )
+        project.write(model, model, {"x": 4 * normal(120, 3)})
+        result = project.run()
+        assert (result["passed"], result["judged"]["vacuous"]) == (True, ["found"])
+        printed = " ".join(project.printed().split())
+        assert "Nothing of 'found' was compared, as both models give no values for any judged sample" in printed
+        assert printed.endswith(", but that proves nothing.") != beside
+
     def test_text_labels_alone(self, project: Project) -> None:
         model = graph(
             "(float[N,3] x) => (string[N] y) { i = ArgMax<axis=1, keepdims=0>(x) y = ai.onnx.ml.LabelEncoder"
