@@ -5,6 +5,7 @@ from typing import Any
 
 from stages.common.base.params import Parity
 from stages.common.compare.decided import upper_bound
+from stages.common.compare.task import UNFIT
 from stages.common.judging.rules import evaluate_rules, samples_needed, tolerance_of
 from stages.common.rule import failures
 
@@ -41,6 +42,7 @@ def notes(details: Tree, params: Parity, vacuous: Sequence[str]) -> list[str]:
         *_mixing(details, params),
         *_padding(details, params),
         *_decisions(details, params),
+        *_labels(details),
         *_logarithms(details),
     ]
 
@@ -231,6 +233,14 @@ def _decisions(details: Tree, params: Parity) -> Iterator[str]:
     before, after = probabilities["ece_fp32"], probabilities["ece_int8"]
     if before is not None and after is not None and abs(after - before) > ECE_SHIFT:
         yield f"The expected calibration error of the probabilities changes from {before:.3f} to {after:.3f}."
+
+
+def _labels(details: Tree) -> Iterator[str]:
+    if details["task"]["reason"] == UNFIT:
+        yield (
+            "There is no task metric, as the labels fit no output: give the class of each decision, by its index or as "
+            "the model gives it, or a number for each value of an output."
+        )
 
 
 def _logarithms(details: Tree) -> Iterator[str]:

@@ -271,7 +271,7 @@ class TestRules:
         ("rule", "words"),
         [
             ({"max_flip_rate": 0.01}, "no output holds a decision"),
-            ({"max_task_drop": 0.01}, "no labels, or none that fit"),
+            ({"max_task_drop": 0.01}, "the evaluation data has no labels"),
         ],
     )
     def test_a_rule_that_nothing_can_prove_does_not_pass(
@@ -281,6 +281,22 @@ class TestRules:
         project.write(single, single, {"x": normal(400, 1)}, tree={"parity": rule})
         assert project.run()["passed"] is False
         assert words in project.printed()
+
+    @pytest.mark.parametrize(
+        ("labels", "reason"),
+        [
+            (np.array(["cat", "dog"] * 60), "the labels fit no output"),
+            (np.zeros(120), "the labels of all samples are equal"),
+        ],
+    )
+    def test_labels_that_give_no_task_metric_are_not_passed_over(
+        self, project: Project, labels: np.ndarray, reason: str
+    ) -> None:
+        single = graph("(float[N,1] x) => (float[N,1] y) { y = Identity(x) }")
+        project.write(single, single, {"x": normal(120, 1)}, labels)
+        assert project.run()["task"]["reason"] == reason
+        note = "There is no task metric, as the labels fit no output: give the class of each decision"
+        assert (note in " ".join(project.printed().split())) == ("fit" in reason)
 
     def test_a_threshold_makes_a_score_a_decision(self, project: Project) -> None:
         model = graph("(float[N,1] x) => (float[N,1] p) { p = Sigmoid(x) }")
