@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from stages.common.graph.passes import convert_opset
+from stages.common.graph.passes import convert_opset, widen_float16
 from stages.common.graph.shapes import inferred
 from stages.common.graph.walk import all_nodes, constant, input_of, name_of, number, only_reader
 from stages.common.graph.weights import CHANNEL_AXES, DEFAULT_OPERATORS, Weight, WeightedNode, weighted_nodes
+from stages.common.model import model_file
 
 OPSET = 13
 """The opset to which quantize converts older models if it can."""
@@ -55,6 +56,9 @@ class Prediction:
 
 def predict(model: ir.Model, file_bytes: int) -> tuple[Prediction, ...]:
     """Predict what each method does to a clean float model of `file_bytes` with its defaults (8 bits, per channel)."""
+    wide = widen_float16.apply(model.clone()).model  # as quantize does, so that what stays float takes twice the space
+    float_bytes = file_bytes + model_file.weight_bytes(wide) - model_file.weight_bytes(model)
+    model = wide
     listed = {value.name for value in model.graph.inputs if value.is_initializer()}
     transposed = {node.name for node in all_nodes(model) if node.op_type == "Gemm" and number(node, "transB", 0)}
     unknown = {node.name for node in all_nodes(model) if not _has_kernel(node)}
@@ -67,10 +71,17 @@ def predict(model: ir.Model, file_bytes: int) -> tuple[Prediction, ...]:
     ]
     weights = {weight.name: weight.nbytes for node in nodes for weight in node.weights}
     old = too_old(model)
-    return tuple(
-        _predict(method, model, usable if method in ("weight_only", "stored") or not old else [], weights, file_bytes)
+    predictions = (
+        _predict(method, model, usable if method in ("weight_only", "stored") or not old else [], weights, float_bytes)
         for method in DEFAULT_OPERATORS
     )
+    return tuple(_kept_if_larger(prediction, file_bytes) for prediction in predictions)
+
+
+def _kept_if_larger(prediction: Prediction, file_bytes: int) -> Prediction:
+    """Quantize keeps fp32 if the file would grow."""
+    mb = file_bytes / 1e6
+    return prediction if prediction.mb < mb else Prediction(prediction.method, (), mb, 0.0)
 
 
 def too_old(model: ir.Model) -> bool:
@@ -83,7 +94,7 @@ def too_old(model: ir.Model) -> bool:
 
 
 def _predict(
-    method: str, model: ir.Model, nodes: Sequence[WeightedNode], weights: Mapping[str, int], file_bytes: int
+    method: str, model: ir.Model, nodes: Sequence[WeightedNode], weights: Mapping[str, int], float_bytes: int
 ) -> Prediction:
     """What one method does with its defaults: the nodes that it takes, and the size of the file."""
     taken: list[WeightedNode] = []
@@ -103,9 +114,7 @@ def _predict(
     if method == "static":
         overhead = _added_bytes(model, taken)
     replaced = sum(weights[name] for name in int8)
-    size = file_bytes - replaced + sum(int8.values()) + overhead
-    if size >= file_bytes:  # quantize keeps fp32 if the file would grow
-        return Prediction(method, (), file_bytes / 1e6, 0.0)
+    size = float_bytes - replaced + sum(int8.values()) + overhead
     return Prediction(method, tuple(taken), size / 1e6, replaced / max(1, sum(weights.values())))
 
 

@@ -51,9 +51,14 @@ def sentences(model: ir.Model, nodes: Sequence[WeightedNode]) -> list[str]:
         )
     if types & {"Conv", "ConvTranspose"}:
         troubles.append("Conv is slower in INT8 with dynamic ranges, so dynamic keeps it float; static quantizes it.")
-    half = sorted({weight.dtype for node in nodes for weight in node.weights} & {"float16", "bfloat16", "float64"})
-    if half:
-        troubles.append(f"Weights in {', '.join(half)}: INT8 kernels take float32. Export the model in float32.")
+    dtypes = {weight.dtype for node in nodes for weight in node.weights}
+    if "float16" in dtypes:
+        troubles.append(
+            "Weights in float16: INT8 kernels take float32, so quantize converts the model to float32; weights that "
+            "stay float take twice the space."
+        )
+    if other := sorted(dtypes & {"bfloat16", "float64"}):
+        troubles.append(f"Weights in {', '.join(other)}: INT8 kernels take float32. Export the model in float32.")
     if tied := _tied(nodes):
         troubles.append(
             f"The weight '{tied}' is shared by several nodes (a tied embedding): quantize all of them or none."

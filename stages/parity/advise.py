@@ -45,7 +45,7 @@ CLOSE = "close to the speed of fp32, so another search may choose fp32"
 ANOTHER = "a new search may choose a different model that is about as fast, and must pass parity again"
 """Added to the advice of auto if several models are about as fast, with the range of their sizes."""
 
-UNKNOWN = "speed unclear after a few launches"
+UNKNOWN = "of unclear speed after a few launches"
 """Replaces the speed if the ends of its interval differ by more than a factor of `WIDE`."""
 
 WIDE = 2.0
@@ -127,7 +127,12 @@ def _slow(setting: Setting, deadline: float, call_seconds: float) -> str:
     if left <= 2 * FEWEST_LAUNCHES * call_seconds or setting.same_model:
         return ""
     speedup = timed(setting, paths.INT8_MODEL, min(SLOW_SECONDS, left))
-    return f"INT8 is slower here: {_speed(speedup)}." if speedup.high < EQUIVALENT else ""
+    if speedup.high >= EQUIVALENT:
+        return ""
+    pace = _speed(speedup)
+    if pace == UNKNOWN:  # how slow it is, but not whether it is
+        pace = f"at most {speedup.high:.2g} times as fast as fp32"
+    return f"INT8 is slower here: {pace}."
 
 
 def _per_row(trial: TriedVariant) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 from stages.common.base.params import Parity
 from stages.common.compare.decided import upper_bound
+from stages.common.compare.task import UNFIT
 from stages.common.judging.rules import evaluate_rules, samples_needed, tolerance_of
 from stages.common.rule import failures
 
@@ -41,33 +42,57 @@ def notes(details: Tree, params: Parity, vacuous: Sequence[str]) -> list[str]:
         *_mixing(details, params),
         *_padding(details, params),
         *_decisions(details, params),
+        *_labels(details),
         *_logarithms(details),
     ]
 
 
 def vacuous_outputs(details: Tree, params: Parity) -> list[str]:
-    """The outputs whose rules also pass for a model that always answers fp32's median: there a pass proves nothing."""
-    median = details["median"]
+    """The outputs for which passing proves nothing.
+
+    They are empty for every sample, or their rules also pass for a model that always answers fp32's median.
+    """
+    median, empty = details["median"], empty_outputs(details)
     if median is None:
-        return []
+        return empty
     rules = evaluate_rules(median, params)
     failed = {rule.output for rule in failures(rules)}
     if not failed <= set(median["outputs"]):
-        return []  # a rule on decisions or on the task fails for such a model
+        return empty  # a rule on decisions or on the task fails for a model that answers the median
     equal = {rule.output for rule in rules if rule.name == "equal"}
     judged = [
         name for name, output in median["outputs"].items() if output["values"] and (output["is_float"] or name in equal)
     ]
-    return [name for name in judged if name not in failed]
+    return [*empty, *(name for name in judged if name not in failed)]
+
+
+def empty_outputs(details: Tree) -> list[str]:
+    """The outputs without a value in any sample, in both models."""
+    outputs = details["outputs"].items()
+    return [name for name, output in outputs if not (output["values"] or output["shape_mismatches"])]
 
 
 def _vacuous(details: Tree, names: Sequence[str]) -> Iterator[str]:
+    empty = set(empty_outputs(details))
+    if empty:
+        yield (
+            f"Nothing of {_listed([name for name in names if name in empty])} was compared, as both models give no "
+            "values for any judged sample; if there can be some, give export samples for which there are."
+        )
     remedies: dict[str, list[str]] = {}
     for name in names:
-        remedies.setdefault(_proving_rule(details["median"], name), []).append(f"'{name}'")
+        if name not in empty:
+            remedies.setdefault(_proving_rule(details["median"], name), []).append(name)
     for remedy, outputs in remedies.items():
-        listed = ", ".join(outputs[:3]) + (f" and {len(outputs) - 3} more" if len(outputs) > 3 else "")
-        yield f"A model that always answers the median would pass too: this proves nothing about {listed}; {remedy}."
+        yield (
+            f"A model that always answers the median would pass too: this proves nothing about {_listed(outputs)}; "
+            f"{remedy}."
+        )
+
+
+def _listed(outputs: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in outputs[:3])
+    return shown + (f" and {len(outputs) - 3} more" if len(outputs) > 3 else "")
 
 
 def _uneven(details: Tree, params: Parity) -> Iterator[str]:
@@ -208,6 +233,14 @@ def _decisions(details: Tree, params: Parity) -> Iterator[str]:
     before, after = probabilities["ece_fp32"], probabilities["ece_int8"]
     if before is not None and after is not None and abs(after - before) > ECE_SHIFT:
         yield f"The expected calibration error of the probabilities changes from {before:.3f} to {after:.3f}."
+
+
+def _labels(details: Tree) -> Iterator[str]:
+    if details["task"]["reason"] == UNFIT:
+        yield (
+            "There is no task metric, as the labels fit no output: give the class of each decision, by its index or as "
+            "the model gives it, or a number for each value of an output."
+        )
 
 
 def _logarithms(details: Tree) -> Iterator[str]:

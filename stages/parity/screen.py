@@ -143,12 +143,19 @@ def _conclusion(result: ParityResult) -> str:
     samples = judged["samples"]
     where = f"{samples} sample{'s' * (samples != 1)} in batches of {judged['batch']}, on {judged['isa']}"
     if result.passed:
-        judged_floats = [name for name, output in result.figures["outputs"].items() if output.get("values_compared")]
-        proof = ", but that proves nothing" if result.vacuous and set(judged_floats) <= set(result.vacuous) else ""
+        proof = ", but that proves nothing" if _proves_nothing(result) else ""
         return f"Parity passed on {where}{proof}."
     missed = list(dict.fromkeys(f"{rule.name}{_of(rule)}" for rule in failures(result.rules)))
     more = f" and {len(missed) - 3} more" if len(missed) > 3 else ""
     return f"Parity failed on {where}: {', '.join(missed[:3])}{more}."
+
+
+def _proves_nothing(result: ParityResult) -> bool:
+    outputs = result.figures["outputs"]
+    if not any(output["values"] for output in outputs.values()):
+        return True
+    compared = {name for name, output in outputs.items() if output.get("values_compared")}
+    return any(outputs[name]["values"] for name in result.vacuous) and compared <= set(result.vacuous)
 
 
 def _table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:

@@ -271,7 +271,7 @@ class TestRules:
         ("rule", "words"),
         [
             ({"max_flip_rate": 0.01}, "no output holds a decision"),
-            ({"max_task_drop": 0.01}, "no labels, or none that fit"),
+            ({"max_task_drop": 0.01}, "the evaluation data has no labels"),
         ],
     )
     def test_a_rule_that_nothing_can_prove_does_not_pass(
@@ -281,6 +281,22 @@ class TestRules:
         project.write(single, single, {"x": normal(400, 1)}, tree={"parity": rule})
         assert project.run()["passed"] is False
         assert words in project.printed()
+
+    @pytest.mark.parametrize(
+        ("labels", "reason"),
+        [
+            (np.array(["cat", "dog"] * 60), "the labels fit no output"),
+            (np.zeros(120), "the labels of all samples are equal"),
+        ],
+    )
+    def test_labels_that_give_no_task_metric_are_not_passed_over(
+        self, project: Project, labels: np.ndarray, reason: str
+    ) -> None:
+        single = graph("(float[N,1] x) => (float[N,1] y) { y = Identity(x) }")
+        project.write(single, single, {"x": normal(120, 1)}, labels)
+        assert project.run()["task"]["reason"] == reason
+        note = "There is no task metric, as the labels fit no output: give the class of each decision"
+        assert (note in " ".join(project.printed().split())) == ("fit" in reason)
 
     def test_a_threshold_makes_a_score_a_decision(self, project: Project) -> None:
         model = graph("(float[N,1] x) => (float[N,1] p) { p = Sigmoid(x) }")
@@ -379,6 +395,21 @@ class TestVacuous:
         project.write(CLASSIFIER, CLASSIFIER, {"x": 4 * normal(120, 3)})
         result = project.run()
         assert (result["passed"], result["judged"]["vacuous"]) == (True, [])
+
+    @pytest.mark.parametrize("beside", [False, True])
+    def test_an_output_that_is_empty_for_every_sample(self, project: Project, *, beside: bool) -> None:
+        """As a detector gives it if no score of the evaluation data reaches its threshold."""
+        more, also = (", float[N,3] p", "p = Softmax<axis=-1>(x)") if beside else ("", "")
+        model = graph(
+            f"(float[N,3] x) => (int64[K,2] found{more}) <float[1] t = {{1e6}}> "
+            f"{{ over = Greater(x, t) at = NonZero(over) found = Transpose<perm=[1,0]>(at) {also} }}"
+        )
+        project.write(model, model, {"x": 4 * normal(120, 3)})
+        result = project.run()
+        assert (result["passed"], result["judged"]["vacuous"]) == (True, ["found"])
+        printed = " ".join(project.printed().split())
+        assert "Nothing of 'found' was compared, as both models give no values for any judged sample" in printed
+        assert printed.endswith(", but that proves nothing.") != beside
 
     def test_text_labels_alone(self, project: Project) -> None:
         model = graph(

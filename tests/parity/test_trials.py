@@ -320,6 +320,8 @@ def test_where_int8_is_slow_stored_weights_are_tried(missed: Project, monkeypatc
     assert result["tried"] in missed.printed()
     monkeypatch.setattr(advise_module, "timed", lambda *_: Interval(0.97, 0.95, 0.99))
     assert missed.run()["tried"] == ""
+    monkeypatch.setattr(advise_module, "timed", lambda *_: Interval(0.5, 0.3, 0.8))
+    assert missed.run()["tried"].startswith("INT8 is slower here: at most 0.8 times as fast as fp32.")
 
 
 def test_a_speed_that_few_launches_do_not_tell_is_not_given_as_figures() -> None:

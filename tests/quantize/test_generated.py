@@ -177,6 +177,75 @@ def test_weights_in_a_loop(bench: Bench, opset: int) -> None:
     assert outcome.cosine({"x": normal(12, 8)}) > 0.999
 
 
+def test_weights_that_a_loop_carries_along(bench: Bench) -> None:
+    """As TensorFlow writes them: everything that the body reads is a state of the loop."""
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", "carried"], ["next"], "inner"),
+            helper.make_node("Tanh", ["next"], ["bounded"]),
+            helper.make_node("Identity", ["carried"], ["same"]),
+            helper.make_node("Identity", ["on"], ["still_on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, None),
+            helper.make_tensor_value_info("carried", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("still_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("bounded", TensorProto.FLOAT, None),
+            helper.make_tensor_value_info("same", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [helper.make_node("Loop", ["times", "", "x", "W"], ["y", "W_last"], "loop", body=body)]
+    weights: dict[str, np.ndarray] = {"W": normal(64, 64) / 8, "times": np.array(4, np.int64)}
+    bench.give(graph(nodes, {"x": ("n", 64)}, {"y": None}, weights), {"x": normal(12, 64)})
+    outcome = bench.run()
+    assert outcome.quantized() == {"inner"}
+    assert "unchanged states of loops read from outside" in outcome.said
+    assert outcome.cosine({"x": normal(12, 64)}) > 0.999
+
+
+@pytest.mark.parametrize("method", ["dynamic", "static"])
+def test_a_loop_that_reads_moved_activations(bench: Bench, method: str) -> None:
+    """ONNX Runtime ends the process at load if DequantizeLinear is before the Transpose."""
+    body = helper.make_graph(
+        [helper.make_node("Add", ["state", "moved"], ["next"]), helper.make_node("Identity", ["on"], ["still_on"])],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("still_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
+        ],
+    )
+    loop = [
+        helper.make_node("Transpose", ["found"], ["turned"], perm=[1, 0, 2]),
+        helper.make_node("Unsqueeze", ["turned", "axes"], ["moved"]),
+        helper.make_node("Loop", ["times", "", "zero"], ["y"], "loop", body=body),
+    ]
+    weights = {"W": normal(64, 64, 3) / 8, "times": np.array(3), "zero": np.zeros(1, np.float32), "axes": np.array([0])}
+    if method == "dynamic":  # a table with one scale
+        nodes = [helper.make_node("Cast", ["x"], ["ids"], to=TensorProto.INT64)]
+        nodes += [helper.make_node("Gather", ["T"], ["found"], "node")]
+        nodes[-1].input.append("ids")
+        weights |= {"T": normal(64, 64)}
+        feed = {"x": np.arange(48).reshape(12, 4).astype(np.float32)}
+        shape: tuple[int | str, ...] = ("n", 4)
+    else:
+        nodes = [helper.make_node("Conv", ["x", "W"], ["found"], "node", pads=[1, 1])]
+        feed, shape = {"x": normal(12, 64, 9)}, ("n", 64, 9)
+    bench.give(graph(nodes + loop, {"x": shape}, {"y": None}, weights), feed)
+    outcome = bench.run(method=method, weight_type="QUInt8")
+    assert outcome.quantized() == {"node"}
+    assert outcome.cosine(feed) > 0.999
+
+
 @pytest.mark.parametrize("weight_type", ["QInt8", "QUInt8"])
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_the_same_answers_as_quantize_dynamic(bench: Bench, weight_type: str, per_channel: bool) -> None:

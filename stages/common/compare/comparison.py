@@ -53,6 +53,7 @@ class Comparison:
     accuracy: Accuracy = field(default_factory=Accuracy)
     auc: Auc = field(default_factory=Auc)
     regression: Regression = field(default_factory=Regression)
+    labelled: bool = False
 
     def update(self, indices: np.ndarray, reference: Outputs, candidate: Outputs, labels: Any = None) -> None:
         """Add n samples, see `OutputPair`; their labels are [n], [n, columns] or None.
@@ -82,6 +83,7 @@ class Comparison:
                 self.outputs[name].update(indices, array, candidate[name])
             if any(array.shape != candidate[name].shape for name, array in reference.items()):
                 return
+            self.labelled |= known is not None
             if self.decider.decides:
                 sides = self.decider.read(reference), self.decider.read(candidate)
                 right = self.decisions.update(indices, *sides, known)
@@ -99,6 +101,7 @@ class Comparison:
         self.accuracy.merge(other.accuracy)
         self.auc.merge(other.auc)
         self.regression.merge(other.regression)
+        self.labelled |= other.labelled
 
     @property
     def floats(self) -> list[OutputComparison]:
@@ -110,7 +113,7 @@ class Comparison:
         with np.errstate(invalid="ignore", over="ignore"):
             outputs = {name: output.figures() for name, output in self.outputs.items()}
             decisions, probabilities = self.decisions.figures()
-            task = task_figures(self.accuracy, self.auc, self.regression)
+            task = task_figures(self.accuracy, self.auc, self.regression, labelled=self.labelled)
         measured = {
             "outputs": {name: figures for name, (figures, _) in outputs.items()},
             "decisions": decisions,

@@ -11,6 +11,9 @@ from stages.common.compare.summaries import BottomK, ranks
 RESAMPLES = 1000
 SIGNIFICANT = 0.05
 
+UNFIT = "the labels fit no output"
+"""Why there is no task metric although there are labels."""
+
 
 @dataclass
 class Accuracy:
@@ -166,8 +169,10 @@ class Auc:
         return _interval(np.array(changes))
 
 
-def task_figures(accuracy: Accuracy, auc: Auc, regression: Regression) -> dict[str, Any]:
+def task_figures(accuracy: Accuracy, auc: Auc, regression: Regression, *, labelled: bool = False) -> dict[str, Any]:
     """Accuracy if decisions can be compared with labels, else AUC of binary scores, else R2 of numbers.
+
+    `labelled` says whether there are labels at all.
 
     Returns:
         `metric` (accuracy, auc, r2 or none), its value for `fp32` and `int8`, related figures, the significance of the
@@ -194,8 +199,10 @@ def task_figures(accuracy: Accuracy, auc: Auc, regression: Regression) -> dict[s
     elif (before := regression.r2(0)) is not None:
         metric, after, interval = "r2", regression.r2(1), regression.change95()
         more = {"mae_fp32": regression.mean_absolute(0), "mae_int8": regression.mean_absolute(1)}
+    elif not labelled:
+        reason = "the evaluation data has no labels"
     else:
-        reason = "the evaluation data has no labels, or none that fit an output"
+        reason = "the labels of all samples are equal" if auc.parts or regression.count else UNFIT
     tree: dict[str, Any] = {"metric": metric, "fp32": before, "int8": after}
     if before is not None and after is not None:
         tree["change"] = after - before

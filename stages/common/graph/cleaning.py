@@ -18,6 +18,7 @@ from stages.common.graph.passes import (
     repair_opset_imports,
     share_constants,
     split_fused,
+    unchanged_states,
 )
 
 Pass = Callable[[ir.Model], PassResult]
@@ -27,6 +28,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("opset imports repaired", repair_opset_imports.apply),
     ("initializers removed from the inputs", drop_listed_initializers.apply),
     ("local functions inlined", inline_functions.apply),
+    ("unchanged states of loops read from outside", unchanged_states.apply),
     ("dropout removed", remove_dropout.apply),
     ("unused weights removed", remove_unused.apply),
     ("fused operators split", split_fused.apply),

@@ -225,6 +225,6 @@ def _flip_rate(details: Tree, limit: float) -> Rule:
 def _task_drop(details: Tree, limit: float) -> Rule:
     task = details["task"]
     if task["fp32"] is None or task["int8"] is None:
-        message = f"{task['reason']}: give labels, or set parity.max_task_drop to null"
+        message = f"{task['reason']}: give labels that fit, or set parity.max_task_drop to null"
         return _held("max_task_drop", "", None, limit, message)
     return _held("max_task_drop", task["metric"], task["fp32"] - task["int8"], limit, task["chance"])

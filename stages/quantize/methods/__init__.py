@@ -89,7 +89,7 @@ def quantize(
     Raises:
         StageError: the model does not run on the calibration samples.
     """
-    from stages.quantize.methods import dynamic, smooth, static, stored, weight_only
+    from stages.quantize.methods import dynamic, shield, smooth, static, stored, weight_only
 
     outcomes: dict[str, NodeOutcome] = {}
     if smoothed := [assigned for assigned in assignments if assigned.smoothed]:
@@ -106,6 +106,8 @@ def quantize(
         if by_method[method]:
             model, of_method = _rewritten(model, by_method[method], rewrites)
             outcomes |= of_method
+    if by_method:
+        shield.apply(model)
     return model, outcomes
 
 

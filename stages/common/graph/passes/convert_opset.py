@@ -6,8 +6,11 @@ from onnx import ModelProto, version_converter
 from onnx_ir.passes import PassResult
 
 from stages.common.graph.passes.drop_listed_initializers import CONSTANT_SINCE
-from stages.common.graph.walk import all_nodes
+from stages.common.graph.walk import all_nodes, input_of
 from stages.common.model import ir_conversion
+
+_PLACES_SINCE = 11
+"""Since this opset, Resize says where its samples lie; before, ONNX Runtime divided the index by the scale."""
 
 
 def apply(model: ir.Model, version: int) -> PassResult:
@@ -34,4 +37,17 @@ def apply(model: ir.Model, version: int) -> PassResult:
             getattr(converted.graph, field).extend(values)
         return converted
 
-    return PassResult(ir_conversion.transformed(model, convert), modified=True)
+    converted = ir_conversion.transformed(model, convert)
+    if model.opset_imports[""] < _PLACES_SINCE <= version:
+        for node in all_nodes(converted):
+            if node.op_type == "Resize" and not node.domain:
+                _sample_as_before(node)
+    return PassResult(converted, modified=True)
+
+
+def _sample_as_before(node: ir.Node) -> None:
+    """The converter leaves the default of newer opsets, which gives other answers, or the same more slowly."""
+    tensor = ir.convenience.get_const_tensor(scales) if (scales := input_of(node, 2)) is not None else None
+    shrinks = tensor is not None and bool((tensor.numpy() < 1).any())
+    node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
+    node.attributes.add(ir.AttrString("nearest_mode", "ceil" if shrinks else "floor"))
