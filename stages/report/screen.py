@@ -6,7 +6,8 @@ from typing import Any
 
 from stages.common.rule import Outcome, Rule
 from stages.report import evidence
-from stages.report.changes import FIGURES, SPEEDUP, BaseComparison, Change, Mark, changes
+from stages.report.changes import BaseComparison, Change, Mark, changes
+from stages.report.compared import FIGURES, SPEEDUP
 from stages.report.revision import Revision
 from stages.report.stage import Report
 from stages.report.text import (
