@@ -49,6 +49,8 @@ def _states(model: ir.Model, node: ir.Node) -> list[_State]:
 
 def _is_unchanged(node: ir.Node, state: _State) -> bool:
     """Whether the body returns a state as it is, and returns it nowhere else."""
+    if node.inputs[state.first] is None:
+        return False
     body = node.attributes["body"].as_graph()
     value, returned = body.inputs[state.source], body.outputs[state.result]
     while returned is not value:
