@@ -15,6 +15,8 @@ from stages.bench.pair import compare_pair
 from stages.common.base import command, params
 from stages.common.timing.launches import ModelPair
 
+EXIT_CODES = f"{command.EXIT_CODES} A failed --self-check exits with 1."
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -45,4 +47,4 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    command.run("bench", __doc__, main, add_arguments)
+    command.run("bench", __doc__, main, add_arguments, EXIT_CODES)

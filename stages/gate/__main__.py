@@ -16,8 +16,8 @@ from stages.common.base.errors import StageError
 from stages.gate import figures, screen, stage
 
 EXIT_CODES = (
-    "Exit codes: 0 the gate is open; 1 it is closed, or the metrics cannot be judged; 2 usage or params. A closed gate "
-    "exits 0 inside `dvc exp run`, so that DVC keeps the experiment, unless --strict is given."
+    "Exit codes: 0 the gate is open; 1 it is closed, or the metrics cannot be judged; 2 wrong usage or params. A "
+    "closed gate exits 0 inside `dvc exp run`, so that DVC keeps the experiment, unless --strict is given."
 )
 
 

@@ -26,7 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "path", type=Path, help="the root of a DVC repository, or a folder in it (created if it does not exist)"
     )
     parser.add_argument(
-        "--models", type=_name, nargs="+", default=(), metavar="NAME", help="several models, a folder each (DVC matrix)"
+        "--models",
+        type=_name,
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="several models, each in a folder (DVC matrix)",
     )
     parser.add_argument("--upgrade", action="store_true", help="replace files of an older version; your changes stay")
 

@@ -1,9 +1,9 @@
-"""Judge whether the INT8 model still gives the same answers as fp32, on the judge samples, in batches as served.
+"""Judge whether the INT8 model still gives the same answers as fp32, on the judge samples, in batches as in production.
 
 Reads   artifacts/model.onnx, artifacts/model.int8.onnx (each with its .data), artifacts/eval/,
-        metrics/details/nodes.csv, metrics/details/plan.json
-Writes  metrics/parity.json; in metrics/details/: parity.json, parity_errors.csv, parity_scatter.csv, parity_worst.csv
-Params  parity, serving; quantize, whose settings the advice varies
+        metrics/details/nodes.csv, metrics/details/plan.json.
+Writes  metrics/parity.json; in metrics/details/: parity.json, parity_errors.csv, parity_scatter.csv, parity_worst.csv.
+Params  parity, serving; quantize, whose settings the advice varies.
 
 A miss is `passed: false` with exit code 0: the gate decides. --abs-tol, --mean-tol and --max-nrmse judge the figures of
 the last run by other tolerances, for every output that they apply to: the outcome is printed at once, nothing is
@@ -18,11 +18,13 @@ from stages.parity import figures, screen, stage
 
 TOLERANCES = ("abs_tol", "mean_tol", "max_nrmse")
 
+EXIT_CODES = f"{command.EXIT_CODES} With a tolerance given, a miss exits with 1."
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     for key in TOLERANCES:
         option = "--" + key.replace("_", "-")
-        parser.add_argument(option, type=tolerance, metavar="X", help=f"try this parity.{key}; writes nothing")
+        parser.add_argument(option, type=tolerance, metavar="X", help=f"try this parity.{key}; write nothing")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -47,4 +49,4 @@ def tolerance(text: str) -> float:
 
 
 if __name__ == "__main__":
-    command.run("parity", __doc__, main, add_arguments)
+    command.run("parity", __doc__, main, add_arguments, EXIT_CODES)

@@ -18,7 +18,7 @@ SPARE = 0.1
 """The share of a tolerance that a larger margin of method auto is to leave on the judged samples."""
 
 LARGEST_MARGIN = 0.9
-"""With more, hardly a model is left to find."""
+"""With more, hardly any model is left to find."""
 
 
 def kept_float() -> set[str]:

@@ -53,7 +53,7 @@ def headlines(result: ParityResult) -> Tree:
 def details(result: ParityResult, diff: Mapping[str, float | None]) -> Tree:
     """The tree of `metrics/details/parity.json`: figures and verdict; `diff` comes from the headlines."""
     reasons = {
-        "sqnr_db": "the outputs are equal, or fp32 is all zeros: the ratio needs a signal and noise",
+        "sqnr_db": "the outputs are identical, or fp32 is all zeros: the ratio needs a signal and noise",
         "min_cosine": "one value per sample has no direction",
         "nrmse": "every output that moves is constant in fp32",
     }

@@ -142,7 +142,7 @@ def _too_few(details: Tree, params: Parity) -> Iterator[str]:
                 "it would be 1 %."
             )
         elif samples < needed:
-            yield f"{rule} {params.max_flip_rate:g} needs at least {needed} samples as proof; {samples} were judged."
+            yield f"{rule} {params.max_flip_rate:g} needs at least {needed} judged samples as proof, not {samples}."
 
 
 def _serving(details: Tree) -> Iterator[str]:
@@ -153,7 +153,7 @@ def _serving(details: Tree) -> Iterator[str]:
             f"{judged['batch_size']}."
         )
     if judged["samples"] < judged["batch"]:
-        yield f"{judged['samples']} samples do not fill a batch of {judged['batch']}, so they were repeated."
+        yield f"The judged samples ({judged['samples']}) do not fill a batch of {judged['batch']}: they were repeated."
 
 
 def _batch(details: Tree, params: Parity) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Quantize the fp32 model to INT8, and report the outcome for every node with a weight.
 
-Reads   artifacts/model.onnx, artifacts/model.onnx.data, artifacts/eval/.
+Reads   artifacts/model.onnx, artifacts/model.onnx.data, artifacts/eval/; for method plan, quantize.plan.
 Writes  artifacts/model.int8.onnx, artifacts/model.int8.onnx.data, metrics/quantize.json; in metrics/details/:
         nodes.csv, quantize.json, and for method auto frontier.csv, plan.json, sensitivity.csv.
 Params  quantize; parity and serving for method auto.

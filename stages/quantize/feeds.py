@@ -38,8 +38,9 @@ def _of_data(data: EvalData, batch: int, samples: int) -> Iterator[Feed]:
     if not len(indices):  # the only sample is in the judge split
         indices = data.indices("judge")
     if data.layout == "samples" and len(indices) < batch:
+        found = f"{len(indices)} sample{'s' * (len(indices) != 1)}"
         raise StageError(
-            f"The search split has {len(indices)} samples, but the model takes batches of {batch}. "
+            f"The search split has {found}, but the model takes batches of {batch}. "
             f"Give export at least {4 * batch} samples."
         )
     for chunk in data.batches(indices[: max(batch, samples)], batch):

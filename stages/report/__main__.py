@@ -1,6 +1,6 @@
 """Show the evidence for a pull request: the verdict first, then what changed since another revision.
 
-Above the folders of several models, it shows one report per model, under its name.
+In the folder above those of several models, it shows one report per model, under its name.
 With --experiments, it shows all experiments of this commit in one table, best first, and the command that applies the
 best one.
 

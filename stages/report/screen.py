@@ -195,10 +195,8 @@ def _rules(rules: Sequence[Rule]) -> list[str]:
     applied = len(failed) + sum(rule.outcome is Outcome.PASSED for rule in rules)
     if not applied:
         return ["**No rule applies**", *([_rule_table(ranked)] if ranked else [])]
-    hold = "holds" if applied == 1 else "hold"
-    summary = (
-        f"{len(failed)} of {plural(applied, 'rule')} failed" if failed else f"All {plural(applied, 'rule')} {hold}"
-    )
+    hold = "The only rule holds" if applied == 1 else f"All {applied} rules hold"
+    summary = f"{len(failed)} of {plural(applied, 'rule')} failed" if failed else hold
     if len(rules) <= ROWS_SHOWN:
         return [f"**{summary}**", _rule_table(ranked)]
     rest = ranked[len(failed) :]

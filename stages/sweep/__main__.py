@@ -14,6 +14,11 @@ import argparse
 from stages.common.base import command
 from stages.sweep import screen, stage
 
+EXIT_CODES = (
+    "Exit codes: 0 the git remote has all experiments, whatever their verdicts; 1 an experiment failed, or the sweep "
+    "did; 2 wrong usage or params."
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -42,4 +47,4 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    command.run("sweep", __doc__, main, add_arguments)
+    command.run("sweep", __doc__, main, add_arguments, EXIT_CODES)

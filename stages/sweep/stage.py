@@ -59,7 +59,7 @@ def run(overrides: Sequence[str], *, remote: str, address: str | None, same_host
             nodes = None
             if same_host:
                 kind, nodes = cluster.alike(ray)
-                _progress(f"Using {len(nodes)} nodes of the same kind: {kind}")
+                _progress(f"Using {len(nodes)} node{'s' * (len(nodes) != 1)} of the same kind: {kind}")
             for outcome in cluster.run(ray, experiments, nodes):
                 outcomes.append(outcome)
                 state = "failed" if outcome.failure else "pushed"

@@ -336,6 +336,21 @@ def test_help_says_what_a_stage_reads_and_writes(stage: str) -> None:
     assert "--debug" in shown.stdout
 
 
+@pytest.mark.parametrize(
+    ("stage", "sentence"),
+    [
+        ("parity", "With a tolerance given, a miss exits with 1."),
+        ("bench", "A failed --self-check exits with 1."),
+        ("sweep", "1 an experiment failed, or the sweep did;"),
+    ],
+)
+def test_help_names_the_exit_codes_of_options(stage: str, sentence: str) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert sentence in " ".join(shown.stdout.split())
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_wrong_usage_exits_2(stage: str) -> None:
     run = subprocess.run(

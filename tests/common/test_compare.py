@@ -124,7 +124,7 @@ class TestFiguresEqualAnIndependentComputation:
         assert tiled.accuracy.p_value == single.accuracy.p_value
         assert "(McNemar p = " in single.figures()["task"]["chance"]
         assert re.search(
-            r" in int8 only, \d+ samples worse and \d+ better: .*\(sign test", tiled.figures()["task"]["chance"]
+            r" in int8 only, by sample \d+ worse and \d+ better: .*\(sign test", tiled.figures()["task"]["chance"]
         )
 
     def test_top_five(self) -> None:

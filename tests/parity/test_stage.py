@@ -456,7 +456,7 @@ class TestKindsOfModel:
         repeated = project.run()
         assert (repeated["judged"]["batch"], repeated["judged"]["samples"]) == (32, 5)
         assert repeated["outputs"] == whole["outputs"]
-        assert "5 samples do not fill a batch of 32, so they were repeated." in repeated["notes"]
+        assert "The judged samples (5) do not fill a batch of 32: they were repeated." in repeated["notes"]
 
     def test_a_fixed_batch_that_no_sample_fills(self, project: Project) -> None:
         fixed = graph("(float[4,3] x) => (float[4,3] y) { y = Identity(x) }")

@@ -88,6 +88,9 @@ def test_a_model_with_a_fixed_batch_is_fed_in_that_batch(bench: Bench) -> None:
     bench.give(model, {"x": normal(8, 8)})
     with pytest.raises(StageError, match="The search split has 2 samples, but the model takes batches of 3"):
         bench.run()
+    bench.give(model, {"x": normal(4, 8)})
+    with pytest.raises(StageError, match="The search split has 1 sample, but the model takes batches of 3"):
+        bench.run()
 
 
 def test_a_single_sample_is_enough(bench: Bench) -> None:

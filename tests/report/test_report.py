@@ -68,6 +68,12 @@ def test_every_rule_stands_with_value_limit_margin_and_output(repository: Reposi
     assert row(text, "`min_speedup`")[2:5] == ["1.9", "0.97", "0.93"]
 
 
+def test_a_single_rule_is_named_in_the_singular(repository: Repository) -> None:
+    only = DETAILS["gate"]["rules"][:1]
+    repository.write(METRICS, changed(DETAILS, gate__rules=only, parity__rules=[]))
+    assert "**The only rule holds**" in repository.report().stdout
+
+
 def test_the_gate_decides_whatever_the_figures_are(repository: Repository) -> None:
     repository.write(changed(METRICS, parity__passed=False, quantize__size__int8_mb=9.0))
     assert repository.report().stdout.startswith("## ✅ Deploy INT8")

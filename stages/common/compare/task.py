@@ -186,7 +186,7 @@ def task_figures(accuracy: Accuracy, auc: Auc, regression: Regression, *, labell
         right = (accuracy.both + accuracy.only_reference, accuracy.both + accuracy.only_candidate)
         metric, before, after = "accuracy", right[0] / accuracy.count, right[1] / accuracy.count
         p = accuracy.p_value
-        by_sample = f", {accuracy.worse} samples worse and {accuracy.better} better" if accuracy.several else ""
+        by_sample = f", by sample {accuracy.worse} worse and {accuracy.better} better" if accuracy.several else ""
         chance = (
             f"{accuracy.only_reference} right in fp32 only, {accuracy.only_candidate} in int8 only{by_sample}: "
             f"{_beyond(p < SIGNIFICANT)} ({'sign test' if accuracy.several else 'McNemar'} p = {p:.2g})"

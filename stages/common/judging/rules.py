@@ -214,9 +214,10 @@ def _flip_rate(details: Tree, limit: float) -> Rule:
     if bound is None:
         message = "no output holds a decision: set parity.threshold, or parity.max_flip_rate to null"
         return _held("max_flip_rate", "", None, limit, message)
-    message = f"{decisions['flips']} flips in {decisions['count']} decisions; the value is the 95 % upper bound"
-    samples = min(decisions["count"], details["judged"]["samples"])
-    message += f" over {samples} samples" if samples < decisions["count"] else ""
+    flips, count = decisions["flips"], decisions["count"]
+    message = f"{flips} flip{'s' * (flips != 1)} in {count} decisions; the value is the 95 % upper bound"
+    samples = min(count, details["judged"]["samples"])
+    message += f" over {samples} samples" if samples < count else ""
     if samples < needed(limit):
         message = f"too few samples: {samples}; it takes {needed(limit)} without a flip to prove this limit"
     return _held("max_flip_rate", decider, bound, limit, message, sample=decisions["first_flip"])

@@ -144,7 +144,7 @@ def _nothing_passes(trials: Sequence[Trial], search: Search, nodes: int) -> str:
     candidate = nearest.candidate
     if math.isinf(candidate.strain):
         return (
-            f"None of the {len(trials)} models that were built can be published: "
+            f"No model can be published ({len(trials)} built): "
             f"{candidate.fault or _failed(candidate.rules)}. "
             "Exclude nodes with quantize.exclude_nodes, or deploy the fp32 model."
         )
@@ -153,8 +153,8 @@ def _nothing_passes(trials: Sequence[Trial], search: Search, nodes: int) -> str:
     closer = "lower quantize.search.margin, " if candidate.strain <= 1 else ""
     remedies = f"{closer}{more}widen the tolerance, or deploy the fp32 model."
     return (
-        f"None of the {len(trials)} models that were built keeps the answers: the best, with {count} of {nodes} nodes "
-        f"quantized, uses {candidate.strain:.2f} times a parity tolerance, but only {1 - search.margin:.2g} is allowed "
+        f"No model keeps the answers ({len(trials)} built): the best, with {count} of {nodes} nodes quantized, "
+        f"uses {candidate.strain:.2f} times a parity tolerance, but only {1 - search.margin:.2g} is allowed "
         f"(quantize.search.margin is reserved for the judge samples). {remedies[0].upper()}{remedies[1:]}"
     )
 
