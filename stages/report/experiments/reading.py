@@ -105,7 +105,7 @@ def last_line(log: str | None) -> str:
     """The last line of our own in the log of a failed run: the line of DVC that follows says less."""
     path = Path(log) if log else None
     if path is None or not path.exists():
-        return "It has no output: it failed before a stage started."
+        return "It failed before a stage started: dvc queue logs, with its name, says where the reason is."
     lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     own = [line for line in lines if line.startswith("Error:")]
     dvc = [line for line in lines if line.startswith("ERROR:")]
