@@ -135,7 +135,7 @@ def quantize(model: ir.Model, data: EvalData | None, whole: Params, name: str) -
     else:
         examine = partial(check.examine, expected=ready.expected, min_cosine=limit)
         quantized, changed = trial.most_that_passes(make, selected, examine)
-        notes += trial.portable_note(make, selected, examine, changed)
+        notes += trial.portable_note(make, selected, examine, changed) + trial.order_note(prepared, changed)
     outcomes = {**outcomes, **changed}
     if quantized is not None:
         twice = _stored_twice(model, ready, quantized, outcomes)
