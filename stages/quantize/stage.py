@@ -191,7 +191,8 @@ def _build(source: ir.Model, prepared: Prepared, data: EvalData | None, whole: P
     make = partial(methods.quantize, prepared.model, calibration=calibration)
     examine = partial(check.examine, expected=prepared.expected, min_cosine=limit)
     model, outcomes = trial.most_that_passes(make, selected, examine)
-    return _Built(model, outcomes, trial.portable_note(make, selected, examine, outcomes))
+    notes = trial.portable_note(make, selected, examine, outcomes)
+    return _Built(model, outcomes, [*notes, *trial.order_note(prepared.model, outcomes)])
 
 
 def _without_row_scales(nodes: Sequence[WeightedNode], outcomes: Mapping[str, NodeOutcome]) -> list[str]:

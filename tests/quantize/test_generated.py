@@ -208,6 +208,20 @@ def test_weights_that_a_loop_carries_along(bench: Bench) -> None:
     assert outcome.cosine({"x": normal(12, 64)}) > 0.999
 
 
+def test_values_that_the_model_orders(bench: Bench) -> None:
+    """Rows in the order of their scores, which are all about equal, so that rounding swaps them."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["h"], "scores"),
+        helper.make_node("TopK", ["h", "k"], ["best", "at"], axis=1),
+        helper.make_node("Gather", ["T", "at"], ["y"]),
+    ]
+    weights = {"W": normal(64, 64), "T": normal(64, 8), "k": np.array([32])}
+    bench.give(graph(nodes, {"x": ("n", 64)}, {"y": None}, weights), {"x": normal(24, 64) * np.float32(1e-3)})
+    outcome = bench.run(op_types=["MatMul"])
+    assert not outcome.quantized()
+    assert "Note: TopK picks and orders values, so that a small error swaps whole rows" in outcome.said
+
+
 @pytest.mark.parametrize("method", ["dynamic", "static"])
 def test_a_loop_that_reads_moved_activations(bench: Bench, method: str) -> None:
     """ONNX Runtime ends the process at load if DequantizeLinear is before the Transpose."""
