@@ -1,6 +1,6 @@
 """The best assignment whose noise stays below a limit. Pure.
 
-Noise is weighed against time and size; a bisection finds the weight that just meets the limit. What is left of the
+Noise has a price, as time and size have; a bisection finds the one that just meets the limit. What is left of the
 limit is used up by the moves that gain most, and by pairs of moves where one node makes room for another.
 """
 
@@ -11,22 +11,22 @@ from itertools import product
 
 import numpy as np
 
-from stages.quantize.auto.problem import Point, Problem, Weights, point
+from stages.quantize.auto.problem import Point, Prices, Problem, point
 from stages.quantize.auto.solve import EXHAUSTIVE, Group, best, blocks
 
 Moves = Sequence[tuple[int, int]]
 """(place in the group, index of the option) for each node that changes."""
 
 STEPS = 16
-"""How many weights of noise to try."""
+"""How many prices of noise to try."""
 
 
-def cheapest(problem: Problem, weights: Weights, limit: float) -> Point:
+def cheapest(problem: Problem, prices: Prices, limit: float) -> Point:
     """The assignment with the least weighted sum of time and size among those within the limit.
 
     Args:
         problem: the problem to solve.
-        weights: the weights of time and size.
+        prices: the prices of time and size.
         limit: the limit of the noise.
 
     Returns:
@@ -35,21 +35,21 @@ def cheapest(problem: Problem, weights: Weights, limit: float) -> Point:
     if math.prod(map(len, problem.options)) <= EXHAUSTIVE:
         everything = (point(problem, candidate) for candidate in product(*(range(len(o)) for o in problem.options)))
         within = (candidate for candidate in everything if candidate.noise <= limit)
-        return min(within, key=weights.value, default=point(problem, problem.all_float))
-    fastest = best(problem, weights)
+        return min(within, key=prices.value, default=point(problem, problem.all_float))
+    fastest = best(problem, prices)
     if problem.noise(fastest) <= limit:
         return point(problem, fastest)
     exact, low, high = problem.all_float, 0.0, math.inf
-    weight = weights.value(point(problem, exact)) / max(limit, 1e-12)
+    price = prices.value(point(problem, exact)) / max(limit, 1e-12)
     near = fastest
     for _ in range(STEPS):
-        near = best(problem, replace(weights, noise=weight), near=near)
+        near = best(problem, replace(prices, noise=price), near=near)
         if problem.noise(near) <= limit:
-            exact, high = near, weight
+            exact, high = near, price
         else:
-            low = weight
-        weight = weight * 8 if math.isinf(high) else weight / 8 if not low else math.sqrt(low * high)
-    group = Group(problem, range(len(problem.names)), weights)
+            low = price
+        price = price * 8 if math.isinf(high) else price / 8 if not low else math.sqrt(low * high)
+    group = Group(problem, range(len(problem.names)), prices)
     return point(problem, tuple(_filled(group, list(exact), limit)))
 
 

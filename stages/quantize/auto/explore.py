@@ -12,7 +12,7 @@ from stages.quantize.auto.choices import CHOICES, KEPT, PADDED
 from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.learn import LEVEL
 from stages.quantize.auto.options import Measured
-from stages.quantize.auto.problem import Picks, Problem, Weights, point
+from stages.quantize.auto.problem import Picks, Prices, Problem, point
 from stages.quantize.auto.race import Trial, racers, side_by_side
 from stages.quantize.auto.search import (
     back_towards,
@@ -90,9 +90,9 @@ class Exploration:
         """The trials that pass every rule with the margin to spare."""
         return [trial for trial in self.trials if trial.candidate.passes(self.margin)]
 
-    def best(self, weights: Weights) -> Picks:
+    def best(self, prices: Prices) -> Picks:
         """The assignment of the best trial that passes, by its measured time and size."""
-        return min(self.passing, key=lambda trial: weights.value(trial.measured)).candidate.assignment
+        return min(self.passing, key=lambda trial: prices.value(trial.measured)).candidate.assignment
 
     @property
     def margin(self) -> float:
@@ -100,34 +100,34 @@ class Exploration:
         return self.params.quantize.search.margin
 
 
-def explore(state: Exploration, weights: Weights) -> Problem:
+def explore(state: Exploration, prices: Prices) -> Problem:
     """Build models until no trial is left, or no model is worth one; returns the problem as the trials corrected it."""
     measured, most = state.measured, state.params.quantize.search.max_evals
     goal = 1 - state.margin
     state.limit = most - 1  # the last trial is reserved for the model with the least error, all stored
-    for name, assignment in _uniform(measured, weights)[: max(1, most // UNIFORM)]:
+    for name, assignment in _uniform(measured, prices)[: max(1, most // UNIFORM)]:
         state.origin = f"all {name}"
         state.attempt(assignment)
     state.origin = "predicted"
-    passes, fails, learnt = best_that_passes(measured.problem, weights, state.attempt, goal, state.known())
+    passes, fails, learnt = best_that_passes(measured.problem, prices, state.attempt, goal, state.known())
     state.limit = most
     if passes is not None:
         state.origin = "without gaps"
         state.attempt(without_gaps(learnt, passes, len(measured.names)))
     state.origin = "floats stored"
-    store_floats(learnt, weights, passes or learnt.all_float, state.attempt, goal)
+    store_floats(learnt, prices, passes or learnt.all_float, state.attempt, goal)
     if passes is not None and fails is not None:
         state.origin = "add back"
-        back_towards(learnt, passes, fails, state.attempt, goal=goal, value=weights.value, most=BACK_TRIALS)
+        back_towards(learnt, passes, fails, state.attempt, goal=goal, value=prices.value, most=BACK_TRIALS)
     if state.passing:
         state.origin, state.limit = "exchanged", most - STORED_FURTHER
         start: Picks | None = None
-        while (best := state.best(weights)) != start:
+        while (best := state.best(prices)) != start:
             start = best
-            for assignment in exchanges(learnt, weights, start, goal):
+            for assignment in exchanges(learnt, prices, start, goal):
                 state.attempt(assignment)
         state.origin, state.limit = "more stored", most
-        for trial in racers(state.passing, weights.value)[:STORED_FURTHER]:
+        for trial in racers(state.passing, prices.value)[:STORED_FURTHER]:
             reached = trial.candidate.assignment
             back_towards(
                 learnt,
@@ -141,7 +141,7 @@ def explore(state: Exploration, weights: Weights) -> Problem:
     return learnt
 
 
-def _uniform(measured: Measured, weights: Weights) -> list[tuple[str, Picks]]:
+def _uniform(measured: Measured, prices: Prices) -> list[tuple[str, Picks]]:
     """Assignments with one choice everywhere: the best of each method, or the most exact of about equal ones.
 
     Filters of zeros are left out: they only pay at single nodes.
@@ -149,7 +149,7 @@ def _uniform(measured: Measured, weights: Weights) -> list[tuple[str, Picks]]:
     problem = measured.problem
     names = {option.choice for options_ in problem.options[: len(measured.names)] for option in options_}
     points = {name: point(problem, problem.uniform(name)) for name in sorted(names - {KEPT, PADDED})}
-    values = {name: replace(weights, noise=0.0).value(points[name]) for name in points}
+    values = {name: replace(prices, noise=0.0).value(points[name]) for name in points}
     by_method: dict[str, list[str]] = {}
     for name in sorted(values, key=lambda name: values[name]):
         if values[name] <= WORTH * min(values.values()):

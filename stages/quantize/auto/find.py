@@ -106,10 +106,10 @@ def find(
     search = params.quantize.search
     ends = time.monotonic() + search.max_seconds
     measured = options.measured(model, nodes, judge.probe_feeds(), params, calibration)
-    weights = options.weights(measured.problem, search.objective)
+    prices = options.prices(measured.problem, search.objective)
     with tqdm(desc="search", total=search.max_evals, unit=" trials", leave=False, disable=None) as progress:
         exploration = Exploration(measured, make, fault, judge, params, progress, ends)
-        learnt = explore(exploration, weights)
+        learnt = explore(exploration, prices)
     passing, reason = exploration.passing, ""
     if exploration.trials and not passing:
         raise StageError(_nothing_passes(exploration.trials, search, len(nodes)))
@@ -119,14 +119,14 @@ def find(
     if passing and not smaller:
         least = min(trial.candidate.size for trial in passing)
         reason = f"the smallest model that passes has {least} bytes, and the float model {judge.float_bytes}"
-    raced = race(racers(smaller, weights.value), judge, measured.float_us)
-    won = winner(raced, search.objective, weights.value) if raced else None
+    raced = race(racers(smaller, prices.value), judge, measured.float_us)
+    won = winner(raced, search.objective, prices.value) if raced else None
     if won is not None:
         reason = slower(won) if search.objective == "latency" else ""
     by_assignment = {trial.candidate.assignment: trial for trial in raced}
     trials = [by_assignment.get(trial.candidate.assignment, trial) for trial in exploration.trials]
     chosen = won.candidate.assignment if won is not None and not reason else learnt.all_float
-    decisions = plan.decisions(learnt, chosen, measured.refused, measured.unmeasured, weights.value)
+    decisions = plan.decisions(learnt, chosen, measured.refused, measured.unmeasured, prices.value)
     return SearchResult(
         None if reason else won,
         reason,

@@ -23,10 +23,10 @@ BETWEEN = (
 
 @dataclass(frozen=True)
 class Tensor:
-    """A junction without the cost of its conversions: the names of its givers, its takers and its values."""
+    """A junction without the cost of its conversions: the names of its producers, its consumers and its values."""
 
-    givers: tuple[str, ...]
-    takers: tuple[str, ...]
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
     open: bool
     values: tuple[str, ...]
 
@@ -52,21 +52,21 @@ def tensors(graph: ir.Graph, names: Sequence[str]) -> list[Tensor]:
     for node in graph:
         if _passes_on(node):
             leader[node.outputs[0]] = find(_first(node))
-    givers: dict[ir.Value, list[str]] = {}
-    takers: dict[ir.Value, list[str]] = {}
+    producers: dict[ir.Value, list[str]] = {}
+    consumers: dict[ir.Value, list[str]] = {}
     floats: set[ir.Value] = {find(value) for value in graph.inputs}
     for node in graph:
         own = node.name in wanted
         for value in node.outputs:
             if own and value is main_output(node):
-                givers.setdefault(find(value), []).append(node.name or "")
+                producers.setdefault(find(value), []).append(node.name or "")
             elif not _passes_on(node):
                 floats.add(find(value))
         for index, value_ in enumerate(node.inputs):
             if value_ is None or constant(value_) is not None or _passes_on(node):
                 continue
             if own and (index == 0 or _computes(node)):
-                takers.setdefault(find(value_), []).append(node.name or "")
+                consumers.setdefault(find(value_), []).append(node.name or "")
             else:
                 floats.add(find(value_))
     floats |= {find(value) for value in graph.outputs}
@@ -77,12 +77,12 @@ def tensors(graph: ir.Graph, names: Sequence[str]) -> list[Tensor]:
         members.setdefault(find(value), []).append(value.name or "")
     return [
         Tensor(
-            tuple(dict.fromkeys(givers.get(value, ()))),
-            tuple(dict.fromkeys(takers.get(value, ()))),
+            tuple(dict.fromkeys(producers.get(value, ()))),
+            tuple(dict.fromkeys(consumers.get(value, ()))),
             value in floats,
             tuple(members.get(value, ())),
         )
-        for value in dict.fromkeys([*givers, *takers])
+        for value in dict.fromkeys([*producers, *consumers])
     ]
 
 
@@ -95,9 +95,9 @@ def priced(tensors_: Sequence[Tensor], names: Sequence[str], price: Price) -> tu
     number = {name: place for place, name in enumerate(names)}
     return tuple(
         Junction(
-            tuple(number[name] for name in tensor.givers),
-            tuple(number[name] for name in tensor.takers),
-            tensor.open or not tensor.givers or not tensor.takers,
+            tuple(number[name] for name in tensor.producers),
+            tuple(number[name] for name in tensor.consumers),
+            tensor.open or not tensor.producers or not tensor.consumers,
             *price(tensor.values),
         )
         for tensor in tensors_

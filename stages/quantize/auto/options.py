@@ -15,17 +15,17 @@ from stages.quantize.auto.choices import KEPT, forms, of_node
 from stages.quantize.auto.judge import model_bytes
 from stages.quantize.auto.learn import BORDERS, scaled
 from stages.quantize.auto.probe import Probed, Sensitivity, probe_all, unknowns, unmeasured
-from stages.quantize.auto.problem import Option, Problem, Weights
+from stages.quantize.auto.problem import Option, Prices, Problem
 from stages.quantize.auto.solve import best
 from stages.quantize.auto.timing import call, in_turn, quiet_us
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Known
 
 TIE_BREAK = 0.05
-"""The weight of the secondary objective: under `latency` all bytes of weights count as much as 5 % of the time."""
+"""The price of the secondary objective: under `latency` all bytes of weights count as much as 5 % of the time."""
 
 NOISE_TIE_BREAK = 0.02
-"""The weight of noise: all of the allowed noise counts as much as 2 % of the objective."""
+"""The price of noise: all of the allowed noise counts as much as 2 % of the objective."""
 
 WHOLE_SECONDS = 0.5
 """Seconds to time the whole float model."""
@@ -96,13 +96,13 @@ def measured(
     return Measured(problem, tuple(node.name for node in nodes), sensitivities, refused, unknown, whole_us)
 
 
-def weights(problem: Problem, objective: str) -> Weights:
-    """The weights of an objective, `latency` or `size`; the other one and the noise break ties."""
+def prices(problem: Problem, objective: str) -> Prices:
+    """The prices of an objective, `latency` or `size`; the other one and the noise break ties."""
     us = sum(options[0].us for options in problem.options) or 1.0
     size = sum(options[0].size for options in problem.options) or 1
     if objective == "latency":
-        return Weights(1.0, TIE_BREAK * us / size, NOISE_TIE_BREAK * us)
-    return Weights(TIE_BREAK * size / us, 1.0, NOISE_TIE_BREAK * size)
+        return Prices(1.0, TIE_BREAK * us / size, NOISE_TIE_BREAK * us)
+    return Prices(TIE_BREAK * size / us, 1.0, NOISE_TIE_BREAK * size)
 
 
 def _options(
@@ -138,7 +138,7 @@ def _blocked(problem: Problem) -> tuple[int, ...]:
     floats = tuple(
         tuple(option for option in options if option.choice in (KEPT, "blocked")) for options in problem.options
     )
-    return best(Problem(problem.names, floats, problem.junctions), Weights(1.0, 0.0))
+    return best(Problem(problem.names, floats, problem.junctions), Prices(1.0, 0.0))
 
 
 def _shapes(probed: Mapping[str, Probed]) -> dict[str, tuple[int, ...]]:

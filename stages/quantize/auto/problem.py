@@ -39,21 +39,21 @@ class Junction:
     """A tensor between nodes with choices, or several tensors with operators between that keep any form.
 
     Attributes:
-        givers: indices of the nodes that output it.
-        takers: indices of the nodes that read it.
+        producers: indices of the nodes that output it.
+        consumers: indices of the nodes that read it.
         open: whether other nodes output or read it, which do so as floats.
         into: microseconds to convert floats into a form.
         back: microseconds to convert a form into floats.
     """
 
-    givers: tuple[int, ...]
-    takers: tuple[int, ...]
+    producers: tuple[int, ...]
+    consumers: tuple[int, ...]
     open: bool
     into: Mapping[str, float] = field(default_factory=dict)
     back: Mapping[str, float] = field(default_factory=dict)
 
     def us(self, gives: Sequence[str], takes: Sequence[str]) -> float:
-        """Microseconds of its conversions, given the forms of its givers and takers."""
+        """Microseconds of its conversions, given the forms of its producers and consumers."""
         forms = {*gives, *takes}
         if not self.open and len(forms) == 1:
             return 0.0
@@ -87,7 +87,7 @@ class Problem:
         """The indices of each node's junctions."""
         touching: list[list[int]] = [[] for _ in self.names]
         for number, junction in enumerate(self.junctions):
-            for node in {*junction.givers, *junction.takers}:
+            for node in {*junction.producers, *junction.consumers}:
                 touching[node].append(number)
         return tuple(map(tuple, touching))
 
@@ -109,8 +109,8 @@ class Problem:
     def border_us(self, junction: int, assignment: Picks) -> float:
         """Microseconds of the conversions at a junction."""
         tensor = self.junctions[junction]
-        gives = [self.options[node][assignment[node]].gives for node in tensor.givers]
-        takes = [self.options[node][assignment[node]].takes for node in tensor.takers]
+        gives = [self.options[node][assignment[node]].gives for node in tensor.producers]
+        takes = [self.options[node][assignment[node]].takes for node in tensor.consumers]
         return tensor.us(gives, takes)
 
     def noise(self, assignment: Picks) -> float:
@@ -139,15 +139,15 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """The weights of a microsecond, a byte and a unit of noise in the sum to minimize."""
+class Prices:
+    """What a microsecond, a byte and a unit of noise cost in the sum to minimize."""
 
     us: float
     size: float
     noise: float = 0.0
 
     def value(self, point: "Point") -> float:
-        """The weighted sum."""
+        """The sum of what the point costs."""
         return self.us * point.us + self.size * point.size + self.noise * point.noise
 
 

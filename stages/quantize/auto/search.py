@@ -13,7 +13,7 @@ from typing import Protocol
 from stages.quantize.auto.budget import cheapest
 from stages.quantize.auto.choices import DYNAMIC, STATIC, STORED, kernel
 from stages.quantize.auto.learn import LEVEL_US, Seen, corrected
-from stages.quantize.auto.problem import FLOAT, Option, Picks, Point, Problem, Weights, point
+from stages.quantize.auto.problem import FLOAT, Option, Picks, Point, Prices, Problem, point
 
 
 class Tried(Protocol):
@@ -62,13 +62,13 @@ Try = Callable[[Picks], Tried | None]
 
 
 def best_that_passes(
-    problem: Problem, weights: Weights, attempt: Try, goal: float, known: Mapping[Picks, Tried]
+    problem: Problem, prices: Prices, attempt: Try, goal: float, known: Mapping[Picks, Tried]
 ) -> tuple[Picks | None, Picks | None, Problem]:
     """The best assignment that passes, by as few trials as predictions allow.
 
     Args:
         problem: the problem to solve.
-        weights: the weights of time and size.
+        prices: the prices of time and size.
         attempt: builds and judges an assignment.
         goal: the largest strain that passes.
         known: earlier trials, which only correct times: one choice everywhere says little about the noise of a mixture.
@@ -86,14 +86,14 @@ def best_that_passes(
 
     def passing(model: Problem) -> Point | None:
         points = (point(model, picks) for picks, trial in tried.items() if trial.strain <= goal and any(picks))
-        return min(points, key=weights.value, default=None)
+        return min(points, key=prices.value, default=None)
 
     model = learnt()
     while tightened < TIGHTENINGS:
-        candidate, best = cheapest(model, weights, goal**2 * TIGHTER**tightened), passing(model)
+        candidate, best = cheapest(model, prices, goal**2 * TIGHTER**tightened), passing(model)
         if not any(candidate.assignment):
             break
-        if best is not None and weights.value(candidate) > (1 - NEAR) * weights.value(best):
+        if best is not None and prices.value(candidate) > (1 - NEAR) * prices.value(best):
             break
         if candidate.assignment in tried:
             tightened += 1
@@ -106,8 +106,8 @@ def best_that_passes(
     best = passing(model)
     failing = [point(model, picks) for picks, trial in tried.items() if trial.strain > goal and picks not in known]
     if best is not None:
-        failing = [failed for failed in failing if weights.value(failed) < weights.value(best)]
-    nearest = max(failing, key=weights.value, default=None)
+        failing = [failed for failed in failing if prices.value(failed) < prices.value(best)]
+    nearest = max(failing, key=prices.value, default=None)
     return best.assignment if best else None, nearest.assignment if nearest else None, model
 
 
@@ -129,7 +129,7 @@ def without_gaps(problem: Problem, assignment: Picks, count: int) -> Picks:
     return tuple((node in between and static[node]) or own for node, own in enumerate(assignment))
 
 
-def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try, goal: float) -> None:
+def store_floats(problem: Problem, prices: Prices, passes: Picks, attempt: Try, goal: float) -> None:
     """Try models without float weights, which are smaller and may be as fast.
 
     First the best assignment that passes, with its float nodes stored. Unless that model passes and is clearly faster
@@ -137,7 +137,7 @@ def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try
 
     Args:
         problem: the problem to solve.
-        weights: the weights of time and size.
+        prices: the prices of time and size.
         passes: the best assignment that passes.
         attempt: builds and judges an assignment; called at most `STORED_TRIALS` times.
         goal: the largest strain that passes.
@@ -159,7 +159,7 @@ def store_floats(problem: Problem, weights: Weights, passes: Picks, attempt: Try
         return
     attempt_stored(problem.all_float)
     if problem.noise(numbers) < goal**2:
-        best_that_passes(stored, weights, attempt_stored, goal, {})
+        best_that_passes(stored, prices, attempt_stored, goal, {})
 
 
 def _in_8_bits(problem: Problem, harmless: float) -> Picks:
@@ -234,7 +234,7 @@ def back_towards(
     return accepted
 
 
-def exchanges(problem: Problem, weights: Weights, best: Picks, goal: float) -> list[Picks]:
+def exchanges(problem: Problem, prices: Prices, best: Picks, goal: float) -> list[Picks]:
     """Assignments that may be better than the best known one, within the error of predictions.
 
     If two choices take about the same time, timing noise decides which is predicted to be faster, and so which was
@@ -242,7 +242,7 @@ def exchanges(problem: Problem, weights: Weights, best: Picks, goal: float) -> l
 
     Args:
         problem: the problem to solve.
-        weights: the weights of time and size.
+        prices: the prices of time and size.
         best: the best assignment that passes.
         goal: the largest strain that passes.
 
@@ -252,7 +252,7 @@ def exchanges(problem: Problem, weights: Weights, best: Picks, goal: float) -> l
     alike: dict[tuple[str, tuple[int, ...]], list[int]] = {}
     for node, (options, number) in enumerate(zip(problem.options, best, strict=True)):
         alike.setdefault((options[number].choice, tuple(option.size for option in options)), []).append(node)
-    value = weights.value(point(problem, best))
+    value = prices.value(point(problem, best))
     promising: dict[Picks, float] = {}
     for (choice, _), nodes in alike.items():
         for other in (option.choice for option in problem.options[nodes[0]] if kernel(option.choice) != kernel(choice)):
@@ -260,7 +260,7 @@ def exchanges(problem: Problem, weights: Weights, best: Picks, goal: float) -> l
             assignment = tuple(uniform[node] if node in nodes else own for node, own in enumerate(best))
             kernels = sum(problem.options[node][best[node]].us for node in nodes)
             changed = point(problem, assignment)
-            gain = value - weights.value(changed) + weights.us * (DOUBT * kernels + LEVEL_US * len(nodes))
+            gain = value - prices.value(changed) + prices.us * (DOUBT * kernels + LEVEL_US * len(nodes))
             if gain > NEAR * value and changed.noise <= DOUBT_OF_NOISE * goal**2:
                 promising[assignment] = gain
     return sorted(promising, key=lambda assignment: (-promising[assignment], assignment))[:EXCHANGES]

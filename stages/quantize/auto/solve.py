@@ -1,22 +1,22 @@
-"""The best assignment for given weights. Pure."""
+"""The best assignment at given prices of time, size and noise. Pure."""
 
 import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 
-from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights
+from stages.quantize.auto.problem import FLOAT, Option, Picks, Prices, Problem
 
 EXHAUSTIVE = 4096
 """Groups of nodes with at most this many assignments are solved exhaustively."""
 
 
-def best(problem: Problem, weights: Weights, near: Picks | None = None) -> Picks:
+def best(problem: Problem, prices: Prices, near: Picks | None = None) -> Picks:
     """The assignment with the least weighted sum of time, size and noise.
 
     Args:
         problem: the problem to solve.
-        weights: the weights of the sum.
-        near: the best assignment for similar weights; if given, the descent starts only there.
+        prices: the prices in the sum.
+        near: the best assignment at similar prices; if given, the descent starts only there.
 
     Nodes without a common junction do not depend on each other, so each group of connected nodes is solved alone:
     exhaustively if it is small, else by descent from several starts. The descent moves single nodes, all nodes around a
@@ -24,7 +24,7 @@ def best(problem: Problem, weights: Weights, near: Picks | None = None) -> Picks
     """
     assignment = list(problem.all_float)
     for group in _groups(problem):
-        decided = _exhaustive(problem, group, weights) or _descent(problem, group, weights, near)
+        decided = _exhaustive(problem, group, prices) or _descent(problem, group, prices, near)
         for node, number in zip(group, decided, strict=True):
             assignment[node] = number
     return tuple(assignment)
@@ -40,7 +40,7 @@ def _groups(problem: Problem) -> list[list[int]]:
         return node
 
     for junction in problem.junctions:
-        first, *others = (*junction.givers, *junction.takers)
+        first, *others = (*junction.producers, *junction.consumers)
         for node in others:
             low, high = sorted((find(first), find(node)))
             leader[high] = low
@@ -53,31 +53,31 @@ def _groups(problem: Problem) -> list[list[int]]:
 class Group:
     """The weighted sum over a group of nodes and the junctions between them."""
 
-    def __init__(self, problem: Problem, nodes: Sequence[int], weights: Weights) -> None:
+    def __init__(self, problem: Problem, nodes: Sequence[int], prices: Prices) -> None:
         self.problem = problem
         self.nodes = nodes
-        self.weights = weights
+        self.prices = prices
         self.place = {node: place for place, node in enumerate(nodes)}
         self.junctions = sorted({junction for node in nodes for junction in problem.touching[node]})
         self.costs = [
-            [weights.us * o.us + weights.size * o.size + weights.noise * o.noise for o in problem.options[node]]
+            [prices.us * o.us + prices.size * o.size + prices.noise * o.noise for o in problem.options[node]]
             for node in nodes
         ]
 
     def border(self, junction: int, numbers: Sequence[int]) -> float:
         """The weighted cost of a junction."""
         tensor, options, known = self.problem.junctions[junction], self.problem.options, self.problem.known_borders
-        givers = [numbers[self.place[node]] for node in tensor.givers]
-        takers = [numbers[self.place[node]] for node in tensor.takers]
-        key = (junction, *givers, *takers)
+        producers = [numbers[self.place[node]] for node in tensor.producers]
+        consumers = [numbers[self.place[node]] for node in tensor.consumers]
+        key = (junction, *producers, *consumers)
         if key not in known:
-            gives = [options[node][number].gives for node, number in zip(tensor.givers, givers, strict=True)]
-            takes = [options[node][number].takes for node, number in zip(tensor.takers, takers, strict=True)]
+            gives = [options[node][number].gives for node, number in zip(tensor.producers, producers, strict=True)]
+            takes = [options[node][number].takes for node, number in zip(tensor.consumers, consumers, strict=True)]
             known[key] = tensor.us(gives, takes)
-        return self.weights.us * known[key]
+        return self.prices.us * known[key]
 
     def value(self, numbers: Sequence[int]) -> float:
-        """The weighted sum."""
+        """The sum of what the point costs."""
         nodes = sum(costs[number] for costs, number in zip(self.costs, numbers, strict=True))
         return nodes + sum(self.border(junction, numbers) for junction in self.junctions)
 
@@ -93,9 +93,9 @@ class Group:
         return change + sum(self.border(junction, after) for junction in touched) - before
 
 
-def _exhaustive(problem: Problem, nodes: Sequence[int], weights: Weights) -> Sequence[int] | None:
+def _exhaustive(problem: Problem, nodes: Sequence[int], prices: Prices) -> Sequence[int] | None:
     """The best of all assignments; None if there are too many. Of options with equal forms only the best counts."""
-    group = Group(problem, nodes, weights)
+    group = Group(problem, nodes, prices)
     useful = []
     for node, costs in zip(nodes, group.costs, strict=True):
         least: dict[tuple[str, str], int] = {}
@@ -106,9 +106,9 @@ def _exhaustive(problem: Problem, nodes: Sequence[int], weights: Weights) -> Seq
     return min(product(*useful), key=group.value) if math.prod(map(len, useful)) <= EXHAUSTIVE else None
 
 
-def _descent(problem: Problem, nodes: Sequence[int], weights: Weights, near: Picks | None) -> Sequence[int]:
+def _descent(problem: Problem, nodes: Sequence[int], prices: Prices, near: Picks | None) -> Sequence[int]:
     """The best assignment that descending from each start, or only from `near`, reaches."""
-    group = Group(problem, nodes, weights)
+    group = Group(problem, nodes, prices)
     moves = list(blocks(group))
     starts = _starts(group) if near is None else iter([[near[node] for node in nodes]])
     reached = [_descend(group, start, moves) for start in starts]
@@ -147,7 +147,7 @@ def blocks(group: Group) -> Iterator[list[tuple[int, int]]]:
     sets: list[Sequence[int]] = []
     for junction in group.junctions:
         tensor = group.problem.junctions[junction]
-        sets.append(sorted({group.place[node] for node in (*tensor.givers, *tensor.takers)}))
+        sets.append(sorted({group.place[node] for node in (*tensor.producers, *tensor.consumers)}))
     resident = sorted({option.choice for node in options for option in node if option.gives != FLOAT} | {FLOAT})
     if len(resident) > 1:  # for the other choices, conversions do not depend on their neighbours
         sets += [range(first, first + run) for run in (2, 3, 4, 6, 8, 12, 16) for first in range(count - run + 1)]

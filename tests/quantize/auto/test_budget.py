@@ -7,17 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.quantize.auto.budget import cheapest
-from stages.quantize.auto.problem import Problem, Weights, point
+from stages.quantize.auto.problem import Prices, Problem, point
 from tests.quantize.auto.test_solve import problems
 
-WEIGHTS = Weights(1.0, 1e-4)
+PRICES = Prices(1.0, 1e-4)
 
 
 @given(problems(), st.floats(0, 3e-3))
 @settings(max_examples=60, deadline=None)
 def test_small_problems_are_solved_exactly(problem: Problem, limit: float) -> None:
-    found = cheapest(problem, WEIGHTS, limit)
+    found = cheapest(problem, PRICES, limit)
     everything = (point(problem, assignment) for assignment in product(*(range(len(o)) for o in problem.options)))
-    best = min(WEIGHTS.value(candidate) for candidate in everything if candidate.noise <= limit)
+    best = min(PRICES.value(candidate) for candidate in everything if candidate.noise <= limit)
     assert found.noise <= limit
-    assert WEIGHTS.value(found) == pytest.approx(best)
+    assert PRICES.value(found) == pytest.approx(best)

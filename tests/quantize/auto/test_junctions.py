@@ -11,7 +11,7 @@ def test_a_convolution_net_is_cut_into_its_tensors() -> None:
     weighted = [node.name or "" for node in graph if node.op_type in ("Conv", "Gemm")]
     found = junctions.tensors(graph, [*weighted, *between])
     assert between == ["Add_r", "GlobalAveragePool_g"]
-    ends = {(tensor.givers, tensor.takers): tensor.open for tensor in found}
+    ends = {(tensor.producers, tensor.consumers): tensor.open for tensor in found}
     assert ends == {
         ((), ("Conv_c0",)): True,
         (("Conv_c0",), ("Conv_c1", "Add_r")): False,  # MaxPool and Relu hand on what they are given
@@ -28,4 +28,4 @@ def test_what_something_else_reads_too_is_open() -> None:
     weighted = [node.name or "" for node in graph if node.op_type == "MatMul"]
     found = junctions.tensors(graph, weighted)
     assert all(tensor.open for tensor in found)
-    assert [tensor.takers for tensor in found if tensor.takers] == [("MatMul_p0",), ("MatMul_p1",)]
+    assert [tensor.consumers for tensor in found if tensor.consumers] == [("MatMul_p0",), ("MatMul_p1",)]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.quantize.auto.learn import Seen, corrected, levelled, scaled
-from stages.quantize.auto.problem import FLOAT, Option, Picks, Problem, Weights, point
+from stages.quantize.auto.problem import FLOAT, Option, Picks, Prices, Problem, point
 from stages.quantize.auto.search import (
     DOUBT_OF_NOISE,
     EXCHANGES,
@@ -22,7 +22,7 @@ from stages.quantize.auto.search import (
 )
 from tests.quantize.auto.test_solve import problems
 
-WEIGHTS = Weights(1.0, 1e-4)
+PRICES = Prices(1.0, 1e-4)
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ def test_the_optimum_or_within_two_percent_in_95_of_100(exhaustive: bool, monkey
     @settings(max_examples=100, deadline=None, derandomize=True, database=None)
     def search(problem: Problem, limit: float, factor: float) -> None:
         models = Models(problem, limit, factor, static=3.0)
-        passes, fails, learnt = best_that_passes(relative(problem, limit), WEIGHTS, models.attempt, 1, {})
+        passes, fails, learnt = best_that_passes(relative(problem, limit), PRICES, models.attempt, 1, {})
         reached = [] if passes is None else [passes]
         if passes is not None and fails is not None:
-            reached += back_towards(learnt, passes, fails, models.attempt, goal=1, value=WEIGHTS.value, most=4)
+            reached += back_towards(learnt, passes, fails, models.attempt, goal=1, value=PRICES.value, most=4)
         assert all(models.strain(assignment) <= 1 for assignment in reached)
         everything = (point(problem, assignment) for assignment in product(*(range(len(o)) for o in problem.options)))
-        best = min(WEIGHTS.value(candidate) for candidate in everything if models.strain(candidate.assignment) <= 1)
-        reached_value = min(WEIGHTS.value(point(problem, assignment)) for assignment in [problem.all_float, *reached])
+        best = min(PRICES.value(candidate) for candidate in everything if models.strain(candidate.assignment) <= 1)
+        reached_value = min(PRICES.value(point(problem, assignment)) for assignment in [problem.all_float, *reached])
         near.append(reached_value <= 1.02 * best + 1e-9)
 
     search()
@@ -90,7 +90,7 @@ def row(count: int) -> Problem:
 @settings(deadline=None, max_examples=30)
 def test_a_factor_that_is_the_same_for_all_is_learnt_at_once(count: int, limit: float) -> None:
     models = Models(row(count), limit)
-    passes, _, _ = best_that_passes(row(count), WEIGHTS, models.attempt, 0.85, {})
+    passes, _, _ = best_that_passes(row(count), PRICES, models.attempt, 0.85, {})
     assert len(models.tried) <= 6
     kept = min(at for at in range(count + 1) if models.strain((0,) * at + (1,) * (count - at)) <= 0.85)
     assert (0 if passes is None else sum(passes)) == count - kept
@@ -147,7 +147,7 @@ def test_floats_are_stored_where_the_noise_allows(us: float, limit: float, passe
     quiet = replace(kinds[0], noise=1e-6)
     problem = Problem(("a", "b"), ((Option(FLOAT, 10, 0, 4), *kinds), (Option(FLOAT, 10, 0, 4), quiet)))
     models = Models(problem, limit)
-    store_floats(relative(problem, limit), WEIGHTS, passes, models.attempt, 1)
+    store_floats(relative(problem, limit), PRICES, passes, models.attempt, 1)
     assert list(dict.fromkeys(models.tried)) == tried
 
 
@@ -157,7 +157,7 @@ def test_a_table_is_rounded_with_the_floats_where_that_is_harmless(noise: float,
     lookup = (Option(FLOAT, 1, 0, 4), Option("dynamic_tensor", 1, 0.5, 1), Option("dynamic", 1, noise, 1))
     problem = Problem(("product", "lookup"), (product, lookup))
     models = Models(problem, 1.0)
-    store_floats(problem, WEIGHTS, (1, 0), models.attempt, 1)
+    store_floats(problem, PRICES, (1, 0), models.attempt, 1)
     assert models.tried == [(1, table)]
 
 
@@ -196,12 +196,12 @@ def test_choices_that_may_be_faster_are_exchanged_and_nodes_alike_together() -> 
              Option("row", 90, 0.01, 10), Option("fast", 49, 3.0, 10))  # fmt: skip
     small = (Option(FLOAT, 1, 0, 4), Option("dynamic", 0.4, 0.1, 1))
     problem = Problem(("a", "b", "c"), (large, small, large))
-    weights = Weights(1.0, 1e-4)
-    assert exchanges(problem, weights, (1, 1, 1), 1.0) == [(2, 1, 2)]  # 4 us slower, and 22 are in doubt
-    assert exchanges(problem, weights, (1, 1, 2), 1.0) == [(1, 1, 1), (2, 1, 2)]
-    assert exchanges(problem, weights, (1, 1, 1), 0.1) == []  # too noisy for this goal
+    prices = Prices(1.0, 1e-4)
+    assert exchanges(problem, prices, (1, 1, 1), 1.0) == [(2, 1, 2)]  # 4 us slower, and 22 are in doubt
+    assert exchanges(problem, prices, (1, 1, 2), 1.0) == [(1, 1, 1), (2, 1, 2)]
+    assert exchanges(problem, prices, (1, 1, 1), 0.1) == []  # too noisy for this goal
     stored = Problem(("a",), ((large[0], Option("stored", 100, 0, 10)),))
-    assert exchanges(stored, weights, (0,), 1.0) == []  # they run the same kernel
+    assert exchanges(stored, prices, (0,), 1.0) == []  # they run the same kernel
 
 
 @given(problems(6), st.data())
@@ -209,7 +209,7 @@ def test_choices_that_may_be_faster_are_exchanged_and_nodes_alike_together() -> 
 def test_exchanges_are_few_new_and_within_the_noise(problem: Problem, data: st.DataObject) -> None:
     best = data.draw(st.tuples(*(st.integers(0, len(options) - 1) for options in problem.options)))
     goal = data.draw(st.floats(1e-3, 1))
-    exchanged = exchanges(problem, WEIGHTS, best, goal)
+    exchanged = exchanges(problem, PRICES, best, goal)
     assert len(exchanged) <= EXCHANGES
     assert len({best, *exchanged}) == 1 + len(exchanged)
     assert all(problem.noise(assignment) <= DOUBT_OF_NOISE * goal**2 for assignment in exchanged)

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.quantize.auto.choices import BLOCKED, STATIC
-from stages.quantize.auto.problem import FLOAT, Junction, Option, Problem, Weights, point
+from stages.quantize.auto.problem import FLOAT, Junction, Option, Prices, Problem, point
 from stages.quantize.auto.solve import EXHAUSTIVE, best
 
 
-def value(problem: Problem, assignment: tuple[int, ...], weights: Weights) -> float:
+def value(problem: Problem, assignment: tuple[int, ...], prices: Prices) -> float:
     predicted = point(problem, assignment)
-    return weights.us * predicted.us + weights.size * predicted.size + weights.noise * predicted.noise
+    return prices.us * predicted.us + prices.size * predicted.size + prices.noise * predicted.noise
 
 
 @st.composite
@@ -31,23 +31,25 @@ def problems(draw: st.DrawFn, most: int = 5) -> Problem:
         for _ in range(count)
     )
     junctions = []
-    for taker in range(1, count):
-        giver = draw(st.integers(0, taker - 1))
+    for consumer in range(1, count):
+        producer = draw(st.integers(0, consumer - 1))
         cost = draw(st.floats(0.1, 20))
         into = {STATIC: cost, "dynamic": cost / 2, BLOCKED: cost / 3}
-        junctions.append(Junction((giver,), (taker,), draw(st.booleans()), into, {STATIC: cost, BLOCKED: cost / 3}))
+        junctions.append(
+            Junction((producer,), (consumer,), draw(st.booleans()), into, {STATIC: cost, BLOCKED: cost / 3})
+        )
     return Problem(tuple(f"n{n}" for n in range(count)), options, tuple(junctions), 5.0, 1000)
 
 
-def brute(problem: Problem, weights: Weights) -> float:
-    return min(value(problem, assignment, weights) for assignment in product(*(range(len(o)) for o in problem.options)))
+def brute(problem: Problem, prices: Prices) -> float:
+    return min(value(problem, assignment, prices) for assignment in product(*(range(len(o)) for o in problem.options)))
 
 
 @given(problems(), st.floats(0, 1e5))
 @settings(max_examples=100, deadline=None)
 def test_small_problems_are_solved_exactly(problem: Problem, noise: float) -> None:
-    weights = Weights(1.0, 1e-4, noise)
-    assert value(problem, best(problem, weights), weights) == pytest.approx(brute(problem, weights))
+    prices = Prices(1.0, 1e-4, noise)
+    assert value(problem, best(problem, prices), prices) == pytest.approx(brute(problem, prices))
 
 
 def test_the_descent_finds_the_optimum_or_comes_within_two_percent_in_95_of_100(
@@ -60,8 +62,8 @@ def test_the_descent_finds_the_optimum_or_comes_within_two_percent_in_95_of_100(
     @given(problems(most=7), st.floats(0, 1e5))
     @settings(max_examples=100, deadline=None, derandomize=True, database=None)
     def compare(problem: Problem, noise: float) -> None:
-        weights = Weights(1.0, 1e-4, noise)
-        near.append(value(problem, best(problem, weights), weights) <= 1.02 * brute(problem, weights))
+        prices = Prices(1.0, 1e-4, noise)
+        near.append(value(problem, best(problem, prices), prices) <= 1.02 * brute(problem, prices))
 
     compare()
     assert sum(near) >= 0.95 * len(near)
@@ -76,8 +78,8 @@ def test_an_island_pays_its_borders() -> None:
     inside = tuple(Junction((n,), (n + 1,), False, **border) for n in range(2))
     long = Problem(("a", "b", "c"), (options, options, options), (*ends, *inside))
     island = Problem(("a", "b", "c"), (slow, options, slow), (*ends, *inside))
-    assert best(long, Weights(1.0, 0.0)) == (1, 1, 1)
-    assert best(island, Weights(1.0, 0.0)) == (0, 0, 0)
+    assert best(long, Prices(1.0, 0.0)) == (1, 1, 1)
+    assert best(island, Prices(1.0, 0.0)) == (0, 0, 0)
 
 
 def test_a_conversion_is_paid_once_however_many_nodes_read_it() -> None:
