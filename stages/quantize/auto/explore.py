@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import onnx_ir as ir
 from tqdm import tqdm
@@ -12,9 +13,10 @@ from stages.quantize.auto.choices import CHOICES, KEPT, PADDED
 from stages.quantize.auto.judge import Candidate, Judge, Make, judged
 from stages.quantize.auto.learn import LEVEL
 from stages.quantize.auto.options import Measured
-from stages.quantize.auto.problem import Picks, Prices, Problem, point
+from stages.quantize.auto.problem import Picks, Point, Prices, Problem, point
 from stages.quantize.auto.race import Trial, racers, side_by_side
 from stages.quantize.auto.search import (
+    Try,
     back_towards,
     best_that_passes,
     exchanges,
@@ -51,15 +53,17 @@ class Exploration:
     params: Params
     progress: tqdm
     ends: float
-    limit: int = 0
     trials: list[Trial] = field(default_factory=list)
-    origin: str = ""
 
     def known(self) -> dict[Picks, "Trial"]:
         """The trials by assignment."""
         return {trial.candidate.assignment: trial for trial in self.trials}
 
-    def attempt(self, assignment: Picks) -> Trial | None:
+    def tries(self, origin: str, spare: int = 0) -> Try:
+        """The function that builds the models of one step of the search, and leaves some trials for later steps."""
+        return partial(self._attempt, origin=origin, limit=self.most - spare)
+
+    def _attempt(self, assignment: Picks, origin: str, limit: int) -> Trial | None:
         """Build and judge an assignment, or return its earlier trial; None if it is all float, or no trial is left."""
         problem = self.measured.problem
         choices = {name: choice for name, choice in problem.named(assignment).items() if name in self.measured.names}
@@ -68,10 +72,10 @@ class Exploration:
         for trial in self.trials:
             if trial.candidate.choices == choices:
                 return trial
-        if len(self.trials) >= self.limit or (self.passing and time.monotonic() > self.ends):
+        if len(self.trials) >= limit or (self.passing and time.monotonic() > self.ends):
             return None
         candidate = judged(assignment, choices, self.make, self.fault, self.judge)
-        self.trials.append(Trial(self.origin, candidate, point(problem, assignment), self._us(candidate)))
+        self.trials.append(Trial(origin, candidate, point(problem, assignment), self._us(candidate)))
         self.progress.update()
         passing = [trial.us for trial in self.passing if trial.us]
         best = f"best {self.measured.float_us / min(passing):.2f}x" if passing else "none passes"
@@ -95,6 +99,11 @@ class Exploration:
         return min(self.passing, key=lambda trial: prices.value(trial.measured)).candidate.assignment
 
     @property
+    def most(self) -> int:
+        """How many models may be built."""
+        return self.params.quantize.search.max_evals
+
+    @property
     def margin(self) -> float:
         """The share of each tolerance that must be left."""
         return self.params.quantize.search.margin
@@ -102,43 +111,44 @@ class Exploration:
 
 def explore(state: Exploration, prices: Prices) -> Problem:
     """Build models until no trial is left, or no model is worth one; returns the problem as the trials corrected it."""
-    measured, most = state.measured, state.params.quantize.search.max_evals
-    goal = 1 - state.margin
-    state.limit = most - 1  # the last trial is reserved for the model with the least error, all stored
-    for name, assignment in _uniform(measured, prices)[: max(1, most // UNIFORM)]:
-        state.origin = f"all {name}"
-        state.attempt(assignment)
-    state.origin = "predicted"
-    passes, fails, learnt = best_that_passes(measured.problem, prices, state.attempt, goal, state.known())
-    state.limit = most
+    measured, goal = state.measured, 1 - state.margin
+    # One trial is left for the model with the least error, all stored.
+    for name, assignment in _uniform(measured, prices)[: max(1, state.most // UNIFORM)]:
+        state.tries(f"all {name}", spare=1)(assignment)
+    predicted = state.tries("predicted", spare=1)
+    passes, fails, learnt = best_that_passes(measured.problem, prices, predicted, goal, state.known())
     if passes is not None:
-        state.origin = "without gaps"
-        state.attempt(without_gaps(learnt, passes, len(measured.names)))
-    state.origin = "floats stored"
-    store_floats(learnt, prices, passes or learnt.all_float, state.attempt, goal)
+        state.tries("without gaps")(without_gaps(learnt, passes, len(measured.names)))
+    store_floats(learnt, prices, passes or learnt.all_float, state.tries("floats stored"), goal)
     if passes is not None and fails is not None:
-        state.origin = "add back"
-        back_towards(learnt, passes, fails, state.attempt, goal=goal, value=prices.value, most=BACK_TRIALS)
+        add_back = state.tries("add back")
+        back_towards(learnt, passes, fails, add_back, goal=goal, value=prices.value, most=BACK_TRIALS)
     if state.passing:
-        state.origin, state.limit = "exchanged", most - STORED_FURTHER
-        start: Picks | None = None
-        while (best := state.best(prices)) != start:
-            start = best
-            for assignment in exchanges(learnt, prices, start, goal):
-                state.attempt(assignment)
-        state.origin, state.limit = "more stored", most
-        for trial in racers(state.passing, prices.value)[:STORED_FURTHER]:
-            reached = trial.candidate.assignment
-            back_towards(
-                learnt,
-                reached,
-                floats_stored(learnt, reached),
-                state.attempt,
-                goal=goal,
-                value=lambda point: point.size,
-                most=FURTHER_TRIALS,
-            )
+        _exchange(state, learnt, prices, goal)
+        _store_more(state, learnt, prices, goal)
     return learnt
+
+
+def _exchange(state: Exploration, learnt: Problem, prices: Prices, goal: float) -> None:
+    """Exchange choices of the best model for others that may be better, until the best one stays the same."""
+    exchanged, start = state.tries("exchanged", spare=STORED_FURTHER), None
+    while (best := state.best(prices)) != start:
+        start = best
+        for assignment in exchanges(learnt, prices, start, goal):
+            exchanged(assignment)
+
+
+def _store_more(state: Exploration, learnt: Problem, prices: Prices, goal: float) -> None:
+    """Store more float weights of the best models, which then are smaller and as fast."""
+    more_stored = state.tries("more stored")
+    for trial in racers(state.passing, prices.value)[:STORED_FURTHER]:
+        reached = trial.candidate.assignment
+        stored = floats_stored(learnt, reached)
+        back_towards(learnt, reached, stored, more_stored, goal=goal, value=_size, most=FURTHER_TRIALS)
+
+
+def _size(point: Point) -> float:
+    return point.size
 
 
 def _uniform(measured: Measured, prices: Prices) -> list[tuple[str, Picks]]:
