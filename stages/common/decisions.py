@@ -205,31 +205,44 @@ def _is_map(array: np.ndarray) -> bool:
     return math.prod(array.shape[2:-1]) > 1
 
 
+@dataclass(frozen=True)
+class _Scores:
+    """An output of floats as rows of scores, [rows, classes], with its classes along `axis`."""
+
+    name: str
+    axis: int
+    rows: np.ndarray
+
+    @property
+    def classes(self) -> int:
+        return int(self.rows.shape[1])
+
+
 def _decider(outputs: Outputs, labels: np.ndarray | None, threshold: float | None, *, classifier: bool) -> Decider:
-    """The decider that `choose` returns: the most certain kind of scores first."""
     floats = {name: array for name, array in outputs.items() if array.dtype.kind == "f" and array.size}
-    scored = [(name, axis, as_scores(array, axis)) for name, array in floats.items() for axis in class_axes(array)]
+    scored = [
+        _Scores(name, axis, as_scores(array, axis)) for name, array in floats.items() for axis in class_axes(array)
+    ]
     label = _label(outputs, labels)
-    if threshold is not None:
-        binary = [found for found in scored if found[2].shape[1] <= 2]
-        for name, axis, scores in binary:
-            if are_probabilities(scores):
-                return Decider(label, name, "probabilities", axis, threshold)
-        if binary:
-            return Decider(label, binary[0][0], "scores", binary[0][1], threshold)
-    wide = [found for found in scored if found[2].shape[1] >= 2]
+    binary = [scores for scores in scored if scores.classes <= 2]
+    if threshold is not None and binary:
+        probable = [scores for scores in binary if are_probabilities(scores.rows)]
+        first = (probable or binary)[0]
+        return Decider(label, first.name, "probabilities" if probable else "scores", first.axis, threshold)
+    wide = [scores for scores in scored if scores.classes >= 2]
     if label is not None:
-        wide = [found for found in wide if len(found[2]) == outputs[label].size]
-    for name, axis, scores in wide:
-        if are_probabilities(scores):
-            return Decider(label, name, "probabilities", axis)
-    for name, axis, scores in wide:
-        if are_log_probabilities(scores):
-            return Decider(label, name, axis=axis)
+        wide = [scores for scores in wide if len(scores.rows) == outputs[label].size]
+    for scores in wide:
+        if are_probabilities(scores.rows):
+            return Decider(label, scores.name, "probabilities", scores.axis)
+    for scores in wide:
+        if are_log_probabilities(scores.rows):
+            return Decider(label, scores.name, axis=scores.axis)
     # One label per row says along which axis the classes are.
-    for name, axis, scores in sorted(wide, key=lambda found: labels is not None and labels.size != len(found[2])):
-        if classifier or label is not None or _likely(name, labels, scores, is_map=_is_map(outputs[name])):
-            return Decider(label, name, axis=axis)
+    for scores in sorted(wide, key=lambda scores: labels is not None and labels.size != len(scores.rows)):
+        is_map = _is_map(outputs[scores.name])
+        if classifier or label is not None or _likely(scores.name, labels, scores.rows, is_map=is_map):
+            return Decider(label, scores.name, axis=scores.axis)
     return Decider(label)
 
 
