@@ -177,6 +177,23 @@ def test_a_run_without_output_is_said() -> None:
     assert last_line(None).startswith("It failed before a stage started: dvc queue logs, with its name, says where")
 
 
+def test_above_the_folders_of_models_it_names_them(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It used to say that no experiment passes the gate."""
+    (repository.root / "int8").mkdir()
+    (repository.root / "metrics").rename(repository.root / "int8/metrics")
+    gate = "stages: {int8_gate: {matrix: {model: [a, b]}, wdir: 'int8/${item.model}', cmd: python -m stages.gate}}\n"
+    (repository.root / "dvc.yaml").write_text(gate)
+    repository.commit()
+    run = SimpleNamespace(name="one", executor=None, revs=[SimpleNamespace(rev="HEAD", name="", error=None)])
+    monkeypatch.setattr(reading, "_baseline", lambda: SimpleNamespace(rev="0" * 40, experiments=[run]))
+    assert repository.report("--experiments").stderr == (
+        "Error: No experiment has metrics/gate.json in this folder. "
+        "Run this beside the params.yaml of the pipeline, in int8/a or int8/b.\n"
+    )
+    monkeypatch.setattr(repository, "root", repository.root / "int8")
+    assert repository.report("--experiments").stdout.startswith("## ✅")
+
+
 def test_pictures_name_every_experiment_on_hover(repository: Repository) -> None:
     rows = [
         experiment(repository, "one", params="quantize: {weight_type: QInt8, per_channel: true}\n"),

@@ -1,14 +1,16 @@
 """The experiments of a commit, through DVC's Python API; their figures are in git, as each run committed them."""
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.common.base import pipeline
 from stages.common.base.errors import StageError
 from stages.report import revision
-from stages.report.revision import Revision, Tree
+from stages.report.revision import HEADLINES, Revision, Tree
 
 BASELINE = "baseline"
 ATTEMPTS = 3
@@ -51,7 +53,7 @@ def read() -> Sweep:
     """Read the experiments that start from HEAD.
 
     Raises:
-        StageError: this is not a DVC project in git, or its commit has no experiments.
+        StageError: this is not a DVC project in git, its commit has no experiments, or none has metrics here.
     """
     start = revision.at("HEAD")
     baseline = _baseline()
@@ -71,6 +73,12 @@ def read() -> Sweep:
             finished.append(Finished(name, revision.at(tip.rev)))
     if not (finished or failed or waiting):
         raise StageError("This commit has no experiments. Run some, e.g. `dvc exp run -S quantize.method=static`.")
+    if finished and not any(row.revision.metrics["gate"] for row in finished):
+        below = [os.path.relpath(stage.folder) for stage in pipeline.below() if stage.room == "gate"]
+        raise StageError(
+            f"No experiment has {HEADLINES['gate'].as_posix()} in this folder. Run this beside the params.yaml of the "
+            f"pipeline{', in ' if below else ''}{' or '.join(below)}."
+        )
     if start.metrics["gate"]:
         finished.insert(0, Finished(BASELINE, start))
     return Sweep(
