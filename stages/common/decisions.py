@@ -28,6 +28,7 @@ class Decider:
         scores: the output of class scores, of this `kind`, with its classes along `axis`; if None, margins are unknown.
         threshold: on the probability of class 1; takes precedence over label and argmax.
         binary: the output whose last column scores class 1 of two, for the AUC; or None.
+        many: whether a sample has a decision at each of several positions.
     """
 
     label: str | None = None
@@ -36,6 +37,7 @@ class Decider:
     axis: int = -1
     threshold: float | None = None
     binary: str | None = None
+    many: bool = False
 
     @property
     def decides(self) -> bool:
@@ -50,7 +52,8 @@ class Decider:
             return f"label output {self.label}"
         if self.scores is None:
             return "no decision"
-        return f"argmax of {self.scores}" + ("" if self.axis == -1 else f" along axis {self.axis}")
+        last = " along the last axis" if self.many else ""
+        return f"argmax of {self.scores}{last if self.axis == -1 else f' along axis {self.axis}'}"
 
     def read(self, outputs: Outputs) -> "Decided":
         """The decisions in these outputs, and the scores behind them."""
@@ -119,7 +122,8 @@ def choose(
     say that the model decides, so any floats may be scores.
     """
     decider = _decider(outputs, labels, threshold, classifier=classifier)
-    return replace(decider, binary=_binary(outputs, labels, decider))
+    many = decider.scores is not None and not _is_flat(outputs[decider.scores])
+    return replace(decider, binary=_binary(outputs, labels, decider), many=many)
 
 
 def leading(chunks: Iterable[Outputs]) -> tuple[dict[str, np.ndarray], bool]:

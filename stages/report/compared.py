@@ -17,6 +17,7 @@ class Figure:
         better: the direction of an improvement.
         models: the models that it depends on.
         headline: whether it is never collapsed, even if it did not change.
+        proportional: whether a change in percent means something, unlike that of a logarithm or a cosine.
     """
 
     group: str
@@ -27,6 +28,7 @@ class Figure:
     better: Literal["lower", "higher", "neither"] = "lower"
     models: Sequence[str] = ("fp32", "int8")
     headline: bool = False
+    proportional: bool = True
 
     @property
     def noise(self) -> Literal["samples", "machine", "nothing"]:
@@ -62,8 +64,8 @@ FIGURES = (
     Figure("Answers", "largest difference", "parity", "diff.max_abs", headline=True),
     Figure("Answers", "mean difference", "parity", "diff.mean_abs"),
     Figure("Answers", "normalized RMS error", "parity", "diff.nrmse"),
-    Figure("Answers", "signal to quantization noise", "parity", "diff.sqnr_db", "dB", "higher"),
-    Figure("Answers", "smallest cosine similarity", "parity", "diff.min_cosine", better="higher"),
+    Figure("Answers", "signal to quantization noise", "parity", "diff.sqnr_db", "dB", "higher", proportional=False),
+    Figure("Answers", "smallest cosine similarity", "parity", "diff.min_cosine", better="higher", proportional=False),
     Figure("Answers", "decisions flipped", "parity", "decisions.flips", headline=True),
     Figure("Answers", "flip rate, 95 % bound", "parity", "decisions.flip_rate_high95"),
     Figure("Answers", "task metric of INT8", "parity", "task.int8", better="higher"),

@@ -160,7 +160,7 @@ def _difference(change: Change) -> str:
     then, now = change.then, change.now
     if then == now or not (is_number(then) and is_number(now)):
         return ""
-    relative = (now - then) / abs(then) if then else 0.0
+    relative = (now - then) / abs(then) if then and change.figure.proportional else 0.0
     share = f" ({relative:+.1%})" if abs(relative) >= 0.0005 else ""
     difference = number(now - then, change.figure.unit)
     return f"{'+' if now > then else ''}{difference}{share}"

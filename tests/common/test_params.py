@@ -90,6 +90,7 @@ def test_lists_and_mappings_of_names(tmp_path: Path) -> None:
         ("quantize: {exclude_nodes: [1]}", ["quantize.exclude_nodes is 1", "text"]),
         ("serving: {batch_size: 0}", ["serving.batch_size is 0", "at least 1"]),
         ("serving: {batch_size: 1.5}", ["serving.batch_size is 1.5", "a whole number"]),
+        ("serving: {threads: 100000}", ["serving.threads is 100000", "at most 1024"]),
         ("serving: {threads: true}", ["serving.threads is True", "a whole number"]),
         ("parity: {abs_tol: -1}", ["parity.abs_tol is -1", "at least 0"]),
         ("parity: {abs_tol: .nan}", ["parity.abs_tol is nan", "a number"]),

@@ -66,7 +66,7 @@ class TestZoo:
             "scores": "probabilities",
             "boxes": "float",
         }
-        assert result["judged"]["decision"] == "argmax of scores"
+        assert result["judged"]["decision"] == "argmax of scores along the last axis"
 
     @pytest.mark.parametrize("name", ["dtln_1", "silero_vad_op15"])
     def test_recurrent_models_with_their_state(self, project: Project, name: str) -> None:

@@ -82,7 +82,7 @@ def test_the_gate_decides_whatever_the_figures_are(repository: Repository) -> No
 def test_what_changed_stands_open_and_the_rest_is_collapsed(repository: Repository) -> None:
     metrics = changed(
         METRICS,
-        parity__diff__max_abs=0.03,
+        parity__diff={**METRICS["parity"]["diff"], "max_abs": 0.03, "sqnr_db": 38.0, "min_cosine": 0.998},
         bench__speedup={"ratio": 1.5, "low95": 1.4, "high95": 1.6, "verdict": "faster"},
         quantize__size__int8_mb=1.2,
     )
@@ -97,6 +97,8 @@ def test_what_changed_stands_open_and_the_rest_is_collapsed(repository: Reposito
         "🔴\N{NO-BREAK SPACE}worse",
     ]
     assert row(opened, "INT8 file")[1:] == ["1 MB", "1.2 MB", "+0.2 MB (+20.0%)", "🔴\N{NO-BREAK SPACE}worse"]
+    assert row(text, "signal to quantization noise")[3] == "-2 dB", "a share of a logarithm means nothing"
+    assert row(text, "smallest cosine similarity")[3] == "-0.001"
     assert row(rest, "fp32 file")[1:] == ["4 MB", "4 MB", "", ""]
     assert row(text, "`parity.abs_tol`")[1:] == ["`0.04`", "`0.05`"]
     assert row(text, "`quantize.weight_type`")[1:] == ["`QInt8`", "–"]

@@ -22,6 +22,9 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]
 
+MOST_THREADS = 1024
+"""More threads than any machine has cores; many more would occupy it for minutes."""
+
 
 def _by_name(tree: Any) -> Any:
     """Names of outputs are text, even if YAML reads a number."""
@@ -43,7 +46,7 @@ class Serving(Section):
     """How production serves the model: parity and bench do the same."""
 
     batch_size: Count = 1
-    threads: Count = 1
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 1
 
 
 class Export(Section):
