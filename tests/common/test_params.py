@@ -92,7 +92,7 @@ def test_lists_and_mappings_of_names(tmp_path: Path) -> None:
         ("serving: {batch_size: 1.5}", ["serving.batch_size is 1.5", "a whole number"]),
         ("serving: {threads: 100000}", ["serving.threads is 100000", "at most 1024"]),
         ("serving: {threads: true}", ["serving.threads is True", "a whole number"]),
-        ("parity: {abs_tol: -1}", ["parity.abs_tol is -1", "at least 0"]),
+        ("parity: {abs_tol: -1}", ["parity.abs_tol is -1", "at least 0, or null."]),
         ("parity: {abs_tol: .nan}", ["parity.abs_tol is nan", "a number"]),
         ("parity: {max_flip_rate: 1}", ["parity.max_flip_rate is 1", "more than 0 and less than 1"]),
         ("parity: {outputs: {y: {abs: 1}}}", ["parity.outputs.y.abs", "parity.outputs.y.abs_tol?"]),
@@ -178,7 +178,7 @@ def test_a_bad_value_of_any_section_stops_every_stage_before_it_works(tmp_path: 
         text=True,
         check=False,
     )
-    line = "Error: params.yaml: gate.max_size_ratio is -1; allowed: a number, more than 0.\n"
+    line = "Error: params.yaml: gate.max_size_ratio is -1; allowed: a number, more than 0, or null.\n"
     assert (run.stdout.split(), run.stderr) == (["2"] * 6, line * 6)
 
 

@@ -257,17 +257,19 @@ def _sentence(place: tuple[int | str, ...], kind: str, value: Any) -> str:
 
 
 def _schema(place: tuple[int | str, ...]) -> dict[str, Any]:
-    """The JSON schema of the value at `place`; of an optional value, without null."""
+    """The JSON schema of the value at `place`, where the key `nullable` says whether it may be null."""
     root = schema = _whole_schema()
+    nullable = False
     for part in (None, *place):
         if isinstance(part, int):
             schema = schema["items"]
         elif part is not None:
             schema = schema.get("properties", {}).get(part) or schema["additionalProperties"]
-        schema = schema.get("anyOf", [schema])[0]
+        either = schema.get("anyOf", [schema])
+        schema, nullable = either[0], {"type": "null"} in either
         if "$ref" in schema:
             schema = root["$defs"][schema["$ref"].rsplit("/", 1)[1]]
-    return schema
+    return schema | {"nullable": nullable}
 
 
 @cache
@@ -276,8 +278,9 @@ def _whole_schema() -> dict[str, Any]:
 
 
 def _allowed(schema: dict[str, Any]) -> str:
+    end = ", or null" if schema["nullable"] else ""
     if "enum" in schema:
-        return ", ".join(map(str, schema["enum"]))
+        return ", ".join(map(str, schema["enum"])) + end
     names = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "text"}
     names |= {"array": "a list", "object": "a mapping of names"}
     words = {
@@ -287,4 +290,4 @@ def _allowed(schema: dict[str, Any]) -> str:
         "exclusiveMaximum": "less than",
     }
     bounds = " and ".join(f"{word} {schema[bound]:g}" for bound, word in words.items() if bound in schema)
-    return names[schema["type"]] + (f", {bounds}" if bounds else "")
+    return names[schema["type"]] + (f", {bounds}" if bounds else "") + end
