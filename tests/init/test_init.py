@@ -287,10 +287,11 @@ def test_an_upgrade_keeps_what_the_user_changed(empty: Path, tmp_path: Path) -> 
     (old / "stages" / "__init__.py").write_text("# older\n")
     (old / "stages" / "common" / "__init__.py").write_text("# older\n")
     for name, change in {
-        "params.yaml": ("# Intra-op threads per session, 1 or more.", "# Threads."),
+        "params.yaml": ("# Intra-op threads per session, 1 to 1024.", "# Threads."),
         "dvc.yaml": ("      - stages/gate\n", ""),
     }.items():
-        (old / name).write_text((old / name).read_text().replace(*change))
+        assert change[0] in (text := (old / name).read_text())
+        (old / name).write_text(text.replace(*change))
     (empty / "params.yaml").write_text("train:\n  lr: 0.1\n")
     stage.run(stage.Origin(old), empty)
     knobs, dvc_yaml, changed = empty / "params.yaml", empty / "dvc.yaml", empty / "stages" / "common" / "__init__.py"
