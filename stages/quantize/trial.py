@@ -8,9 +8,9 @@ import onnx_ir as ir
 from tqdm import tqdm
 
 from stages.common import isa
-from stages.common.graph.walk import all_nodes
 from stages.quantize.check import Finding
 from stages.quantize.methods import Assignment
+from stages.quantize.ordering import swaps
 from stages.quantize.outcome import NodeOutcome, kept
 
 TRIALS = 48
@@ -24,9 +24,6 @@ SHOWN = 5
 
 _BROKE = ("quantizing it breaks", "quantizing it with others breaks", "together the nodes break")
 """How the reasons of nodes start that stay float because they break the model."""
-
-_PICKS = frozenset({"NonMaxSuppression", "TopK"})
-"""Operators that pick and order values."""
 
 Make = Callable[[Sequence[Assignment]], tuple[ir.Model, dict[str, NodeOutcome]]]
 """Quantizes the given nodes; returns the model and the outcomes by node name."""
@@ -74,13 +71,8 @@ def portable_note(
 
 def order_note(model: ir.Model, outcomes: Mapping[str, NodeOutcome]) -> list[str]:
     """A note if nodes stay float because they break a model that picks and orders values: rows may just be swapped."""
-    picks = sorted({node.op_type for node in all_nodes(model) if node.op_type in _PICKS})
-    if not picks or not any(outcome.reason.startswith(_BROKE) for outcome in outcomes.values()):
-        return []
-    return [
-        f"{' and '.join(picks)} picks and orders values, so that a small error swaps whole rows of what follows, which "
-        "then count as wrong. If nodes stay float for that reason, end the model before it and run it in your service."
-    ]
+    broke = any(outcome.reason.startswith(_BROKE) for outcome in outcomes.values())
+    return [sentence] if broke and (sentence := swaps(model)) else []
 
 
 @dataclass

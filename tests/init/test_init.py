@@ -290,7 +290,8 @@ def test_an_upgrade_keeps_what_the_user_changed(empty: Path, tmp_path: Path) -> 
         "params.yaml": ("# Intra-op threads per session, 1 to 1024.", "# Threads."),
         "dvc.yaml": ("      - stages/gate\n", ""),
     }.items():
-        assert change[0] in (text := (old / name).read_text())
+        text = (old / name).read_text()
+        assert change[0] in text
         (old / name).write_text(text.replace(*change))
     (empty / "params.yaml").write_text("train:\n  lr: 0.1\n")
     stage.run(stage.Origin(old), empty)

@@ -84,7 +84,7 @@ class Bench:
         evaldata.write(paths.EVAL, inputs, None, layout, seed=0)
 
     def run(self, **knobs: Any) -> Outcome:
-        """Run the stage with these keys of `quantize`, and and with the other `sections`."""
+        """Run the stage with these keys of `quantize`, and with the other `sections`."""
         paths.PARAMS.write_text(yaml.safe_dump({"quantize": knobs, **self.sections}))
         said = io.StringIO()
         with redirect_stdout(said):

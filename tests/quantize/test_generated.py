@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from stages.common.base import paths
+from stages.common.base.errors import StageError
 from stages.common.model.sessions import open_session, session_options
 from tests.onnx_models import ir_model
 from tests.quantize.running import Bench, graph, normal, run
@@ -220,6 +221,9 @@ def test_values_that_the_model_orders(bench: Bench) -> None:
     outcome = bench.run(op_types=["MatMul"])
     assert not outcome.quantized()
     assert "Note: TopK picks and orders values, so that a small error swaps whole rows" in outcome.said
+    bench.sections = {"parity": {"min_sqnr_db": 60.0}}
+    with pytest.raises(StageError, match=r"No model can be published .* TopK picks and orders values"):
+        bench.run(method="auto", op_types=["MatMul"])
 
 
 @pytest.mark.parametrize("method", ["dynamic", "static"])

@@ -22,6 +22,7 @@ from stages.quantize.auto.race import Trial, race, racers, slower, winner
 from stages.quantize.correction import Correction
 from stages.quantize.methods import Assignment
 from stages.quantize.methods.static.ranges import Known, Range
+from stages.quantize.ordering import swaps
 from stages.quantize.outcome import NodeOutcome, kept
 
 
@@ -112,7 +113,7 @@ def find(
         learnt = explore(exploration, prices)
     passing, reason = exploration.passing, ""
     if exploration.trials and not passing:
-        raise StageError(_nothing_passes(exploration.trials, search, len(nodes)))
+        raise StageError(f"{_nothing_passes(exploration.trials, search, len(nodes))} {swaps(model)}".rstrip())
     if not exploration.trials and any(len(choices) > 1 for choices in learnt.options):
         reason = "no choice at any node is predicted to be better than float"
     smaller = [trial for trial in passing if trial.candidate.size < judge.float_bytes]

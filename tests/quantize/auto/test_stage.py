@@ -229,7 +229,7 @@ def test_the_last_trial_is_kept_for_the_least_error(bench: Bench, monkeypatch: p
     assert outcome.metrics["search"]["evals"] == 4
 
 
-def _never_passes(problem: Problem, _weights: Any, attempt: search.Try, *_: Any) -> tuple[None, None, Problem]:
+def _never_passes(problem: Problem, _prices: Any, attempt: search.Try, *_: Any) -> tuple[None, None, Problem]:
     """Use up all trials, as when no model passes."""
     options_of = [range(len(node)) for node in problem.options]
     for assignment in itertools.islice(itertools.product(*options_of), 1, None):  # the first one quantizes nothing
