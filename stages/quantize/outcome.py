@@ -14,6 +14,7 @@ class NodeOutcome:
         sqnr_db: the lowest SQNR of its weights, in dB; None if it was kept float or nothing was lost.
         full_range_sqnr_db: the same without portable scales; None if they were not used.
         becomes: names of the nodes of the INT8 model that replace it; empty if it was kept float.
+        breaks: whether it was kept float because quantizing it, alone or with others, breaks the model.
     """
 
     quantized: bool
@@ -22,10 +23,12 @@ class NodeOutcome:
     sqnr_db: float | None = None
     full_range_sqnr_db: float | None = None
     becomes: tuple[str, ...] = ()
+    breaks: bool = False
 
 
-def kept(reason: str) -> NodeOutcome:
-    return NodeOutcome(quantized=False, reason=reason)
+def kept(reason: str, *, breaks: bool = False) -> NodeOutcome:
+    """The outcome of a node that stays float."""
+    return NodeOutcome(quantized=False, reason=reason, breaks=breaks)
 
 
 def kept_in_opset(version: int, needed: int) -> NodeOutcome:

@@ -22,9 +22,6 @@ SEARCH = 6
 SHOWN = 5
 """Most names of nodes in a note."""
 
-_BROKE = ("quantizing it breaks", "quantizing it with others breaks", "together the nodes break")
-"""How the reasons of nodes start that stay float because they break the model."""
-
 Make = Callable[[Sequence[Assignment]], tuple[ir.Model, dict[str, NodeOutcome]]]
 """Quantizes the given nodes; returns the model and the outcomes by node name."""
 
@@ -71,7 +68,7 @@ def portable_note(
 
 def order_note(model: ir.Model, outcomes: Mapping[str, NodeOutcome]) -> list[str]:
     """A note if nodes stay float because they break a model that picks and orders values: rows may just be swapped."""
-    broke = any(outcome.reason.startswith(_BROKE) for outcome in outcomes.values())
+    broke = any(outcome.breaks for outcome in outcomes.values())
     return [sentence] if broke and (sentence := swaps(model)) else []
 
 
@@ -123,10 +120,11 @@ def _without_culprits(trials: _Trials, nodes: list[Assignment]) -> list[Assignme
         if finding.cosine is not None:
             good += group
         elif len(group) == 1:
-            trials.refused[group[0].name] = kept(f"quantizing it breaks the model: {finding.problem}")
+            trials.refused[group[0].name] = kept(f"quantizing it breaks the model: {finding.problem}", breaks=True)
         else:
             groups[:0] = [group[: len(group) // 2], group[len(group) // 2 :]]
-    unknown = kept(f"quantizing it with others breaks the model; {TRIALS} trials did not find the node at fault")
+    reason = f"quantizing it with others breaks the model; {TRIALS} trials did not find the node at fault"
+    unknown = kept(reason, breaks=True)
     trials.refused |= {node.name: unknown for group in groups for node in group}
     return good
 
@@ -152,7 +150,7 @@ def _without_the_worst(trials: _Trials, nodes: list[Assignment]) -> None:
         reason = f"together the nodes break the model ({together}), and this is one of those that move its answers most"
         if len(group) == 1 and alone.problem:
             reason = f"quantizing it breaks the model: {alone.problem}"
-        trials.refused |= {node.name: kept(reason) for node in group}
+        trials.refused |= {node.name: kept(reason, breaks=True) for node in group}
 
 
 def _ranked(trials: _Trials, nodes: list[Assignment]) -> list[tuple[list[Assignment], Finding]]:

@@ -1,6 +1,7 @@
 """Generated models: MLPs, convolutional nets, weights in If and Loop. Quantize, load, run, compare."""
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -150,24 +151,31 @@ def test_weights_in_nested_branches(
         assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.95
 
 
-@pytest.mark.parametrize("opset", [11, 17])
-def test_weights_in_a_loop(bench: Bench, opset: int) -> None:
-    body = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["state", "W"], ["next"], "inner"),
-            helper.make_node("Tanh", ["next"], ["bounded"]),
-            helper.make_node("Identity", ["on"], ["still_on"]),
-        ],
+def loop_body(nodes: list[onnx.NodeProto], states: Mapping[str, str]) -> onnx.GraphProto:
+    """The body of a Loop, whose states are floats of any shape: the names of their inputs and of their outputs."""
+    return helper.make_graph(
+        [*nodes, helper.make_node("Identity", ["on"], ["still_on"])],
         "body",
         [
             helper.make_tensor_value_info("step", TensorProto.INT64, []),
             helper.make_tensor_value_info("on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("state", TensorProto.FLOAT, None),
+            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in states),
         ],
         [
             helper.make_tensor_value_info("still_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("bounded", TensorProto.FLOAT, None),
+            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in states.values()),
         ],
+    )
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+def test_weights_in_a_loop(bench: Bench, opset: int) -> None:
+    body = loop_body(
+        [
+            helper.make_node("MatMul", ["state", "W"], ["next"], "inner"),
+            helper.make_node("Tanh", ["next"], ["bounded"]),
+        ],
+        {"state": "bounded"},
     )
     nodes = [helper.make_node("Loop", ["times", "", "x"], ["y"], "loop", body=body)]
     weights: dict[str, np.ndarray] = {"W": normal(8, 8) * np.float32(0.5), "times": np.array(4, np.int64)}
@@ -180,25 +188,13 @@ def test_weights_in_a_loop(bench: Bench, opset: int) -> None:
 
 def test_weights_that_a_loop_carries_along(bench: Bench) -> None:
     """As TensorFlow writes them: everything that the body reads is a state of the loop."""
-    body = helper.make_graph(
+    body = loop_body(
         [
             helper.make_node("MatMul", ["state", "carried"], ["next"], "inner"),
             helper.make_node("Tanh", ["next"], ["bounded"]),
             helper.make_node("Identity", ["carried"], ["same"]),
-            helper.make_node("Identity", ["on"], ["still_on"]),
         ],
-        "body",
-        [
-            helper.make_tensor_value_info("step", TensorProto.INT64, []),
-            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("state", TensorProto.FLOAT, None),
-            helper.make_tensor_value_info("carried", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("still_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("bounded", TensorProto.FLOAT, None),
-            helper.make_tensor_value_info("same", TensorProto.FLOAT, None),
-        ],
+        {"state": "bounded", "carried": "same"},
     )
     nodes = [helper.make_node("Loop", ["times", "", "x", "W"], ["y", "W_last"], "loop", body=body)]
     weights: dict[str, np.ndarray] = {"W": normal(64, 64) / 8, "times": np.array(4, np.int64)}
@@ -229,19 +225,7 @@ def test_values_that_the_model_orders(bench: Bench) -> None:
 @pytest.mark.parametrize("method", ["dynamic", "static"])
 def test_a_loop_that_reads_moved_activations(bench: Bench, method: str) -> None:
     """ONNX Runtime ends the process at load if DequantizeLinear is before the Transpose."""
-    body = helper.make_graph(
-        [helper.make_node("Add", ["state", "moved"], ["next"]), helper.make_node("Identity", ["on"], ["still_on"])],
-        "body",
-        [
-            helper.make_tensor_value_info("step", TensorProto.INT64, []),
-            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("state", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("still_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
-        ],
-    )
+    body = loop_body([helper.make_node("Add", ["state", "moved"], ["next"])], {"state": "next"})
     loop = [
         helper.make_node("Transpose", ["found"], ["turned"], perm=[1, 0, 2]),
         helper.make_node("Unsqueeze", ["turned", "axes"], ["moved"]),
