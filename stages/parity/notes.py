@@ -238,8 +238,8 @@ def _decisions(details: Tree, params: Parity) -> Iterator[str]:
 def _labels(details: Tree) -> Iterator[str]:
     if details["task"]["reason"] == UNFIT:
         yield (
-            "There is no task metric, as the labels fit no output: give the class of each decision, by its index or as "
-            "the model gives it, or a number for each value of an output."
+            "The task metric was not computed, because the labels do not match any output. Give the class of each "
+            "decision, as an index or as the model returns it, or one number for each value of an output."
         )
 
 

@@ -1,4 +1,4 @@
-"""The feeds that quantize runs models on: the search split, or generated inputs if there is no evaluation data."""
+"""The inputs on which quantize runs models: the search split, or generated inputs without evaluation data."""
 
 from collections.abc import Callable, Iterator
 

@@ -34,7 +34,7 @@ UNSEEN_FEEDS = 32
 """Number of feeds on which the outputs of a static model are checked for lost ranges."""
 
 GENERATED_INPUTS = (
-    "There is no evaluation data, so the model was only checked on generated inputs. Run export with your own data "
+    "The evaluation data is missing, so the model was only checked on generated inputs. Run export with your own data "
     "to have its answers judged."
 )
 
@@ -138,7 +138,7 @@ def sensitivity(params: Params) -> Sequence[Sensitivity]:
     """The error that each choice of method auto adds at each node. Writes nothing.
 
     Raises:
-        StageError: the model cannot be quantized, or there is no evaluation data.
+        StageError: the model cannot be quantized, or the evaluation data is missing.
     """
     whole = params.model_copy(update={"quantize": params.quantize.model_copy(update={"method": "auto"})})
     name = paths.FP32_MODEL.as_posix()

@@ -285,7 +285,7 @@ class TestRules:
     @pytest.mark.parametrize(
         ("labels", "reason"),
         [
-            (np.array(["cat", "dog"] * 60), "the labels fit no output"),
+            (np.array(["cat", "dog"] * 60), "the labels do not match any output"),
             (np.zeros(120), "the labels of all samples are equal"),
         ],
     )
@@ -295,8 +295,8 @@ class TestRules:
         single = graph("(float[N,1] x) => (float[N,1] y) { y = Identity(x) }")
         project.write(single, single, {"x": normal(120, 1)}, labels)
         assert project.run()["task"]["reason"] == reason
-        note = "There is no task metric, as the labels fit no output: give the class of each decision"
-        assert (note in " ".join(project.printed().split())) == ("fit" in reason)
+        note = "The task metric was not computed, because the labels do not match any output."
+        assert (note in " ".join(project.printed().split())) == ("match" in reason)
 
     def test_a_threshold_makes_a_score_a_decision(self, project: Project) -> None:
         model = graph("(float[N,1] x) => (float[N,1] p) { p = Sigmoid(x) }")

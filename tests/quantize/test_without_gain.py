@@ -1,4 +1,4 @@
-"""What the stage says if INT8 saves nothing, if there are no data, and if an output collapses."""
+"""What the stage says if INT8 saves nothing, if the evaluation data is missing, and if an output collapses."""
 
 import json
 import shutil

@@ -11,8 +11,8 @@ from stages.common.compare.summaries import BottomK, ranks
 RESAMPLES = 1000
 SIGNIFICANT = 0.05
 
-UNFIT = "the labels fit no output"
-"""Why there is no task metric although there are labels."""
+UNFIT = "the labels do not match any output"
+"""The reason for a missing task metric when the evaluation data has labels."""
 
 
 @dataclass

@@ -55,7 +55,7 @@ def quantize(
         recipe: how `prepared` was prepared.
 
     Raises:
-        StageError: there is no evaluation data, nothing passes, or the plan does not fit.
+        StageError: the evaluation data is missing, no model passes, or the plan does not fit the model.
     """
     data = _required(data)
     judge = Judge(source, data, params, name)
@@ -113,7 +113,7 @@ def sensitivities(
     """The error that each choice adds at each node: unknown ones first, then the most sensitive.
 
     Raises:
-        StageError: there is no evaluation data, or the model does not run.
+        StageError: the evaluation data is missing, or the model does not run.
     """
     data = _required(data)
     judge = Judge(source, data, params, name)
